@@ -1,0 +1,31 @@
+# make run    set up if needed, then the quick campaign on two ranks, down to its report
+# make test   set up if needed, then all tests
+# make setup  the virtual environment in .venv and the Horovod wheel, once
+# make lint   formatting, lint and types
+# make clean  remove what the campaigns and the tests left (not the committed reference)
+
+SHELL := /bin/bash
+CONFIG ?= config/quick.yaml
+PYTEST_ARGS ?=
+
+.PHONY: run test setup lint clean
+
+run: setup
+	.venv/bin/snakemake --cores 2 --configfile $(CONFIG)
+	@echo "open $$(.venv/bin/python -m hpc_lpm validate $(CONFIG) --folder)/report.html"
+
+test: setup
+	./config/environment/system_packages.sh
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+setup:
+	@./config/environment/setup.sh
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean:
+	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -1,0 +1,220 @@
+# A campaign as a DAG: environment -> profile -> plan -> train -> summary -> report -> expectations.
+#
+#   snakemake --cores 2                                       config/quick.yaml on this machine
+#   snakemake --cores 2 --configfile config/reference.yaml    another campaign
+#   snakemake --profile slurm                                 on a cluster
+#
+# What the rules do, in which order trials run and which commands train them is decided in hpc_lpm/campaign.
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The checkout that this file belongs to serves the rules too, from whatever directory they run.
+REPOSITORY = str(workflow.basedir)
+sys.path.insert(0, REPOSITORY)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [REPOSITORY, os.environ.get("PYTHONPATH")])
+)
+
+from hpc_lpm.campaign.steps import RUN_FILES
+from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.errors import InputError
+
+try:
+    STEPS = load_steps(
+        config,
+        workflow.configfiles,
+        default=Path(REPOSITORY) / "config" / "quick.yaml",
+        results=Path("results"),
+    )
+except InputError as error:
+    raise WorkflowError(str(error))
+
+CAMPAIGN = STEPS.campaign
+ROOT = str(STEPS.folder.root)
+HPC_LPM = [sys.executable, "-m", "hpc_lpm"]
+RANKS = {name: trial.ranks for name, trial in STEPS.trials.items()}
+ALONE = [name for name, ranks in RANKS.items() if ranks == 1]
+TOGETHER = [name for name, ranks in RANKS.items() if ranks > 1]
+EVERY_RUN = [f"{ROOT}/runs/{trial}/{file}" for trial in STEPS.trials for file in RUN_FILES]
+
+# Nothing may run beside a measurement: more threads than any machine has are cut down to all of its cores.
+# On a cluster `cpus_per_task` is what counts.
+WHOLE_MACHINE = 4096
+# Profiles and plans come before the first trial, so that no contestant has to wait out its turn.
+BEFORE_TRIALS = len(STEPS.trials) + 1
+
+
+def any_of(names):
+    """Return the pattern of a wildcard that stands for one of these names."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
+localrules:
+    all,
+    expectations,
+
+
+rule all:
+    input:
+        # Asked for by name: a report made of an unfinished campaign must not pass for the whole.
+        EVERY_RUN,
+        STEPS.folder.report,
+        f"{ROOT}/expectations.json",
+    default_target: True
+
+
+rule environment:
+    output:
+        STEPS.folder.environment,
+        STEPS.folder.campaign,
+    log:
+        f"{ROOT}/provenance/environment.log",
+    params:
+        campaign=CAMPAIGN.model_dump_json(),
+    shell:
+        "{HPC_LPM:q} campaign environment {ROOT:q} --campaign {params.campaign:q} > {log:q} 2>&1"
+
+
+rule profile:
+    input:
+        ancient(STEPS.folder.campaign),
+    output:
+        f"{ROOT}/profiles/{{profile}}.json",
+    log:
+        f"{ROOT}/profiles/{{profile}}.log",
+    wildcard_constraints:
+        profile=any_of(STEPS.profiles),
+    params:
+        arguments=lambda wildcards: STEPS.profiles[wildcards.profile].arguments,
+    priority: BEFORE_TRIALS
+    threads: WHOLE_MACHINE
+    resources:
+        mpi=CAMPAIGN.launcher.mpi,
+        tasks=CAMPAIGN.stages,
+        cpus_per_task=1,
+        mem_mb=CAMPAIGN.resources.memory_megabytes,
+        runtime=CAMPAIGN.resources.runtime_minutes,
+    shell:
+        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks {resources.tasks} --mpi {resources.mpi}"
+        " --log {log:q} -- {params.arguments:q}"
+
+
+rule plan:
+    input:
+        lambda wildcards: STEPS.plans[wildcards.plan].inputs,
+        campaign=ancient(STEPS.folder.campaign),
+    output:
+        f"{ROOT}/plans/{{plan}}.json",
+    log:
+        f"{ROOT}/plans/{{plan}}.log",
+    wildcard_constraints:
+        plan=any_of(STEPS.plans),
+    params:
+        arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
+    priority: BEFORE_TRIALS
+    resources:
+        cpus_per_task=1,
+        mem_mb=CAMPAIGN.resources.memory_megabytes,
+        runtime=CAMPAIGN.resources.runtime_minutes,
+    shell:
+        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
+
+
+# Trials of one rank and of several differ in what a cluster must be asked for, so they are two rules.
+rule train_alone:
+    input:
+        lambda wildcards: STEPS.runs[wildcards.trial].inputs,
+        campaign=ancient(STEPS.folder.campaign),
+    output:
+        [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
+    log:
+        f"{ROOT}/runs/{{trial}}/train.log",
+    wildcard_constraints:
+        trial=any_of(ALONE),
+    params:
+        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
+    # Contestants take turns (A B C A B C), because a machine's speed drifts.
+    priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
+    threads: WHOLE_MACHINE
+    resources:
+        cpus_per_task=1,
+        mem_mb=CAMPAIGN.resources.memory_megabytes,
+        runtime=CAMPAIGN.resources.runtime_minutes,
+    shell:
+        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks 1 --trial {wildcards.trial} --log {log:q}"
+        " -- {params.arguments:q}"
+
+
+rule train_ranks:
+    input:
+        lambda wildcards: STEPS.runs[wildcards.trial].inputs,
+        campaign=ancient(STEPS.folder.campaign),
+    output:
+        [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
+    log:
+        f"{ROOT}/runs/{{trial}}/train.log",
+    wildcard_constraints:
+        trial=any_of(TOGETHER),
+    params:
+        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
+    priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
+    threads: WHOLE_MACHINE
+    resources:
+        mpi=CAMPAIGN.launcher.mpi,
+        tasks=lambda wildcards: RANKS[wildcards.trial],
+        cpus_per_task=1,
+        mem_mb=CAMPAIGN.resources.memory_megabytes,
+        runtime=CAMPAIGN.resources.runtime_minutes,
+    shell:
+        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks {resources.tasks} --mpi {resources.mpi}"
+        " --trial {wildcards.trial} --log {log:q} -- {params.arguments:q}"
+
+
+rule summary:
+    input:
+        STEPS.folder.campaign,
+        EVERY_RUN,
+    output:
+        f"{ROOT}/summary.csv",
+        f"{ROOT}/summary.parquet",
+        f"{ROOT}/statistics.csv",
+        STEPS.folder.launches,
+    log:
+        f"{ROOT}/provenance/summary.log",
+    shell:
+        "{HPC_LPM:q} campaign summary {ROOT:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        STEPS.folder.environment,
+        rules.summary.output,
+    output:
+        STEPS.folder.report,
+        directory(STEPS.folder.figures),
+    log:
+        f"{ROOT}/provenance/report.log",
+    shell:
+        "{HPC_LPM:q} report {ROOT:q} 2>&1 | tee {log:q}"
+
+
+rule expectations:
+    input:
+        f"{ROOT}/summary.csv",
+        STEPS.folder.report,
+    output:
+        f"{ROOT}/expectations.json",
+    log:
+        f"{ROOT}/provenance/expectations.log",
+    shell:
+        "{HPC_LPM:q} campaign expectations {ROOT:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+onerror:
+    # What did finish is worth a report; it names the trials that are missing.
+    if Path(STEPS.folder.campaign).exists() and not all(map(os.path.exists, EVERY_RUN)):
+        shell("{HPC_LPM:q} report {ROOT:q}")

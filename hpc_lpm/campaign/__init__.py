@@ -1,0 +1,1 @@
+"""Campaigns: many runs, their statistics and their report."""

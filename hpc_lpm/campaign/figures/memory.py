@@ -1,0 +1,86 @@
+"""Peak memory and bytes sent, rank by rank."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from hpc_lpm.campaign.figures.style import (
+    INK,
+    DrawnFigure,
+    names_on_y_axis,
+    new_figure,
+    strategy_colour,
+    to_svg,
+)
+from hpc_lpm.campaign.runs import Contestant, Run, contestants_of
+from hpc_lpm.campaign.trials import file_name
+
+MIB = 2**20
+
+
+def draw_memory(runs: list[Run]) -> DrawnFigure:
+    """Draw one race: medians over runs of the peak memory and of the bytes sent a step."""
+    data = _table(runs)
+    contestants = contestants_of(runs)
+    ranks = int(data["rank"].max()) + 1
+    figure = new_figure(0.9 + len(contestants) * (0.22 + 0.17 * ranks))
+    memory, sent = figure.subplots(1, 2, sharey=True)
+    _draw_bars(memory, data, contestants, "peak_memory_bytes")
+    _draw_bars(sent, data, contestants, "bytes_sent_a_step")
+    memory.set_title("peak memory, MiB")
+    sent.set_title("sent in an optimizer step, MiB")
+    names_on_y_axis(memory, [who.label for who in contestants])
+    sent.spines["left"].set_visible(False)
+    model, dataset = runs[0].contestant.race
+    description = f"Peak memory and bytes sent by strategy and rank on {model}, {dataset}"
+    return DrawnFigure(
+        file_name("memory", model, dataset), to_svg(figure, description), data, description
+    )
+
+
+def _draw_bars(axes: Axes, data: pd.DataFrame, contestants: list[Contestant], column: str) -> None:
+    largest = max(float(data[column].max()) / MIB, 1e-9)
+    for row, who in enumerate(contestants):
+        chosen = data[data["contestant"] == who.label].sort_values("rank")
+        height = 0.8 / max(len(chosen), 2)
+        for position, value in enumerate(chosen[column]):
+            middle = row + (position - (len(chosen) - 1) / 2) * height
+            size = float(value) / MIB
+            shade = 0.85 - 0.35 * (position % 2)
+            axes.barh(
+                middle,
+                size,
+                height=0.88 * height,
+                color=strategy_colour(who.strategy),
+                alpha=shade,
+                linewidth=0,
+            )
+            digits = 0 if largest >= 100 else 2
+            axes.annotate(
+                f"{size:.{digits}f}" + (f" · rank {position}" if len(chosen) > 1 else ""),
+                (size, middle),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=INK,
+            )
+    axes.set_xlim(0, largest * 1.32)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+
+
+def _table(runs: list[Run]) -> pd.DataFrame:
+    rows = [
+        {
+            "contestant": run.contestant.label,
+            "rank": rank,
+            "peak_memory_bytes": memory,
+            "bytes_sent_a_step": sent / max(len(run.result.step_seconds), 1),
+        }
+        for run in runs
+        for rank, (memory, sent) in enumerate(
+            zip(run.result.peak_memory_bytes, run.result.bytes_sent, strict=True)
+        )
+    ]
+    table = pd.DataFrame(rows)
+    return table.groupby(["contestant", "rank"], sort=False).median().reset_index()

@@ -1,0 +1,112 @@
+"""One look for all figures: colours of strategies and phases, type, and SVG that embeds well."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH_INCHES = 8.6
+TIMES = "\N{MULTIPLICATION SIGN}"
+INK = "#1f2933"
+MUTED = "#66717d"
+GRID = "#e3e7eb"
+
+_STRATEGY_COLOURS = {
+    "fbp": "#0b5fa5",
+    "sequential": "#6b7580",
+    "deepspeed-1f1b": "#d9822b",
+    "horovod": "#12876f",
+}
+_OTHER_COLOURS = ("#a4478f", "#7a5c1e", "#4f57c4", "#b0413e", "#3d8fb8", "#6d8a1f")
+
+PHASE_COLOURS = {
+    "forward": "#9cc7e8",
+    "backward": "#2a6ca8",
+    "replay": "#efc05a",
+    "update": "#c2452d",
+}
+STAGE_TINTS = ("#eaf2fa", "#fdf1e2", "#e7f4f0", "#f5e9f2")
+
+
+@dataclass(frozen=True)
+class DrawnFigure:
+    """A figure ready for the report: SVG text, the data it shows, and words about it."""
+
+    name: str
+    svg: str
+    data: pd.DataFrame
+    description: str
+
+
+def strategy_colour(strategy: str) -> str:
+    """Return the colour of a strategy, the same in every figure of every campaign."""
+    if strategy in _STRATEGY_COLOURS:
+        return _STRATEGY_COLOURS[strategy]
+    return _OTHER_COLOURS[sum(strategy.encode()) % len(_OTHER_COLOURS)]
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Set the look while figures are drawn and written."""
+    settings: Any = {
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "text.color": INK,
+        "axes.labelcolor": MUTED,
+        "axes.labelsize": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 8,
+        "axes.edgecolor": GRID,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": False,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": 8.5,
+        "ytick.labelsize": 8.5,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "hpc-lpm",
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def new_figure(height_inches: float) -> Figure:
+    """Return an empty figure of the report's width."""
+    return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
+
+
+def names_on_y_axis(axes: Axes, labels: list[str]) -> None:
+    """Write the contestants along the y axis, the first at the top."""
+    axes.set_yticks(range(len(labels)), labels, color=INK)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.spines["left"].set_visible(False)
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """Return the figure as SVG that scales with its place and says what it shows."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    # Without a size of its own it fills the width that the page gives it.
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)

@@ -1,0 +1,69 @@
+"""Where everything of a campaign lies."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_lpm.campaign.config import Campaign, read_campaign
+from hpc_lpm.campaign.trials import Trial, file_name
+from hpc_lpm.errors import InputError
+
+
+@dataclass(frozen=True)
+class CampaignFolder:
+    """The folder `results/<campaign name>` and the paths in it."""
+
+    root: Path
+
+    @property
+    def campaign(self) -> Path:
+        """The campaign file as it was resolved when the campaign started."""
+        return self.root / "provenance" / "campaign.json"
+
+    @property
+    def environment(self) -> Path:
+        """What the campaign ran on."""
+        return self.root / "provenance" / "environment.json"
+
+    @property
+    def launches(self) -> Path:
+        """The command, start, end and exit code of every trial."""
+        return self.root / "provenance" / "launches.json"
+
+    @property
+    def figures(self) -> Path:
+        """Figures as SVG, each with its CSV."""
+        return self.root / "figures"
+
+    @property
+    def report(self) -> Path:
+        """The report that opens from disk."""
+        return self.root / "report.html"
+
+    def run(self, trial: Trial | str) -> Path:
+        """Folder of one trial."""
+        return self.root / "runs" / (trial if isinstance(trial, str) else trial.name)
+
+    def profile(self, model: str, dataset: str, micro_batch: int) -> Path:
+        """Profile of a model on a data set."""
+        name = file_name(model, dataset, f"microbatch{micro_batch}")
+        return self.root / "profiles" / f"{name}.json"
+
+    def plan(self, trial: Trial) -> Path:
+        """Plan of a trial; trials that differ in seed and repeat alone share it."""
+        name = file_name(
+            trial.model, trial.dataset, f"k{trial.ranks}", trial.planner or "", trial.strategy
+        )
+        return self.root / "plans" / f"{name}.json"
+
+    def read_campaign(self) -> Campaign:
+        """Return the campaign of this folder.
+
+        Raises:
+            InputError: if this is not the folder of a campaign.
+        """
+        if not self.campaign.exists():
+            raise InputError(
+                f"{self.root} is not the folder of a campaign (provenance/campaign.json is not "
+                "there): name a folder such as results/quick, which snakemake makes."
+            )
+        return read_campaign(self.campaign)

@@ -1,0 +1,136 @@
+"""What a campaign ran on and from, as JSON: enough to repeat it or to explain a difference."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
+
+SLURM_VARIABLES = (
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_PARTITION",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_JOB_NODELIST",
+    "SLURM_NTASKS",
+    "SLURM_CPUS_PER_TASK",
+)
+
+
+def describe_environment(campaign: Campaign) -> dict[str, Any]:
+    """Return where and from what a campaign is run; what cannot be found out is None."""
+    options = campaign.launcher.options
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "campaign": campaign.name,
+        "campaign_sha256": campaign_sha256(campaign),
+        "seeds": campaign.seeds,
+        "git": describe_source(Path(__file__).resolve().parents[2]),
+        "host": platform.node(),
+        "kernel": platform.platform(),
+        "processor": _lscpu(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "python": sys.version.split()[0],
+        "packages": _packages(),
+        "mpi": {
+            "launcher": campaign.launcher.mpi,
+            "options": list(DEFAULT_OPTIONS[campaign.launcher.mpi] if options is None else options),
+            "version": _mpi_version(),
+        },
+        "slurm": {
+            "version": _first_line(["sinfo", "--version"]),
+            "variables": {k: os.environ[k] for k in SLURM_VARIABLES if k in os.environ},
+        },
+    }
+
+
+def read_environment(path: Path) -> dict[str, Any] | None:
+    """Return what `describe_environment` found at the start, None if it is not there."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def campaign_sha256(campaign: Campaign) -> str:
+    """Return the hash of a campaign as it was resolved, whatever the file's layout."""
+    return hashlib.sha256(campaign.model_dump_json().encode()).hexdigest()
+
+
+def describe_source(repository: Path) -> dict[str, Any]:
+    """Return the git revision and the hash of what differs from it, None outside a repository.
+
+    `diff_sha256` covers changes of tracked files and the contents of untracked ones; it is None if
+    there are none.
+    """
+    revision = _run(["git", "-C", str(repository), "rev-parse", "--verify", "-q", "HEAD"])
+    if revision is None:
+        return {"revision": None, "dirty": None, "diff_sha256": None}
+    difference = hashlib.sha256()
+    diff = _run(["git", "-C", str(repository), "diff", "HEAD", "--binary"]) or ""
+    untracked = _run(
+        ["git", "-C", str(repository), "ls-files", "--others", "--exclude-standard", "-z"]
+    )
+    names = sorted(filter(None, (untracked or "").split("\0")))
+    difference.update(diff.encode())
+    for name in names:
+        path = repository / name
+        difference.update(name.encode())
+        difference.update(path.read_bytes() if path.is_file() else b"")
+    dirty = bool(diff or names)
+    return {
+        "revision": revision.strip(),
+        "dirty": dirty,
+        "diff_sha256": difference.hexdigest() if dirty else None,
+    }
+
+
+def _packages() -> dict[str, str]:
+    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _lscpu() -> dict[str, str]:
+    lines = (_run(["lscpu"], environment={"LC_ALL": "C"}) or "").splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _mpi_version() -> str | None:
+    own = Path(sys.executable).parent / "mpirun"
+    return _first_line([str(own) if own.exists() else "mpirun", "--version"])
+
+
+def _first_line(command: Sequence[str]) -> str | None:
+    text = _run(command)
+    return text.splitlines()[0] if text else None
+
+
+def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout

@@ -1,0 +1,197 @@
+"""Medians with 95 % intervals, and paired ratios between contestants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import bootstrap
+
+from hpc_lpm.campaign.config import METRICS
+
+CONFIDENCE = 0.95
+MINIMUM_RUNS = 6
+"""Fewest values of which a 95 % interval of the median is given.
+
+The whole range of n values misses the median with probability 2 / 2^n, below 5 % from 6 on: of
+fewer runs no interval made of observed values can hold what it promises.
+"""
+RESAMPLES = 9999
+IDENTITY = ["model", "dataset", "strategy", "planner"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A median of `n` values, their range, and its 95 % interval if there are enough of them."""
+
+    n: int
+    median: float
+    minimum: float
+    maximum: float
+    low: float | None
+    high: float | None
+
+    def bounds(self) -> tuple[float, float]:
+        """Return the 95 % interval, or the range where there are too few values for one."""
+        if self.low is None or self.high is None:
+            return (self.minimum, self.maximum)
+        return (self.low, self.high)
+
+    def text(self, digits: int = 2, factor: float = 1.0, unit: str = "") -> str:
+        """Return e.g. `1.62 (95 % interval 1.58 to 1.66, n = 8)`, or the range where n is small."""
+        middle = f"{factor * self.median:.{digits}f}{unit}"
+        if self.n == 1:
+            return f"{middle} (one run)"
+        what = "range" if self.low is None else "95 % interval"
+        low, high = (f"{factor * bound:.{digits}f}" for bound in self.bounds())
+        return f"{middle} ({what} {low} to {high}, n = {self.n})"
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return the median with its percentile bootstrap interval; the same values give the same.
+
+    Raises:
+        ValueError: if there are no values.
+    """
+    array = np.asarray(values, dtype=float)
+    if array.size == 0:
+        raise ValueError("an estimate needs at least one value")
+    low: float | None = None
+    high: float | None = None
+    if array.size >= MINIMUM_RUNS:
+        interval = bootstrap(
+            (array,),
+            np.median,
+            confidence_level=CONFIDENCE,
+            n_resamples=RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return Estimate(
+        n=int(array.size),
+        median=float(np.median(array)),
+        minimum=float(array.min()),
+        maximum=float(array.max()),
+        low=low,
+        high=high,
+    )
+
+
+def paired(
+    summary: pd.DataFrame, first: dict[str, str], second: dict[str, str], metric: str
+) -> pd.DataFrame:
+    """Return the values of a metric of two contestants, joined on (seed, repeat).
+
+    The columns are `seed`, `repeat`, `first` and `second`; a run without a partner is left out.
+    """
+    keys = ["seed", "repeat"]
+    sides = [
+        _select(summary, who)[[*keys, metric]].rename(columns={metric: name})
+        for name, who in (("first", first), ("second", second))
+    ]
+    return sides[0].merge(sides[1], on=keys).dropna().sort_values(keys, ignore_index=True)
+
+
+def paired_ratio(
+    summary: pd.DataFrame, first: dict[str, str], second: dict[str, str], metric: str
+) -> Estimate | None:
+    """Return the estimate of first / second over pairs, None if there is no pair."""
+    pairs = paired(summary, first, second, metric)
+    pairs = pairs[pairs["second"] != 0]
+    return estimate(_values(pairs["first"] / pairs["second"])) if len(pairs) else None
+
+
+def paired_difference(
+    summary: pd.DataFrame, first: dict[str, str], second: dict[str, str], metric: str
+) -> Estimate | None:
+    """Return the estimate of first - second over pairs, None if there is no pair."""
+    pairs = paired(summary, first, second, metric)
+    return estimate(_values(pairs["first"] - pairs["second"])) if len(pairs) else None
+
+
+def identities(summary: pd.DataFrame) -> list[dict[str, str]]:
+    """Return (model, dataset, strategy, planner) of every contestant in the table's order."""
+    unique = summary[IDENTITY].drop_duplicates()
+    return [{key: str(row[key]) for key in IDENTITY} for _, row in unique.iterrows()]
+
+
+def rivals_of(who: dict[str, str], summary: pd.DataFrame) -> list[dict[str, str]]:
+    """Return whom a contestant is compared with: same model and data, another strategy.
+
+    A rival that has planners too is met under the same planner.
+    """
+    return [
+        other
+        for other in identities(summary)
+        if (other["model"], other["dataset"]) == (who["model"], who["dataset"])
+        and other["strategy"] != who["strategy"]
+        and (not other["planner"] or not who["planner"] or other["planner"] == who["planner"])
+    ]
+
+
+def statistics_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return `statistics.csv`: every metric of every contestant, alone and against each rival.
+
+    `comparison` is empty for the metric itself, `ratio` for samples per second over that of
+    `relative_to`, `difference` for test accuracy minus that of `relative_to`.
+    """
+    rows: list[dict[str, object]] = []
+    for who in identities(summary):
+        for metric in METRICS:
+            values = _values(_select(summary, who)[metric].dropna())
+            if values:
+                rows.append(_row(who, metric, "", "", estimate(values)))
+        for rival in rivals_of(who, summary):
+            name = f"{rival['strategy']} {rival['planner']}".strip()
+            ratio = paired_ratio(summary, who, rival, "samples_per_second")
+            if ratio:
+                rows.append(_row(who, "samples_per_second", "ratio", name, ratio))
+            difference = paired_difference(summary, who, rival, "test_accuracy")
+            if difference:
+                rows.append(_row(who, "test_accuracy", "difference", name, difference))
+    return pd.DataFrame(rows, columns=[*IDENTITY, *_STATISTICS])
+
+
+_STATISTICS = [
+    "metric",
+    "comparison",
+    "relative_to",
+    "n",
+    "median",
+    "interval_low",
+    "interval_high",
+    "minimum",
+    "maximum",
+    "note",
+]
+
+
+def _row(
+    who: dict[str, str], metric: str, comparison: str, relative_to: str, value: Estimate
+) -> dict[str, object]:
+    few = f"n = {value.n} is too few for a 95 % interval ({MINIMUM_RUNS} needed)"
+    return {
+        **who,
+        "metric": metric,
+        "comparison": comparison,
+        "relative_to": relative_to,
+        "n": value.n,
+        "median": value.median,
+        "interval_low": value.low,
+        "interval_high": value.high,
+        "minimum": value.minimum,
+        "maximum": value.maximum,
+        "note": few if value.low is None else "",
+    }
+
+
+def _select(summary: pd.DataFrame, who: dict[str, str]) -> pd.DataFrame:
+    chosen = summary
+    for key, value in who.items():
+        chosen = chosen[chosen[key] == value]
+    return chosen
+
+
+def _values(column: "pd.Series[float]") -> list[float]:
+    return [float(value) for value in column]

@@ -1,0 +1,81 @@
+"""The steps of a campaign: which profiles, plans and trials, and the command of each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.trials import Trial, trials_of
+
+STRATEGIES_THAT_REPLAY = frozenset({"fbp"})
+"""Strategies whose plan must count the replayed forwards; the others run each forward once."""
+
+RUN_FILES = ("result.json", "metrics.jsonl", "trace.json", "launch.json")
+"""What a finished trial leaves in its folder, beside `train.log`."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the campaign: `hpc-lpm` arguments, what it reads, writes and runs on."""
+
+    arguments: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    ranks: int
+
+
+class Steps:
+    """All steps of a campaign whose results go to `folder`; paths are relative to where it runs."""
+
+    def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
+        self.campaign = campaign
+        self.folder = folder
+        self.trials = {trial.name: trial for trial in trials_of(campaign)}
+        self.profiles: dict[str, Step] = {}
+        self.plans: dict[str, Step] = {}
+        self.runs: dict[str, Step] = {}
+        for trial in self.trials.values():
+            if trial.planner:
+                profile = folder.profile(trial.model, trial.dataset, campaign.micro_batch)
+                self.profiles.setdefault(profile.stem, self._profile(trial, profile))
+                plan = folder.plan(trial)
+                self.plans.setdefault(plan.stem, self._plan(trial, profile, plan))
+            self.runs[trial.name] = self._run(trial)
+
+    def _profile(self, trial: Trial, path: Path) -> Step:
+        arguments = ["profile", trial.model, "--dataset", trial.dataset]
+        arguments += ["--micro-batch", str(self.campaign.micro_batch), *self._data_dir()]
+        # As many ranks as train: the link between them is measured too.
+        return Step((*arguments, "--out", str(path)), (), str(path), trial.ranks)
+
+    def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:
+        campaign = self.campaign
+        replays = trial.strategy in STRATEGIES_THAT_REPLAY
+        arguments = ["plan", str(profile), "--stages", str(trial.ranks)]
+        arguments += ["--planner", str(trial.planner)]
+        arguments += ["--micro-batches", str(campaign.micro_batches)]
+        arguments += ["--weights", campaign.weights if replays else "live"]
+        arguments += ["--lead", str(campaign.lead), "--optimizer", campaign.optimizer.name]
+        return Step((*arguments, "--out", str(path)), (str(profile),), str(path), 1)
+
+    def _run(self, trial: Trial) -> Step:
+        campaign = self.campaign
+        plan = (str(self.folder.plan(trial)),) if trial.planner else ()
+        optimizer = campaign.optimizer
+        arguments = ["train", "--model", trial.model, "--dataset", trial.dataset]
+        arguments += ["--strategy", trial.strategy, *(["--plan", *plan] if plan else [])]
+        arguments += ["--batch-size", str(campaign.batch_size)]
+        arguments += ["--micro-batches", str(campaign.micro_batches)]
+        if campaign.epochs is not None:
+            arguments += ["--epochs", str(campaign.epochs)]
+        else:
+            arguments += ["--steps", str(campaign.steps)]
+        arguments += ["--seed", str(trial.seed), "--optimizer", optimizer.name]
+        arguments += ["--lr", str(optimizer.lr), "--momentum", str(optimizer.momentum)]
+        arguments += ["--weight-decay", str(optimizer.weight_decay)]
+        arguments += ["--lead", str(campaign.lead), "--weights", campaign.weights]
+        output = str(self.folder.run(trial))
+        return Step((*arguments, *self._data_dir(), "--out", output), plan, output, trial.ranks)
+
+    def _data_dir(self) -> list[str]:
+        return ["--data-dir", self.campaign.data_dir] if self.campaign.data_dir else []

@@ -1,0 +1,34 @@
+"""What the Snakefile asks: which campaign, and what are its steps."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpc_lpm.campaign.config import campaign_from_document
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.names import check_installed, check_names
+from hpc_lpm.campaign.steps import Steps
+
+
+def load_steps(
+    configuration: Mapping[str, Any], files: Sequence[str | Path], default: Path, results: Path
+) -> Steps:
+    """Return the steps of the campaign that Snakemake was asked to run.
+
+    `configuration` is what its `--configfile` and `--config` amount to; without a file, `default`
+    is the campaign that `--config` changes. Results go to `results / <campaign name>`.
+
+    Raises:
+        InputError: if the campaign is not valid or needs a package that is not installed.
+    """
+    document = dict(configuration)
+    where = ", ".join(str(file) for file in files)
+    if not files:
+        document = yaml.safe_load(default.read_text(encoding="utf-8")) | document
+        where = str(default)
+    campaign = campaign_from_document(document, where)
+    check_names(campaign, where)
+    check_installed(campaign, where)
+    return Steps(campaign, CampaignFolder(results / campaign.name))

@@ -1,0 +1,110 @@
+"""`hpc-lpm campaign ...`: the steps of a campaign that the Snakefile calls."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.errors import EXIT_NOT_HELD
+from hpc_lpm.cli.output import console
+
+campaign_app = typer.Typer(
+    name="campaign", help="Steps of a campaign, called by the Snakefile.", no_args_is_help=True
+)
+app.add_typer(campaign_app)
+
+Folder = Annotated[Path, typer.Argument(help="folder of the campaign")]
+
+
+@campaign_app.command()
+def environment(
+    folder: Folder,
+    campaign: Annotated[str, typer.Option(help="the resolved campaign as JSON")],
+) -> None:
+    """Write what the campaign is and what it runs on into provenance/."""
+    from hpc_lpm.campaign.config import campaign_from_document
+    from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.provenance import describe_environment
+    from hpc_lpm.files import write_text_atomically
+
+    files = CampaignFolder(folder)
+    resolved = campaign_from_document(json.loads(campaign), "--campaign")
+    write_text_atomically(files.campaign, resolved.model_dump_json(indent=2) + "\n")
+    described = json.dumps(describe_environment(resolved), indent=2)
+    write_text_atomically(files.environment, described + "\n")
+
+
+@campaign_app.command()
+def launch(
+    folder: Folder,
+    arguments: Annotated[list[str], typer.Argument(help="-- and a command of hpc-lpm")],
+    *,
+    ranks: Annotated[int, typer.Option(help="ranks to start")],
+    log: Annotated[Path, typer.Option(help="file that the output goes to")],
+    mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
+    trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
+) -> int:
+    """Run a command on its ranks, log its output and say how far the campaign is."""
+    from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.launcher import rank_command, rank_environment
+    from hpc_lpm.campaign.supervisor import supervise
+
+    files = CampaignFolder(folder)
+    campaign = files.read_campaign()
+    options = campaign.launcher.options if campaign.launcher.mpi == mpi else None
+    command = rank_command(arguments, ranks, mpi, options)
+    surroundings = rank_environment(os.environ, threads=1)
+    if trial is None:
+        return supervise(command, surroundings, ranks, log, say=_say).exit_code
+    from hpc_lpm.campaign.progress import CampaignProgress
+    from hpc_lpm.campaign.steps import Steps
+
+    run_folder = files.run(trial)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    (run_folder / "metrics.jsonl").unlink(missing_ok=True)
+    progress = CampaignProgress(Steps(campaign, files), trial)
+    done = supervise(command, surroundings, ranks, log, say=_say, progress=progress.line)
+    done.write(run_folder / "launch.json")
+    _say(progress.closing_line(done.exit_code))
+    return done.exit_code
+
+
+@campaign_app.command()
+def summary(folder: Folder) -> None:
+    """Write summary.csv, summary.parquet, statistics.csv and provenance/launches.json."""
+    from hpc_lpm.campaign.results import load_results, write_tables
+
+    write_tables(load_results(folder))
+
+
+@campaign_app.command()
+def expectations(
+    folder: Folder,
+    out: Annotated[Path, typer.Option(help="file written if everything expected holds")],
+) -> int:
+    """Check what the campaign expects of its results; exit 1 if it does not hold."""
+    from hpc_lpm.campaign.expectations import judge
+    from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.results import load_results
+    from hpc_lpm.files import write_text_atomically
+
+    verdicts = judge(CampaignFolder(folder).read_campaign(), load_results(folder).summary)
+    for verdict in verdicts:
+        console().print(verdict.sentence())
+    if not all(verdict.held for verdict in verdicts):
+        typer.echo(
+            f"hpc-lpm: the campaign ran, but something that it expects does not hold: see "
+            f"{CampaignFolder(folder).report}.",
+            err=True,
+        )
+        return EXIT_NOT_HELD
+    sentences = [verdict.sentence() for verdict in verdicts]
+    write_text_atomically(out, json.dumps(sentences, indent=2) + "\n")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

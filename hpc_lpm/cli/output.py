@@ -1,0 +1,44 @@
+"""What the commands print: tables for people, JSON for scripts."""
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from hpc_lpm.ranks import ranks_from_environment
+
+
+def print_json(document: object) -> None:
+    """Print a JSON document on stdout, alone, so that scripts can parse it."""
+    print(json.dumps(document, indent=2))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table on stdout; columns whose every cell is a number are aligned right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for position, column in enumerate(columns):
+        numeric = all(_is_number(row[position]) for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def console() -> Console:
+    """Return a console for stdout; without a terminal it is wide enough not to cut tables.
+
+    mpirun gives rank 0 a pseudo-terminal that nobody sees the size of, so ranks have none.
+    """
+    plain = Console(highlight=False)
+    if plain.is_terminal and ranks_from_environment() == 1:
+        return plain
+    return Console(highlight=False, width=140, force_terminal=False)
+
+
+def _is_number(text: str) -> bool:
+    head = text.split(" ", maxsplit=1)[0].rstrip("%x")
+    try:
+        float(head.replace(",", ""))
+    except ValueError:
+        return False
+    return True

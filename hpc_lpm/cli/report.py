@@ -1,0 +1,37 @@
+"""`hpc-lpm report`: tables, figures and the HTML page of a campaign."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.output import console, print_json, print_table
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="folder of a campaign, e.g. results/quick")],
+    as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
+) -> None:
+    """Write summary, statistics, figures and report.html from the runs that are there."""
+    from hpc_lpm.campaign.report import write_report
+
+    outcome = write_report(folder)
+    if as_json:
+        records = outcome.statistics.to_json(orient="records")
+        print_json(
+            {
+                "report": str(outcome.path),
+                "headline": outcome.headline,
+                "missing": [missing.trial.name for missing in outcome.missing],
+                "statistics": json.loads(records),
+            }
+        )
+        return
+    print_table("speedup, median over pairs of runs", outcome.speedup_columns, outcome.speedup_rows)
+    console().print(outcome.headline)
+    for missing in outcome.missing:
+        console().print(f"missing: {missing.trial.name}: {missing.reason}")
+    console().print(f"Report in {outcome.path}.")

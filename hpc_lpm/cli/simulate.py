@@ -1,0 +1,110 @@
+"""`hpc-lpm simulate`: what a plan is predicted to do under a schedule."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.schedules.prediction import Prediction, predict
+from hpc_lpm.schedules.registry import schedule_named
+from hpc_lpm.schedules.timeline import LEGEND, timeline_rows
+
+TIMELINE_COLUMNS = 120
+TIMELINE_PERIODS = 12
+"""How much of the timeline is drawn: warm-up and then some steady state."""
+
+
+@app.command("simulate")
+def simulate_command(
+    profile: Annotated[Path, typer.Argument(help="Profile, written by `hpc-lpm profile`.")],
+    *,
+    plan: Annotated[Path, typer.Option(help="Plan, written by `hpc-lpm plan`.")],
+    strategy: Annotated[str, typer.Option(help="fbp, 1f1b, gpipe or naive.")] = "fbp",
+    micro_batches: Annotated[
+        int | None, typer.Option(help="Micro-batches of an optimizer step, by default the plan's.")
+    ] = None,
+    lead: Annotated[
+        int | None, typer.Option(help="Micro-batches of lead a stage, by default the plan's.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="replay, live or stash, by default the plan's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Predict period, idle share, memory and the timeline of a plan."""
+    schedule = schedule_named(strategy)
+    merged = Plan.read(plan)
+    asked = {"micro_batches": micro_batches, "lead": lead, "weights": weights}
+    given = {name: value for name, value in asked.items() if value is not None}
+    options = PlanOptions.checked(**{**merged.options, **given})
+    prediction = predict(Profile.read(profile), merged, schedule, options)
+    if as_json:
+        print_json(_document(prediction, strategy, options.model_dump(mode="json")))
+        return
+    _show(prediction, f"{merged.model}, {strategy}, {options.micro_batches} micro-batches a step")
+
+
+def _document(
+    prediction: Prediction, strategy: str, options: dict[str, object]
+) -> dict[str, object]:
+    simulation = prediction.simulation
+    return {
+        "strategy": strategy,
+        "options": options,
+        "steps": prediction.steps,
+        "period_seconds": simulation.period_seconds,
+        "samples_per_second": prediction.samples_per_second,
+        "makespan_seconds": simulation.makespan_seconds,
+        "idle_share": simulation.idle_share,
+        "overall_idle_share": simulation.overall_idle_share,
+        "peak_in_flight": simulation.peak_in_flight,
+        "memory_bytes": prediction.memory_bytes,
+        "timeline": [
+            [
+                {
+                    "instruction": str(interval.instruction),
+                    "start_seconds": interval.start_seconds,
+                    "end_seconds": interval.end_seconds,
+                }
+                for interval in line
+            ]
+            for line in simulation.timeline
+        ],
+    }
+
+
+def _show(prediction: Prediction, title: str) -> None:
+    simulation = prediction.simulation
+    print_table(
+        title,
+        ["stage", "idle in steady state", "idle over all", "in flight", "memory MiB"],
+        [
+            [str(stage), f"{idle:.1%}", f"{overall:.1%}", str(held), f"{memory / 2**20:.2f}"]
+            for stage, (idle, overall, held, memory) in enumerate(
+                zip(
+                    simulation.idle_share,
+                    simulation.overall_idle_share,
+                    simulation.peak_in_flight,
+                    prediction.memory_bytes,
+                    strict=True,
+                )
+            )
+        ],
+    )
+    console().print(
+        f"Period {simulation.period_seconds * 1e3:.3f} ms a micro-batch, "
+        f"{prediction.samples_per_second:.1f} samples a second in steady state; "
+        f"{prediction.steps} steps take {simulation.makespan_seconds:.3f} s."
+    )
+    end = min(
+        simulation.makespan_seconds,
+        TIMELINE_PERIODS * simulation.period_seconds,
+    )
+    for stage, row in enumerate(timeline_rows(simulation.timeline, end, TIMELINE_COLUMNS)):
+        console().print(f"stage {stage:<3} {row}", markup=False)
+    console().print(LEGEND)

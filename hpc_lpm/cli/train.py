@@ -1,0 +1,124 @@
+"""`hpc-lpm train`: one run, alone or under mpirun."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.output import print_json, print_table
+from hpc_lpm.engine.job import start_job
+from hpc_lpm.engine.progress import (
+    MetricsLog,
+    PlainLines,
+    ProgressDisplay,
+    RunReporter,
+    TerminalBar,
+)
+from hpc_lpm.engine.registry import strategy_named
+from hpc_lpm.engine.result import RunResult
+from hpc_lpm.engine.settings import OptimizerSettings, checked_settings
+from hpc_lpm.engine.training import Training
+
+_DEFAULTS = OptimizerSettings()
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Option(help="a name of `hpc-lpm models`, or module:callable")],
+    dataset: Annotated[str, typer.Option(help="a name of `hpc-lpm datasets`")],
+    out: Annotated[Path, typer.Option(help="folder of the run")],
+    strategy: Annotated[str, typer.Option(help="a name of `hpc-lpm strategies`")] = "sequential",
+    plan: Annotated[Path | None, typer.Option(help="made by `hpc-lpm plan`")] = None,
+    batch_size: Annotated[int, typer.Option(help="samples an optimizer step, all ranks")] = 64,
+    micro_batches: Annotated[int, typer.Option(help="micro-batches an optimizer step")] = 4,
+    epochs: Annotated[int | None, typer.Option(help="epochs to train")] = None,
+    steps: Annotated[int | None, typer.Option(help="optimizer steps, instead of epochs")] = None,
+    seed: Annotated[int, typer.Option(help="of weights, order and dropout")] = 0,
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw")] = _DEFAULTS.name,
+    lr: Annotated[float, typer.Option(help="learning rate")] = _DEFAULTS.lr,
+    momentum: Annotated[float, typer.Option(help="of --optimizer momentum")] = _DEFAULTS.momentum,
+    weight_decay: Annotated[float, typer.Option()] = _DEFAULTS.weight_decay,
+    lead: Annotated[int, typer.Option(help="how far forwards run ahead a stage (fbp)")] = 1,
+    weights: Annotated[str, typer.Option(help="policy for lagged micro-batches (fbp)")] = "replay",
+    data_dir: Annotated[Path | None, typer.Option(help="where data sets are looked for")] = None,
+    threads: Annotated[int, typer.Option(help="threads a rank")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> None:
+    """Train a model once and leave result, metrics and trace in --out."""
+    settings = checked_settings(
+        model=model,
+        dataset=dataset,
+        strategy=strategy,
+        plan=plan,
+        batch_size=batch_size,
+        micro_batches=micro_batches,
+        epochs=epochs if epochs or steps else 1,
+        steps=steps,
+        seed=seed,
+        optimizer={
+            "name": optimizer,
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        },
+        lead=lead,
+        weights=weights,
+        data_dir=data_dir,
+        threads=threads,
+    )
+    job = start_job(parallel=strategy_named(strategy).parallel)
+    training = Training(settings, job)
+    reporter = None
+    if training.is_reporting_rank():
+        reporter = RunReporter(
+            _display(f"{strategy} {model} {dataset}", training.steps, quiet=json),
+            MetricsLog(out / "metrics.jsonl"),
+            batch_size=batch_size,
+            steps_an_epoch=training.steps_an_epoch,
+        )
+    try:
+        result = training.run(out, reporter)
+    finally:
+        if reporter:
+            reporter.close()
+    if result is not None and json:
+        print_json(result.model_dump(mode="json"))
+    elif result is not None:
+        _print_result(result, out)
+
+
+def _display(title: str, steps: int, *, quiet: bool) -> ProgressDisplay:
+    if quiet:
+        return PlainLines(title, steps, sys.stderr)
+    console = Console(file=sys.stdout)
+    # Under mpirun the terminal belongs to the launcher, and a bar would scramble its output.
+    if console.is_terminal and "OMPI_COMM_WORLD_SIZE" not in os.environ:
+        return TerminalBar(title, steps, console)
+    return PlainLines(title, steps, sys.stdout)
+
+
+def _print_result(result: RunResult, out: Path) -> None:
+    print_table(
+        f"{result.strategy}: {result.model} on {result.dataset}, {result.ranks} rank(s)",
+        ["rank", "idle share", "peak memory", "bytes sent"],
+        [
+            [
+                str(rank),
+                f"{100 * idle:.1f} %",
+                f"{memory / 2**20:.0f} MiB",
+                f"{sent / 2**20:.1f} MiB",
+            ]
+            for rank, (idle, memory, sent) in enumerate(
+                zip(result.idle_share, result.peak_memory_bytes, result.bytes_sent, strict=True)
+            )
+        ],
+    )
+    print(
+        f"{result.samples_per_second:.1f} samples/s, test accuracy "
+        f"{100 * result.test_accuracy[-1]:.2f} %, weights {result.weights_sha256[:12]}; "
+        f"result in {out / 'result.json'}"
+    )

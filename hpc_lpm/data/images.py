@@ -1,0 +1,79 @@
+"""Image sets: size, split and normalisation, all independent of any random state."""
+
+import torch
+from torch import Tensor
+
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.errors import InputError
+
+DEFAULT_SIZE = 32
+"""Pixels a side that every image set is brought to unless asked otherwise."""
+
+
+def pad_to_size(images: Tensor, size: int, name: str) -> Tensor:
+    """Pad uint8 images [n, channels, height, width] with zeros to `size` pixels a side, centred.
+
+    Raises:
+        InputError: if the images are larger than `size`; `name` is the data set's.
+    """
+    height, width = images.shape[-2:]
+    if size < max(height, width):
+        raise InputError(
+            f"option 'size' of {name} is {size}, accepted are sizes from {max(height, width)}: "
+            "its images are padded, never shrunk."
+        )
+    top, left = (size - height) // 2, (size - width) // 2
+    padding = (left, size - width - left, top, size - height - top)
+    return torch.nn.functional.pad(images, padding)
+
+
+def resize(images: Tensor, size: int, name: str) -> Tensor:
+    """Resize uint8 images [n, channels, height, width] bilinearly to `size` pixels a side.
+
+    Raises:
+        InputError: if `size` is below that of the images; `name` is the data set's.
+    """
+    if size < max(images.shape[-2:]):
+        raise InputError(
+            f"option 'size' of {name} is {size}, accepted are sizes from "
+            f"{max(images.shape[-2:])}: its images are enlarged, never shrunk."
+        )
+    enlarged = torch.nn.functional.interpolate(
+        images.to(torch.float32), size=(size, size), mode="bilinear", align_corners=False
+    )
+    return enlarged.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def split_by_class(targets: Tensor, test_samples: int) -> tuple[Tensor, Tensor]:
+    """Choose a fixed test part that holds the classes in the proportions of the whole.
+
+    Returns:
+        The indices of the training and of the test samples, each in a fixed shuffled order.
+    """
+    samples = len(targets)
+    shuffled = torch.randperm(samples, generator=torch.Generator().manual_seed(0))
+    by_class = shuffled[torch.argsort(targets[shuffled], stable=True)]
+    # Evenly spaced picks from samples that are sorted by class visit each class in proportion.
+    picks = by_class[torch.arange(test_samples) * samples // test_samples]
+    is_test = torch.zeros(samples, dtype=torch.bool)
+    is_test[picks] = True
+    of_shuffled = is_test[shuffled]
+    return shuffled[~of_shuffled], shuffled[of_shuffled]
+
+
+def image_dataset(
+    name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
+) -> Dataset:
+    """Make a data set of (uint8 images, targets), normalised by its training images."""
+    images, targets = train
+    # A histogram gives the exact moments of bytes at any size, without a float copy of the set.
+    counts = torch.bincount(images.flatten(), minlength=256).to(torch.float64)
+    levels = torch.arange(256, dtype=torch.float64) / 255.0
+    mean = float((counts * levels).sum() / counts.sum())
+    std = float(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt())
+    return Dataset(
+        name=name,
+        shape=DataShape("image", tuple(images.shape[1:]), classes),
+        train=Split(images, targets, mean, std),
+        test=Split(*test, mean, std),
+    )

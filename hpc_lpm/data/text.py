@@ -1,0 +1,67 @@
+"""The bytes of any file or folder as text: 256 classes, the next byte is the target."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.errors import InputError
+
+DEFAULT_SEQUENCE = 128
+"""Bytes a sample unless asked otherwise."""
+
+_TEST_SHARE = 0.1
+
+
+def text_shape(_: Path | None, *, sequence: int = DEFAULT_SEQUENCE) -> DataShape:
+    """Return the shape without loading."""
+    return DataShape("text", (sequence,), 256)
+
+
+def load_text(path: Path | None, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset:
+    """Load a file, or all regular files directly in a folder in the order of their names.
+
+    The last tenth of the bytes is the test part. Samples are `sequence` bytes each, side by side;
+    bytes that fill no sample are left out.
+
+    Raises:
+        InputError: if nothing can be read there or it is too small for one sample in each part.
+    """
+    if path is None:
+        raise InputError("data set 'text' lacks its path, accepted is text:PATH.")
+    if sequence < 1:
+        raise InputError(
+            f"option 'sequence' of text is {sequence}, accepted are whole numbers from 1."
+        )
+    content = torch.from_numpy(np.frombuffer(_read(path), dtype=np.uint8).astype(np.int16))
+    test_start = len(content) - int(len(content) * _TEST_SHARE)
+    parts = content[:test_start], content[test_start:]
+    if min(len(part) for part in parts) < sequence + 1:
+        raise InputError(
+            f"text {path} holds {len(content)} bytes, its training part {len(parts[0])} and its "
+            f"test part {len(parts[1])}, accepted are {sequence + 1} in either: name a larger "
+            "text or shorten it with ,sequence=."
+        )
+    train, test = (_samples(part, sequence) for part in parts)
+    return Dataset(f"text:{path}", DataShape("text", (sequence,), 256), train, test)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_dir():
+            return path.read_bytes()
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        return b"".join(file.read_bytes() for file in files)
+    except OSError as error:
+        raise InputError(
+            f"text {path} cannot be read ({error.strerror}): name a readable file or folder."
+        ) from None
+
+
+def _samples(tokens: Tensor, sequence: int) -> Split:
+    count = (len(tokens) - 1) // sequence
+    inputs = tokens[: count * sequence].view(count, sequence)
+    targets = tokens[1 : count * sequence + 1].view(count, sequence)
+    return Split(inputs, targets)

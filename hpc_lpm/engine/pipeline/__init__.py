@@ -1,0 +1,1 @@
+"""Merged stages on ranks, on top of DeepSpeed's pipeline module and engine."""

@@ -1,0 +1,111 @@
+"""Forward and backward of one micro-batch through one merged stage."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.engine.pipeline.module import as_tuple
+from hpc_lpm.models.dropout import Dropout, set_dropout_stream
+from hpc_lpm.models.layered import Activation
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class InFlight:
+    """A micro-batch between its forward and its backward pass.
+
+    `outputs` is None where the graph was not kept and the stage is to be replayed.
+    """
+
+    inputs: Activation
+    outputs: Activation | None = None
+    targets: Tensor | None = None
+    loss: Tensor | None = None
+
+
+class StagePass:
+    """Runs one stage's layers, as often as needed and always with the same result.
+
+    `seed` and the number of a micro-batch within the training determine dropout; a pass without a
+    graph leaves every buffer (BatchNorm's running statistics) as it was.
+    """
+
+    def __init__(
+        self, module: nn.Module, layers: dict[int, nn.Module], seed: int, loss: Loss | None
+    ) -> None:
+        self._module = module
+        self._stochastic = {
+            index: layer
+            for index, layer in layers.items()
+            if any(isinstance(part, Dropout) for part in layer.modules())
+        }
+        self._seed = seed
+        self._loss = loss
+
+    def forward(self, flight: InFlight, number: int, *, keep_graph: bool) -> Activation:
+        """Run the stage on `flight.inputs`; the last stage also computes the loss.
+
+        Args:
+            flight: the micro-batch; outputs and loss are kept in it if `keep_graph`.
+            number: the micro-batch's number within the whole training.
+            keep_graph: False if the stage will be replayed before the backward pass.
+        """
+        for index, layer in self._stochastic.items():
+            set_dropout_stream(layer, self._seed, index, number)
+        if not keep_graph:
+            return self._forward_without_trace(flight.inputs)
+        outputs: Activation = self._module(flight.inputs)
+        flight.outputs = outputs
+        if self._loss is not None and flight.targets is not None:
+            flight.loss = self._loss(_single(outputs), flight.targets)
+        return outputs
+
+    def backward(
+        self, flight: InFlight, gradients: Sequence[Tensor], micro_batches_per_step: int
+    ) -> tuple[Tensor, ...]:
+        """Accumulate the weights' gradients and return those of the floating-point inputs.
+
+        Args:
+            flight: the micro-batch, with the graph of its forward pass.
+            gradients: of the floating-point outputs; empty on the last stage.
+            micro_batches_per_step: M; the loss of each micro-batch counts 1/M.
+        """
+        if flight.loss is not None:
+            torch.autograd.backward(flight.loss / micro_batches_per_step)
+        else:
+            assert flight.outputs is not None
+            roots = [t for t in as_tuple(flight.outputs) if t.is_floating_point()]
+            torch.autograd.backward(roots, list(gradients))
+        return tuple(_gradient_of(t) for t in as_tuple(flight.inputs) if t.is_floating_point())
+
+    @torch.no_grad()
+    def _forward_without_trace(self, inputs: Activation) -> Activation:
+        buffers = list(self._module.buffers())
+        saved = [buffer.clone() for buffer in buffers]
+        outputs: Activation = self._module(inputs)
+        for buffer, before in zip(buffers, saved, strict=True):
+            # Through `.data`: graphs in flight hold running statistics, though their gradients do
+            # not depend on them, and would refuse a counted change.
+            buffer.data.copy_(before)
+        return outputs
+
+
+def _gradient_of(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _single(outputs: Activation) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise TypeError("the last layer returned a tuple; the loss takes a single tensor")
+    return outputs
+
+
+def ready_for_autograd(tensors: Iterable[Tensor], device: torch.device) -> tuple[Tensor, ...]:
+    """Return received tensors on the device, the floating-point ones as leaves with gradients."""
+    return tuple(
+        t.to(device).requires_grad_(t.is_floating_point() and torch.is_grad_enabled())
+        for t in tensors
+    )

@@ -1,0 +1,39 @@
+"""What one training run leaves behind: `result.json`."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from hpc_lpm.files import VersionedFile
+
+
+class RunResult(VersionedFile):
+    """The outcome of one run; lists named after ranks hold one entry a rank, in rank order.
+
+    `step_seconds` holds one entry an optimizer step, measured on the slowest rank, evaluation
+    excluded; `samples_per_second` is taken over all steps but the first `settings.discard_steps`.
+    `idle_share` is the share of the training time in which a rank does not compute. `train_loss`
+    has one entry a step, `test_accuracy` one an epoch. `weights_sha256` covers all parameters
+    and buffers in layer order, whatever the partition.
+    """
+
+    kind: ClassVar[str] = "result"
+
+    strategy: str
+    model: str
+    dataset: str
+    planner: str | None
+    seed: int
+    ranks: int
+    samples_per_second: float
+    step_seconds: list[float]
+    training_seconds: float
+    idle_share: list[float]
+    peak_memory_bytes: list[int]
+    bytes_sent: list[int]
+    train_loss: list[float]
+    test_accuracy: list[float]
+    weights_sha256: str
+    cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
+    settings: dict[str, object]
+    environment: dict[str, object]

@@ -1,0 +1,91 @@
+"""Reading and writing of the JSON files that one step hands to the next."""
+
+import json
+import os
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hpc_lpm.errors import InputError
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` aside, sync it and rename it, so that readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+
+
+def describe_validation_error(error: ValidationError) -> str:
+    """Return the first complaint of pydantic as `field: what is wrong (and N more)`."""
+    complaints = error.errors()
+    first = complaints[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole file"
+    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+    return f"{field}: {first['msg'].lower()}{more}"
+
+
+class VersionedFile(BaseModel):
+    """A JSON file with a `schema_version`, read through one validated definition.
+
+    Subclasses set `kind` (the name users know the file by) and `schema_version`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: ClassVar[str]
+    current_version: ClassVar[int] = 1
+
+    schema_version: int = 1
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and validate the file.
+
+        Raises:
+            InputError: if the file is missing, is not JSON, has another schema version or does
+                not hold what its definition asks for.
+        """
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{cls.kind} {path} does not exist: name an existing file or make it first."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{cls.kind} {path} is not JSON (line {error.lineno}: {error.msg}): make it again."
+            ) from None
+        return cls.from_document(document, str(path))
+
+    @classmethod
+    def from_document(cls, document: object, where: str) -> Self:
+        """Validate a parsed document; `where` names it in errors.
+
+        Raises:
+            InputError: as `read`.
+        """
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != cls.current_version:
+            raise InputError(
+                f"{cls.kind} {where} has schema_version {version!r}, accepted is "
+                f"{cls.current_version}: make it again with this release."
+            )
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise InputError(
+                f"{cls.kind} {where} is broken at {describe_validation_error(error)}: "
+                "make it again."
+            ) from None
+
+    def write(self, path: Path) -> None:
+        """Write the file as indented JSON, atomically."""
+        write_text_atomically(path, self.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,117 @@
+"""A small decoder-only transformer (GPT), two layers a block."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.checks import require_at_least
+from hpc_lpm.models.dropout import Dropout
+from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+
+_INITIAL_STD = 0.02
+
+
+class Embedding(nn.Module):
+    """Token plus learned position: indices [n, sequence] to [n, sequence, width]."""
+
+    def __init__(self, vocabulary: int, sequence: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(vocabulary, width) * _INITIAL_STD)
+        self.position = nn.Parameter(torch.randn(sequence, width) * _INITIAL_STD)
+        self.dropout = _dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Embed the tokens; the sequence may be shorter than the one built for."""
+        embedded = nn.functional.embedding(tokens, self.token) + self.position[: tokens.shape[1]]
+        return self.dropout(embedded)  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """x + projection(causal attention(norm(x))), [n, sequence, width] in and out."""
+
+    def __init__(self, width: int, heads: int, dropout: float, blocks: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = _linear(width, 3 * width)
+        self.projection = _linear(width, width, residual_branches=2 * blocks)
+        self.dropout = _dropout(dropout)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Let every position attend to itself and those before it."""
+        samples, sequence, width = inputs.shape
+        joined = self.query_key_value(self.norm(inputs))
+        query, key, value = (
+            part.view(samples, sequence, self.heads, width // self.heads).transpose(1, 2)
+            for part in joined.chunk(3, dim=-1)
+        )
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        projected = self.projection(attended.transpose(1, 2).reshape(samples, sequence, width))
+        return inputs + self.dropout(projected)  # type: ignore[no-any-return]
+
+
+class FeedForward(nn.Module):
+    """x + down(gelu(up(norm(x)))), [n, sequence, width] in and out, four times as wide inside."""
+
+    def __init__(self, width: int, dropout: float, blocks: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.up = _linear(width, 4 * width)
+        self.down = _linear(4 * width, width, residual_branches=2 * blocks)
+        self.dropout = _dropout(dropout)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Transform every position on its own."""
+        inner = nn.functional.gelu(self.up(self.norm(inputs)), approximate="tanh")
+        return inputs + self.dropout(self.down(inner))  # type: ignore[no-any-return]
+
+
+def gpt(
+    shape: DataShape, *, layers: int = 4, width: int = 128, heads: int = 4, dropout: float = 0.0
+) -> LayeredModel:
+    """Build a decoder of `layers` blocks that predicts the next token at every position.
+
+    Dropout acts on the embedding and on both branches of each block.
+
+    Raises:
+        InputError: if the data are not text, a size is below 1, `heads` does not divide `width`
+            or `dropout` is not in [0, 1).
+    """
+    if shape.kind != "text":
+        raise InputError(
+            f"gpt takes text, the data set holds {shape.kind} of shape {shape.input_shape}: "
+            "choose text:PATH or another model."
+        )
+    for option, value in (("layers", layers), ("width", width), ("heads", heads)):
+        require_at_least("gpt", option, value, 1)
+    if width % heads:
+        raise InputError(
+            f"option 'heads' of gpt is {heads}, accepted are divisors of the width {width}."
+        )
+    if not 0 <= dropout < 1:
+        raise InputError(f"option 'dropout' of gpt is {dropout}, accepted is 0 <= dropout < 1.")
+    embedding = partial(Embedding, shape.classes, shape.input_shape[0], width, dropout)
+    chain = [Layer("embedding", embedding)]
+    for block in range(layers):
+        attention = partial(Attention, width, heads, dropout, layers)
+        feed_forward = partial(FeedForward, width, dropout, layers)
+        chain.append(Layer(f"block{block}.attention", attention))
+        chain.append(Layer(f"block{block}.feed_forward", feed_forward))
+    chain.append(Layer("norm", partial(nn.LayerNorm, width)))
+    chain.append(Layer("head", partial(_linear, width, shape.classes)))
+    return LayeredModel("gpt", tuple(chain), cross_entropy, count_correct)
+
+
+def _linear(in_features: int, out_features: int, residual_branches: int = 1) -> nn.Linear:
+    """Build a linear layer; those that end a residual branch start smaller, the more there are."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.normal_(layer.weight, std=_INITIAL_STD * residual_branches**-0.5)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _dropout(probability: float) -> nn.Module:
+    return Dropout(probability) if probability else nn.Identity()

@@ -1,0 +1,60 @@
+"""A network as a list of fine-grained layers, each of which can be built on its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Activation = Tensor | tuple[Tensor, ...]
+"""What flows from one layer to the next: a tensor, or a tuple where a skip connection travels."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its name within the model and how to build it (no argument, on the CPU).
+
+    The module is called with one argument, the `Activation` that the layer before returned (a tuple
+    is not unpacked), and must not change it: a pass may be run again from it. Every float tensor
+    that it returns must require a gradient if its inputs do.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class LayeredModel:
+    """A chain of layers with its loss.
+
+    `loss(outputs, targets)` returns the mean loss of a micro-batch as a scalar tensor,
+    `correct(outputs, targets)` how many of the `targets.numel()` predictions are right, as a scalar
+    integer tensor.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    correct: Callable[[Tensor, Tensor], Tensor]
+
+    def build_layer(self, index: int, seed: int) -> nn.Module:
+        """Build layer `index` with weights that depend on (seed, index) alone.
+
+        The global random state is left as it was, so neither the partition nor the strategy
+        can influence the weights.
+        """
+        with torch.random.fork_rng(devices=[]):
+            # An odd multiplier keeps (seed, index) pairs apart for any realistic layer count.
+            # Only the CPU's generator: torch.manual_seed would reseed the accelerators as well.
+            torch.default_generator.manual_seed(seed * 1_000_003 + index)
+            return self.layers[index].build()
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy; `outputs` is [..., classes], `targets` [...] of class indices."""
+    return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+
+def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Count the predictions (argmax over the last dimension) that equal their target."""
+    return (outputs.argmax(dim=-1) == targets).sum()

@@ -1,0 +1,1 @@
+"""Merging neighbouring layers into stages."""

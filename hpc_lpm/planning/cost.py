@@ -1,0 +1,193 @@
+"""The cost model: what a stage made of layers [start, stop) takes, sends and holds, exactly.
+
+Every float of the profile and of the options is taken at its exact binary value and all sums are
+integers or fractions, so rounding never decides between two plans. Stages are counted from 0; with
+K stages, M micro-batches an optimizer step and lead r, stage k has delay d_k = r (K - 1 - k).
+
+* compute  T_k = (sum of forwards + sum of backwards) / speed_k, and (d_k / M) / speed_k times the
+  sum of forwards more where weights are replayed (an upper bound if d_k > M, since no
+  micro-batch is replayed twice)
+* transfer X_j = latency + output bytes / bandwidth over a cut before layer j, one direction
+* period   P = max of all T and X where transfers overlap with compute, else the largest
+  T_k + 2 X_in + 2 X_out
+* memory   Q_k = (2 + optimizer copies) x parameters + (d_k + 1) x activations; stashing holds
+  ceil(d_k / M) older versions of the parameters besides
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
+from hpc_lpm.profiling.profile import Profile
+
+
+@dataclass(frozen=True)
+class StageFactors:
+    """What the sums over layers are multiplied with at one stage.
+
+    The work of a stage is `forward` x forwards + `backward` x backwards, all integers; it takes
+    work x `seconds_per_work`.
+    """
+
+    forward: int
+    backward: int
+    seconds_per_work: Fraction
+    parameters: int
+    activations: int
+    memory_limit_bytes: int | None
+
+
+class CostModel:
+    """Costs of stages and of whole plans for one profile, number of stages and set of options.
+
+    Prefix sums have L + 1 entries: entry j sums layers 0 to j - 1.
+    """
+
+    def __init__(self, profile: Profile, stages: int, options: PlanOptions) -> None:
+        """Prepare the sums.
+
+        Raises:
+            InputError: if there are more stages than layers, or a list that needs one entry a
+                stage has another length.
+        """
+        _check_stages(profile, stages)
+        speeds = _per_stage("speeds", options.speeds or (1.0,) * stages, stages)
+        limits = _limits(options.memory_limit, stages)
+        layers = profile.layers
+        self.profile = profile
+        self.layers = len(layers)
+        self.stages = stages
+        self.options = options
+        self.overlap = profile.link.overlap if options.overlap is None else options.overlap
+        times = [layer.forward_seconds for layer in layers]
+        times += [layer.backward_seconds for layer in layers]
+        unit = _common_unit(times)
+        self.forward_sums = _prefix([_in_units(layer.forward_seconds, unit) for layer in layers])
+        self.backward_sums = _prefix([_in_units(layer.backward_seconds, unit) for layer in layers])
+        self.parameter_sums = _prefix([layer.parameter_bytes for layer in layers])
+        self.activation_sums = _prefix([layer.activation_bytes for layer in layers])
+        self.cut_bytes = [0, *(layer.output_bytes for layer in layers[:-1]), 0]
+        """Bytes over a cut before layer j; nothing crosses before the first and after the last."""
+        self.latency_seconds = Fraction(profile.link.latency_seconds)
+        self.bytes_per_second = Fraction(profile.link.bandwidth_bytes_per_second)
+        self.factors = [
+            self._factors(stage, Fraction(speeds[stage]), limits[stage], unit)
+            for stage in range(stages)
+        ]
+
+    def _factors(
+        self, stage: int, speed: Fraction, limit: int | None, unit: Fraction
+    ) -> StageFactors:
+        options = self.options
+        steps = options.micro_batches
+        delay = options.lead * (self.stages - 1 - stage)
+        replayed = delay if options.weights == "replay" else 0
+        stashed = -(-delay // steps) if options.weights == "stash" else 0
+        return StageFactors(
+            forward=steps + replayed,
+            backward=steps,
+            seconds_per_work=unit / steps / speed,
+            parameters=2 + OPTIMIZER_COPIES[options.optimizer] + stashed,
+            activations=delay + 1,
+            memory_limit_bytes=limit,
+        )
+
+    def work(self, stage: int, start: int, stop: int) -> int:
+        """Return the integer work of layers [start, stop) at `stage`."""
+        factors = self.factors[stage]
+        return factors.forward * (
+            self.forward_sums[stop] - self.forward_sums[start]
+        ) + factors.backward * (self.backward_sums[stop] - self.backward_sums[start])
+
+    def work_within(self, stage: int, period: Fraction) -> int:
+        """Return the most work that `stage` does in `period` seconds."""
+        return int(period // self.factors[stage].seconds_per_work)
+
+    def compute_seconds(self, stage: int, start: int, stop: int) -> Fraction:
+        """Return T of layers [start, stop) at `stage`."""
+        return self.work(stage, start, stop) * self.factors[stage].seconds_per_work
+
+    def transfer_seconds(self, cut: int) -> Fraction:
+        """Return X of a cut before layer `cut`, 0 at the ends of the chain."""
+        if cut in {0, self.layers}:
+            return Fraction(0)
+        return self.latency_seconds + self.cut_bytes[cut] / self.bytes_per_second
+
+    def memory_bytes(self, stage: int, start: int, stop: int) -> int:
+        """Return Q of layers [start, stop) at `stage`."""
+        factors = self.factors[stage]
+        return factors.parameters * (
+            self.parameter_sums[stop] - self.parameter_sums[start]
+        ) + factors.activations * (self.activation_sums[stop] - self.activation_sums[start])
+
+    def stage_period(self, stage: int, start: int, stop: int) -> Fraction:
+        """Return the shortest period that layers [start, stop) allow at `stage`."""
+        compute = self.compute_seconds(stage, start, stop)
+        before, after = self.transfer_seconds(start), self.transfer_seconds(stop)
+        if self.overlap:
+            return max(compute, before, after)
+        return compute + 2 * before + 2 * after
+
+    def period(self, cuts: Sequence[int]) -> Fraction:
+        """Return P of a plan, in seconds a micro-batch."""
+        return max(
+            self.stage_period(stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(cuts))
+        )
+
+    def boundary_bytes(self, cuts: Sequence[int]) -> int:
+        """Return V of a plan: what one micro-batch sends forwards over all cuts."""
+        return sum(self.cut_bytes[cut] for cut in cuts)
+
+    def largest_memory_bytes(self, cuts: Sequence[int]) -> int:
+        """Return the largest Q of a plan's stages."""
+        return max(
+            self.memory_bytes(stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(cuts))
+        )
+
+
+def _check_stages(profile: Profile, stages: int) -> None:
+    layers = len(profile.layers)
+    if stages < 1:
+        raise InputError(f"--stages is {stages}, accepted is 1 to {layers}.")
+    if stages > layers:
+        raise InputError(
+            f"--stages is {stages}, but {profile.model} has {layers} layers and a stage holds at "
+            f"least one: ask for at most {layers} stages."
+        )
+
+
+def _per_stage(name: str, values: Sequence[float], stages: int) -> Sequence[float]:
+    if len(values) != stages:
+        raise InputError(
+            f"{name} has {len(values)} entries for {stages} stages: give one entry a stage."
+        )
+    return values
+
+
+def _limits(limit: int | tuple[int, ...] | None, stages: int) -> Sequence[int | None]:
+    if not isinstance(limit, tuple):
+        return [limit] * stages
+    if len(limit) != stages:
+        raise InputError(
+            f"memory_limit has {len(limit)} entries for {stages} stages: give one entry a stage, "
+            f"or one for all."
+        )
+    return limit
+
+
+def _common_unit(values: Sequence[float]) -> Fraction:
+    """Return the largest power of two that divides all floats."""
+    return Fraction(1, max(value.as_integer_ratio()[1] for value in values))
+
+
+def _in_units(value: float, unit: Fraction) -> int:
+    return int(Fraction(value) / unit)
+
+
+def _prefix(values: Sequence[int]) -> list[int]:
+    return [0, *accumulate(values)]

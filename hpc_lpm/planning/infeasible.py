@@ -1,0 +1,71 @@
+"""Why no plan is within the memory limits, and what would do."""
+
+from itertools import pairwise
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.reach import Limits, reach
+from hpc_lpm.planning.search import cheapest_within
+
+
+def infeasible_memory(model: CostModel) -> InputError:
+    """Return the error for a model of which no plan is within its memory limits.
+
+    It names the fullest of the stages beyond their limits in the plan whose fullest stage holds
+    least, the limit that would do for every stage, and the fewest stages that would do with the
+    present limit (where one limit holds for all stages).
+    """
+    unlimited = _with(model, model.stages, None)
+    limit = _least_limit(unlimited)
+    cuts = cheapest_within(unlimited, Limits(None, limit)).cuts
+    if cuts is None:
+        raise RuntimeError("no plan at a memory limit for which one was found before")
+    layers = model.profile.layers
+    needed, stage, allowed = max(
+        (needed, stage, allowed)
+        for stage, (start, stop) in enumerate(pairwise(cuts))
+        if (allowed := model.factors[stage].memory_limit_bytes) is not None
+        and (needed := model.memory_bytes(stage, start, stop)) > allowed
+    )
+    start, stop = cuts[stage : stage + 2]
+    remedies = [f"a memory limit of {limit:,} bytes would do"]
+    if (stages := _fewest_stages(model)) is not None:
+        remedies.append(f"so would {stages} stages")
+    return InputError(
+        f"no plan of {model.stages} stages is within the memory limits: stage {stage} (layers "
+        f"{layers[start].name} to {layers[stop - 1].name}) needs {needed:,} bytes and its limit is "
+        f"{allowed:,}; {', '.join(remedies)}."
+    )
+
+
+def _with(model: CostModel, stages: int, limit: int | None) -> CostModel:
+    """Return the same model with another number of stages and one limit; speeds play no part."""
+    options = model.options.model_copy(update={"memory_limit": limit, "speeds": None})
+    return CostModel(model.profile, stages, options)
+
+
+def _least_limit(unlimited: CostModel) -> int:
+    """Return the least limit, one for all stages, that allows a plan."""
+    low, high = 0, unlimited.memory_bytes(0, 0, unlimited.layers)
+    while low < high:
+        middle = (low + high) // 2
+        cuts = cheapest_within(unlimited, Limits(None, middle)).cuts
+        if cuts is None:
+            low = middle + 1
+        else:
+            high = unlimited.largest_memory_bytes(cuts)
+    return high
+
+
+def _fewest_stages(model: CostModel) -> int | None:
+    """Return the fewest stages, more than now, that one limit for all allows; None if none do."""
+    limit = model.options.memory_limit
+    if not isinstance(limit, int):
+        return None
+    for stages in range(model.stages + 1, model.layers + 1):
+        candidate = _with(model, stages, limit)
+        if reach(candidate, Limits(None)).feasible and (
+            cheapest_within(candidate, Limits(None)).cuts is not None
+        ):
+            return stages
+    return None

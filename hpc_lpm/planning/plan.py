@@ -1,0 +1,54 @@
+"""The plan: which layers each stage holds, and what that is predicted to cost."""
+
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hpc_lpm.files import VersionedFile
+
+
+class StagePlan(BaseModel):
+    """Layers `[start, stop)` of one stage with their predicted cost.
+
+    `send_bytes` is what one micro-batch sends over the boundary after this stage (0 for the last);
+    `compute_seconds` and `memory_bytes` are T_k and Q_k of the planner's objective.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start: int = Field(ge=0)
+    stop: int = Field(gt=0)
+    compute_seconds: float = Field(ge=0)
+    send_bytes: int = Field(ge=0)
+    memory_bytes: int = Field(ge=0)
+
+
+class Plan(VersionedFile):
+    """Merged stages covering every layer once, in order."""
+
+    kind: ClassVar[str] = "plan"
+
+    planner: str
+    model: str
+    stages: tuple[StagePlan, ...] = Field(min_length=1)
+    period_seconds: float = Field(ge=0)
+    boundary_bytes: int = Field(ge=0)
+    profile_sha256: str
+    options: dict[str, object] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _stages_are_contiguous(self) -> Self:
+        expected = 0
+        for number, stage in enumerate(self.stages):
+            if stage.start != expected or stage.stop <= stage.start:
+                raise ValueError(
+                    f"stage {number} holds layers [{stage.start}, {stage.stop}) where a stage "
+                    f"that starts at layer {expected} and holds at least one layer is expected"
+                )
+            expected = stage.stop
+        return self
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """The K+1 cut positions c_0 = 0 < c_1 < ... < c_K = L."""
+        return (0, *(stage.stop for stage in self.stages))

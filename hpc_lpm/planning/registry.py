@@ -1,0 +1,44 @@
+"""The planners by name. A new one is a file beside this one and a line in `PLANNERS`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hpc_lpm.errors import InputError, closest
+from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.optimal import optimal_cuts
+from hpc_lpm.planning.parameters import parameters_cuts
+from hpc_lpm.planning.uniform import uniform_cuts
+
+
+@dataclass(frozen=True)
+class Planner:
+    """A way to choose the K+1 cut positions; every planner's cuts are priced by the same model."""
+
+    name: str
+    description: str
+    cuts: Callable[[CostModel], tuple[int, ...]]
+
+
+PLANNERS: dict[str, Planner] = {
+    planner.name: planner
+    for planner in (
+        Planner("lpm", "least period, then least bytes, then least memory; exact", optimal_cuts),
+        Planner("uniform", "equally many layers a stage", uniform_cuts),
+        Planner("parameters", "parameters spread evenly over stages", parameters_cuts),
+    )
+}
+
+
+def planner_named(name: str) -> Planner:
+    """Return a planner by its name.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in PLANNERS:
+        accepted = list(PLANNERS)
+        raise InputError(
+            f"planner {name!r} is unknown{closest(name, accepted)}: "
+            f"accepted are {', '.join(accepted)}."
+        )
+    return PLANNERS[name]

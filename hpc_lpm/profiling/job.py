@@ -1,0 +1,100 @@
+"""Profiling of a model by all ranks of the job at once."""
+
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+
+from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.profiling.environment import describe_environment
+from hpc_lpm.profiling.layers import profile_model
+from hpc_lpm.profiling.link import assume_link, measure_link
+from hpc_lpm.profiling.profile import LayerProfile, Profile
+from hpc_lpm.profiling.threads import compute_threads
+from hpc_lpm.ranks import ranks_from_environment
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+def profile_in_job(
+    model: LayeredModel,
+    dataset: Dataset,
+    micro_batch: int,
+    *,
+    repeats: int = 10,
+    threads: int = 1,
+    device: str = "cpu",
+) -> Profile:
+    """Profile `model` on the first `micro_batch` training samples; every rank must call this.
+
+    All ranks profile at the same time, since in training they share the memory bandwidth as well;
+    times are medians over the ranks. The link is measured between neighbouring ranks, or assumed
+    if there is one rank (`environment["link"]` tells which). All ranks return the same.
+
+    Raises:
+        InputError: if a number is out of range, the device is missing or a layer fails.
+    """
+    _check(dataset, micro_batch, repeats, threads, device)
+    indices = torch.arange(micro_batch)
+    inputs, targets = dataset.train.inputs(indices), dataset.train.targets(indices)
+    communicator = _world() if ranks_from_environment() > 1 else None
+    if communicator is not None:
+        communicator.Barrier()
+    with compute_threads(threads):
+        layers = profile_model(model, inputs, targets, repeats=repeats, device=device)
+    environment = describe_environment(device, threads) | {"repeats": repeats}
+    if communicator is None:
+        link = assume_link()
+        environment |= {"ranks": 1, "link": "assumed"}
+    else:
+        layers = median_over_ranks(communicator.allgather(layers))
+        measurement = measure_link(communicator)
+        link = measurement.link
+        pairs = [pair.model_dump(exclude={"overlap"}) for pair in measurement.pairs]
+        environment |= {"ranks": communicator.size, "link": "measured", "pairs": pairs}
+    return Profile(
+        model=model.name,
+        micro_batch=micro_batch,
+        device=device,
+        dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+        layers=layers,
+        link=link,
+        environment=environment,
+    )
+
+
+def median_over_ranks(profiles: list[tuple[LayerProfile, ...]]) -> tuple[LayerProfile, ...]:
+    """Return rank 0's profiles with, layer by layer, the median of all ranks' times."""
+    return tuple(
+        same_layer[0].model_copy(
+            update={
+                "forward_seconds": median(layer.forward_seconds for layer in same_layer),
+                "backward_seconds": median(layer.backward_seconds for layer in same_layer),
+            }
+        )
+        for same_layer in zip(*profiles, strict=True)
+    )
+
+
+def _check(dataset: Dataset, micro_batch: int, repeats: int, threads: int, device: str) -> None:
+    if not 1 <= micro_batch <= len(dataset.train):
+        raise InputError(
+            f"the micro-batch is {micro_batch}, accepted are 1 to {len(dataset.train)}, the "
+            f"training samples of {dataset.name}."
+        )
+    for what, value in (("number of repeats", repeats), ("number of threads", threads)):
+        if value < 1:
+            raise InputError(f"the {what} is {value}, accepted are whole numbers from 1.")
+    if device not in {"cpu", "cuda"}:
+        raise InputError(f"the device is {device!r}, accepted are cpu and cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("the device is cuda but torch finds no GPU: use cpu or a GPU's build.")
+
+
+def _world() -> "MPI.Intracomm":
+    from mpi4py import MPI  # importing it starts MPI
+
+    return MPI.COMM_WORLD

@@ -1,0 +1,48 @@
+"""The per-layer profile: what one micro-batch costs in each layer, and what the link can do."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpc_lpm.files import VersionedFile
+
+
+class LayerProfile(BaseModel):
+    """Cost of one layer for one micro-batch.
+
+    `output_bytes` is what crosses if the network is cut after this layer; `activation_bytes` is
+    what the layer keeps for its backward pass.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    forward_seconds: float = Field(ge=0, allow_inf_nan=False)
+    backward_seconds: float = Field(ge=0, allow_inf_nan=False)
+    output_bytes: int = Field(ge=0)
+    parameter_bytes: int = Field(ge=0)
+    activation_bytes: int = Field(ge=0)
+
+
+class LinkProfile(BaseModel):
+    """The link between two neighbouring ranks; `overlap` tells if transfers hide behind compute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    latency_seconds: float = Field(ge=0, allow_inf_nan=False)
+    bandwidth_bytes_per_second: float = Field(gt=0, allow_inf_nan=False)
+    overlap: bool = True
+
+
+class Profile(VersionedFile):
+    """A model profiled layer by layer on one device."""
+
+    kind: ClassVar[str] = "profile"
+
+    model: str
+    micro_batch: int = Field(gt=0)
+    device: str
+    dtype: str
+    layers: tuple[LayerProfile, ...] = Field(min_length=1)
+    link: LinkProfile
+    environment: dict[str, object] = Field(default_factory=dict)

@@ -1,0 +1,26 @@
+"""Who this process is among the ranks of its job, without starting MPI."""
+
+import os
+
+
+def rank_from_environment() -> int:
+    """Return the rank that mpirun (Open MPI) or srun gave this process, 0 outside a job."""
+    return _first_integer("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", default=0)
+
+
+def ranks_from_environment() -> int:
+    """Return how many ranks the job has, 1 outside a job."""
+    return _first_integer("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", default=1)
+
+
+def local_rank_from_environment() -> int:
+    """Return this process's number among the ranks on its node, 0 outside a job."""
+    return _first_integer("OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)
+
+
+def _first_integer(*names: str, default: int) -> int:
+    for name in names:
+        value = os.environ.get(name, "")
+        if value.isdigit():
+            return int(value)
+    return default

@@ -1,0 +1,1 @@
+"""Which stage does what, in which order; plain Python without torch."""

@@ -1,0 +1,60 @@
+"""Drawing of programmes as a text table: one row a stage, one column a time slot."""
+
+from collections.abc import Mapping, Sequence
+
+from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Update
+from hpc_lpm.schedules.playback import Playback, UnitClock, play
+
+
+def draw(
+    programmes: Sequence[Programme],
+    marks: Mapping[tuple[int, int], str] | None = None,
+) -> str:
+    """Return the schedule as a table in which every pass takes one slot.
+
+    `F2` and `B2` are the passes of micro-batch 2, `u` an optimizer step after the pass, `.` an idle
+    slot. `marks` maps (stage, index of the instruction) to a text that is drawn where that
+    instruction stands, behind its pass.
+    """
+    playback = play(programmes, UnitClock())
+    marks = marks or {}
+    rows = [_cells(programme, playback, stage, marks) for stage, programme in enumerate(programmes)]
+    columns = max((len(row) for row in rows), default=0)
+    widths = [
+        max(2, *(len(row[slot]) for row in rows if slot < len(row))) for slot in range(columns)
+    ]
+    label = len(f"stage {len(rows) - 1}")
+    lines = []
+    for stage, row in enumerate(rows):
+        filled = [*row, *["."] * (columns - len(row))]
+        cells = (cell.ljust(width) for cell, width in zip(filled, widths, strict=True))
+        lines.append(f"{f'stage {stage}'.ljust(label)}  {'  '.join(cells)}".rstrip())
+    return "\n".join(lines)
+
+
+def _cells(
+    programme: Programme, playback: Playback, stage: int, marks: Mapping[tuple[int, int], str]
+) -> list[str]:
+    """Return the texts of one row; marks of what was never reached come behind its last cell."""
+    cells: list[str] = []
+    for index, interval in enumerate(playback.intervals[stage]):
+        slot = int(interval.start_seconds)
+        match interval.instruction:
+            case Forward() | Backward():
+                cells.extend("." for _ in range(slot - len(cells)))
+                cells.append(str(interval.instruction))
+            case Update() if cells:
+                cells[-1] += "u"
+            case Update():
+                cells.append("u")
+        if (stage, index) in marks:
+            if not cells:
+                cells.append("")
+            cells[-1] += marks[stage, index]
+    reached = len(playback.intervals[stage])
+    cells.extend(
+        marks[stage, index]
+        for index in range(reached, len(programme) + 1)
+        if (stage, index) in marks
+    )
+    return cells

@@ -1,0 +1,50 @@
+"""The one order that all schedules share: forwards run a fixed number ahead of backwards."""
+
+from collections.abc import Iterator
+
+from hpc_lpm.schedules.instructions import Backward, Forward, Instruction, Update
+
+
+def forwards_ahead(
+    first: int, count: int, ahead: int, micro_batches_per_step: int
+) -> Iterator[Instruction]:
+    """Yield forwards and backwards of `count` micro-batches from `first` on, then drain.
+
+    Before backward n (counted from `first`), forward n + `ahead` has run; an update follows every
+    backward that completes an optimizer step.
+
+    `ahead` may exceed `count`: all forwards then come first.
+    """
+    last = first + count
+    for micro_batch in range(first, min(first + ahead, last)):
+        yield Forward(micro_batch)
+    for micro_batch in range(first, last):
+        if micro_batch + ahead < last:
+            yield Forward(micro_batch + ahead)
+        yield Backward(micro_batch)
+        step, rest = divmod(micro_batch + 1, micro_batches_per_step)
+        if rest == 0:
+            yield Update(step - 1)
+
+
+def check_arguments(
+    stage: int, stages: int, micro_batches_per_step: int, total_micro_batches: int, lead: int
+) -> None:
+    """Check what every schedule is called with.
+
+    Raises:
+        ValueError: if a number is out of range, or the micro-batches do not fill whole steps.
+    """
+    if not 0 <= stage < stages:
+        raise ValueError(f"stage is {stage}, accepted is 0 to {stages - 1}")
+    if micro_batches_per_step < 1:
+        raise ValueError(
+            f"micro_batches_per_step is {micro_batches_per_step}, at least 1 is accepted"
+        )
+    if lead < 1:
+        raise ValueError(f"lead is {lead}, at least 1 is accepted")
+    if total_micro_batches < 0 or total_micro_batches % micro_batches_per_step:
+        raise ValueError(
+            f"total_micro_batches is {total_micro_batches}, "
+            f"accepted is a multiple of {micro_batches_per_step}"
+        )

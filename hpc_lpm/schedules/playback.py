@@ -1,0 +1,196 @@
+"""Playing programmes of all stages against each other on a clock.
+
+Sends never block, receives block and are served in the order of sending: what an engine does.
+The validator, the drawings and the simulator all look at the same playback.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    Forward,
+    Instruction,
+    Programme,
+    ReceiveActivation,
+    ReceiveGradient,
+    SendActivation,
+    SendGradient,
+    Update,
+)
+
+
+class Clock(Protocol):
+    """How long everything takes, in seconds."""
+
+    @property
+    def overlap(self) -> bool:
+        """Whether stages compute while their messages travel."""
+        ...
+
+    def compute_seconds(self, stage: int, instruction: Forward | Backward | Update) -> float:
+        """Return how long `stage` computes for `instruction`."""
+        ...
+
+    def transfer_seconds(self, boundary: int) -> float:
+        """Return how long a message takes between stages `boundary` and `boundary + 1`."""
+        ...
+
+
+class UnitClock:
+    """Every pass takes one slot, updates and messages take none: the clock of drawings."""
+
+    overlap = True
+
+    def compute_seconds(self, stage: int, instruction: Forward | Backward | Update) -> float:
+        """Return 1 for a pass, 0 for an update."""
+        return 0.0 if isinstance(instruction, Update) else 1.0
+
+    def transfer_seconds(self, boundary: int) -> float:
+        """Return 0."""
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """One instruction of one stage on the clock, waiting for a message not counted."""
+
+    instruction: Instruction
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Playback:
+    """What happened: `intervals[stage]` in order of execution.
+
+    `stopped[stage]` is the index of the instruction at which a stage waits for ever, or None.
+    """
+
+    intervals: list[list[Interval]]
+    stopped: list[int | None]
+
+    @property
+    def makespan_seconds(self) -> float:
+        """When the last stage is through."""
+        return max((line[-1].end_seconds for line in self.intervals if line), default=0.0)
+
+
+@dataclass
+class _Channel:
+    """Messages in one direction over one boundary, one after the other."""
+
+    messages: deque[tuple[int, float, float]] = field(default_factory=deque)
+    free_at_seconds: float = 0.0
+
+    def send(self, micro_batch: int, now: float, duration: float) -> None:
+        start = max(now, self.free_at_seconds)
+        self.free_at_seconds = start + duration
+        self.messages.append((micro_batch, start, self.free_at_seconds))
+
+
+class _Player:
+    def __init__(self, programmes: Sequence[Programme], clock: Clock) -> None:
+        stages = len(programmes)
+        self.programmes = programmes
+        self.clock = clock
+        self.positions = [0] * stages
+        self.now = [0.0] * stages
+        self.intervals: list[list[Interval]] = [[] for _ in programmes]
+        self.down = [_Channel() for _ in range(stages - 1)]
+        self.up = [_Channel() for _ in range(stages - 1)]
+
+    def play(self) -> Playback:
+        waiting = deque(range(len(self.programmes)))
+        while waiting:
+            stage = waiting.popleft()
+            before = self.positions[stage]
+            while self._advance(stage):
+                pass
+            if self.positions[stage] != before:
+                neighbours = (stage - 1, stage + 1)
+                waiting.extend(
+                    other
+                    for other in neighbours
+                    if 0 <= other < len(self.programmes) and other not in waiting
+                )
+        return Playback(
+            self.intervals,
+            [
+                position if position < len(programme) else None
+                for position, programme in zip(self.positions, self.programmes, strict=True)
+            ],
+        )
+
+    def _advance(self, stage: int) -> bool:
+        """Execute the next instruction of `stage`; False if it has to wait or there is none."""
+        position = self.positions[stage]
+        if position == len(self.programmes[stage]):
+            return False
+        instruction = self.programmes[stage][position]
+        match instruction:
+            case SendActivation(micro_batch):
+                interval = self._send(stage, stage, self.down, micro_batch, instruction)
+            case SendGradient(micro_batch):
+                interval = self._send(stage, stage - 1, self.up, micro_batch, instruction)
+            case ReceiveActivation(micro_batch):
+                interval = self._receive(stage, stage - 1, self.down, micro_batch, instruction)
+            case ReceiveGradient(micro_batch):
+                interval = self._receive(stage, stage, self.up, micro_batch, instruction)
+            case _:
+                now = self.now[stage]
+                duration = self.clock.compute_seconds(stage, instruction)
+                interval = Interval(instruction, now, now + duration)
+        if interval is None:
+            return False
+        self.intervals[stage].append(interval)
+        self.now[stage] = interval.end_seconds
+        self.positions[stage] += 1
+        return True
+
+    def _send(
+        self,
+        stage: int,
+        boundary: int,
+        channels: list[_Channel],
+        micro_batch: int,
+        instruction: Instruction,
+    ) -> Interval | None:
+        if not 0 <= boundary < len(channels):
+            return None
+        now = self.now[stage]
+        duration = self.clock.transfer_seconds(boundary)
+        channels[boundary].send(micro_batch, now, duration)
+        # Without overlap the sender's processor is what moves the bytes.
+        return Interval(instruction, now, now if self.clock.overlap else now + duration)
+
+    def _receive(
+        self,
+        stage: int,
+        boundary: int,
+        channels: list[_Channel],
+        micro_batch: int,
+        instruction: Instruction,
+    ) -> Interval | None:
+        if not 0 <= boundary < len(channels):
+            return None
+        messages = channels[boundary].messages
+        if not messages or messages[0][0] != micro_batch:
+            return None
+        _, start, end = messages.popleft()
+        if self.clock.overlap:
+            arrival = max(self.now[stage], end)
+            return Interval(instruction, arrival, arrival)
+        begin = max(self.now[stage], start)
+        return Interval(instruction, begin, begin + self.clock.transfer_seconds(boundary))
+
+
+def play(programmes: Sequence[Programme], clock: Clock) -> Playback:
+    """Play the programmes of all stages, first stage first, until nobody can go on.
+
+    A link carries one message at a time in each direction. With `clock.overlap` a message costs
+    neither stage time; without, the sender is busy while it leaves, the receiver while it arrives.
+    """
+    return _Player(programmes, clock).play()

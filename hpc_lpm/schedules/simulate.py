@@ -1,0 +1,142 @@
+"""Simulation of a pipeline: how long the programmes take, who waits and what is held."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Update
+from hpc_lpm.schedules.playback import Interval, play
+
+
+def never(stage: int, micro_batch: int) -> bool:
+    """Say that no forward is repeated: the policies that keep the graph."""
+    return False
+
+
+@dataclass(frozen=True)
+class PipelineClock:
+    """Seconds of every stage for one micro-batch, and of every boundary for one message.
+
+    `forward_seconds` and `backward_seconds` have one entry a stage, `boundary_seconds` one less.
+    `replays(stage, micro_batch)` tells if the backward has to run the forward again.
+    """
+
+    forward_seconds: Sequence[float]
+    backward_seconds: Sequence[float]
+    boundary_seconds: Sequence[float]
+    overlap: bool = True
+    replays: Callable[[int, int], bool] = never
+
+    def compute_seconds(self, stage: int, instruction: Forward | Backward | Update) -> float:
+        """Return the seconds of a pass; an optimizer step is taken to cost nothing."""
+        match instruction:
+            case Forward():
+                return self.forward_seconds[stage]
+            case Backward(micro_batch) if self.replays(stage, micro_batch):
+                return self.backward_seconds[stage] + self.forward_seconds[stage]
+            case Backward():
+                return self.backward_seconds[stage]
+        return 0.0
+
+    def transfer_seconds(self, boundary: int) -> float:
+        """Return the seconds of a message between stages `boundary` and `boundary + 1`."""
+        return self.boundary_seconds[boundary]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a simulated pipeline does.
+
+    `timeline[stage]` are the intervals in which a stage is busy, in order. `period_seconds` is the
+    time from one micro-batch to the next in steady state. `idle_share[stage]` is the share of that
+    state in which a stage neither computes nor moves bytes itself, `overall_idle_share` the same
+    with warm-up and drain. `peak_in_flight[stage]` counts micro-batches between their passes.
+    """
+
+    timeline: list[list[Interval]]
+    makespan_seconds: float
+    period_seconds: float
+    idle_share: list[float]
+    overall_idle_share: list[float]
+    peak_in_flight: list[int]
+
+
+def simulate(programmes: Sequence[Programme], clock: PipelineClock) -> Simulation:
+    """Simulate the programmes of all stages (communication included, first stage first).
+
+    Steady state is taken between optimizer steps of the first stage: the later half of those that
+    come before any stage begins its final drain, so that the transient at the start is left out.
+    Programmes too short to have two such steps are taken as a whole.
+
+    Raises:
+        ValueError: if the programmes deadlock; `validate` tells where.
+    """
+    playback = play(programmes, clock)
+    if any(stopped is not None for stopped in playback.stopped):
+        raise ValueError("the programmes deadlock: validate them first")
+    timeline = [
+        [interval for interval in line if interval.end_seconds > interval.start_seconds]
+        for line in playback.intervals
+    ]
+    makespan = playback.makespan_seconds
+    window = _steady_window(playback.intervals)
+    if window is None:
+        micro_batches = sum(isinstance(item, Backward) for item in programmes[0])
+        window = _Window(0.0, makespan, micro_batches)
+    return Simulation(
+        timeline=timeline,
+        makespan_seconds=makespan,
+        period_seconds=(window.end - window.start) / max(window.micro_batches, 1),
+        idle_share=[_idle_share(line, window.start, window.end) for line in timeline],
+        overall_idle_share=[_idle_share(line, 0.0, makespan) for line in timeline],
+        peak_in_flight=[_peak_in_flight(programme) for programme in programmes],
+    )
+
+
+@dataclass(frozen=True)
+class _Window:
+    start: float
+    end: float
+    micro_batches: int
+
+
+def _steady_window(intervals: list[list[Interval]]) -> _Window | None:
+    drain_begins = min(
+        (
+            max((i.end_seconds for i in line if isinstance(i.instruction, Forward)), default=0.0)
+            for line in intervals
+        ),
+        default=0.0,
+    )
+    updates: list[tuple[float, int]] = []
+    backwards = 0
+    for interval in intervals[0]:
+        if isinstance(interval.instruction, Backward):
+            backwards += 1
+        elif isinstance(interval.instruction, Update) and interval.end_seconds <= drain_begins:
+            updates.append((interval.end_seconds, backwards))
+    steady = updates[len(updates) // 2 :] if len(updates) > 3 else updates
+    if len(steady) < 2:
+        return None
+    (start, before), (end, after) = steady[0], steady[-1]
+    return _Window(start, end, after - before)
+
+
+def _idle_share(line: list[Interval], start: float, end: float) -> float:
+    if end <= start:
+        return 0.0
+    busy = sum(
+        max(0.0, min(interval.end_seconds, end) - max(interval.start_seconds, start))
+        for interval in line
+    )
+    return max(0.0, 1.0 - busy / (end - start))
+
+
+def _peak_in_flight(programme: Programme) -> int:
+    peak = in_flight = 0
+    for instruction in programme:
+        if isinstance(instruction, Forward):
+            in_flight += 1
+            peak = max(peak, in_flight)
+        elif isinstance(instruction, Backward):
+            in_flight -= 1
+    return peak

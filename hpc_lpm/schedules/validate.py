@@ -1,0 +1,171 @@
+"""Proof that the programmes of all stages fit together, before any of them is executed."""
+
+from collections.abc import Sequence
+
+from hpc_lpm.schedules.draw import draw
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    Forward,
+    Instruction,
+    Programme,
+    ReceiveActivation,
+    ReceiveGradient,
+    SendActivation,
+    SendGradient,
+    Update,
+)
+from hpc_lpm.schedules.playback import UnitClock, play
+
+
+class ScheduleError(Exception):
+    """Programmes that do not fit together; the message holds the picture, the bad step marked."""
+
+
+class _FaultError(Exception):
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(reason)
+        self.index = index
+        self.reason = reason
+
+
+def validate(
+    programmes: Sequence[Programme],
+    micro_batches_per_step: int,
+    total_micro_batches: int,
+    in_flight_bounds: Sequence[int],
+) -> None:
+    """Prove the programmes (communication included, first stage first) sound.
+
+    Shown for every stage: each micro-batch passes forward and backward exactly once, with its data
+    there; never more than `in_flight_bounds[stage]` are in flight; update u comes after the
+    backwards of all micro-batches below (u + 1) * `micro_batches_per_step` and before any other.
+    Shown for all together, with sends that do not block and receives that take messages in the
+    order of sending: nobody waits for ever and no message is left over. As every order is fixed,
+    what holds in this one playback holds for any timing.
+
+    Raises:
+        ScheduleError: at the first fault found.
+    """
+    stages = len(programmes)
+    for stage, programme in enumerate(programmes):
+        checker = _StageChecker(
+            stage, stages, micro_batches_per_step, total_micro_batches, in_flight_bounds[stage]
+        )
+        try:
+            for index, instruction in enumerate(programme):
+                checker.check(index, instruction)
+            checker.finish(len(programme))
+        except _FaultError as fault:
+            raise _error(programmes, stage, fault.index, fault.reason) from None
+    _check_progress(programmes)
+
+
+def _check_progress(programmes: Sequence[Programme]) -> None:
+    playback = play(programmes, UnitClock())
+    waiting = [(stage, index) for stage, index in enumerate(playback.stopped) if index is not None]
+    if waiting:
+        stage, index = waiting[0]
+        reason = f"deadlock: {programmes[stage][index]} waits for ever"
+        others = [f"stage {other} at {programmes[other][at]}" for other, at in waiting[1:]]
+        if others:
+            reason += f" (so do {', '.join(others)})"
+        raise _error(programmes, stage, index, reason)
+
+
+def _error(programmes: Sequence[Programme], stage: int, index: int, reason: str) -> ScheduleError:
+    programme = programmes[stage]
+    step = str(programme[index]) if index < len(programme) else "end"
+    picture = draw(programmes, marks={(stage, index): f" <-[{step}]"})
+    return ScheduleError(f"stage {stage}, instruction {index} ({step}): {reason}\n{picture}")
+
+
+class _StageChecker:
+    """Follows one stage's programme and what it holds at every point."""
+
+    def __init__(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        total_micro_batches: int,
+        in_flight_bound: int,
+    ) -> None:
+        self.has_previous = stage > 0
+        self.has_next = stage < stages - 1
+        self.micro_batches_per_step = micro_batches_per_step
+        self.total_micro_batches = total_micro_batches
+        self.in_flight_bound = in_flight_bound
+        self.done: set[Instruction] = set()
+        self.forwards = 0
+        self.backwards = 0
+        self.updates = 0
+
+    def check(self, index: int, instruction: Instruction) -> None:
+        if instruction in self.done:
+            raise _FaultError(index, f"{instruction} comes twice")
+        if not isinstance(instruction, Update) and not (
+            0 <= instruction.micro_batch < self.total_micro_batches
+        ):
+            raise _FaultError(index, f"there are {self.total_micro_batches} micro-batches")
+        self._check_data(index, instruction)
+        match instruction:
+            case Forward():
+                self._check_in_flight(index)
+            case Backward(micro_batch):
+                self._check_version(index, micro_batch)
+            case Update(step):
+                self._check_update(index, step)
+        self.done.add(instruction)
+
+    def finish(self, length: int) -> None:
+        for micro_batch in range(self.total_micro_batches):
+            expected: list[Instruction] = [Forward(micro_batch), Backward(micro_batch)]
+            if self.has_next:
+                expected += [SendActivation(micro_batch)]
+            if self.has_previous:
+                expected += [SendGradient(micro_batch)]
+            for instruction in expected:
+                if instruction not in self.done:
+                    raise _FaultError(length, f"{instruction} is missing")
+        if self.updates * self.micro_batches_per_step != self.total_micro_batches:
+            raise _FaultError(length, f"U{self.updates} is missing")
+
+    def _check_data(self, index: int, instruction: Instruction) -> None:
+        needed: Instruction | None = None
+        match instruction:
+            case Forward(n) if self.has_previous:
+                needed = ReceiveActivation(n)
+            case SendActivation(n):
+                needed = Forward(n)
+            case ReceiveGradient(n):
+                needed = Forward(n)
+            case SendGradient(n):
+                needed = Backward(n)
+            case Backward(n):
+                needed = ReceiveGradient(n) if self.has_next else Forward(n)
+        if needed is not None and needed not in self.done:
+            raise _FaultError(index, f"{instruction} comes before {needed}")
+
+    def _check_in_flight(self, index: int) -> None:
+        self.forwards += 1
+        in_flight = self.forwards - self.backwards
+        if in_flight > self.in_flight_bound:
+            raise _FaultError(
+                index, f"{in_flight} micro-batches in flight, allowed are {self.in_flight_bound}"
+            )
+
+    def _check_version(self, index: int, micro_batch: int) -> None:
+        self.backwards += 1
+        expected = micro_batch // self.micro_batches_per_step
+        if expected != self.updates:
+            raise _FaultError(
+                index, f"the backward belongs after {expected} updates, {self.updates} are done"
+            )
+
+    def _check_update(self, index: int, step: int) -> None:
+        if step != self.updates:
+            raise _FaultError(index, f"update {self.updates} is due")
+        missing = (step + 1) * self.micro_batches_per_step - self.backwards
+        if missing:
+            raise _FaultError(index, f"{missing} backwards of the step are still to come")
+        self.updates += 1

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+import typer
+from campaign_folders import campaign
+
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.steps import Step, Steps
+from hpc_lpm.cli import commands  # noqa: F401
+from hpc_lpm.cli.app import app
+
+
+def steps(**changes: object) -> Steps:
+    return Steps(campaign(**changes), CampaignFolder(Path("results/my campaign")))
+
+
+def option(step: Step, name: str) -> str:
+    return step.arguments[step.arguments.index(name) + 1]
+
+
+@pytest.mark.parametrize("length", [{"epochs": 3}, {"epochs": None, "steps": 9}])
+def test_the_command_line_accepts_every_step(length: dict[str, object]) -> None:
+    made = steps(data_dir="/data", **length)
+    group = typer.main.get_command(app)
+    for step in [*made.profiles.values(), *made.plans.values(), *made.runs.values()]:
+        name, *arguments = step.arguments
+        command = group.commands[name]  # type: ignore[attr-defined]
+        parsed = command.make_context(name, arguments)
+        assert str(parsed.params["out"]) == step.output
+
+
+def test_only_the_plan_of_a_strategy_that_replays_counts_replays() -> None:
+    plans = steps(strategies=["fbp", "deepspeed-1f1b"]).plans
+    weights = {name.rsplit("lpm-")[1]: option(step, "--weights") for name, step in plans.items()}
+    assert weights == {"fbp": "replay", "deepspeed-1f1b": "live"}
+
+
+def test_seeds_and_repeats_share_profile_and_plan() -> None:
+    made = steps(strategies=["fbp"], seeds=[0, 1], repeats=3)
+    assert (len(made.profiles), len(made.plans), len(made.runs)) == (1, 1, 6)
+
+
+def test_a_trial_waits_for_the_plan_that_it_is_given() -> None:
+    made = steps()
+    for name, step in made.runs.items():
+        if made.trials[name].planner:
+            assert step.inputs == (option(step, "--plan"),)
+            plan = next(plan for plan in made.plans.values() if plan.output == step.inputs[0])
+            assert [profile.output for profile in made.profiles.values()] == list(plan.inputs)
+        else:
+            assert step.inputs == ()
+
+
+def test_without_pipelined_strategies_nothing_is_profiled() -> None:
+    made = steps(strategies=["sequential"])
+    assert not made.profiles
+    assert not made.plans

@@ -1,0 +1,115 @@
+"""Simulated times against closed forms. Times are small integers, so floats are exact."""
+
+from itertools import pairwise
+
+import pytest
+
+from hpc_lpm.schedules.instructions import Forward, ReceiveActivation
+from hpc_lpm.schedules.registry import SCHEDULES
+from hpc_lpm.schedules.simulate import PipelineClock, simulate
+from hpc_lpm.schedules.timeline import timeline_rows
+from hpc_lpm.schedules.versions import is_lagged
+
+
+def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):
+    return PipelineClock([forward] * stages, [backward] * stages, [transfer] * (stages - 1), **more)
+
+
+def run(name, clock, micro_batches, steps=24, lead=1):
+    stages = len(clock.forward_seconds)
+    total = micro_batches * steps
+    return simulate(SCHEDULES[name].programmes(stages, micro_batches, total, lead), clock)
+
+
+@pytest.mark.parametrize("name", ["gpipe", "1f1b"])
+@pytest.mark.parametrize("stages", [1, 2, 4, 7])
+@pytest.mark.parametrize("micro_batches", [1, 3, 8])
+def test_flushing_schedules_idle_for_k_minus_1_of_m_plus_k_minus_1(name, stages, micro_batches):
+    result = run(name, equal_stages(stages), micro_batches)
+    slots = micro_batches + stages - 1
+    assert result.period_seconds == pytest.approx(3 * slots / micro_batches)
+    assert result.idle_share == pytest.approx([(stages - 1) / slots] * stages)
+    assert result.makespan_seconds == 24 * 3 * slots
+
+
+def test_naive_keeps_all_but_one_stage_idle():
+    result = run("naive", equal_stages(5), 4)
+    assert result.period_seconds == 15
+    assert result.idle_share == pytest.approx([0.8] * 5)
+    assert result.peak_in_flight == [1] * 5
+
+
+@pytest.mark.parametrize("stages", [1, 2, 4, 8])
+@pytest.mark.parametrize("micro_batches", [1, 3, 8])
+def test_fbp_never_idles_in_steady_state(stages, micro_batches):
+    result = run("fbp", equal_stages(stages), micro_batches, steps=60)
+    assert result.period_seconds == 3
+    assert result.idle_share == [0] * stages
+    # Filling and emptying the pipeline once is all that is lost over the whole run.
+    assert result.makespan_seconds == 3 * (60 * micro_batches + stages - 1)
+    assert result.peak_in_flight == list(range(stages, 0, -1))
+
+
+def test_fbp_runs_at_the_speed_of_its_slowest_stage():
+    clock = PipelineClock([1.0, 2.0, 1.0], [2.0, 5.0, 1.0], [0.0, 0.0])
+    result = run("fbp", clock, 4)
+    assert result.period_seconds == 7
+    assert result.idle_share == pytest.approx([1 - 3 / 7, 0, 1 - 2 / 7])
+
+
+@pytest.mark.parametrize("lead", [1, 2, 3])
+def test_latency_is_hidden_once_the_lead_covers_the_round_trip(lead):
+    # A micro-batch returns to stage 0 after 3 K + 2 c (K - 1) seconds and up to 1 + lead (K - 1)
+    # of them are under way, so c = 1.5 (half of a period) needs a lead of 2.
+    stages, transfer = 5, 1.5
+    result = run("fbp", equal_stages(stages, transfer=transfer), 4, steps=60, lead=lead)
+    round_trip = 3 * stages + 2 * transfer * (stages - 1)
+    assert result.period_seconds == pytest.approx(
+        max(3.0, round_trip / (1 + lead * (stages - 1))), rel=0.02
+    )
+    assert (result.idle_share[0] < 1e-9) == (lead >= 2)
+
+
+def test_slow_link_bounds_the_period_even_where_transfers_overlap():
+    result = run("fbp", equal_stages(2, transfer=10.0), 4, steps=60, lead=8)
+    assert result.period_seconds == 10
+
+
+def test_transfers_that_do_not_overlap_are_paid_by_both_ends():
+    # The middle stage receives and sends an activation and a gradient: 3 + 4 transfers.
+    result = run("fbp", equal_stages(3, transfer=1.0, overlap=False), 4, steps=60, lead=4)
+    assert result.period_seconds == 7
+    assert result.idle_share == pytest.approx([1 - 5 / 7, 0, 1 - 5 / 7])
+
+
+def test_replay_costs_the_forward_of_every_lagged_micro_batch():
+    # Stage 0 of two lags for one micro-batch in four; it alone is heavy enough to bound the period.
+    def replays(stage, micro_batch):
+        return is_lagged(micro_batch, 1 - stage, 4)
+
+    clock = PipelineClock([8.0, 1.0], [16.0, 1.0], [0.0], replays=replays)
+    assert run("fbp", clock, 4).period_seconds == 24 + 8 / 4
+
+
+def test_fewer_steps_than_a_steady_state_needs_are_taken_as_a_whole():
+    result = run("fbp", equal_stages(3), 2, steps=1)
+    assert result.makespan_seconds == 3 * (2 + 3 - 1)
+    assert result.period_seconds == result.makespan_seconds / 2
+
+
+def test_stage_intervals_do_not_overlap_and_end_with_the_makespan():
+    result = run("fbp", equal_stages(4, transfer=0.5, overlap=False), 3)
+    for line in result.timeline:
+        for earlier, later in pairwise(line):
+            assert earlier.end_seconds <= later.start_seconds
+    assert max(line[-1].end_seconds for line in result.timeline) == result.makespan_seconds
+
+
+def test_timeline_is_drawn_to_scale():
+    result = run("fbp", equal_stages(2), 1, steps=3)
+    assert timeline_rows(result.timeline, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
+
+
+def test_deadlock_is_refused():
+    with pytest.raises(ValueError, match="deadlock"):
+        simulate([[ReceiveActivation(0), Forward(0)]], equal_stages(1))
