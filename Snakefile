@@ -1,7 +1,7 @@
 # A campaign as a DAG: environment -> profile -> plan -> train -> summary -> report -> expectations.
 #
 #   snakemake --cores 2                                       config/quick.yaml on this machine
-#   snakemake --cores 2 --configfile config/reference.yaml    another campaign
+#   snakemake --cores 2 --configfile my-campaign.yaml         another campaign
 #   snakemake --profile slurm                                 on a cluster
 #
 # What the rules do, in which order trials run and which commands train them is decided in hpc_lpm/campaign.
@@ -12,15 +12,19 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The checkout that this file belongs to serves the rules too, from whatever directory they run.
+# The rules run with this very Python and this very checkout, whatever directory they run in.
 REPOSITORY = str(workflow.basedir)
 sys.path.insert(0, REPOSITORY)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [REPOSITORY, os.environ.get("PYTHONPATH")])
-)
+for variable, first in (
+    ("PATH", str(Path(sys.executable).parent)),
+    ("PYTHONPATH", REPOSITORY),
+):
+    os.environ[variable] = os.pathsep.join(
+        filter(None, [first, os.environ.get(variable)])
+    )
 
 from hpc_lpm.campaign.steps import RUN_FILES
-from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.campaign.workflow import any_of, load_steps
 from hpc_lpm.errors import InputError
 
 try:
@@ -35,7 +39,6 @@ except InputError as error:
 
 CAMPAIGN = STEPS.campaign
 ROOT = str(STEPS.folder.root)
-HPC_LPM = [sys.executable, "-m", "hpc_lpm"]
 RANKS = {name: trial.ranks for name, trial in STEPS.trials.items()}
 ALONE = [name for name, ranks in RANKS.items() if ranks == 1]
 TOGETHER = [name for name, ranks in RANKS.items() if ranks > 1]
@@ -46,11 +49,6 @@ EVERY_RUN = [f"{ROOT}/runs/{trial}/{file}" for trial in STEPS.trials for file in
 WHOLE_MACHINE = 4096
 # Profiles and plans come before the first trial, so that no contestant has to wait out its turn.
 BEFORE_TRIALS = len(STEPS.trials) + 1
-
-
-def any_of(names):
-    """Return the pattern of a wildcard that stands for one of these names."""
-    return "|".join(re.escape(name) for name in names) or "(?!)"
 
 
 localrules:
@@ -74,9 +72,10 @@ rule environment:
     log:
         f"{ROOT}/provenance/environment.log",
     params:
+        folder=lambda wildcards: ROOT,
         campaign=CAMPAIGN.model_dump_json(),
     shell:
-        "{HPC_LPM:q} campaign environment {ROOT:q} --campaign {params.campaign:q} > {log:q} 2>&1"
+        "python -m hpc_lpm campaign environment {params.folder:q} --campaign {params.campaign:q} > {log:q} 2>&1"
 
 
 rule profile:
@@ -89,6 +88,7 @@ rule profile:
     wildcard_constraints:
         profile=any_of(STEPS.profiles),
     params:
+        folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.profiles[wildcards.profile].arguments,
     priority: BEFORE_TRIALS
     threads: WHOLE_MACHINE
@@ -99,7 +99,7 @@ rule profile:
         mem_mb=CAMPAIGN.resources.memory_megabytes,
         runtime=CAMPAIGN.resources.runtime_minutes,
     shell:
-        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks {resources.tasks} --mpi {resources.mpi}"
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
         " --log {log:q} -- {params.arguments:q}"
 
 
@@ -114,6 +114,7 @@ rule plan:
     wildcard_constraints:
         plan=any_of(STEPS.plans),
     params:
+        folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
     priority: BEFORE_TRIALS
     resources:
@@ -121,7 +122,7 @@ rule plan:
         mem_mb=CAMPAIGN.resources.memory_megabytes,
         runtime=CAMPAIGN.resources.runtime_minutes,
     shell:
-        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
 
 
 # Trials of one rank and of several differ in what a cluster must be asked for, so they are two rules.
@@ -136,6 +137,7 @@ rule train_alone:
     wildcard_constraints:
         trial=any_of(ALONE),
     params:
+        folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     # Contestants take turns (A B C A B C), because a machine's speed drifts.
     priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
@@ -145,7 +147,7 @@ rule train_alone:
         mem_mb=CAMPAIGN.resources.memory_megabytes,
         runtime=CAMPAIGN.resources.runtime_minutes,
     shell:
-        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks 1 --trial {wildcards.trial} --log {log:q}"
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial} --log {log:q}"
         " -- {params.arguments:q}"
 
 
@@ -160,6 +162,7 @@ rule train_ranks:
     wildcard_constraints:
         trial=any_of(TOGETHER),
     params:
+        folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
     threads: WHOLE_MACHINE
@@ -170,7 +173,7 @@ rule train_ranks:
         mem_mb=CAMPAIGN.resources.memory_megabytes,
         runtime=CAMPAIGN.resources.runtime_minutes,
     shell:
-        "{HPC_LPM:q} campaign launch {ROOT:q} --ranks {resources.tasks} --mpi {resources.mpi}"
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
         " --trial {wildcards.trial} --log {log:q} -- {params.arguments:q}"
 
 
@@ -185,8 +188,10 @@ rule summary:
         STEPS.folder.launches,
     log:
         f"{ROOT}/provenance/summary.log",
+    params:
+        folder=lambda wildcards: ROOT,
     shell:
-        "{HPC_LPM:q} campaign summary {ROOT:q} > {log:q} 2>&1"
+        "python -m hpc_lpm campaign summary {params.folder:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -198,8 +203,10 @@ rule report:
         directory(STEPS.folder.figures),
     log:
         f"{ROOT}/provenance/report.log",
+    params:
+        folder=lambda wildcards: ROOT,
     shell:
-        "{HPC_LPM:q} report {ROOT:q} 2>&1 | tee {log:q}"
+        "python -m hpc_lpm report {params.folder:q} 2>&1 | tee {log:q}"
 
 
 rule expectations:
@@ -210,11 +217,13 @@ rule expectations:
         f"{ROOT}/expectations.json",
     log:
         f"{ROOT}/provenance/expectations.log",
+    params:
+        folder=lambda wildcards: ROOT,
     shell:
-        "{HPC_LPM:q} campaign expectations {ROOT:q} --out {output:q} 2>&1 | tee {log:q}"
+        "python -m hpc_lpm campaign expectations {params.folder:q} --out {output:q} 2>&1 | tee {log:q}"
 
 
 onerror:
     # What did finish is worth a report; it names the trials that are missing.
     if Path(STEPS.folder.campaign).exists() and not all(map(os.path.exists, EVERY_RUN)):
-        shell("{HPC_LPM:q} report {ROOT:q}")
+        shell("python -m hpc_lpm report {ROOT:q}")

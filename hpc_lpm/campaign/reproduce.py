@@ -19,9 +19,10 @@ def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[t
     steps = Steps(results.campaign, folder)
     listed = [
         (
-            "the whole campaign (move this folder aside first)",
-            f"snakemake --cores {results.campaign.stages} --configfile "
-            f"{shlex.quote(str(folder.campaign))}",
+            "the whole campaign, beside the results that are there",
+            f"cp {shlex.quote(str(folder.campaign))} again.json && snakemake --cores "
+            f"{results.campaign.stages} --configfile again.json --config name="
+            f"{results.campaign.name}-again",
         )
     ]
     for kind, group in (("profile", steps.profiles), ("plan", steps.plans)):

@@ -1,6 +1,7 @@
 """What the Snakefile asks: which campaign, and what are its steps."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +33,8 @@ def load_steps(
     check_names(campaign, where)
     check_installed(campaign, where)
     return Steps(campaign, CampaignFolder(results / campaign.name))
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Return the pattern of a wildcard that stands for one of these names, or for none at all."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"

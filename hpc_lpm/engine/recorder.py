@@ -1,6 +1,7 @@
 """What a rank did and when: busy time, step times, losses and the trace."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -44,6 +45,8 @@ class Recorder:
 
     def __init__(self, trace_steps: int, on_step: StepListener) -> None:
         self.epochs: list[EpochRecord] = []
+        self.peak_in_flight = 0
+        self.lag_counts: Counter[int] = Counter()
         self._trace_steps = trace_steps
         self._on_step = on_step
         self._origin = 0.0
@@ -79,6 +82,14 @@ class Recorder:
             epoch.busy_seconds += duration
         if len(epoch.step_end_seconds) < self._trace_steps:
             epoch.intervals.append(Interval(kind, micro_batch, start_seconds, duration))
+
+    def add_in_flight(self, count: int) -> None:
+        """Record how many micro-batches are between their forward and their backward pass."""
+        self.peak_in_flight = max(self.peak_in_flight, count)
+
+    def add_lag(self, updates: int) -> None:
+        """Record how many updates came between a micro-batch's forward and its backward pass."""
+        self.lag_counts[updates] += 1
 
     def add_loss(self, loss: Tensor) -> None:
         """Record the mean loss of one micro-batch; it is read one step later, without a wait."""

@@ -34,6 +34,12 @@ class RunResult(VersionedFile):
     train_loss: list[float]
     test_accuracy: list[float]
     weights_sha256: str
+    peak_in_flight: list[int] = Field(
+        default=[], description="largest number of micro-batches between forward and backward"
+    )
+    lag_counts: list[dict[int, int]] = Field(
+        default=[], description="micro-batches by updates between their forward and backward"
+    )
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]
     environment: dict[str, object]

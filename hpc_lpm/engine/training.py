@@ -96,7 +96,15 @@ class Training:
                 rate = steps * settings.batch_size / recorder.epochs[-1].end_seconds
                 reporter.epoch(epoch, self.epochs, accuracy[-1], rate)
         fingerprint = weights_sha256(runner.layers(), job)
-        reports = job.all_gather((recorder.epochs, memory.peak_bytes(), runner.bytes_sent()))
+        reports = job.all_gather(
+            (
+                recorder.epochs,
+                memory.peak_bytes(),
+                runner.bytes_sent(),
+                recorder.peak_in_flight,
+                dict(recorder.lag_counts),
+            )
+        )
         if job.rank != 0:
             return None
         records: list[list[EpochRecord]] = [report[0] for report in reports]
@@ -111,6 +119,8 @@ class Training:
             weights_sha256=fingerprint,
             peak_memory_bytes=[report[1] for report in reports],
             bytes_sent=[report[2] for report in reports],
+            peak_in_flight=[report[3] for report in reports],
+            lag_counts=[report[4] for report in reports],
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),

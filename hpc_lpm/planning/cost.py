@@ -4,9 +4,9 @@ Every float of the profile and of the options is taken at its exact binary value
 integers or fractions, so rounding never decides between two plans. Stages are counted from 0; with
 K stages, M micro-batches an optimizer step and lead r, stage k has delay d_k = r (K - 1 - k).
 
-* compute  T_k = (sum of forwards + sum of backwards) / speed_k, and (d_k / M) / speed_k times the
-  sum of forwards more where weights are replayed (an upper bound if d_k > M, since no
-  micro-batch is replayed twice)
+* compute  T_k = (sum of forwards + sum of backwards) / speed_k, and min(1, d_k / M) / speed_k
+  times the sum of forwards more where weights are replayed: that share of the micro-batches is
+  replayed, each once
 * transfer X_j = latency + output bytes / bandwidth over a cut before layer j, one direction
 * period   P = max of all T and X where transfers overlap with compute, else the largest
   T_k + 2 X_in + 2 X_out
@@ -84,7 +84,7 @@ class CostModel:
         options = self.options
         steps = options.micro_batches
         delay = options.lead * (self.stages - 1 - stage)
-        replayed = delay if options.weights == "replay" else 0
+        replayed = min(delay, steps) if options.weights == "replay" else 0
         stashed = -(-delay // steps) if options.weights == "stash" else 0
         return StageFactors(
             forward=steps + replayed,

@@ -53,7 +53,7 @@ def brute_force(instance):
             backward = sum((Fraction(x.backward_seconds) for x in held), Fraction(0))
             work = forward + backward
             if options.weights == "replay":
-                work += Fraction(delay, steps) * forward
+                work += min(Fraction(1), Fraction(delay, steps)) * forward
             compute = work / Fraction(options.speeds[k - 1] if options.speeds else 1)
             before, after = transfer(cuts[k - 1]), transfer(cuts[k])
             if overlap:

@@ -22,7 +22,7 @@ def draw_accuracy(runs: list[Run]) -> DrawnFigure | None:
     data = _accuracy_table(runs)
     if data.empty:
         return None
-    figure = new_figure(3.3)
+    figure = new_figure(3.5)
     over_time, over_epochs = figure.subplots(1, 2, sharey=True)
     for who in contestants_of(runs):
         chosen = data[data["contestant"] == who.label]
@@ -40,7 +40,8 @@ def draw_accuracy(runs: list[Run]) -> DrawnFigure | None:
     for axes in (over_time, over_epochs):
         axes.grid(axis="both")
         axes.spines["left"].set_visible(False)
-    over_epochs.legend(loc="lower right")
+    handles, labels = over_epochs.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
     model, dataset = runs[0].contestant.race
     description = f"Test accuracy over time and over epochs on {model}, {dataset}"
     return DrawnFigure(

@@ -9,6 +9,7 @@ from hpc_lpm.campaign.figures.style import (
     names_on_y_axis,
     new_figure,
     strategy_colour,
+    tint,
     to_svg,
 )
 from hpc_lpm.campaign.runs import Contestant, Run, contestants_of
@@ -50,8 +51,7 @@ def _draw_bars(axes: Axes, data: pd.DataFrame, contestants: list[Contestant], co
                 middle,
                 size,
                 height=0.88 * height,
-                color=strategy_colour(who.strategy),
-                alpha=shade,
+                color=tint(strategy_colour(who.strategy), shade),
                 linewidth=0,
             )
             digits = 0 if largest >= 100 else 2

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 WIDTH_INCHES = 8.6
@@ -50,6 +51,16 @@ def strategy_colour(strategy: str) -> str:
     if strategy in _STRATEGY_COLOURS:
         return _STRATEGY_COLOURS[strategy]
     return _OTHER_COLOURS[sum(strategy.encode()) % len(_OTHER_COLOURS)]
+
+
+def tint(colour: str, strength: float) -> tuple[float, float, float]:
+    """Return a colour mixed with white; unlike transparency, it hides the grid behind it."""
+    red, green, blue = to_rgb(colour)
+    return (
+        1 - strength * (1 - red),
+        1 - strength * (1 - green),
+        1 - strength * (1 - blue),
+    )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from hpc_lpm.campaign.figures.style import (
     names_on_y_axis,
     new_figure,
     strategy_colour,
+    tint,
     to_svg,
 )
 from hpc_lpm.campaign.runs import Contestant, Run, contestants_of
@@ -32,7 +33,7 @@ def draw_throughput(runs: list[Run], speedups: dict[Contestant, float]) -> Drawn
     for row, who in enumerate(order):
         colour = strategy_colour(who.strategy)
         values, middle = throughput[who], estimates[who]
-        axes.barh(row, middle.median, height=0.56, color=colour, alpha=0.26, linewidth=0)
+        axes.barh(row, middle.median, height=0.56, color=tint(colour, 0.26), linewidth=0)
         axes.vlines(middle.median, row - 0.28, row + 0.28, color=colour, linewidth=2.2)
         axes.plot(middle.bounds(), [row, row], color=colour, linewidth=1.2, solid_capstyle="butt")
         offsets = [

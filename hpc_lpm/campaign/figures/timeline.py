@@ -18,7 +18,7 @@ from hpc_lpm.campaign.timeline import Phase, clip, idle_share, read_trace, stead
 from hpc_lpm.campaign.trials import file_name
 
 MILLISECONDS = 1e3
-NARROWEST_NUMBERED_INCHES = 0.15
+NARROWEST_NUMBERED_INCHES = 0.19
 
 
 def draw_timeline(runs: list[Run]) -> DrawnFigure | None:

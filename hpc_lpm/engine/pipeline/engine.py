@@ -133,6 +133,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             self._count_correct(self._in_flight.pop(micro_batch), outputs)
             return
         self._record("forward", micro_batch, start)
+        flight.version = self.global_steps
+        self._recorder.add_in_flight(len(self._in_flight))
         if flight.loss is not None:
             self._recorder.add_loss(flight.loss)
 
@@ -149,6 +151,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
 
     def _exec_backward_pass(self, micro_batch: int) -> None:
         flight = self._in_flight.pop(micro_batch)
+        self._recorder.add_lag(self.global_steps - flight.version)
         if flight.outputs is None:
             start = self._recorder.start()
             number = self._batches.first_index + micro_batch

@@ -17,13 +17,15 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class InFlight:
     """A micro-batch between its forward and its backward pass.
 
-    `outputs` is None where the graph was not kept and the stage is to be replayed.
+    `outputs` is None where the graph was not kept and the stage is to be replayed; `version` is
+    the number of updates before the forward pass.
     """
 
     inputs: Activation
     outputs: Activation | None = None
     targets: Tensor | None = None
     loss: Tensor | None = None
+    version: int = 0
 
 
 class StagePass:

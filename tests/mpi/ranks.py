@@ -1,0 +1,35 @@
+"""Starting real ranks for tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+MPIRUN = Path(sys.executable).parent / "mpirun"
+TIMEOUT_SECONDS = 420
+
+
+def mpirun(
+    ranks: int, *arguments: str, timeout_seconds: float = TIMEOUT_SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m mpi4py ARGUMENTS` on so many ranks, more than there are cores if need be."""
+    environment = {
+        **os.environ,
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [
+        *(str(MPIRUN), "--bind-to", "none", "--oversubscribe"),
+        *("--mca", "mpi_yield_when_idle", "1", "-n", str(ranks)),
+        *(sys.executable, "-m", "mpi4py", *arguments),
+    ]
+    return subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        check=False,
+    )

@@ -1,0 +1,71 @@
+"""Run under mpirun: trains every case of a JSON file and writes what came out of each.
+
+    train_cases.py CASES OUT
+
+Starting ranks takes longer than training a tiny model, so all cases of one rank count share them.
+"""
+
+import itertools
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from hpc_lpm.engine.job import start_job
+from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.training import Training
+from hpc_lpm.planning.plan import Plan, StagePlan
+
+
+def write_plan(cuts: list[int], model: str, path: Path) -> None:
+    stages = tuple(
+        StagePlan(start=a, stop=b, compute_seconds=0, send_bytes=0, memory_bytes=0)
+        for a, b in itertools.pairwise(cuts)
+    )
+    Plan(
+        planner="by hand",
+        model=model,
+        stages=stages,
+        period_seconds=0,
+        boundary_bytes=0,
+        profile_sha256="",
+    ).write(path)
+
+
+def sleep_at_random(seed: int) -> None:
+    """Make every instruction of this rank start late by a random time."""
+    generator = random.Random(seed)
+    undisturbed = Recorder.start
+
+    def start(recorder: Recorder) -> float:
+        time.sleep(generator.choice([0.0, 0.0, 0.001, 0.004]))
+        return undisturbed(recorder)
+
+    Recorder.start = start  # type: ignore[method-assign]
+
+
+def main() -> None:
+    cases = json.loads(Path(sys.argv[1]).read_text())
+    job = start_job(parallel=True)
+    outcomes = []
+    with tempfile.TemporaryDirectory() as folder:
+        plan = Path(folder) / "plan.json"
+        for case in cases:
+            sleepless = Recorder.start
+            if case.pop("sleep", False):
+                sleep_at_random(job.rank)
+            if (cuts := case.pop("cuts", None)) is not None:
+                write_plan(cuts, case["model"], plan)
+                case["plan"] = str(plan)
+            result = Training(checked_settings(**case), job).run(Path(folder), None)
+            if result is not None:
+                outcomes.append(result.model_dump(mode="json"))
+            Recorder.start = sleepless  # type: ignore[method-assign]
+    if job.rank == 0:
+        Path(sys.argv[2]).write_text(json.dumps(outcomes))
+
+
+main()

@@ -1,0 +1,105 @@
+"""campaign.sbatch with a stand-in for snakemake: what it calls, and how it ends."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "slurm" / "campaign.sbatch"
+STAND_IN = """#!/bin/bash
+echo "called with: $*" >> calls.txt
+env | grep ^SLURM_ >> calls.txt
+exit ${STAND_IN_EXIT_CODE:-0}
+"""
+PATIENT_STAND_IN = """#!/bin/bash
+count=0
+trap 'count=$((count + 1)); echo "interrupt $count" >> calls.txt; [ $count -lt 2 ] || exit 1' INT
+echo started >> calls.txt
+while true; do sleep 0.1; done
+"""
+
+
+def checkout(folder: Path, stand_in: str = STAND_IN) -> Path:
+    (folder / "slurm").mkdir(parents=True)
+    (folder / "config").mkdir()
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / "Snakefile").touch()
+    (folder / "config" / "quick.yaml").touch()
+    shutil.copy(SCRIPT, folder / "slurm")
+    program = folder / ".venv" / "bin" / "snakemake"
+    program.write_text(stand_in)
+    program.chmod(0o755)
+    return folder
+
+
+def submit(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "slurm/campaign.sbatch", *arguments],
+        cwd=folder,
+        env=os.environ | {"SLURM_SUBMIT_DIR": str(folder)} | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_it_drives_the_profile_without_the_variables_of_its_own_job(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "a checkout")
+    done = submit(folder, SLURM_JOB_ID="7", SLURM_CONF="/etc/slurm.conf", SLURM_MEM_PER_NODE="9")
+    assert done.returncode == 0, done.stderr
+    calls = (folder / "calls.txt").read_text().splitlines()
+    assert calls == [
+        "called with: --profile slurm --configfile config/quick.yaml",
+        "SLURM_CONF=/etc/slurm.conf",
+    ]
+
+
+def test_the_campaign_and_more_options_are_passed_on(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "c")
+    (folder / "my campaign.yaml").touch()
+    submit(folder, "my campaign.yaml", "--dry-run")
+    called = (folder / "calls.txt").read_text().splitlines()[0]
+    assert called == "called with: --profile slurm --configfile my campaign.yaml --dry-run"
+
+
+@pytest.mark.parametrize("code", ["0", "1", "3"])
+def test_the_exit_code_is_that_of_the_campaign(tmp_path: Path, code: str) -> None:
+    folder = checkout(tmp_path / "c")
+    assert submit(folder, STAND_IN_EXIT_CODE=code).returncode == int(code)
+
+
+@pytest.mark.parametrize("missing", ["Snakefile", "config/quick.yaml", ".venv/bin/snakemake"])
+def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    folder = checkout(tmp_path / "c")
+    (folder / missing).unlink()
+    done = submit(folder)
+    assert done.returncode == 2
+    assert missing in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_end_of_its_time_stops_the_driver_in_order(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "c", PATIENT_STAND_IN)
+    job = subprocess.Popen(["bash", "slurm/campaign.sbatch"], cwd=folder)
+    calls = folder / "calls.txt"
+    deadline = time.monotonic() + 20
+    while not calls.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    job.send_signal(signal.SIGTERM)
+    try:
+        assert job.wait(timeout=30) == 1
+    finally:
+        end_with_children(job)
+    assert calls.read_text().splitlines() == ["started", "interrupt 1", "interrupt 2"]
+
+
+def end_with_children(job: subprocess.Popen[bytes]) -> None:
+    if job.poll() is None:
+        for process in [*psutil.Process(job.pid).children(recursive=True), job]:
+            process.kill()
