@@ -124,15 +124,18 @@ class Training:
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
-            **_times_and_losses(records, settings),
+            **times_and_losses(records, settings),
         )
         write_text_atomically(out / "trace.json", chrome_trace(_last_intervals(records)))
         result.write(out / "result.json")
         return result
 
 
-def _times_and_losses(records: list[list[EpochRecord]], settings: TrainSettings) -> dict[str, Any]:
-    """Combine the ranks' records: a step has ended when the slowest rank has ended it."""
+def times_and_losses(records: list[list[EpochRecord]], settings: TrainSettings) -> dict[str, Any]:
+    """Return the result's fields on time and loss from the epochs of every rank.
+
+    A step has ended when the slowest rank has ended it; losses of several ranks are averaged.
+    """
     step_seconds: list[float] = []
     training_seconds = 0.0
     losses: list[float] = []

@@ -1,0 +1,41 @@
+"""What a person and `metrics.jsonl` are told while a run trains."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from hpc_lpm.engine.progress import MetricsLog, PlainLines, RunReporter, TerminalBar
+
+
+def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "a folder" / "metrics.jsonl"
+    stream = io.StringIO()
+    reporter = RunReporter(
+        PlainLines("run", 4, stream), MetricsLog(path), batch_size=8, steps_an_epoch=2
+    )
+    reporter.step(0, 2.5, 0.5)
+    reporter.step(1, None, 0.25)
+    reporter.epoch(0, 2, 0.75, 32.0)
+    reporter.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5},
+        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25},
+        {"epoch": 0, "test_accuracy": 0.75},
+    ]
+    assert stream.getvalue() == "epoch 1/2 | test accuracy 75.00 % | 32.0 samples/s\n"
+
+
+def test_a_log_gets_plain_lines_and_a_terminal_gets_a_bar() -> None:
+    log = io.StringIO()
+    lines = PlainLines("run", 4, log)
+    lines.message("an epoch")
+    lines.close()
+    assert log.getvalue() == "an epoch\n"
+    terminal = io.StringIO()
+    bar = TerminalBar("run", 4, Console(file=terminal, force_terminal=True, width=80))
+    bar.step(2, "loss 1.0")
+    bar.close()
+    assert "2/4" in terminal.getvalue()
+    assert "\x1b[" in terminal.getvalue()

@@ -1,0 +1,94 @@
+"""From the ranks' records to the figures of a result."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.recorder import EpochRecord, Interval
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.trace import chrome_trace
+from hpc_lpm.engine.training import times_and_losses
+from hpc_lpm.engine.weights import weights_sha256
+
+
+def record(ends: list[float], busy: float, losses: list[float] | None = None) -> EpochRecord:
+    return EpochRecord(
+        step_end_seconds=ends, busy_seconds=busy, end_seconds=ends[-1], step_losses=losses or []
+    )
+
+
+def settings(discard_steps: int):
+    return checked_settings(
+        model="mlp",
+        dataset="digits",
+        strategy="fbp",
+        batch_size=8,
+        epochs=1,
+        discard_steps=discard_steps,
+    )
+
+
+def test_a_step_lasts_until_the_slowest_rank_has_ended_it() -> None:
+    ranks = [
+        [record([1.0, 2.0, 3.5], 2.0), record([1.0, 2.0, 3.0], 2.0)],
+        [record([0.5, 2.5, 3.0], 3.0, [9, 8, 7]), record([1.5, 1.8, 2.9], 3.0, [6, 5, 4])],
+    ]
+    found = times_and_losses(ranks, settings(discard_steps=1))
+    assert found["step_seconds"] == pytest.approx([1.0, 1.5, 1.0, 1.5, 0.5, 1.0])
+    assert found["training_seconds"] == pytest.approx(6.5)
+    assert found["samples_per_second"] == pytest.approx(8 * 5 / 5.5)
+    assert found["idle_share"] == pytest.approx([1 - 4 / 6.5, 1 - 6 / 6.5])
+    assert found["train_loss"] == [9, 8, 7, 6, 5, 4]
+
+
+def test_losses_of_replicas_are_averaged_step_by_step() -> None:
+    ranks = [[record([1.0, 2.0], 1.0, [1, 2])], [record([1.0, 2.0], 1.0, [3, 6])]]
+    assert times_and_losses(ranks, settings(discard_steps=0))["train_loss"] == [2, 4]
+
+
+def test_a_run_shorter_than_the_discarded_steps_still_has_a_throughput() -> None:
+    found = times_and_losses([[record([2.0], 1.0, [1])]], settings(discard_steps=2))
+    assert found["samples_per_second"] == pytest.approx(4.0)
+
+
+def test_the_trace_has_a_row_a_rank_in_microseconds() -> None:
+    trace = json.loads(chrome_trace([[Interval("forward", 3, 0.5, 0.25)], []]))
+    passes = [event for event in trace["traceEvents"] if event["ph"] == "X"]
+    assert passes == [
+        {
+            "name": "forward",
+            "ph": "X",
+            "pid": 0,
+            "tid": 0,
+            "ts": 500000.0,
+            "dur": 250000.0,
+            "args": {"micro_batch": 3},
+        }
+    ]
+
+
+def test_the_fingerprint_sees_every_bit_of_parameters_and_buffers() -> None:
+    layers = {0: nn.Linear(3, 2), 1: nn.BatchNorm1d(2)}
+    before = weights_sha256(layers, SingleProcess())
+    assert weights_sha256(layers, SingleProcess()) == before
+    with torch.no_grad():
+        value = layers[0].weight[0, 0]
+        value.copy_(torch.nextafter(value, torch.tensor(9.0)))
+    changed = weights_sha256(layers, SingleProcess())
+    assert changed != before
+    layers[1].running_mean[1] += 1
+    assert weights_sha256(layers, SingleProcess()) not in {before, changed}
+
+
+def test_the_fingerprint_is_the_documented_one() -> None:
+    layer = nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.fill_(0.0)
+    bits = b"bias:torch.float32:(1,);\0\0\0\0weight:torch.float32:(1, 1);\0\0\x80\x3f"
+    expected = hashlib.sha256(hashlib.sha256(bits).hexdigest().encode()).hexdigest()
+    assert weights_sha256({0: layer}, SingleProcess()) == expected

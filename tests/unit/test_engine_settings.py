@@ -1,0 +1,33 @@
+"""Settings that make no sense are refused with one sentence."""
+
+import pytest
+
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.errors import InputError
+
+GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"batch_size": 10, "micro_batches": 4}, "batch size 10 is not divisible by 4"),
+        ({"epochs": None}, "epochs and steps"),
+        ({"steps": 3}, "epochs and steps"),
+        ({"micro_batches": 0}, "micro_batches"),
+        ({"seed": -1}, "seed"),
+        ({"lead": 0}, "lead"),
+        ({"weights": "stale"}, "weights.*replay"),
+        ({"optimizer": {"name": "sgdd"}}, "optimizer.name.*momentum"),
+        ({"optimizer": {"lr": 0}}, "optimizer.lr"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_setting_is_named(wrong: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        checked_settings(**{**GOOD, **wrong})
+    assert "\n" not in str(caught.value)
+
+
+def test_the_micro_batch_size_is_the_batch_divided() -> None:
+    assert checked_settings(**GOOD, batch_size=60, micro_batches=5).micro_batch_size == 12
