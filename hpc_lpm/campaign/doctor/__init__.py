@@ -1,0 +1,1 @@
+"""Checks of the machine: one file a check, all listed in `registry.CHECKS`."""
