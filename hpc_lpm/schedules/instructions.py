@@ -24,6 +24,13 @@ class Forward(_AboutMicroBatch):
     symbol = "F"
 
 
+class Replay(_AboutMicroBatch):
+    """The forward again, under the weights of now, whose graph the backward then goes through."""
+
+    __slots__ = ()
+    symbol = "R"
+
+
 class Backward(_AboutMicroBatch):
     """gradient of the input, and gradients of the weights added to those accumulated so far."""
 
@@ -69,8 +76,12 @@ class Update:
         return f"U{self.step}"
 
 
+Computation = Forward | Replay | Backward | Update
+"""What takes a stage's own time."""
+
 Instruction = (
     Forward
+    | Replay
     | Backward
     | Update
     | SendActivation

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hpc_lpm.schedules.instructions import (
-    Backward,
-    Forward,
+    Computation,
     Instruction,
     Programme,
     ReceiveActivation,
@@ -30,7 +29,7 @@ class Clock(Protocol):
         """Whether stages compute while their messages travel."""
         ...
 
-    def compute_seconds(self, stage: int, instruction: Forward | Backward | Update) -> float:
+    def compute_seconds(self, stage: int, instruction: Computation) -> float:
         """Return how long `stage` computes for `instruction`."""
         ...
 
@@ -44,7 +43,7 @@ class UnitClock:
 
     overlap = True
 
-    def compute_seconds(self, stage: int, instruction: Forward | Backward | Update) -> float:
+    def compute_seconds(self, stage: int, instruction: Computation) -> float:
         """Return 1 for a pass, 0 for an update."""
         return 0.0 if isinstance(instruction, Update) else 1.0
 

@@ -1,7 +1,6 @@
 """What a plan is predicted to do under a schedule, by simulation."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +11,6 @@ from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profiling.profile import Profile
 from hpc_lpm.schedules.registry import Schedule
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
-from hpc_lpm.schedules.versions import is_lagged
 
 SETTLING_STEPS = 16
 """Optimizer steps that are simulated beside those that fill and empty the pipeline."""
@@ -52,9 +50,13 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
     steps = SETTLING_STEPS + 4 * math.ceil(in_flight / options.micro_batches)
     simulation = simulate(
         schedule.programmes(
-            stages, options.micro_batches, steps * options.micro_batches, options.lead
+            stages,
+            options.micro_batches,
+            steps * options.micro_batches,
+            options.lead,
+            replay=options.weights == "replay",
         ),
-        _clock(model, plan, options, delays),
+        _clock(model, plan, options),
     )
     period = simulation.period_seconds
     return Prediction(
@@ -70,17 +72,10 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
     )
 
 
-def _clock(
-    model: CostModel, plan: Plan, options: PlanOptions, delays: Sequence[int]
-) -> PipelineClock:
+def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:
     layers = model.profile.layers
     speeds = options.speeds or (1.0,) * model.stages
     held = [layers[stage.start : stage.stop] for stage in plan.stages]
-
-    def replays(stage: int, micro_batch: int) -> bool:
-        return options.weights == "replay" and is_lagged(
-            micro_batch, delays[stage], options.micro_batches
-        )
 
     return PipelineClock(
         forward_seconds=[
@@ -93,7 +88,6 @@ def _clock(
         ],
         boundary_seconds=[float(model.transfer_seconds(cut)) for cut in plan.cuts[1:-1]],
         overlap=model.overlap,
-        replays=replays,
     )
 
 

@@ -11,6 +11,7 @@ from hpc_lpm.schedules.gpipe import gpipe, gpipe_ahead
 from hpc_lpm.schedules.instructions import Instruction, Programme
 from hpc_lpm.schedules.naive import naive, naive_ahead
 from hpc_lpm.schedules.one_f_one_b import one_f_one_b, one_f_one_b_ahead
+from hpc_lpm.schedules.replays import with_replays
 
 
 class ComputeProgramme(Protocol):
@@ -56,17 +57,27 @@ class Schedule:
         micro_batches_per_step: int,
         total_micro_batches: int,
         lead: int = 1,
+        *,
+        replay: bool = False,
     ) -> Programme:
         """Return everything `stage` executes, communication included.
+
+        With `replay`, lagged micro-batches run forward again before their backward.
 
         Raises:
             ValueError: if an argument is out of range or steps are not whole.
         """
         compute = self.compute(stage, stages, micro_batches_per_step, total_micro_batches, lead)
-        return list(with_communication(compute, stage, stages))
+        return list(with_communication(with_replays(compute) if replay else compute, stage, stages))
 
     def programmes(
-        self, stages: int, micro_batches_per_step: int, total_micro_batches: int, lead: int = 1
+        self,
+        stages: int,
+        micro_batches_per_step: int,
+        total_micro_batches: int,
+        lead: int = 1,
+        *,
+        replay: bool = False,
     ) -> list[Programme]:
         """Return `programme` of every stage, in order.
 
@@ -74,7 +85,9 @@ class Schedule:
             ValueError: as `programme`.
         """
         return [
-            self.programme(stage, stages, micro_batches_per_step, total_micro_batches, lead)
+            self.programme(
+                stage, stages, micro_batches_per_step, total_micro_batches, lead, replay=replay
+            )
             for stage in range(stages)
         ]
 

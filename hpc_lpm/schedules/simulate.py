@@ -1,15 +1,17 @@
 """Simulation of a pipeline: how long the programmes take, who waits and what is held."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Update
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    Computation,
+    Forward,
+    Programme,
+    Replay,
+    Update,
+)
 from hpc_lpm.schedules.playback import Interval, play
-
-
-def never(stage: int, micro_batch: int) -> bool:
-    """Say that no forward is repeated: the policies that keep the graph."""
-    return False
 
 
 @dataclass(frozen=True)
@@ -17,22 +19,18 @@ class PipelineClock:
     """Seconds of every stage for one micro-batch, and of every boundary for one message.
 
     `forward_seconds` and `backward_seconds` have one entry a stage, `boundary_seconds` one less.
-    `replays(stage, micro_batch)` tells if the backward has to run the forward again.
     """
 
     forward_seconds: Sequence[float]
     backward_seconds: Sequence[float]
     boundary_seconds: Sequence[float]
     overlap: bool = True
-    replays: Callable[[int, int], bool] = never
 
-    def compute_seconds(self, stage: int, instruction: Forward | Backward | Update) -> float:
+    def compute_seconds(self, stage: int, instruction: Computation) -> float:
         """Return the seconds of a pass; an optimizer step is taken to cost nothing."""
         match instruction:
-            case Forward():
+            case Forward() | Replay():
                 return self.forward_seconds[stage]
-            case Backward(micro_batch) if self.replays(stage, micro_batch):
-                return self.backward_seconds[stage] + self.forward_seconds[stage]
             case Backward():
                 return self.backward_seconds[stage]
         return 0.0

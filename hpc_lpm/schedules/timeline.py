@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from hpc_lpm.schedules.instructions import Backward, Forward
+from hpc_lpm.schedules.instructions import Backward, Forward, Replay
 from hpc_lpm.schedules.playback import Interval
 
 LEGEND = (
-    "0-9 forward of the micro-batch ending in that digit, a-j backward (a = 0), - transfer, . idle"
+    "0-9 forward of the micro-batch ending in that digit, a-j backward (a = 0), A-J replay, "
+    "- transfer, . idle"
 )
 
 
@@ -36,6 +37,8 @@ def _letter(interval: Interval) -> str:
     match interval.instruction:
         case Forward(micro_batch):
             return str(micro_batch % 10)
+        case Replay(micro_batch):
+            return chr(ord("A") + micro_batch % 10)
         case Backward(micro_batch):
             return chr(ord("a") + micro_batch % 10)
         case _:

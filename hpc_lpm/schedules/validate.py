@@ -10,6 +10,7 @@ from hpc_lpm.schedules.instructions import (
     Programme,
     ReceiveActivation,
     ReceiveGradient,
+    Replay,
     SendActivation,
     SendGradient,
     Update,
@@ -111,6 +112,8 @@ class _StageChecker:
         match instruction:
             case Forward():
                 self._check_in_flight(index)
+            case Replay(micro_batch) if Backward(micro_batch) in self.done:
+                raise _FaultError(index, f"{instruction} comes after its backward")
             case Backward(micro_batch):
                 self._check_version(index, micro_batch)
             case Update(step):
@@ -141,6 +144,8 @@ class _StageChecker:
                 needed = Forward(n)
             case SendGradient(n):
                 needed = Backward(n)
+            case Replay(n):
+                needed = Forward(n)
             case Backward(n):
                 needed = ReceiveGradient(n) if self.has_next else Forward(n)
         if needed is not None and needed not in self.done:

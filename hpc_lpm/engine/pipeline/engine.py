@@ -14,7 +14,6 @@ from hpc_lpm.engine.pipeline.boundary import StageBoundaries
 from hpc_lpm.engine.pipeline.instruction_stream import (
     COMMANDS,
     InstructionStream,
-    lagged_micro_batches,
 )
 from hpc_lpm.engine.pipeline.module import PlannedModule, as_tuple
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
@@ -26,6 +25,7 @@ from hpc_lpm.schedules.instructions import (
     Programme,
     ReceiveActivation,
     ReceiveGradient,
+    Replay,
     SendActivation,
     SendGradient,
     Update,
@@ -82,7 +82,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def train_on(self, programme: Programme, batches: MicroBatches) -> int:
         """Execute a training programme until it has drained; return the bytes this stage sent."""
         self.module.train()
-        self._replayed = lagged_micro_batches(programme)
+        self._replayed = {i.micro_batch for i in programme if isinstance(i, Replay)}
         sent_before = self._to_previous.bytes_sent + self._to_next.bytes_sent
         self._execute(programme, batches)
         return self._to_previous.bytes_sent + self._to_next.bytes_sent - sent_before
@@ -91,7 +91,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def evaluate_on(self, programme: Programme, batches: MicroBatches) -> int:
         """Execute a programme of forward passes; the last stage returns the right predictions."""
         self.module.eval()
-        self._replayed = frozenset()
+        self._replayed = set()
         self._correct = 0
         self._execute(programme, batches)
         return self._correct
@@ -143,6 +143,12 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._to_next.send(self._leaving_activation.pop(micro_batch))
         self._record("send", micro_batch, start)
 
+    def _exec_replay(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        flight = self._in_flight[micro_batch]
+        self._stage_pass.forward(flight, self._batches.first_index + micro_batch, keep_graph=True)
+        self._record("replay", micro_batch, start)
+
     def _exec_recv_grads(self, micro_batch: int) -> None:
         start = self._recorder.start()
         received = self._from_next.receive()
@@ -152,11 +158,6 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def _exec_backward_pass(self, micro_batch: int) -> None:
         flight = self._in_flight.pop(micro_batch)
         self._recorder.add_lag(self.global_steps - flight.version)
-        if flight.outputs is None:
-            start = self._recorder.start()
-            number = self._batches.first_index + micro_batch
-            self._stage_pass.forward(flight, number, keep_graph=True)
-            self._record("replay", micro_batch, start)
         start = self._recorder.start()
         # DeepSpeed's hooks on the weights refuse a backward that they were not told about.
         self._running_engine_backward = True
@@ -205,6 +206,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     _INSTRUCTION_MAP = {  # noqa: RUF012
         COMMANDS[ReceiveActivation]: _exec_recv_activations,
         COMMANDS[Forward]: _exec_forward_pass,
+        COMMANDS[Replay]: _exec_replay,
         COMMANDS[SendActivation]: _exec_send_activations,
         COMMANDS[ReceiveGradient]: _exec_recv_grads,
         COMMANDS[Backward]: _exec_backward_pass,

@@ -11,6 +11,7 @@ from hpc_lpm.schedules.instructions import (
     Programme,
     ReceiveActivation,
     ReceiveGradient,
+    Replay,
     SendActivation,
     SendGradient,
     Update,
@@ -20,6 +21,7 @@ COMMANDS: dict[type, type[PipeInstruction]] = {
     kind: type(kind.__name__, (PipeInstruction,), {"__doc__": kind.__doc__})
     for kind in (
         Forward,
+        Replay,
         Backward,
         SendActivation,
         ReceiveActivation,
@@ -44,19 +46,3 @@ class InstructionStream:
     def __iter__(self) -> Iterator[list[PipeInstruction]]:
         for instruction in self._programme:
             yield [COMMANDS[type(instruction)](**asdict(instruction))]
-
-
-def lagged_micro_batches(programme: Programme) -> frozenset[int]:
-    """Return the micro-batches with an update between their forward and their backward pass."""
-    updates = 0
-    forward_version: dict[int, int] = {}
-    lagged = set()
-    for instruction in programme:
-        match instruction:
-            case Update():
-                updates += 1
-            case Forward(n):
-                forward_version[n] = updates
-            case Backward(n) if forward_version[n] != updates:
-                lagged.add(n)
-    return frozenset(lagged)

@@ -50,6 +50,7 @@ class PipelineRunner:
             settings.micro_batches,
             len(batches),
             settings.lead,
+            replay=settings.weights == "replay",
         )
         self._bytes_sent += self._engine.train_on(programme, batches)
 
