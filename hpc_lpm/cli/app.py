@@ -4,7 +4,12 @@ import typer
 
 app = typer.Typer(
     name="hpc-lpm",
-    help="Train deep networks layer by layer on K devices: profile, plan, train, report.",
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def _always_with_a_command() -> None:
+    """Train deep networks layer by layer on K devices: profile, plan, train, report."""
+    # Typer drops the command's name where only one is registered; a callback keeps it.

@@ -1,16 +1,30 @@
-"""Imports every command so that it registers itself; one line a command."""
+"""Which module holds which command; one line a command."""
 
-from hpc_lpm.cli import (  # noqa: F401
-    campaign,
-    compare,
-    datasets,
-    models,
-    plan,
-    planners,
-    profile,
-    report,
-    simulate,
-    strategies,
-    train,
-    validate,
-)
+from importlib import import_module
+
+COMMANDS = {
+    "campaign": "hpc_lpm.cli.campaign",
+    "compare": "hpc_lpm.cli.compare",
+    "datasets": "hpc_lpm.cli.datasets",
+    "doctor": "hpc_lpm.cli.doctor",
+    "models": "hpc_lpm.cli.models",
+    "plan": "hpc_lpm.cli.plan",
+    "planners": "hpc_lpm.cli.planners",
+    "profile": "hpc_lpm.cli.profile",
+    "report": "hpc_lpm.cli.report",
+    "simulate": "hpc_lpm.cli.simulate",
+    "strategies": "hpc_lpm.cli.strategies",
+    "train": "hpc_lpm.cli.train",
+    "validate": "hpc_lpm.cli.validate",
+}
+"""Importing a module registers its command on the application."""
+
+
+def register(arguments: list[str]) -> None:
+    """Register the command that `arguments` begin with, or all if they do not begin with one.
+
+    Most modules import torch, which takes seconds; those that do not should not wait for it.
+    """
+    named = COMMANDS.get(arguments[0]) if arguments else None
+    for module in [named] if named else COMMANDS.values():
+        import_module(module)

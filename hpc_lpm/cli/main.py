@@ -2,14 +2,16 @@
 
 import sys
 
-from hpc_lpm.cli import commands  # noqa: F401  registers every command
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.cli.quiet_end import end_ranks
 
 
 def main() -> None:
     """Run the command line."""
-    exit_code = run_guarded(app, sys.argv[1:])
+    arguments = sys.argv[1:]
+    register(arguments)
+    exit_code = run_guarded(app, arguments)
     end_ranks(exit_code)
     sys.exit(exit_code)

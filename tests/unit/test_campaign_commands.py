@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.cli import commands  # noqa: F401
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
+
+register([])
 
 FILE = """
 name: small

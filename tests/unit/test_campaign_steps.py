@@ -6,8 +6,10 @@ from campaign_folders import campaign
 
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.steps import Step, Steps
-from hpc_lpm.cli import commands  # noqa: F401
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
+
+register([])
 
 
 def steps(**changes: object) -> Steps:

@@ -9,9 +9,11 @@ from campaign_folders import SPEEDS, campaign, write_folder
 
 from hpc_lpm.campaign.figures.style import strategy_colour
 from hpc_lpm.campaign.report import write_report
-from hpc_lpm.cli import commands  # noqa: F401
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
+
+register([])
 
 
 @pytest.fixture(scope="module")

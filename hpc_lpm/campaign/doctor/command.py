@@ -1,6 +1,5 @@
 """Other programs, asked with a time limit."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -70,27 +69,23 @@ def ask(
     return Answer(child.returncode, output, errors)
 
 
-def outside_job(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment without what tells a process that it is a rank of a job.
-
-    A child that starts MPI would else join, and disturb, the job of its parent.
-    """
-    marks = ("OMPI_COMM_", "OMPI_MCA_", "PMIX_", "PRTE_", "PMI_")
-    return {name: value for name, value in environment.items() if not name.startswith(marks)}
-
-
 def _stop(child: subprocess.Popen[str]) -> tuple[str, str]:
     """End a child with all its descendants and return what it wrote until then."""
-    # Ranks leave their launcher's process group, so they are found by descent, while it lives.
-    family = [child.pid]
-    with suppress(psutil.NoSuchProcess):
-        family += [one.pid for one in psutil.Process(child.pid).children(recursive=True)]
+    family = _family(child.pid)  # found by descent: ranks leave their launcher's process group
     child.terminate()  # a launcher cleans up after itself if it still can
     with suppress(subprocess.TimeoutExpired):
-        return child.communicate(timeout=_GRACE_SECONDS)
-    for pid in family:
+        child.wait(timeout=_GRACE_SECONDS)
+    for process in family:
         with suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).kill()
+            process.kill()
     with suppress(subprocess.TimeoutExpired):
         return child.communicate(timeout=_GRACE_SECONDS)
     return "", ""
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []

@@ -1,0 +1,64 @@
+"""Getting the ranks to look at: those of the job at hand, or ones started for the purpose."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from hpc_lpm.campaign.doctor.command import ask
+from hpc_lpm.campaign.doctor.probe import probe_world, reports_in
+from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.campaign.launcher import rank_command, rank_environment
+from hpc_lpm.errors import InputError
+from hpc_lpm.ranks import rank_from_environment, ranks_from_environment
+
+PROBE_MODULE = "hpc_lpm.campaign.doctor.probe"
+START_SECONDS, SECONDS_A_RANK = 60.0, 10.0
+"""How long ranks may take to start and report, on a machine that is busy or short of cores."""
+
+
+def ranks_of_this_job(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many processes mpirun or srun started together with this one, 1 outside a job.
+
+    srun tells a step's size even where its processes do not find each other through MPI.
+    """
+    step = environment.get("SLURM_STEP_NUM_TASKS", "")
+    return max(ranks_from_environment(), int(step) if step.isdigit() else 1)
+
+
+def is_first_of_this_job(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell if this process, of those started together, is the one that speaks."""
+    if ranks_from_environment() > 1:
+        return rank_from_environment() == 0
+    return ranks_of_this_job(environment) == 1 or environment.get("SLURM_PROCID", "0") == "0"
+
+
+def look_at_this_job(asked: int | None) -> Situation:
+    """Return the situation of the job that this process is in; all its ranks must call this."""
+    started = ranks_of_this_job()
+    return Situation(
+        ranks_asked=started if asked is None else asked,
+        jobs=(probe_world(),),
+        folder=Path.cwd(),
+        launcher="mpirun" if "OMPI_COMM_WORLD_SIZE" in os.environ else "the launcher of this job",
+    )
+
+
+def start_ranks(asked: int) -> Situation:
+    """Start that many ranks as a campaign would, and return what they report."""
+    folder = Path.cwd()
+    try:
+        # As a run is started, with the probe in the place of the toolkit's command line.
+        *start, _toolkit = rank_command([], asked, "mpirun")
+    except InputError as error:
+        return Situation(asked, (), folder, problem=str(error))
+    seconds = START_SECONDS + SECONDS_A_RANK * asked
+    environment = rank_environment(os.environ, threads=1)
+    answer = ask([*start, PROBE_MODULE], environment=environment, seconds=seconds)
+    jobs = reports_in(answer.output)
+    if answer.exit_code is None:
+        problem = f"the ranks had not reported {seconds:.0f} s after their start"
+    else:
+        problem = "" if answer.done else answer.complaint()
+    launcher = "mpirun" if asked > 1 else Path(sys.executable).name
+    return Situation(asked, jobs, folder, launcher, problem)
