@@ -11,8 +11,7 @@ PYTEST_ARGS ?=
 .PHONY: run test setup lint clean
 
 run: setup
-	.venv/bin/snakemake --cores 2 --configfile $(CONFIG)
-	@echo "open $$(.venv/bin/python -m hpc_lpm validate $(CONFIG) --folder)/report.html"
+	.venv/bin/snakemake --cores 2 --configfile $(CONFIG) --quiet host reason rules
 
 test: setup
 	./config/environment/system_packages.sh

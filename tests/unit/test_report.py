@@ -98,7 +98,7 @@ def test_timelines_share_one_time_scale(finished: Path) -> None:
 
 def test_the_plan_figure_knows_the_stage_of_each_layer(finished: Path) -> None:
     (path,) = (finished / "figures").glob("plan-*.csv")
-    assert pd.read_csv(path)["stage"].tolist() == [1, 1, 2, 2]
+    assert pd.read_csv(path)["stage"].tolist() == [0, 0, 1, 1]
 
 
 def test_a_missing_trial_is_named_and_breaks_nothing(tmp_path: Path) -> None:

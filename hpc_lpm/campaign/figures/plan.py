@@ -64,7 +64,7 @@ def draw_plan(name: str, profile: Profile, plan: Plan, users: str) -> DrawnFigur
         outputs.set_xticks(positions, names, rotation=60, ha="right", fontsize=7)
     else:
         outputs.set_xlabel("layer", loc="left")
-    compute.legend(loc="center right", ncols=1)
+    compute.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
     description = (
         f"Plan {plan.planner} for {users}: {len(profile.layers)} layers of {profile.model} in "
         f"{len(plan.stages)} stages"
@@ -82,7 +82,7 @@ def _shade_stages(compute: Axes, outputs: Axes, plan: Plan) -> None:
             if number:
                 axes.axvline(stage.start - 0.5, color=MUTED, linewidth=1, linestyle=(0, (3, 2)))
         compute.annotate(
-            f"stage {number + 1}\n{MILLISECONDS * stage.compute_seconds:.1f} ms",
+            f"stage {number}\n{MILLISECONDS * stage.compute_seconds:.1f} ms",
             ((stage.start + stage.stop - 1) / 2, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, -4),
@@ -100,5 +100,5 @@ def _table(profile: Profile, plan: Plan) -> pd.DataFrame:
     for number, stage in enumerate(plan.stages):
         for index in range(stage.start, stage.stop):
             layer = profile.layers[index].model_dump()
-            rows.append({"stage": number + 1, "layer": index} | layer)
+            rows.append({"stage": number, "layer": index} | layer)
     return pd.DataFrame(rows)

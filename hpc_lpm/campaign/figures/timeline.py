@@ -100,7 +100,7 @@ def _draw_panel(axes: Axes, clipped: list[Phase], start: float, span: float, ran
             fontsize=8,
             color=MUTED,
         )
-    axes.set_yticks(range(ranks), [f"stage {rank + 1}" for rank in range(ranks)], color=INK)
+    axes.set_yticks(range(ranks), [f"stage {rank}" for rank in range(ranks)], color=INK)
     axes.set_ylim(ranks - 0.5, -0.5)
     axes.set_xlim(0, MILLISECONDS * span)
     axes.spines["left"].set_visible(False)
@@ -111,7 +111,7 @@ def _rows(label: str, clipped: list[Phase], start: float) -> list[dict[str, obje
     return [
         {
             "contestant": label,
-            "stage": phase.rank + 1,
+            "stage": phase.rank,
             "phase": phase.name,
             "micro_batch": phase.micro_batch,
             "start_seconds": phase.start - start,

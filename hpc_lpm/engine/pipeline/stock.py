@@ -1,5 +1,6 @@
 """DeepSpeed's own 1F1B pipeline, as it comes, with a plan's cuts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,11 +66,13 @@ class StockPipelineRunner:
             config=deepspeed_config(context),
         )
         self._bytes_sent = 0
+        self._done: Counter[Callable[..., None]] = Counter()
         self._clock_instructions()
 
     def train(self, batches: MicroBatches) -> None:
         """Train batch after batch; DeepSpeed drains after each."""
         stream = self._stream(batches)
+        self._done.clear()
         for _ in range(len(batches) // self._context.settings.micro_batches):
             loss = self._engine.train_batch(data_iter=stream)
             if self._engine.is_last_stage():
@@ -117,10 +120,7 @@ class StockPipelineRunner:
         self._engine._INSTRUCTION_MAP = clocked
 
     def _clocked(self, execute: Callable[..., None], kind: str) -> Callable[..., None]:
-        seen = 0
-
         def run(engine: Any, **arguments: int) -> None:
-            nonlocal seen
             if not engine.module.training:
                 execute(engine, **arguments)
                 return
@@ -128,8 +128,9 @@ class StockPipelineRunner:
                 self._bytes_sent += _bytes_to_send(engine, execute.__name__, **arguments)
             start = self._context.recorder.start()
             execute(engine, **arguments)
-            self._context.recorder.add(kind, seen, start)
-            seen += 1
+            # Micro-batches pass in order, so the count of an instruction is its micro-batch.
+            self._context.recorder.add(kind, self._done[execute], start)
+            self._done[execute] += 1
 
         return run
 
