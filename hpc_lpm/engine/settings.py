@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
 
+WeightPolicyName = Literal["replay", "live", "stash"]
 OptimizerName = Literal["sgd", "momentum", "adam", "adamw"]
 
 
@@ -38,7 +39,7 @@ class TrainSettings(BaseModel):
     seed: int = Field(default=0, ge=0)
     optimizer: OptimizerSettings = OptimizerSettings()
     lead: int = Field(default=1, gt=0)
-    weights: Literal["replay"] = "replay"
+    weights: WeightPolicyName = "replay"
     data_dir: Path | None = None
     threads: int = Field(default=1, gt=0)
     discard_steps: int = Field(default=2, ge=0)

@@ -7,6 +7,7 @@ after u updates are functions of each other.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 
 import torch
@@ -29,9 +30,10 @@ class Recurrence:
         per_step: int,
         lead: int,
         seed: int,
+        weights: str,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
     ) -> None:
-        self.model, self.inputs, self.targets = model, inputs, targets
+        self.model, self.inputs, self.targets, self.policy = model, inputs, targets, weights
         self.M, self.N, self.K, self.lead, self.seed = (
             per_step,
             len(inputs),
@@ -107,14 +109,17 @@ class Recurrence:
         return value if isinstance(value, tuple) else (value,)
 
     def backward(self, k: int, n: int) -> tuple[Tensors, list[Tensor]]:
-        """Gradients of stage k's inputs and of its weights, at the backward version."""
-        weights = self.W(k, self.backward_version(n))
+        """Gradients of stage k's inputs and of its weights, as the weight policy has it."""
+        now = self.W(k, self.backward_version(n))
+        then = self.W(k, self.forward_version(k, n))
+        weights = now if self.policy == "replay" else then
         above = self.backward(k + 1, n)[0] if k < self.K else ()
         arriving = [t.detach().clone() for t in self.x(k - 1, n)]
         for t in arriving:
             t.requires_grad_(t.is_floating_point() and k > 1)
-        value = self.F(k, n, tuple(arriving), weights, update_statistics=False)
         parameters = self.parameters(k)
+        with reading_later(weights, now) if self.policy == "live" else nullcontext():
+            value = self.F(k, n, tuple(arriving), weights, update_statistics=False)
         for p in parameters:
             p.grad = None
         if k == self.K:
@@ -132,8 +137,11 @@ class Recurrence:
         for k in range(1, self.K + 1):
             for kind, n in self.passes(k):
                 lagged = self.forward_version(k, n) != self.backward_version(n)
-                if (kind == "B") == lagged:
-                    weights = self.W(k, self.backward_version(n))
+                if (kind == "B") == (lagged and self.policy == "replay"):
+                    version = (
+                        self.forward_version(k, n) if kind == "F" else self.backward_version(n)
+                    )
+                    weights = self.W(k, version)
                     with torch.no_grad():
                         self.F(k, n, self.x(k - 1, n), weights, update_statistics=True)
             for p, w in zip(self.parameters(k), self.W(k, self.N // self.M), strict=True):
@@ -148,6 +156,20 @@ class Recurrence:
                 order.append(("F", n + d))
             order.append(("B", n))
         return order
+
+
+def reading_later(then: list[Tensor], now: list[Tensor]):  # type: ignore[no-untyped-def]
+    """Make graphs that keep a weight (or a view of it) for backward read its value in `now`."""
+    places = {w.untyped_storage().data_ptr(): i for i, w in enumerate(then) if w.numel()}
+
+    def keep(t: Tensor):  # type: ignore[no-untyped-def]
+        place = places.get(t.untyped_storage().data_ptr())
+        return t if place is None else (place, t.size(), t.stride(), t.storage_offset())
+
+    def read(kept):  # type: ignore[no-untyped-def]
+        return kept if isinstance(kept, Tensor) else now[kept[0]].as_strided(*kept[1:])
+
+    return torch.autograd.graph.saved_tensors_hooks(keep, read)
 
 
 def fingerprint(layers: list[nn.Module]) -> str:

@@ -90,6 +90,7 @@ def reference_sha256(case: dict, stages: int) -> str:
             per_step=case["micro_batches"],
             lead=case.get("lead", 1),
             seed=case["seed"],
+            weights=case.get("weights", "replay"),
             optimizer=lambda p: (
                 torch.optim.SGD(p, lr=0.1, momentum=0.9)
                 if named == "momentum"
@@ -143,6 +144,23 @@ def test_fbp_is_the_recurrence_bit_for_bit_whatever_the_timing(stages: int, tmp_
     ):
         assert calm["weights_sha256"] == expected, calm["settings"]
         assert disturbed["weights_sha256"] == expected, disturbed["settings"]
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_live_and_stashed_weights_are_those_of_their_definition(
+    stages: int, tmp_path: Path
+) -> None:
+    cases = [
+        case(model, "fbp", stages, per_step, 4, lead=lead, weights=weights)
+        for model in (MLP, RESNET, GPT)
+        for weights in ("live", "stash")
+        for per_step, lead in ((1, 1), (3, 2))
+    ]
+    outcomes = train_cases(stages, [*map(dict, cases)], tmp_path)
+    for c, outcome in zip(cases, outcomes, strict=True):
+        assert outcome["weights_sha256"] == reference_sha256(c, stages), outcome["settings"]
+    replayed = [{**c, "weights": "replay"} for c in cases[:4]]
+    assert len({reference_sha256(c, stages) for c in [*cases[:4], *replayed]}) == 6
 
 
 def test_micro_batches_without_lag_give_the_synchronous_gradients(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A DeepSpeed pipeline engine that runs any schedule of ours, over any number of batches."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import torch
@@ -18,6 +19,7 @@ from hpc_lpm.engine.pipeline.instruction_stream import (
 from hpc_lpm.engine.pipeline.module import PlannedModule, as_tuple
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
 from hpc_lpm.engine.pipeline.transport import Channel
+from hpc_lpm.engine.pipeline.weight_policy import weight_policy
 from hpc_lpm.engine.runner import RunContext
 from hpc_lpm.schedules.instructions import (
     Backward,
@@ -30,6 +32,7 @@ from hpc_lpm.schedules.instructions import (
     SendGradient,
     Update,
 )
+from hpc_lpm.schedules.replays import lagged_micro_batches
 
 _ACTIVATION_TAG = 1
 _GRADIENT_TAG = 2
@@ -63,6 +66,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             settings.seed,
             context.model.loss if self.is_last_stage() else None,
         )
+        self._policy = weight_policy(settings.weights, list(module.parameters()))
+        self._lagged: frozenset[int] = frozenset()
         self._in_flight: dict[int, InFlight] = {}
         self._leaving_activation: dict[int, tuple[Tensor, ...]] = {}
         self._leaving_gradient: dict[int, tuple[Tensor, ...]] = {}
@@ -82,7 +87,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def train_on(self, programme: Programme, batches: MicroBatches) -> int:
         """Execute a training programme until it has drained; return the bytes this stage sent."""
         self.module.train()
-        self._replayed = {i.micro_batch for i in programme if isinstance(i, Replay)}
+        self._lagged = lagged_micro_batches(programme)
         sent_before = self._to_previous.bytes_sent + self._to_next.bytes_sent
         self._execute(programme, batches)
         return self._to_previous.bytes_sent + self._to_next.bytes_sent - sent_before
@@ -91,7 +96,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def evaluate_on(self, programme: Programme, batches: MicroBatches) -> int:
         """Execute a programme of forward passes; the last stage returns the right predictions."""
         self.module.eval()
-        self._replayed = set()
+        self._lagged = frozenset()
         self._correct = 0
         self._execute(programme, batches)
         return self._correct
@@ -123,10 +128,13 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._load(micro_batch)
         start = self._recorder.start()
         flight = self._in_flight[micro_batch]
-        keep_graph = micro_batch not in self._replayed
-        outputs = self._stage_pass.forward(
-            flight, self._batches.first_index + micro_batch, keep_graph=keep_graph
-        )
+        lagged = micro_batch in self._lagged
+        with self._policy.lagged_forward() if lagged else nullcontext():
+            outputs = self._stage_pass.forward(
+                flight,
+                self._batches.first_index + micro_batch,
+                keep_graph=not (lagged and self._policy.replays),
+            )
         if not self.is_last_stage():
             self._leaving_activation[micro_batch] = as_tuple(outputs)
         if not self.module.training:
@@ -179,7 +187,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def _exec_optimizer_step(self, step: int) -> None:
         start = self._recorder.start()
         self._force_grad_boundary = True
-        self._take_model_step(None)
+        with self._policy.update():
+            self._take_model_step(None)
         self._force_grad_boundary = False
         self._record("update", step, start)
         self._recorder.end_step()
