@@ -1,5 +1,11 @@
 """The errors that a user can mend, told apart from defects of the toolkit."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
+
 
 class InputError(Exception):
     """Bad usage or bad input; the command line shows the message and exits with code 2.
@@ -10,7 +16,20 @@ class InputError(Exception):
 
 def closest(word: str, accepted: list[str]) -> str:
     """Return a hint such as `, did you mean 'gpipe'?`, or nothing if no name is near."""
-    from difflib import get_close_matches
-
     near = get_close_matches(word, accepted, n=1)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
+    """Return the entry of that name; `kind` is what such entries are called.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if name not in registry:
+        accepted = list(registry)
+        raise InputError(
+            f"{kind} {name!r} is unknown{closest(name, accepted)}: "
+            f"accepted are {', '.join(accepted)}."
+        )
+    return registry[name]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from hpc_lpm.engine.runner import RunContext, Runner
-from hpc_lpm.errors import InputError, closest
+from hpc_lpm.errors import look_up
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,4 @@ def strategy_named(name: str) -> Strategy:
     Raises:
         InputError: if there is none of that name.
     """
-    if name not in STRATEGIES:
-        accepted = list(STRATEGIES)
-        raise InputError(
-            f"strategy {name!r} is unknown{closest(name, accepted)}: "
-            f"accepted are {', '.join(accepted)}."
-        )
-    return STRATEGIES[name]
+    return look_up("strategy", name, STRATEGIES)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpc_lpm.errors import InputError, closest
+from hpc_lpm.errors import look_up
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.optimal import optimal_cuts
 from hpc_lpm.planning.parameters import parameters_cuts
@@ -35,10 +35,4 @@ def planner_named(name: str) -> Planner:
     Raises:
         InputError: if there is none of that name.
     """
-    if name not in PLANNERS:
-        accepted = list(PLANNERS)
-        raise InputError(
-            f"planner {name!r} is unknown{closest(name, accepted)}: "
-            f"accepted are {', '.join(accepted)}."
-        )
-    return PLANNERS[name]
+    return look_up("planner", name, PLANNERS)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from hpc_lpm.errors import InputError, closest
+from hpc_lpm.errors import look_up
 from hpc_lpm.schedules.communication import with_communication
 from hpc_lpm.schedules.fbp import fbp, fbp_ahead
 from hpc_lpm.schedules.gpipe import gpipe, gpipe_ahead
@@ -126,10 +126,4 @@ def schedule_named(name: str) -> Schedule:
     Raises:
         InputError: if there is none of that name.
     """
-    if name not in SCHEDULES:
-        accepted = list(SCHEDULES)
-        raise InputError(
-            f"schedule {name!r} is unknown{closest(name, accepted)}: "
-            f"accepted are {', '.join(accepted)}."
-        )
-    return SCHEDULES[name]
+    return look_up("schedule", name, SCHEDULES)
