@@ -2,13 +2,14 @@
 # make test   set up if needed, then all tests
 # make setup  the virtual environment in .venv and the Horovod wheel, once
 # make lint   formatting, lint and types
+# make bench-engine  how near FBP comes to the machine's limit (results/bench/report.html)
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash
 CONFIG ?= config/quick.yaml
 PYTEST_ARGS ?=
 
-.PHONY: run test setup lint clean
+.PHONY: run test setup bench-engine lint clean
 
 run: setup
 	.venv/bin/snakemake --cores 2 --configfile $(CONFIG) --quiet host reason rules
@@ -19,6 +20,9 @@ test: setup
 
 setup:
 	@./config/environment/setup.sh
+
+bench-engine: setup
+	.venv/bin/snakemake --cores 2 --configfile config/bench.yaml --quiet host reason rules
 
 lint: setup
 	.venv/bin/ruff check

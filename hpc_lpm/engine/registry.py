@@ -13,7 +13,8 @@ class Strategy:
     """A way to train.
 
     `start` imports what it needs when called, so that listing strategies imports nothing heavy.
-    `parallel` strategies run on several ranks; those that need a plan run one rank a stage.
+    `parallel` strategies run on several ranks; those that need a plan run one rank a stage. Where
+    ranks are `independent`, each trains batches of its own and their throughputs add up.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Strategy:
     start: Callable[[RunContext], Runner]
     needs_plan: bool = False
     pipelined: bool = False
+    independent: bool = False
     parallel: bool = True
     package: str | None = None
 
@@ -68,6 +70,12 @@ STRATEGIES: dict[str, Strategy] = {
             "one device, forward, backward and update one after the other",
             _sequential,
             parallel=False,
+        ),
+        Strategy(
+            "limit",
+            "the machine's limit: sequential training on every device at once, none waits for any",
+            _sequential,
+            independent=True,
         ),
         Strategy(
             "fbp",

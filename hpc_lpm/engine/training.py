@@ -76,6 +76,8 @@ class Training:
         )
         test = evaluation_micro_batches(self.dataset.test, settings.micro_batch_size)
         predictions = sum(test.targets(n).numel() for n in range(len(test)))
+        if self.strategy.independent:
+            predictions *= job.size
         accuracy: list[float] = []
         for epoch in range(self.epochs):
             steps = min(self.steps_an_epoch, self.steps - epoch * self.steps_an_epoch)
@@ -124,17 +126,20 @@ class Training:
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
-            **times_and_losses(records, settings),
+            **times_and_losses(records, settings, independent=self.strategy.independent),
         )
         write_text_atomically(out / "trace.json", chrome_trace(_last_intervals(records)))
         result.write(out / "result.json")
         return result
 
 
-def times_and_losses(records: list[list[EpochRecord]], settings: TrainSettings) -> dict[str, Any]:
+def times_and_losses(
+    records: list[list[EpochRecord]], settings: TrainSettings, *, independent: bool = False
+) -> dict[str, Any]:
     """Return the result's fields on time and loss from the epochs of every rank.
 
-    A step has ended when the slowest rank has ended it; losses of several ranks are averaged.
+    A step has ended when the slowest rank has ended it; losses of several ranks are averaged. Ranks
+    that are `independent` train a batch each a step, others one together.
     """
     step_seconds: list[float] = []
     training_seconds = 0.0
@@ -146,11 +151,12 @@ def times_and_losses(records: list[list[EpochRecord]], settings: TrainSettings) 
         seen = [record.step_losses for record in epoch if record.step_losses]
         losses.extend(np.mean(seen, axis=0).tolist())
     counted = step_seconds[settings.discard_steps :] or step_seconds
+    batches = len(records) if independent else 1
     busy = [sum(record.busy_seconds for record in rank) for rank in records]
     return {
         "step_seconds": step_seconds,
         "training_seconds": training_seconds,
-        "samples_per_second": settings.batch_size * len(counted) / sum(counted),
+        "samples_per_second": batches * settings.batch_size * len(counted) / sum(counted),
         "idle_share": [max(0.0, 1.0 - seconds / training_seconds) for seconds in busy],
         "train_loss": losses,
     }

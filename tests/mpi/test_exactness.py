@@ -163,6 +163,14 @@ def test_live_and_stashed_weights_are_those_of_their_definition(
     assert len({reference_sha256(c, stages) for c in [*cases[:4], *replayed]}) == 6
 
 
+def test_independent_ranks_each_end_in_the_weights_of_sequential_training(tmp_path: Path) -> None:
+    (apart,) = train_cases(2, [{**case(MLP, "sequential", 1, 4, 3), "strategy": "limit"}], tmp_path)
+    (alone,) = train_cases(1, [case(MLP, "sequential", 1, 4, 3)], tmp_path)
+    assert apart["weights_sha256"] == alone["weights_sha256"]
+    assert apart["test_accuracy"] == alone["test_accuracy"]
+    assert apart["bytes_sent"] == [0, 0]
+
+
 def test_micro_batches_without_lag_give_the_synchronous_gradients(tmp_path: Path) -> None:
     # Until the first update nothing lags, so one step is exactly the sequential step.
     cases = [case(model, "fbp", 3, 8, 1) for model in (MLP, RESNET, GPT)]

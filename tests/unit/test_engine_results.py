@@ -50,6 +50,14 @@ def test_losses_of_replicas_are_averaged_step_by_step() -> None:
     assert times_and_losses(ranks, settings(discard_steps=0))["train_loss"] == [2, 4]
 
 
+def test_independent_ranks_train_a_batch_each_a_step() -> None:
+    ranks = [[record([1.0, 2.0], 1.0, [1, 2])], [record([1.0, 2.0], 1.0, [1, 2])]]
+    together = times_and_losses(ranks, settings(discard_steps=0))
+    apart = times_and_losses(ranks, settings(discard_steps=0), independent=True)
+    assert together["samples_per_second"] == pytest.approx(8)
+    assert apart["samples_per_second"] == pytest.approx(16)
+
+
 def test_a_run_shorter_than_the_discarded_steps_still_has_a_throughput() -> None:
     found = times_and_losses([[record([2.0], 1.0, [1])]], settings(discard_steps=2))
     assert found["samples_per_second"] == pytest.approx(4.0)
