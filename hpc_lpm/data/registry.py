@@ -10,6 +10,7 @@ from hpc_lpm.data.digits import digits_shape, load_digits
 from hpc_lpm.data.fashion_mnist import fashion_mnist_shape, load_fashion_mnist
 from hpc_lpm.data.identifier import accepted_options, convert_options, parse_identifier
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_shape
+from hpc_lpm.data.synthetic import load_synthetic, synthetic_shape
 from hpc_lpm.data.text import load_text, text_shape
 from hpc_lpm.errors import InputError, closest
 
@@ -49,6 +50,9 @@ DATASETS: dict[str, DatasetEntry] = {
         load_text,
         text_shape,
         takes_path=True,
+    ),
+    "synthetic": DatasetEntry(
+        "made-up samples of any number and size, for timing", load_synthetic, synthetic_shape
     ),
 }
 

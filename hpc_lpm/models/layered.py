@@ -10,6 +10,11 @@ Activation = Tensor | tuple[Tensor, ...]
 """What flows from one layer to the next: a tensor, or a tuple where a skip connection travels."""
 
 
+def as_tuple(activation: Activation) -> tuple[Tensor, ...]:
+    """Return the tensors of an activation."""
+    return (activation,) if isinstance(activation, Tensor) else tuple(activation)
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer: its name within the model and how to build it (no argument, on the CPU).

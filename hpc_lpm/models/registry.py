@@ -2,14 +2,21 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.data.identifier import accepted_options, convert_options, parse_identifier
+from hpc_lpm.data.identifier import (
+    Identifier,
+    accepted_options,
+    convert_options,
+    parse_identifier,
+)
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.models.gpt import gpt
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.mlp import mlp
 from hpc_lpm.models.own import create_own_model
+from hpc_lpm.models.replay import replay
 from hpc_lpm.models.resnet import resnet
 from hpc_lpm.models.vgg import vgg
 
@@ -46,23 +53,41 @@ MODELS: dict[str, ModelEntry] = {
     "gpt": ModelEntry("small decoder-only transformer for text", gpt),
 }
 
+MODELS_FROM_FILES: dict[str, Callable[[DataShape, Path], LayeredModel]] = {"replay": replay}
+"""Models named `name:PATH`, made from the file at that path."""
+
 
 def create_model(identifier: str, shape: DataShape) -> LayeredModel:
-    """Create the model `name[,option=value ...]`, or the user's own `package.module:callable`.
+    """Create the model `name[,option=value ...]`, `name:PATH` or `package.module:callable`.
 
-    Its name is the identifier, so that models of different options are told apart in files.
+    The last is the user's own. The model's name is the identifier, so that models of different
+    options are told apart in files.
 
     Raises:
         InputError: if the name, an option or a value is unknown, or does not suit the data.
     """
     parsed = parse_identifier(identifier)
+    if parsed.name in MODELS_FROM_FILES:
+        return replace(_create_from_file(parsed, shape), name=identifier)
     if parsed.argument is not None:
         return replace(create_own_model(parsed, shape), name=identifier)
     entry = MODELS.get(parsed.name)
     if entry is None:
+        accepted = [*MODELS, *(f"{name}:PATH" for name in MODELS_FROM_FILES)]
         raise InputError(
-            f"model {parsed.name!r} is unknown{closest(parsed.name, list(MODELS))} (accepted are "
-            f"{', '.join(MODELS)} and package.module:callable)."
+            f"model {parsed.name!r} is unknown{closest(parsed.name, accepted)} (accepted are "
+            f"{', '.join(accepted)} and package.module:callable)."
         )
     options = convert_options(parsed, entry.factory, entry.fixed)
     return replace(entry.factory(shape, **entry.fixed, **options), name=identifier)
+
+
+def _create_from_file(identifier: Identifier, shape: DataShape) -> LayeredModel:
+    if not identifier.argument:
+        raise InputError(
+            f"model {identifier.text!r} is not complete, accepted is {identifier.name}:PATH: name "
+            "the file that it is made from."
+        )
+    factory = MODELS_FROM_FILES[identifier.name]
+    path = Path(identifier.argument)
+    return factory(shape, path, **convert_options(identifier, factory, {"path": path}))

@@ -1,0 +1,72 @@
+"""Made-up samples of any number and size, for runs in which only time and bits matter."""
+
+from pathlib import Path
+
+import torch
+
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.data.images import split_by_class
+from hpc_lpm.errors import InputError
+
+DEFAULT_SAMPLES = 1024
+DEFAULT_FEATURES = 16
+DEFAULT_CLASSES = 10
+
+_TEST_SHARE = 0.1
+# Of bytes that are equally likely, scaled to 0..1. Not measured: a set may be too small for that.
+_MEAN, _STD = 0.5, 12**-0.5
+
+
+def synthetic_shape(
+    _: Path | None,
+    *,
+    samples: int = DEFAULT_SAMPLES,
+    features: int = DEFAULT_FEATURES,
+    classes: int = DEFAULT_CLASSES,
+) -> DataShape:
+    """Return the shape, images of (1, 1, features), without making the samples.
+
+    Raises:
+        InputError: as `load_synthetic`.
+    """
+    _require_at_least("samples", samples, 2)
+    _require_at_least("features", features, 1)
+    _require_at_least("classes", classes, 2)
+    return DataShape("image", (1, 1, features), classes)
+
+
+def load_synthetic(
+    location: Path | None,
+    *,
+    samples: int = DEFAULT_SAMPLES,
+    features: int = DEFAULT_FEATURES,
+    classes: int = DEFAULT_CLASSES,
+) -> Dataset:
+    """Make `samples` images of one row of `features` pixels; a tenth of them is the test part.
+
+    Each image is the mean of noise and of a pattern that its class has, so that the set can be
+    learned. The content depends on the options alone.
+
+    Raises:
+        InputError: if there are fewer than 2 samples, 1 feature or 2 classes.
+    """
+    shape = synthetic_shape(location, samples=samples, features=features, classes=classes)
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(samples) % classes
+    patterns = torch.randint(256, (classes, *shape.input_shape), generator=generator)
+    noise = torch.randint(256, (samples, *shape.input_shape), generator=generator)
+    images = ((patterns[targets] + noise) // 2).to(torch.uint8)
+    train, test = split_by_class(targets, max(1, int(samples * _TEST_SHARE)))
+    return Dataset(
+        "synthetic",
+        shape,
+        Split(images[train], targets[train], _MEAN, _STD),
+        Split(images[test], targets[test], _MEAN, _STD),
+    )
+
+
+def _require_at_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(
+            f"option {option!r} of synthetic is {value}, accepted are whole numbers from {least}."
+        )

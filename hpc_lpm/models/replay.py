@@ -1,0 +1,139 @@
+"""Emulated devices: layers that take the profiled time by sleeping, with messages of true size.
+
+A sleeping rank needs no core, so far more ranks than there are cores can be raced. Schedule,
+messages, weights and gradients are real; only the arithmetic is replaced.
+"""
+
+import time
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.models.checks import require_images
+from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+
+_SPIN_SECONDS = 0.2e-3
+_BYTES_PER_ELEMENT = 4
+_INITIAL_SPREAD = 0.1
+
+
+def replay(shape: DataShape, path: Path) -> LayeredModel:
+    """Build one emulated layer for each layer of the profile at `path`.
+
+    In training each pass of a layer lasts as long as profiled, in proportion to the samples of the
+    micro-batch; in evaluation it takes no time. Layers return [n, width] float32, where `width` is
+    chosen so that the profile's micro-batch gives its `output_bytes`, rounded to whole elements and
+    at least one a sample; the last layer returns logits [n, classes].
+
+    Raises:
+        InputError: if the data are not images, or the profile is missing or broken.
+    """
+    # The profile's file is defined once, in `profiling`, which builds on models: imported only
+    # here, so that between the packages imports keep going one way. The definition itself knows
+    # nothing of either.
+    from hpc_lpm.profiling.profile import Profile
+
+    require_images("replay", shape)
+    profile = Profile.read(path)
+    last = len(profile.layers) - 1
+    chain = []
+    for index, layer in enumerate(profile.layers):
+        elements = layer.output_bytes / (_BYTES_PER_ELEMENT * profile.micro_batch)
+        width = shape.classes if index == last else max(1, round(elements))
+        build = partial(
+            EmulatedLayer,
+            width,
+            forward_seconds=layer.forward_seconds / profile.micro_batch,
+            backward_seconds=layer.backward_seconds / profile.micro_batch,
+        )
+        chain.append(Layer(layer.name, build))
+    return LayeredModel("replay", tuple(chain), cross_entropy, count_correct)
+
+
+class EmulatedLayer(nn.Module):
+    """tanh(weight * mean of the sample) times a ramp with mean 1: [n, ...] to [n, width] float32.
+
+    Every element that arrives and the layer's one weight count in the result, so that the trained
+    weights tell bit for bit whether the messages were right; the ramp tells classes apart.
+    `forward_seconds` and `backward_seconds` are those of one sample.
+    """
+
+    def __init__(self, width: int, *, forward_seconds: float, backward_seconds: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(1.0 + _INITIAL_SPREAD * torch.randn(1))
+        self._width = width
+        self._forward_seconds = forward_seconds
+        self._backward_seconds = backward_seconds
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute, and in training take the time of `len(inputs)` samples."""
+        start_seconds = time.perf_counter()
+        samples = len(inputs) if self.training else 0
+        outputs: Tensor = _Emulated.apply(  # type: ignore[no-untyped-call]
+            inputs,
+            self.weight,
+            self._width,
+            start_seconds + samples * self._forward_seconds,
+            samples * self._backward_seconds,
+        )
+        return outputs
+
+
+class _Emulated(torch.autograd.Function):
+    """The arithmetic of a layer by hand, so that it counts within the time that a pass takes."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: Tensor,
+        weight: Tensor,
+        width: int,
+        forward_end_seconds: float,
+        backward_seconds: float,
+    ) -> Tensor:
+        means = inputs.flatten(1).mean(dim=1, keepdim=True)
+        activations = torch.tanh(weight * means)
+        ctx.save_for_backward(weight, means, activations)
+        ctx.input_shape = inputs.shape
+        ctx.backward_seconds = backward_seconds
+        outputs = activations * _ramp(width, inputs)
+        sleep_until(forward_end_seconds)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        end_seconds = time.perf_counter() + ctx.backward_seconds
+        weight, means, activations = ctx.saved_tensors
+        (gradient,) = gradients
+        of_activations = (gradient * _ramp(gradient.shape[1], gradient)).sum(dim=1, keepdim=True)
+        of_products = of_activations * (1.0 - activations**2)
+        of_weight = (of_products * means).sum().reshape(1)
+        of_inputs = None
+        if ctx.needs_input_grad[0]:
+            elements = prod(ctx.input_shape[1:])
+            each = of_products * weight / elements
+            of_inputs = each.expand(-1, elements).reshape(ctx.input_shape)
+        sleep_until(end_seconds)
+        return of_inputs, of_weight, None, None, None
+
+
+def _ramp(width: int, like: Tensor) -> Tensor:
+    """Return [width] evenly rising positive values with mean 1."""
+    return (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) * (2.0 / width)
+
+
+def sleep_until(end_seconds: float) -> None:
+    """Return when `time.perf_counter()` passes `end_seconds`, leaving the core to others.
+
+    The operating system wakes a sleeper late by some 0.1 ms, so the last 0.2 ms are spun.
+    """
+    remaining = end_seconds - time.perf_counter() - _SPIN_SECONDS
+    if remaining > 0:
+        time.sleep(remaining)
+    while time.perf_counter() < end_seconds:
+        pass

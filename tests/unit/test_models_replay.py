@@ -1,0 +1,156 @@
+"""Emulated layers: true durations, true message sizes, real gradients."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.models.registry import create_model
+from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+
+SHAPE = DataShape("image", (1, 1, 6), 5)
+MICRO_BATCH = 4
+OUTPUT_BYTES = (4000, 1608, 3, 999)
+
+
+def write_profile(
+    path: Path, *, forward_seconds: float = 0.0, backward_seconds: float = 0.0
+) -> Path:
+    Profile(
+        model="by hand",
+        micro_batch=MICRO_BATCH,
+        device="cpu",
+        dtype="float32",
+        layers=tuple(
+            LayerProfile(
+                name=f"part{number}",
+                forward_seconds=forward_seconds,
+                backward_seconds=backward_seconds,
+                output_bytes=output_bytes,
+                parameter_bytes=4,
+                activation_bytes=0,
+            )
+            for number, output_bytes in enumerate(OUTPUT_BYTES)
+        ),
+        link=LinkProfile(latency_seconds=0.0, bandwidth_bytes_per_second=1e9),
+    ).write(path)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LayeredModel:
+    return create_model(f"replay:{write_profile(tmp_path / 'profile.json')}", SHAPE)
+
+
+def built(model: LayeredModel, seed: int = 0) -> list[nn.Module]:
+    return [model.build_layer(index, seed) for index in range(len(model.layers))]
+
+
+def shortest_seconds(act: Callable[[], object]) -> float:
+    """Time `act` so that other processes on the machine hardly count."""
+    durations = []
+    for _ in range(7):
+        start = time.perf_counter()
+        act()
+        durations.append(time.perf_counter() - start)
+    return min(durations)
+
+
+def test_there_is_a_layer_for_each_layer_of_the_profile(model: LayeredModel) -> None:
+    assert [layer.name for layer in model.layers] == ["part0", "part1", "part2", "part3"]
+
+
+def test_messages_have_the_profiled_size_in_whole_elements(model: LayeredModel) -> None:
+    activation = torch.rand(MICRO_BATCH, *SHAPE.input_shape)
+    sizes = []
+    for layer in built(model):
+        activation = layer(activation)
+        assert activation.dtype == torch.float32
+        sizes.append(activation.nbytes)
+    # 1608 bytes are 100.5 elements a sample, 3 bytes less than one; the last layer gives logits.
+    assert sizes[:3] == [4000, 1600, 4 * MICRO_BATCH]
+    assert activation.shape == (MICRO_BATCH, SHAPE.classes)
+
+
+def test_a_smaller_micro_batch_sends_less(model: LayeredModel) -> None:
+    assert built(model)[0](torch.rand(1, *SHAPE.input_shape)).nbytes == 1000
+
+
+def test_gradients_are_those_of_the_arithmetic(model: LayeredModel) -> None:
+    for layer in built(model):
+        inputs = torch.randn(3, 2, 7, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(layer.double(), (inputs,))
+        weight = next(layer.parameters())
+        assert torch.autograd.gradcheck(
+            lambda w, layer=layer, x=inputs: torch.func.functional_call(layer, {"weight": w}, x),
+            (weight,),
+        )
+
+
+def test_every_weight_gets_a_gradient_through_the_chain(model: LayeredModel) -> None:
+    network = nn.Sequential(*built(model))
+    inputs = torch.rand(MICRO_BATCH, *SHAPE.input_shape)
+    model.loss(network(inputs), torch.tensor([0, 1, 2, 4])).backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    assert len(gradients) == 4
+    assert all(gradient is not None and float(gradient.abs()) > 1e-6 for gradient in gradients)
+
+
+def test_weights_depend_on_seed_and_index(model: LayeredModel) -> None:
+    def weights() -> list[float]:
+        return [layer.weight.item() for seed in (0, 1) for layer in built(model, seed)]
+
+    assert len(set(weights())) == 8
+    assert weights() == weights()
+
+
+@pytest.mark.parametrize("samples", [MICRO_BATCH, MICRO_BATCH // 2])
+def test_passes_last_as_long_as_profiled_in_proportion_to_the_samples(
+    tmp_path: Path, samples: int
+) -> None:
+    path = write_profile(tmp_path / "p.json", forward_seconds=0.01, backward_seconds=0.02)
+    layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
+    inputs = torch.rand(samples, *SHAPE.input_shape)
+    share = samples / MICRO_BATCH
+    outputs = layer(inputs)
+    gradient = torch.ones_like(outputs)
+    forward = shortest_seconds(lambda: layer(inputs))
+    backward = shortest_seconds(lambda: outputs.backward(gradient, retain_graph=True))
+    assert share * 0.01 <= forward < share * 0.01 * 1.1
+    assert share * 0.02 <= backward < share * 0.02 * 1.1
+
+
+def test_evaluation_takes_no_time_and_gives_the_same(tmp_path: Path) -> None:
+    path = write_profile(tmp_path / "p.json", forward_seconds=0.05)
+    layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
+    inputs = torch.rand(MICRO_BATCH, *SHAPE.input_shape)
+    trained = layer(inputs)
+    layer.eval()
+    assert torch.equal(layer(inputs), trained)
+    assert shortest_seconds(lambda: layer(inputs)) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("identifier", "message"),
+    [
+        ("replay:nowhere.json", "profile nowhere.json does not exist"),
+        ("replay", "model 'replay' is not complete, accepted is replay:PATH"),
+        ("replay:", "model 'replay:' is not complete"),
+        ("replay:nowhere.json,speed=2", "unknown option 'speed' .none is accepted"),
+    ],
+)
+def test_wrong_identifiers_are_explained(identifier: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        create_model(identifier, SHAPE)
+
+
+def test_text_is_refused(tmp_path: Path) -> None:
+    path = write_profile(tmp_path / "p.json")
+    with pytest.raises(InputError, match=r"replay takes images .* holds text"):
+        create_model(f"replay:{path}", DataShape("text", (16,), 256))
