@@ -13,6 +13,11 @@ def ranks_from_environment() -> int:
     return _first_integer("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", default=1)
 
 
+def started_by_launcher() -> bool:
+    """Tell if mpirun or srun started this process, be it as the only rank."""
+    return any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
+
+
 def local_rank_from_environment() -> int:
     """Return this process's number among the ranks on its node, 0 outside a job."""
     return _first_integer("OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", default=0)

@@ -1,13 +1,17 @@
 """Exit codes and the one sentence that a user sees when something is wrong."""
 
 import logging
+import platform
 import sys
+import traceback
 from collections.abc import Sequence
+from functools import partial
 
 import typer
+from pydantic import ValidationError
 
-from hpc_lpm.cli.quiet_end import others_stopped_too
-from hpc_lpm.errors import InputError
+from hpc_lpm.cli.quiet_end import abort_ranks_after, others_stopped_too
+from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.ranks import rank_from_environment
 
 EXIT_DONE = 0
@@ -19,8 +23,10 @@ EXIT_INTERRUPTED = 75
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run `app` and return its exit code.
 
-    Bad usage and `InputError` become one sentence on stderr and code 2. Every rank finds the same
-    fault in the same input, so only the first of a job speaks; a traceback comes with `--debug`.
+    Bad usage and `InputError` become one sentence on stderr and code 2. Where every rank finds the
+    same fault in the same input, only the first of a job speaks; a rank that is alone with its
+    fault speaks for itself. `TrainingError` becomes one sentence and code 1, and ends all ranks at
+    once. A traceback comes with `--debug`.
     """
     arguments = list(arguments)
     debug = "--debug" in arguments
@@ -35,11 +41,23 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _complain(str(error))
+    except TrainingError as error:
+        if debug:
+            traceback.print_exc()
+        abort_ranks_after(partial(_speak, str(error)), EXIT_NOT_HELD)
+        return EXIT_NOT_HELD
     except typer.TyperException as error:
-        return _complain(_one_sentence(error.format_message()))
+        return _complain(_one_sentence(error.format_message() + _found(error.__cause__)))
     except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted before anything was saved: run the command again.")
     return result if isinstance(result, int) else EXIT_DONE
+
+
+def _found(cause: BaseException | None) -> str:
+    """Name the value that Typer's own validation refused: its message does not."""
+    if not isinstance(cause, ValidationError):
+        return ""
+    return f", found {cause.errors()[0]['input']!r}"
 
 
 def _one_sentence(message: str) -> str:
@@ -47,7 +65,16 @@ def _one_sentence(message: str) -> str:
 
 
 def _complain(sentence: str) -> int:
-    if others_stopped_too() and rank_from_environment() != 0:
+    rank = rank_from_environment()
+    where = ""
+    if not others_stopped_too():
+        # Say whose fault it is: a file may be missing on one node only.
+        where = f"rank {rank} on {platform.node()}: "
+    elif rank != 0:
         return EXIT_BAD_INPUT
-    print(f"hpc-lpm: {sentence}", file=sys.stderr, flush=True)
+    _speak(f"{where}{sentence}")
     return EXIT_BAD_INPUT
+
+
+def _speak(sentence: str) -> None:
+    print(f"hpc-lpm: {sentence}", file=sys.stderr, flush=True)

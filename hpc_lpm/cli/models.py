@@ -30,6 +30,6 @@ def models_command(
         ]
         for name, entry in MODELS.items()
     ]
-    rows.append(["replay:PROFILE", "", "devices emulated: sleeps for the profiled time of each layer"])
+    rows.append(["replay:PROFILE", "", "devices emulated by sleeping"])
     rows.append(["package.module:callable", "its keyword parameters", "your own, also from here"])
     print_table("Models: name,option=value,...", ["name", "options", "what it is"], rows)

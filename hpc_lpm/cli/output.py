@@ -5,7 +5,7 @@ import json
 from rich.console import Console
 from rich.table import Table
 
-from hpc_lpm.ranks import ranks_from_environment
+from hpc_lpm.ranks import started_by_launcher
 
 
 def print_json(document: object) -> None:
@@ -30,7 +30,7 @@ def console() -> Console:
     mpirun gives rank 0 a pseudo-terminal that nobody sees the size of, so ranks have none.
     """
     plain = Console(highlight=False)
-    if plain.is_terminal and ranks_from_environment() == 1:
+    if plain.is_terminal and not started_by_launcher():
         return plain
     return Console(highlight=False, width=140, force_terminal=False)
 

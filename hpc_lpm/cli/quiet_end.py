@@ -2,9 +2,13 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
+from hpc_lpm.ranks import rank_from_environment
+
 _PATIENCE_SECONDS = 5.0
+_TURN_SECONDS = 0.2
 
 
 def others_stopped_too() -> bool:
@@ -15,7 +19,7 @@ def others_stopped_too() -> bool:
     """
     mpi = _started_mpi()
     if mpi is None:
-        return True
+        return _first_or_ended_by_launcher()
     request = mpi.COMM_WORLD.Ibarrier()
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not request.Test():
@@ -37,6 +41,32 @@ def end_ranks(exit_code: int) -> None:
         mpi.Finalize()
     else:
         mpi.COMM_WORLD.Abort(exit_code)
+
+
+def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
+    """Speak, then end all ranks at once: those that wait for this one cannot know of its fault.
+
+    Of several ranks with a fault at about the same time the first one ends the others before it
+    is their turn to speak.
+    """
+    time.sleep(min(_TURN_SECONDS * rank_from_environment(), _PATIENCE_SECONDS))
+    speak()
+    mpi = _started_mpi()
+    if mpi is not None:
+        mpi.COMM_WORLD.Abort(exit_code)
+
+
+def _first_or_ended_by_launcher() -> bool:
+    """Tell the same where MPI has not started: whoever outlives the first rank's fault is alone.
+
+    A launcher ends all ranks as soon as one has failed, so that a rank whose fault the first one
+    shares does not come back from waiting. The wait has another use: Open MPI 5.0.11's mpirun can
+    hang for good if a later rank fails while the first is still connecting in MPI_Init.
+    """
+    if rank_from_environment() == 0:
+        return True
+    time.sleep(_PATIENCE_SECONDS)
+    return False
 
 
 def _started_mpi() -> Any:

@@ -1,6 +1,5 @@
 """`hpc-lpm train`: one run, alone or under mpirun."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,7 @@ from hpc_lpm.engine.registry import strategy_named
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.settings import OptimizerSettings, checked_settings
 from hpc_lpm.engine.training import Training
+from hpc_lpm.ranks import started_by_launcher
 
 _DEFAULTS = OptimizerSettings()
 
@@ -46,6 +46,9 @@ def train(
     weights: Annotated[str, typer.Option(help="policy for lagged micro-batches (fbp)")] = "replay",
     data_dir: Annotated[Path | None, typer.Option(help="where data sets are looked for")] = None,
     threads: Annotated[int, typer.Option(help="threads a rank")] = 1,
+    receive_timeout: Annotated[
+        float, typer.Option(help="seconds after which a silent neighbour ends the run")
+    ] = 600.0,
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Train a model once and leave result, metrics and trace in --out."""
@@ -69,6 +72,7 @@ def train(
         weights=weights,
         data_dir=data_dir,
         threads=threads,
+        receive_timeout_seconds=receive_timeout,
     )
     job = start_job(parallel=strategy_named(strategy).parallel)
     training = Training(settings, job)
@@ -96,7 +100,7 @@ def _display(title: str, steps: int, *, quiet: bool) -> ProgressDisplay:
         return PlainLines(title, steps, sys.stderr)
     console = Console(file=sys.stdout)
     # Under mpirun the terminal belongs to the launcher, and a bar would scramble its output.
-    if console.is_terminal and "OMPI_COMM_WORLD_SIZE" not in os.environ:
+    if console.is_terminal and not started_by_launcher():
         return TerminalBar(title, steps, console)
     return PlainLines(title, steps, sys.stdout)
 

@@ -42,6 +42,7 @@ class TrainSettings(BaseModel):
     weights: WeightPolicyName = "replay"
     data_dir: Path | None = None
     threads: int = Field(default=1, gt=0)
+    receive_timeout_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     discard_steps: int = Field(default=2, ge=0)
     trace_steps: int = Field(default=16, ge=0)
 
@@ -72,4 +73,7 @@ def checked_settings(**values: object) -> TrainSettings:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
         problem = describe_validation_error(error).replace("the whole file: value error, ", "")
-        raise InputError(f"train: {problem}: change the option and run again.") from None
+        first = error.errors()[0]
+        # A fault between several options says itself what they are.
+        found = f", found {first['input']!r}" if first["loc"] else ""
+        raise InputError(f"train: {problem}{found}: change the option and run again.") from None

@@ -4,8 +4,8 @@ from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.registry import CHECKS
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.campaign.doctor.starting import (
+    in_job,
     look_at_this_job,
-    ranks_of_this_job,
     start_ranks,
 )
 
@@ -18,7 +18,7 @@ def examine_machine(ranks: int | None) -> tuple[Finding, ...]:
     In an MPI job all of its ranks must call this, and all get what rank 0 found; outside one,
     `ranks` ranks are started (`DEFAULT_RANKS` if None).
     """
-    if ranks_of_this_job() == 1:
+    if not in_job():
         return make_checks(start_ranks(DEFAULT_RANKS if ranks is None else ranks))
     situation = look_at_this_job(ranks)
     from mpi4py import MPI

@@ -18,13 +18,14 @@ def check_ranks(situation: Situation) -> Finding:
             "start `mpirun -n 2 hostname` with the mpirun of this Python's environment and mend "
             "what it says, or run `make setup` again",
         )
-    alone = len(jobs) > 1 or asked > len(jobs[0].ranks) == 1
+    processes = max(situation.processes, len(jobs))
+    alone = len(jobs) > 1 or processes > len(jobs[0].ranks) == 1
     if alone:
         return Finding(
             NAME,
             "failed",
-            f"{situation.launcher} started {max(asked, len(jobs))} processes that do not know "
-            f"each other: each is rank 0 of 1 ({_first_line(jobs[0].library)})",
+            f"{situation.launcher} started {processes} processes that do not know each other: "
+            f"each is rank 0 of 1 ({_first_line(jobs[0].library)})",
             "use the launcher of the MPI that mpi4py runs on: the mpirun beside this Python, or "
             "srun --mpi=pmix where Slurm has PMIx",
         )
@@ -45,6 +46,13 @@ def check_ranks(situation: Situation) -> Finding:
                 f"ranks on {host} share a process: {', '.join(str(r.pid) for _, r in local)}",
                 "start one process a rank: train partitions by process, not by thread",
             )
+    if situation.problem:
+        return Finding(
+            NAME,
+            "warning",
+            f"the {asked} ranks came, but did not end well: {situation.problem}",
+            "run the doctor once more; if it stays so, start `mpirun -n 2 hostname` by hand",
+        )
     return Finding(
         NAME,
         "ok",

@@ -1,4 +1,4 @@
-"""The checks, in the order in which they are made. A new one is a file of its own and a line here."""
+"""The checks, in the order they are made in. A new one is a file of its own and a line here."""
 
 from collections.abc import Callable
 

@@ -12,10 +12,12 @@ class Situation:
 
     `jobs` holds one report for each MPI job that answered: exactly one where all is well, one a
     process where the launcher and the MPI library do not know each other, none where nothing
-    started; `problem` then says why. `launcher` names the program that started the ranks.
+    started. `problem` says what went wrong with the start. `processes` is how many the launcher,
+    known by the name `launcher`, started.
     """
 
     ranks_asked: int
+    processes: int
     jobs: tuple[JobReport, ...]
     folder: Path
     launcher: str = "mpirun"

@@ -11,7 +11,7 @@ def check_slurm(situation: Situation) -> Finding:
     """Judge the answer of sinfo."""
     if not installed("sinfo"):
         return Finding(NAME, "ok", "not on this machine")
-    # Partition (the default one starred), whether it is up, and its nodes as allocated/idle/other/all.
+    # Partition (the default one starred), up or not, its nodes as allocated/idle/other/all.
     answer = ask(["sinfo", "--noheader", "--format=%P %a %F"])
     if not answer.done:
         return Finding(

@@ -17,6 +17,11 @@ START_SECONDS, SECONDS_A_RANK = 60.0, 10.0
 """How long ranks may take to start and report, on a machine that is busy or short of cores."""
 
 
+def in_job(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell if a launcher started this process; it must not start ranks of its own then."""
+    return "OMPI_COMM_WORLD_SIZE" in environment or ranks_of_this_job(environment) > 1
+
+
 def ranks_of_this_job(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many processes mpirun or srun started together with this one, 1 outside a job.
 
@@ -38,6 +43,7 @@ def look_at_this_job(asked: int | None) -> Situation:
     started = ranks_of_this_job()
     return Situation(
         ranks_asked=started if asked is None else asked,
+        processes=started,
         jobs=(probe_world(),),
         folder=Path.cwd(),
         launcher="mpirun" if "OMPI_COMM_WORLD_SIZE" in os.environ else "the launcher of this job",
@@ -51,7 +57,7 @@ def start_ranks(asked: int) -> Situation:
         # As a run is started, with the probe in the place of the toolkit's command line.
         *start, _toolkit = rank_command([], asked, "mpirun")
     except InputError as error:
-        return Situation(asked, (), folder, problem=str(error))
+        return Situation(asked, 0, (), folder, problem=str(error))
     seconds = START_SECONDS + SECONDS_A_RANK * asked
     environment = rank_environment(os.environ, threads=1)
     answer = ask([*start, PROBE_MODULE], environment=environment, seconds=seconds)
@@ -61,4 +67,4 @@ def start_ranks(asked: int) -> Situation:
     else:
         problem = "" if answer.done else answer.complaint()
     launcher = "mpirun" if asked > 1 else Path(sys.executable).name
-    return Situation(asked, jobs, folder, launcher, problem)
+    return Situation(asked, asked, jobs, folder, launcher, problem)

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hpc_lpm.campaign.doctor.finding import Finding
+from hpc_lpm.campaign.doctor.finding import Finding, Verdict
 from hpc_lpm.campaign.doctor.situation import Situation
 
 NAME = "storage"
@@ -27,7 +27,7 @@ def check_storage(situation: Situation) -> Finding:
         complaint = _complaint_on_writing(folder)
         if complaint:
             # The cache serves the set-up alone; nothing runs without the other two.
-            verdict = "warning" if purpose == "cache" else "failed"
+            verdict: Verdict = "warning" if purpose == "cache" else "failed"
             return Finding(
                 NAME,
                 verdict,

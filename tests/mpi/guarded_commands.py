@@ -1,0 +1,44 @@
+"""Run under mpirun: runs every command of a JSON file as the command line would, on all ranks.
+
+    guarded_commands.py COMMANDS OUT
+
+Starting ranks takes longer than refusing bad input, so all commands share them. OUT gets, for each
+command, every rank's exit code and what it wrote.
+"""
+
+import contextlib
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+from mpi4py import MPI
+
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
+from hpc_lpm.cli.errors import run_guarded
+from hpc_lpm.data import fashion_mnist
+
+
+def run(arguments: list[str]) -> dict[str, object]:
+    """Run one command on this rank."""
+    written = io.StringIO()
+    start = time.monotonic()
+    with contextlib.redirect_stderr(written), contextlib.redirect_stdout(written):
+        code = run_guarded(app, arguments)
+    return {"code": code, "written": written.getvalue(), "seconds": time.monotonic() - start}
+
+
+def main() -> None:
+    # On this machine nobody installed the data for all users.
+    fashion_mnist.DEBIAN_FOLDER = Path("/not/installed")
+    world = MPI.COMM_WORLD
+    register([])
+    commands = json.loads(Path(sys.argv[1]).read_text())
+    outcomes = [world.allgather(run(arguments)) for arguments in commands]
+    if world.rank == 0:
+        Path(sys.argv[2]).write_text(json.dumps(outcomes))
+
+
+main()

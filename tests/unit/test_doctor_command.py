@@ -1,0 +1,175 @@
+"""`hpc-lpm doctor` as users and scripts call it, and how it asks other programs."""
+
+import json
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from doctor_situations import job, rank, situation
+
+from hpc_lpm.campaign.doctor import examination, starting
+from hpc_lpm.campaign.doctor.command import ask
+from hpc_lpm.campaign.doctor.cores import core_quota
+from hpc_lpm.campaign.doctor.finding import Finding
+from hpc_lpm.campaign.doctor.probe import MARK, reports_in
+from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.cli import doctor  # noqa: F401  registers the command
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_HELD, run_guarded
+from hpc_lpm.errors import InputError
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The list of checks, empty, of a doctor that starts no ranks."""
+    made: list[object] = []
+    monkeypatch.setattr(examination, "CHECKS", made)
+    monkeypatch.setattr(examination, "in_job", lambda: False)
+    monkeypatch.setattr(examination, "start_ranks", lambda asked: situation(asked=asked))
+    return made
+
+
+def fine(_: Situation) -> Finding:
+    return Finding("fine", "ok", "all [/well]")
+
+
+def doubtful(_: Situation) -> Finding:
+    return Finding("doubtful", "warning", "something", "look at it")
+
+
+def broken(_: Situation) -> Finding:
+    return Finding("broken", "failed", "something", "mend it")
+
+
+def test_nothing_failed_is_code_0_even_with_warnings(
+    checks: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks += [fine, doubtful]
+    assert run_guarded(app, ["doctor"]) == EXIT_DONE
+    shown = capsys.readouterr().out
+    assert "all [/well]" in shown
+    assert "look at it" in shown
+    assert shown.splitlines()[-1].startswith("1 ok, 1 warnings, 0 failed: ")
+
+
+def test_a_failed_check_is_code_1_and_scripts_read_which(
+    checks: list[object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks += [fine, broken]
+    assert run_guarded(app, ["doctor", "--json"]) == EXIT_NOT_HELD
+    document = json.loads(capsys.readouterr().out)
+    assert document["failed"] == 1
+    assert document["checks"][1] == {
+        "name": "broken",
+        "verdict": "failed",
+        "found": "something",
+        "remedy": "mend it",
+    }
+
+
+def test_a_check_that_breaks_down_fails_and_stops_no_other(checks: list[object]) -> None:
+    def check_stars(_: Situation) -> Finding:
+        raise ZeroDivisionError("no stars")
+
+    checks += [check_stars, fine]
+    stars, after = examination.examine_machine(None)
+    assert (stars.name, stars.verdict) == ("stars", "failed")
+    assert "ZeroDivisionError: no stars" in stars.found
+    assert after.verdict == "ok"
+
+
+@pytest.mark.usefixtures("checks")
+def test_less_than_one_rank_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_guarded(app, ["doctor", "--ranks", "0"]) == EXIT_BAD_INPUT
+    complaint = capsys.readouterr().err
+    assert "--ranks" in complaint
+    assert "found '0'" in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_launcher_that_is_missing_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> list[str]:
+        raise InputError("mpirun was not found.")
+
+    monkeypatch.setattr(starting, "rank_command", missing)
+    started = starting.start_ranks(2)
+    assert (started.jobs, started.problem) == ((), "mpirun was not found.")
+
+
+def test_a_program_that_hangs_is_stopped_with_its_children() -> None:
+    # The inner shell leaves the process group, as ranks do, and holds the pipe open.
+    script = "setsid sh -c 'sleep 61 & sleep 62' & echo started; wait"
+    before = time.monotonic()
+    answer = ask(["sh", "-c", script], seconds=1.0)
+    assert time.monotonic() - before < 8
+    assert answer.exit_code is None
+    assert "in time" in answer.complaint()
+    names = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert ["sleep", "61"] not in names
+    assert ["sleep", "62"] not in names
+
+
+def test_a_program_that_is_missing_or_fails_says_why() -> None:
+    assert "No such file" in ask(["/no/such/program"]).complaint()
+    failed = ask(["sh", "-c", "echo; echo 'the  reason' >&2; echo more >&2; exit 3"])
+    assert (failed.exit_code, failed.complaint()) == (3, "the reason")
+    assert ask(["sh", "-c", "exit 3"]).complaint() == "it ended with exit code 3"
+
+
+def test_reports_are_found_among_the_launchers_own_words() -> None:
+    alone = job(rank(0))
+    line = MARK + alone.model_dump_json()
+    assert reports_in(f"mpirun: hello\n{line}\nnoise {line}\n") == (alone, alone)
+
+
+def test_a_step_of_srun_without_mpi_counts_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    step = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
+    assert starting.ranks_of_this_job(step) == 4
+    assert starting.in_job(step)
+    assert not starting.is_first_of_this_job(step)
+    assert starting.is_first_of_this_job({**step, "SLURM_PROCID": "0"})
+    assert not starting.in_job({})
+    assert starting.is_first_of_this_job({})
+
+
+def control_group(root: Path, lines: str, files: dict[str, str]) -> float | None:
+    proc, groups = root / "proc", root / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text(lines)
+    for name, text in files.items():
+        path = groups / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return core_quota(proc, groups)
+
+
+@pytest.mark.parametrize(
+    ("lines", "files", "cores"),
+    [
+        ("0::/\n", {}, None),
+        ("0::/job/step\n", {"job/step/cpu.max": "max 100000\n"}, None),
+        (
+            "0::/job/step\n",
+            {"job/step/cpu.max": "400000 100000", "job/cpu.max": "150000 100000"},
+            1.5,
+        ),
+        (
+            "4:cpuset:/x\n3:cpu,cpuacct:/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000"},
+            2.0,
+        ),
+        (
+            "3:cpu:/\n",
+            {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+            None,
+        ),
+    ],
+    ids=["none", "unlimited", "a parent's is tighter", "version 1", "version 1 unlimited"],
+)
+def test_the_tightest_quota_of_the_control_groups_counts(
+    tmp_path: Path, lines: str, files: dict[str, str], cores: float | None
+) -> None:
+    assert control_group(tmp_path, lines, files) == cores
