@@ -14,6 +14,14 @@ class InputError(Exception):
     """
 
 
+class TrainingError(Exception):
+    """A fault while training; the command line shows the message, ends all ranks, exits with 1.
+
+    The message is one sentence: stage, micro-batch and layer as far as known, what happened, what
+    to do. What caused it is chained.
+    """
+
+
 def closest(word: str, accepted: list[str]) -> str:
     """Return a hint such as `, did you mean 'gpipe'?`, or nothing if no name is near."""
     near = get_close_matches(word, accepted, n=1)
