@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runner import RunContext
 from hpc_lpm.errors import InputError
@@ -37,6 +38,7 @@ class HorovodRunner:
             model.build_layer(index, settings.seed).to(context.device)
             for index in range(len(model.layers))
         ]
+        self._faults = Faults(model, self.layers(), context.job.rank)
         self._module = nn.Sequential(*self._layers)
         self._optimizer = hvd.DistributedOptimizer(
             build_optimizer(self._module.parameters(), settings.optimizer),
@@ -48,27 +50,35 @@ class HorovodRunner:
 
     def train(self, batches: MicroBatches) -> None:
         """Train on this rank's share of these micro-batches."""
-        context, recorder = self._context, self._context.recorder
+        job = self._context.job
         self._module.train()
-        for n in range(context.job.rank, len(batches), context.job.size):
-            start = recorder.start()
-            inputs = batches.inputs(n).to(context.device)
-            targets = batches.targets(n).to(context.device)
-            recorder.add("load", n, start)
-            for index, layer in enumerate(self._layers):
-                set_dropout_stream(layer, context.settings.seed, index, batches.first_index + n)
-            start = recorder.start()
-            loss = context.model.loss(self._module(inputs), targets)
-            recorder.add("forward", n, start)
-            recorder.add_loss(loss)
-            start = recorder.start()
-            (loss / self._local_micro_batches).backward()  # type: ignore[no-untyped-call]
-            recorder.add("backward", n, start)
-            if (
-                n % context.settings.micro_batches
-                >= context.settings.micro_batches - context.job.size
-            ):
-                self._update(n)
+        for n in range(job.rank, len(batches), job.size):
+            try:
+                self._train_one(batches, n)
+            except Exception as error:
+                # Another backward pass would set off Horovod's hooks on the weights.
+                searchable = isinstance(error, NonFiniteLossError)
+                inputs = batches.inputs(n).to(self._context.device) if searchable else None
+                named = f"micro-batch {batches.first_index + n}"
+                raise self._faults.describe(error, named, inputs) from error
+
+    def _train_one(self, batches: MicroBatches, n: int) -> None:
+        context, recorder = self._context, self._context.recorder
+        start = recorder.start()
+        inputs = batches.inputs(n).to(context.device)
+        targets = batches.targets(n).to(context.device)
+        recorder.add("load", n, start)
+        for index, layer in enumerate(self._layers):
+            set_dropout_stream(layer, context.settings.seed, index, batches.first_index + n)
+        start = recorder.start()
+        loss = context.model.loss(self._module(inputs), targets)
+        recorder.add("forward", n, start)
+        recorder.add_loss(loss)
+        start = recorder.start()
+        (loss / self._local_micro_batches).backward()  # type: ignore[no-untyped-call]
+        recorder.add("backward", n, start)
+        if n % context.settings.micro_batches >= context.settings.micro_batches - context.job.size:
+            self._update(n)
 
     def _update(self, n: int) -> None:
         recorder = self._context.recorder

@@ -1,5 +1,6 @@
 """What a rank did and when: busy time, step times, losses and the trace."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from hpc_lpm.engine.faults import NonFiniteLossError
 
 COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
 """Kinds of intervals in which a rank computes; the rest of its time it is idle."""
@@ -92,7 +95,15 @@ class Recorder:
         self.lag_counts[updates] += 1
 
     def add_loss(self, loss: Tensor) -> None:
-        """Record the mean loss of one micro-batch; it is read one step later, without a wait."""
+        """Record the mean loss of one micro-batch.
+
+        On an accelerator it is read one step later, without a wait.
+
+        Raises:
+            NonFiniteLossError: if the loss is not finite, where that is known already.
+        """
+        if loss.device.type == "cpu":
+            _check_finite(self._step(), float(loss))
         self._losses.append(loss.detach())
 
     def end_step(self) -> None:
@@ -100,6 +111,9 @@ class Recorder:
 
         A step is reported when the next one ends: its loss is then long computed, so that reading
         it never makes a GPU wait.
+
+        Raises:
+            NonFiniteLossError: if that loss is not finite.
         """
         self._report()
         epoch = self.epochs[-1]
@@ -108,8 +122,10 @@ class Recorder:
         epoch.step_end_seconds.append(now)
         loss = torch.stack(self._losses).mean() if self._losses else None
         self._losses.clear()
-        step = self._steps_before + len(epoch.step_end_seconds) - 1
-        self._unreported = (step, loss, now - previous)
+        self._unreported = (self._step() - 1, loss, now - previous)
+
+    def _step(self) -> int:
+        return self._steps_before + len(self.epochs[-1].step_end_seconds)
 
     def _report(self) -> None:
         if self._unreported is None:
@@ -117,5 +133,11 @@ class Recorder:
         step, loss, seconds = self._unreported
         self._unreported = None
         if loss is not None:
+            _check_finite(step, float(loss))
             self.epochs[-1].step_losses.append(float(loss))
         self._on_step(step, None if loss is None else float(loss), seconds)
+
+
+def _check_finite(step: int, loss: float) -> None:
+    if not math.isfinite(loss):
+        raise NonFiniteLossError(step, loss)

@@ -27,7 +27,8 @@ def message(rank: int, number: int) -> tuple[torch.Tensor, ...]:
 def main() -> None:
     comm = MPI.COMM_WORLD
     rank, other = comm.Get_rank(), 1 - comm.Get_rank()
-    away, home = Channel(comm, other, tag=rank), Channel(comm, other, tag=other)
+    away = Channel(comm, other, tag=rank, receive_timeout_seconds=60)
+    home = Channel(comm, other, tag=other, receive_timeout_seconds=60)
     home.expect(BoundarySpec.of(message(other, n)).tensors for n in range(MESSAGES))
     # Every message leaves before the first is received: a sender that blocks would hang here.
     for n in range(MESSAGES):

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.engine.faults import Faults
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.pipeline.module import as_tuple
+from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.models.layered import LayeredModel, as_tuple
 
 _PROBE_TAG = 7
 
@@ -24,6 +26,9 @@ class TensorSpec:
         """Return an uninitialised tensor in host memory."""
         return torch.empty(self.shape, dtype=self.dtype)
 
+    def __str__(self) -> str:
+        return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"
+
 
 @dataclass(frozen=True)
 class BoundarySpec:
@@ -37,6 +42,10 @@ class BoundarySpec:
         """Describe an activation."""
         tensors = tuple(TensorSpec(tuple(t.shape), t.dtype) for t in as_tuple(activation))
         return BoundarySpec(tensors, not isinstance(activation, Tensor))
+
+    def __str__(self) -> str:
+        tensors = ", ".join(str(spec) for spec in self.tensors)
+        return f"({tensors})" if self.packed else tensors
 
     def gradients(self) -> tuple[TensorSpec, ...]:
         """Return what crosses backwards: one gradient for each floating-point tensor."""
@@ -53,7 +62,8 @@ class StageBoundaries:
 
 @torch.no_grad()
 def probe_boundaries(
-    stage_module: nn.Module,
+    stage_module: PlannedModule,
+    model: LayeredModel,
     sizes: Iterable[int],
     shape: DataShape,
     job: MpiJob,
@@ -65,9 +75,13 @@ def probe_boundaries(
 
     Evaluation mode leaves running statistics and random numbers alone, so the probe cannot be told
     from no probe.
+
+    Raises:
+        TrainingError: if a layer raises anything.
     """
     was_training = stage_module.training
     stage_module.eval()
+    faults = Faults(model, stage_module.local_layers(), stage, stage=stage)
     incoming: dict[int, BoundarySpec] = {}
     outgoing: dict[int, BoundarySpec] = {}
     for size in sorted(set(sizes)):
@@ -82,7 +96,11 @@ def probe_boundaries(
             zeros = tuple(t.empty().zero_().to(device) for t in spec.tensors)
             inputs = zeros if spec.packed else zeros[0]
         if stage < stages - 1:
-            outgoing[size] = BoundarySpec.of(stage_module(inputs))
+            try:
+                outgoing[size] = BoundarySpec.of(stage_module(inputs))
+            except Exception as error:
+                named = f"probe of {size} zero samples before training"
+                raise faults.describe(error, named) from error
             job.communicator.send(outgoing[size], dest=job.rank + 1, tag=_PROBE_TAG)
     stage_module.train(was_training)
     return StageBoundaries(incoming, outgoing)

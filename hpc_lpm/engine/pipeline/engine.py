@@ -9,21 +9,25 @@ from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.optimizer import build_optimizer
-from hpc_lpm.engine.pipeline.boundary import StageBoundaries
+from hpc_lpm.engine.pipeline.boundary import BoundarySpec, StageBoundaries
 from hpc_lpm.engine.pipeline.instruction_stream import (
     COMMANDS,
     InstructionStream,
 )
-from hpc_lpm.engine.pipeline.module import PlannedModule, as_tuple
+from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
 from hpc_lpm.engine.pipeline.transport import Channel
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
 from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.errors import TrainingError
+from hpc_lpm.models.layered import as_tuple
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
+    Instruction,
     Programme,
     ReceiveActivation,
     ReceiveGradient,
@@ -66,6 +70,9 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             settings.seed,
             context.model.loss if self.is_last_stage() else None,
         )
+        self._faults = Faults(
+            context.model, module.local_layers(), context.job.rank, stage=context.job.rank
+        )
         self._policy = weight_policy(settings.weights, list(module.parameters()))
         self._lagged: frozenset[int] = frozenset()
         self._in_flight: dict[int, InFlight] = {}
@@ -78,11 +85,15 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         """Open the channels to the neighbouring stages."""
         self._boundaries = boundaries
         previous, following = job.rank - 1, job.rank + 1
-        communicator = job.communicator
-        self._from_previous = Channel(communicator, previous, _ACTIVATION_TAG)
-        self._to_previous = Channel(communicator, previous, _GRADIENT_TAG)
-        self._from_next = Channel(communicator, following, _GRADIENT_TAG)
-        self._to_next = Channel(communicator, following, _ACTIVATION_TAG)
+
+        def channel(peer: int, tag: int) -> Channel:
+            limit = self._context.settings.receive_timeout_seconds
+            return Channel(job.communicator, peer, tag, receive_timeout_seconds=limit)
+
+        self._from_previous = channel(previous, _ACTIVATION_TAG)
+        self._to_previous = channel(previous, _GRADIENT_TAG)
+        self._from_next = channel(following, _GRADIENT_TAG)
+        self._to_next = channel(following, _ACTIVATION_TAG)
 
     def train_on(self, programme: Programme, batches: MicroBatches) -> int:
         """Execute a training programme until it has drained; return the bytes this stage sent."""
@@ -113,9 +124,28 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             for instruction in programme
             if isinstance(instruction, ReceiveGradient)
         )
-        self._exec_schedule(InstructionStream(programme))
-        self._to_previous.flush()
-        self._to_next.flush()
+        stream = InstructionStream(programme)
+        try:
+            self._exec_schedule(stream)
+            self._to_previous.flush()
+            self._to_next.flush()
+        except Exception as error:
+            raise self._described(error, stream.current) from error
+
+    def _described(self, error: Exception, current: Instruction | None) -> TrainingError:
+        if current is None or isinstance(current, Update):
+            return self._faults.describe(error, "update" if current else "start")
+        number = current.micro_batch
+        computes = isinstance(current, Forward | Replay | Backward)
+        flight = self._in_flight.get(number) if computes else None
+        named = (
+            f"micro-batch {self._batches.first_index + number}"
+            if self.module.training
+            else f"evaluation micro-batch {number}"
+        )
+        # The search may go backward through the weights, see `_exec_backward_pass`.
+        self._running_engine_backward = True
+        return self._faults.describe(error, named, flight.inputs if flight else None)
 
     def _exec_recv_activations(self, micro_batch: int) -> None:
         start = self._recorder.start()
@@ -136,6 +166,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
                 keep_graph=not (lagged and self._policy.replays),
             )
         if not self.is_last_stage():
+            self._check_agreed(micro_batch, outputs)
             self._leaving_activation[micro_batch] = as_tuple(outputs)
         if not self.module.training:
             self._count_correct(self._in_flight.pop(micro_batch), outputs)
@@ -145,6 +176,18 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._recorder.add_in_flight(len(self._in_flight))
         if flight.loss is not None:
             self._recorder.add_loss(flight.loss)
+
+    def _check_agreed(self, micro_batch: int, outputs: Tensor | tuple[Tensor, ...]) -> None:
+        # Checked before it is sent: MPI may write a message that is too long beyond its buffer.
+        agreed = self._boundaries.outgoing[self._batches.size(micro_batch)]
+        found = BoundarySpec.of(outputs)
+        if found != agreed:
+            index, _ = list(self._faults.layers.items())[-1]
+            raise BoundaryError(
+                f"layer {index} {self._context.model.layers[index].name}, the stage's last, "
+                f"returned {found} where {agreed} was agreed before training: layers must return "
+                "shapes that depend on the number of samples alone"
+            )
 
     def _exec_send_activations(self, micro_batch: int) -> None:
         start = self._recorder.start()
@@ -164,7 +207,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._record("receive", micro_batch, start)
 
     def _exec_backward_pass(self, micro_batch: int) -> None:
-        flight = self._in_flight.pop(micro_batch)
+        flight = self._in_flight[micro_batch]
         self._recorder.add_lag(self.global_steps - flight.version)
         start = self._recorder.start()
         # DeepSpeed's hooks on the weights refuse a backward that they were not told about.
@@ -175,6 +218,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             )
         finally:
             self._running_engine_backward = False
+        del self._in_flight[micro_batch]
         if not self.is_first_stage():
             self._leaving_gradient[micro_batch] = gradients
         self._record("backward", micro_batch, start)

@@ -8,6 +8,7 @@ from deepspeed.runtime.pipe.schedule import PipeInstruction
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
+    Instruction,
     Programme,
     ReceiveActivation,
     ReceiveGradient,
@@ -34,10 +35,14 @@ COMMANDS: dict[type, type[PipeInstruction]] = {
 
 
 class InstructionStream:
-    """Yields one DeepSpeed instruction a step, as its engine's loop expects of a schedule."""
+    """Yields one DeepSpeed instruction a step, as its engine's loop expects of a schedule.
+
+    `current` is the instruction under way, as ours.
+    """
 
     def __init__(self, programme: Programme) -> None:
         self._programme = programme
+        self.current: Instruction | None = None
 
     def num_pipe_buffers(self) -> int:
         """None: our engine keeps what is in flight by micro-batch, not in numbered buffers."""
@@ -45,4 +50,5 @@ class InstructionStream:
 
     def __iter__(self) -> Iterator[list[PipeInstruction]]:
         for instruction in self._programme:
+            self.current = instruction
             yield [COMMANDS[type(instruction)](**asdict(instruction))]

@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from deepspeed.pipe import LayerSpec, PipelineModule
-from torch import Tensor, nn
+from torch import nn
 
 from hpc_lpm.models.layered import LayeredModel
 
@@ -49,8 +49,3 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
         return {
             index: getattr(self, str(index)) for index in range(self._local_start, self._local_stop)
         }
-
-
-def as_tuple(activation: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the tensors of an activation."""
-    return (activation,) if isinstance(activation, Tensor) else tuple(activation)

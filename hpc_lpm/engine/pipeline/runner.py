@@ -31,6 +31,7 @@ class PipelineRunner:
         sizes = {settings.micro_batch_size, *(test.size(n) for n in range(len(test)))}
         boundaries = probe_boundaries(
             self._module,
+            context.model,
             sizes,
             context.dataset.shape,
             job,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.pipeline.module import as_tuple
+from hpc_lpm.engine.faults import ChangedInputError
 from hpc_lpm.models.dropout import Dropout, set_dropout_stream
-from hpc_lpm.models.layered import Activation
+from hpc_lpm.models.layered import Activation, as_tuple
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -54,12 +54,23 @@ class StagePass:
             flight: the micro-batch; outputs and loss are kept in it if `keep_graph`.
             number: the micro-batch's number within the whole training.
             keep_graph: False if the stage will be replayed before the backward pass.
+
+        Raises:
+            ChangedInputError: if a layer has changed the input, from which the stage may be run
+                again.
         """
         for index, layer in self._stochastic.items():
             set_dropout_stream(layer, self._seed, index, number)
+        versions = _versions(flight.inputs)
+        outputs: Activation = (
+            self._module(flight.inputs)
+            if keep_graph
+            else self._forward_without_trace(flight.inputs)
+        )
+        if _versions(flight.inputs) != versions:
+            raise ChangedInputError
         if not keep_graph:
-            return self._forward_without_trace(flight.inputs)
-        outputs: Activation = self._module(flight.inputs)
+            return outputs
         flight.outputs = outputs
         if self._loss is not None and flight.targets is not None:
             flight.loss = self._loss(_single(outputs), flight.targets)
@@ -93,6 +104,10 @@ class StagePass:
             # not depend on them, and would refuse a counted change.
             buffer.data.copy_(before)
         return outputs
+
+
+def _versions(activation: Activation) -> list[int]:
+    return [tensor._version for tensor in as_tuple(activation)]
 
 
 def _gradient_of(tensor: Tensor) -> Tensor:

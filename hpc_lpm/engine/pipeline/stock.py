@@ -8,13 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, probe_boundaries
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
-from hpc_lpm.engine.pipeline.module import PlannedModule, as_tuple
+from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.models.layered import as_tuple
 
 _KINDS = {
     "LoadMicroBatch": "load",
@@ -46,8 +48,11 @@ class StockPipelineRunner:
         self._context = context
         self._module = PlannedModule(context.model, cuts, settings.seed)
         self._module.loss_fn = self._loss_or_correct
+        self._faults = Faults(context.model, self.layers(), job.rank, stage=job.rank)
+        self._first_index = 0
         boundaries = probe_boundaries(
             self._module,
+            context.model,
             [settings.micro_batch_size],
             context.dataset.shape,
             job,
@@ -73,10 +78,12 @@ class StockPipelineRunner:
         """Train batch after batch; DeepSpeed drains after each."""
         stream = self._stream(batches)
         self._done.clear()
-        for _ in range(len(batches) // self._context.settings.micro_batches):
+        micro_batches = self._context.settings.micro_batches
+        self._first_index = batches.first_index
+        for step in range(len(batches) // micro_batches):
             loss = self._engine.train_batch(data_iter=stream)
             if self._engine.is_last_stage():
-                self._context.recorder.add_loss(loss)
+                self._add_loss(loss, batches.first_index + step * micro_batches)
             self._context.recorder.end_step()
 
     def evaluate(self, batches: MicroBatches) -> int:
@@ -96,6 +103,13 @@ class StockPipelineRunner:
     def bytes_sent(self) -> int:
         """Return the bytes of activations and gradients sent while training."""
         return self._bytes_sent
+
+    def _add_loss(self, loss: Tensor, first: int) -> None:
+        try:
+            self._context.recorder.add_loss(loss)
+        except NonFiniteLossError as error:
+            last = first + self._context.settings.micro_batches - 1
+            raise self._faults.describe(error, f"micro-batches {first} to {last}") from error
 
     def _loss_or_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         # DeepSpeed's evaluation hands on what the loss function returns, so it counts there.
@@ -127,7 +141,11 @@ class StockPipelineRunner:
             if kind == "send":
                 self._bytes_sent += _bytes_to_send(engine, execute.__name__, **arguments)
             start = self._context.recorder.start()
-            execute(engine, **arguments)
+            try:
+                execute(engine, **arguments)
+            except Exception as error:
+                named = f"micro-batch {self._first_index + self._done[execute]}"
+                raise self._faults.describe(error, named) from error
             # Micro-batches pass in order, so the count of an instruction is its micro-batch.
             self._context.recorder.add(kind, self._done[execute], start)
             self._done[execute] += 1

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from mpi4py import MPI
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import TensorSpec
 
 RECEIVES_AHEAD = 2
@@ -39,7 +41,10 @@ class Channel:
     staged through it.
     """
 
-    def __init__(self, communicator: Any, peer: int, tag: int) -> None:
+    def __init__(
+        self, communicator: Any, peer: int, tag: int, *, receive_timeout_seconds: float
+    ) -> None:
+        self._timeout_seconds = receive_timeout_seconds
         self._communicator = communicator
         self._peer = peer
         self._tag = tag
@@ -70,16 +75,57 @@ class Channel:
         self._post_ahead()
 
     def receive(self) -> tuple[Tensor, ...]:
-        """Return the next message, waiting for it if it is not here yet."""
+        """Return the next message, waiting for it if it is not here yet.
+
+        Raises:
+            BoundaryError: if it is not as long as expected, or does not come in time.
+        """
         message = self._posted.popleft()
-        _wait(message.requests)
+        for tensor, request in zip(message.tensors, message.requests, strict=True):
+            self._wait_for(request, tensor.numel() * tensor.element_size())
         self._post_ahead()
         return message.tensors
 
     def flush(self) -> None:
-        """Wait until every message has left."""
+        """Wait until every message has left.
+
+        Raises:
+            BoundaryError: if the neighbour does not take one in time.
+        """
         while self._leaving:
-            _wait(self._leaving.popleft().requests)
+            for request in self._leaving.popleft().requests:
+                self._wait(request, MPI.Status())
+
+    def _wait_for(self, request: Any, expected_bytes: int) -> None:
+        status = MPI.Status()
+        try:
+            self._wait(request, status)
+        except MPI.Exception as error:
+            if error.Get_error_class() != MPI.ERR_TRUNCATE:
+                raise
+            found = "more"
+        else:
+            if status.Get_count(MPI.BYTE) == expected_bytes:
+                return
+            found = str(status.Get_count(MPI.BYTE))
+        raise BoundaryError(
+            f"a tensor from rank {self._peer} has {found} bytes where {expected_bytes} were "
+            "agreed before training: layers must return shapes that depend on the number of "
+            "samples alone"
+        )
+
+    def _wait(self, request: Any, status: Any) -> None:
+        """Wait without keeping the core busy: other ranks may need it."""
+        start = time.perf_counter()
+        while not request.Test(status):
+            waited = time.perf_counter() - start
+            if waited > self._timeout_seconds:
+                raise BoundaryError(
+                    f"no word from rank {self._peer} for {self._timeout_seconds:g} s: it, or a "
+                    "stage behind it, hangs or is gone; raise --receive-timeout if it is but slow"
+                )
+            if waited > _SPIN_SECONDS:
+                time.sleep(_POLL_SECONDS)
 
     def _post_ahead(self) -> None:
         while self._expected and len(self._posted) < RECEIVES_AHEAD:
@@ -93,12 +139,3 @@ class Channel:
 
 def _all_done(requests: list[Any]) -> bool:
     return all(request.Test() for request in requests)
-
-
-def _wait(requests: list[Any]) -> None:
-    """Wait without keeping the core busy: other ranks may need it."""
-    give_up_spinning = time.perf_counter() + _SPIN_SECONDS
-    for request in requests:
-        while not request.Test():
-            if time.perf_counter() > give_up_spinning:
-                time.sleep(_POLL_SECONDS)

@@ -1,0 +1,93 @@
+"""Finding the layer to blame, once something has gone wrong: nothing here runs before that."""
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.models.layered import Activation, as_tuple
+
+Layers = Mapping[int, nn.Module]
+"""The layers of one stage by their index in the model, in order."""
+
+
+def layer_in_traceback(layers: Layers, traceback: TracebackType | None) -> int | None:
+    """Return the layer in whose forward pass an exception was raised."""
+    index_of = {id(layer): index for index, layer in layers.items()}
+    while traceback is not None:
+        caller = traceback.tb_frame.f_locals.get("self")
+        if id(caller) in index_of:
+            return index_of[id(caller)]
+        traceback = traceback.tb_next
+    return None
+
+
+@torch.no_grad()
+def layer_changing_input(layers: Layers, inputs: Activation) -> int | None:
+    """Return the first layer that changes in place what the stage is given."""
+    passing = _copied(inputs)
+    given = as_tuple(passing)
+    versions = [tensor._version for tensor in given]
+    for index, layer in layers.items():
+        passing = layer(passing)
+        if [tensor._version for tensor in given] != versions:
+            return index
+    return None
+
+
+@torch.no_grad()
+def first_non_finite(layers: Layers, inputs: Activation) -> tuple[int, str] | None:
+    """Return the first layer with a value that is not finite, and what of it that is."""
+    passing = _copied(inputs)
+    if not _finite(as_tuple(passing)):
+        return next(iter(layers)), "its input, which earlier layers made, is not finite"
+    for index, layer in layers.items():
+        if not _finite(tuple(layer.parameters())):
+            return index, "its weights are the first that are not finite"
+        passing = layer(passing)
+        if not _finite(as_tuple(passing)):
+            return index, "its output is the first that is not finite"
+    return None
+
+
+def layer_failing_backward(layers: Layers, inputs: Activation) -> int | None:
+    """Return the layer at which a backward pass through the first layers begins to fail.
+
+    None if it does not fail again.
+    """
+    indices = list(layers)
+
+    def fails(count: int) -> bool:
+        try:
+            _backward_through([layers[index] for index in indices[:count]], inputs)
+        except Exception:
+            return True
+        return False
+
+    if not fails(len(indices)):
+        return None
+    return indices[bisect_left(range(1, len(indices)), True, key=fails)]
+
+
+@torch.enable_grad()
+def _backward_through(layers: list[nn.Module], inputs: Activation) -> None:
+    passing = _copied(inputs)
+    for tensor in as_tuple(passing):
+        tensor.requires_grad_(tensor.is_floating_point())
+    for layer in layers:
+        passing = layer(passing)
+    roots = [tensor for tensor in as_tuple(passing) if tensor.requires_grad]
+    if roots:
+        torch.autograd.backward(roots, [torch.ones_like(tensor) for tensor in roots])
+
+
+def _copied(inputs: Activation) -> Activation:
+    if isinstance(inputs, Tensor):
+        return inputs.detach().clone()
+    return tuple(tensor.detach().clone() for tensor in inputs)
+
+
+def _finite(tensors: tuple[Tensor, ...]) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -1,0 +1,210 @@
+"""Whatever fails while training, all ranks end within seconds with one sentence, never a hang."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpc_lpm.planning.plan import Plan, StagePlan
+from tests.mpi.ranks import mpirun
+
+pytestmark = pytest.mark.mpi
+
+ENDED_WITHIN_SECONDS = 30.0
+"""A whole command with the start of its ranks, on a busy machine."""
+
+
+@pytest.fixture(autouse=True)
+def _model_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(Path(__file__).with_name("faulty_model.py"), tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+
+def write_plan(folder: Path) -> Path:
+    stages = tuple(
+        StagePlan(start=a, stop=b, compute_seconds=0, send_bytes=0, memory_bytes=0)
+        for a, b in pairwise((0, 2, 4))
+    )
+    path = folder / "plan.json"
+    Plan(
+        planner="by hand",
+        model="faulty",
+        stages=stages,
+        period_seconds=0,
+        boundary_bytes=0,
+        profile_sha256="",
+    ).write(path)
+    return path
+
+
+def train(
+    folder: Path, fault: str, strategy: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Train a model with that fault in two micro-batches of 4 a step; nothing must be left."""
+    command = [
+        *("-m", "hpc_lpm", "train", "--model", f"faulty_model:make,fault={fault}"),
+        *("--dataset", "digits,size=8", "--strategy", strategy, "--batch-size", "8"),
+        *("--micro-batches", "2", "--steps", "20", "--out", str(folder / "run"), *options),
+    ]
+    if strategy != "horovod":
+        command += ["--plan", str(write_plan(folder))]
+    start = time.monotonic()
+    done = mpirun(2, *command, timeout_seconds=2 * ENDED_WITHIN_SECONDS)
+    assert time.monotonic() - start < ENDED_WITHIN_SECONDS
+    assert not left_behind(str(folder))
+    return done
+
+
+def left_behind(marker: str) -> list[psutil.Process]:
+    """Return the processes that have `marker` among their arguments and do not end."""
+    found = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(marker in argument for argument in process.info["cmdline"] or [])
+    ]
+    _, alive = psutil.wait_procs(found, timeout=5)
+    return alive
+
+
+def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
+    lines = (done.stdout + done.stderr).splitlines()
+    return [line for line in lines if line.startswith("hpc-lpm:")]
+
+
+THIRD, HEAD = "layer 2 third: ", "layer 3 head: "
+
+
+PLACES = [
+    ("backward", "1f1b", 1, f"micro-batch 3, {THIRD}ValueError: gradient refused: --debug"),
+    ("forward", "sequential", 0, f"micro-batch 5, {THIRD}ValueError: an odd pixel: --debug"),
+    ("forward", "naive", 1, f"micro-batch 5, {THIRD}ValueError: an odd pixel: --debug"),
+    ("nan", "gpipe", 1, f"step 3, micro-batch 6, {THIRD}the loss is nan and its output is the"),
+    ("nan", "fbp", 1, f"step 3, micro-batch 6, {THIRD}the loss is nan and its output is the"),
+    ("input", "fbp", 0, "micro-batch 1, layer 0 entry: it changes its input in place: a layer"),
+    ("kept", "naive", 1, f"micro-batch 0, {HEAD}RuntimeError: one of the variables needed"),
+    (
+        "shape",
+        "fbp",
+        0,
+        "micro-batch 1: layer 1 second, the stage's last, returned float32[4, 8] where "
+        "float32[4, 16] was agreed",
+    ),
+]
+
+
+def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path)
+    cases = [
+        {
+            "model": f"faulty_model:make,fault={fault}",
+            "dataset": "digits,size=8",
+            # The one on every rank alone, with the fault on both.
+            "strategy": "limit" if strategy == "sequential" else strategy,
+            "plan": str(plan),
+            "batch_size": 8,
+            "micro_batches": 2,
+            "steps": 20,
+            "receive_timeout_seconds": 1,
+        }
+        for fault, strategy, _, _ in PLACES
+    ]
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    program = str(Path(__file__).with_name("fault_cases.py"))
+    done = mpirun(
+        2,
+        *(program, str(tmp_path / "cases.json"), str(tmp_path / "out.json")),
+        timeout_seconds=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    outcomes = json.loads((tmp_path / "out.json").read_text())
+    for (_, strategy, rank, place), messages in zip(PLACES, outcomes, strict=True):
+        where = f"rank {rank}" if strategy == "sequential" else f"stage {rank} (rank {rank})"
+        assert messages[rank].startswith(f"{where}, {place}"), messages
+        assert messages[rank].endswith("."), messages
+        if strategy != "sequential":
+            assert f"no word from rank {rank} for 1 s" in messages[1 - rank], messages
+
+
+@pytest.mark.parametrize(
+    ("fault", "strategy", "options", "start"),
+    [
+        (
+            "forward",
+            "fbp",
+            ("--debug",),
+            f"stage 1 (rank 1), micro-batch 5, {THIRD}ValueError: an odd pixel: --debug shows",
+        ),
+        (
+            "forward",
+            "deepspeed-1f1b",
+            (),
+            f"stage 1 (rank 1), micro-batch 5, {THIRD}ValueError: an odd pixel: --debug shows",
+        ),
+        (
+            "nan",
+            "deepspeed-1f1b",
+            (),
+            "stage 1 (rank 1), step 3, micro-batches 6 to 7: the loss is nan: lower --lr",
+        ),
+        (
+            "probe",
+            "fbp",
+            (),
+            "stage 0 (rank 0), probe of 4 zero samples before training, layer 1 second: "
+            "ValueError: an odd pixel",
+        ),
+        (
+            "stop",
+            "fbp",
+            ("--receive-timeout", "2"),
+            "stage 0 (rank 0), micro-batch 3: no word from rank 1 for 2 s",
+        ),
+    ],
+)
+def test_a_fault_ends_all_ranks_with_one_sentence_and_code_1(
+    fault: str, strategy: str, options: tuple[str, ...], start: str, tmp_path: Path
+) -> None:
+    done = train(tmp_path, fault, strategy, *options)
+    assert done.returncode == 1, done.stdout + done.stderr
+    (sentence,) = sentences(done)
+    assert sentence.startswith(f"hpc-lpm: {start}"), sentence
+    assert sentence.endswith("."), sentence
+    # The cause is chained, for those who ask.
+    assert ("Traceback" in done.stderr) == ("--debug" in options)
+    assert ("direct cause" in done.stderr) == ("--debug" in options)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is not installed here"
+)
+def test_replicas_that_all_meet_a_loss_that_is_not_finite_speak_once(tmp_path: Path) -> None:
+    done = train(tmp_path, "nan", "horovod")
+    assert done.returncode == 1
+    (sentence,) = sentences(done)
+    assert f"{THIRD}the loss is nan" in sentence
+
+
+@pytest.mark.parametrize(("fault", "how"), [("kill", "signal 9"), ("exit", "exit")])
+def test_a_stage_that_dies_takes_all_ranks_with_it(fault: str, how: str, tmp_path: Path) -> None:
+    done = train(tmp_path, fault, "fbp")
+    assert done.returncode != 0
+    assert how in done.stderr
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_messages_longer_or_shorter_than_agreed_are_found() -> None:
+    program = str(Path(__file__).with_name("mismatched_messages.py"))
+    done = mpirun(2, program, timeout_seconds=ENDED_WITHIN_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [line for line in done.stdout.splitlines() if "a tensor from" in line]
+    longer, shorter, tiny = found
+    assert longer.startswith("200: a tensor from rank 0 has more bytes where 100 were")
+    assert shorter.startswith("50000: a tensor from rank 0 has 50000 bytes where 100000 were")
+    assert tiny.startswith("2: a tensor from rank 0 has 2 bytes where 100 were")
