@@ -73,17 +73,16 @@ def campaign_sha256(campaign: Campaign) -> str:
 def describe_source(repository: Path) -> dict[str, Any]:
     """Return the git revision and the hash of what differs from it, None outside a repository.
 
-    `diff_sha256` covers changes of tracked files and the contents of untracked ones; it is None if
-    there are none.
+    `diff_sha256` covers changes of tracked files and the contents of untracked ones, but nothing in
+    `results/`, which campaigns write themselves; it is None if there are none.
     """
     revision = _run(["git", "-C", str(repository), "rev-parse", "--verify", "-q", "HEAD"])
     if revision is None:
         return {"revision": None, "dirty": None, "diff_sha256": None}
     difference = hashlib.sha256()
-    diff = _run(["git", "-C", str(repository), "diff", "HEAD", "--binary"]) or ""
-    untracked = _run(
-        ["git", "-C", str(repository), "ls-files", "--others", "--exclude-standard", "-z"]
-    )
+    git, source = ["git", "-C", str(repository)], ["--", ".", ":(exclude)results"]
+    diff = _run([*git, "diff", "HEAD", "--binary", *source]) or ""
+    untracked = _run([*git, "ls-files", "--others", "--exclude-standard", "-z", *source])
     names = sorted(filter(None, (untracked or "").split("\0")))
     difference.update(diff.encode())
     for name in names:

@@ -26,6 +26,9 @@ def test_every_change_of_the_source_changes_its_hash(tmp_path: Path) -> None:
     clean = describe_source(tmp_path)
     assert len(clean["revision"]) == 40
     assert (clean["dirty"], clean["diff_sha256"]) == (False, None)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "summary.csv").write_text("written by the campaign itself\n")
+    assert describe_source(tmp_path) == clean
     hashes = []
     for name, text in (("tracked.txt", "two\n"), ("new.txt", "a\n"), ("new.txt", "b\n")):
         (tmp_path / name).write_text(text)
