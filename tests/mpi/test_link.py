@@ -1,30 +1,14 @@
 """Real ranks: the link is measured between neighbours and rank 0 alone writes and prints."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hpc_lpm.profiling.profile import Profile
+from tests.mpi.ranks import mpirun
 
 pytestmark = pytest.mark.mpi
-
-
-def mpirun(ranks: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = Path(sys.executable).with_name("mpirun")
-    as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    options = ["-n", str(ranks), "--bind-to", "none", "--map-by", ":OVERSUBSCRIBE"]
-    return subprocess.run(
-        [str(launcher), *options, sys.executable, "-m", "mpi4py", *arguments],
-        env=os.environ | as_root,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 def test_ranks_profile_together_and_measure_the_link(tmp_path: Path) -> None:
