@@ -5,11 +5,7 @@ import sys
 from fractions import Fraction
 
 import pytest
-
-from hpc_lpm.errors import InputError
-from hpc_lpm.schedules.instructions import Backward, Forward, Update
-from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
-from hpc_lpm.schedules.versions import (
+from version_formulas import (
     backward_version,
     delay,
     forward_version,
@@ -17,6 +13,10 @@ from hpc_lpm.schedules.versions import (
     is_lagged,
     lag,
 )
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.schedules.instructions import Backward, Forward, Update
+from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 
 SHAPES = [
     (stages, micro_batches, lead)
