@@ -94,7 +94,7 @@ class Schedule:
     def version_delay(
         self, stage: int, stages: int, micro_batches_per_step: int, lead: int = 1
     ) -> int:
-        """Return d, by which a forward's weights are behind: 0 where a flush keeps versions equal."""
+        """Return d, by which forwards are ahead of updates: 0 where a flush evens versions out."""
         if self.flushes:
             return 0
         return self.forwards_ahead(stage, stages, micro_batches_per_step, lead)
