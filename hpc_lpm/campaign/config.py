@@ -7,9 +7,13 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hpc_lpm.engine.settings import OptimizerSettings
+from hpc_lpm.engine.learning_rate import LearningRateSettings
+from hpc_lpm.engine.recovery import PREDICTED_OPTIMIZERS
+from hpc_lpm.engine.settings import OptimizerSettings, WeightPolicyName
+from hpc_lpm.engine.update_rules import ClipScope
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
+from hpc_lpm.models.formats import MemoryFormat, Precision
 
 METRICS = (
     "samples_per_second",
@@ -61,8 +65,10 @@ class Expectation(_Section):
 class Campaign(_Section):
     """A campaign; its trials are the product of models, datasets, strategies, planners and seeds.
 
-    `lead` and `weights` are the options of the forward-backward parallel schedule; `epochs` or
-    `steps` (optimizer steps), one of the two, is the length of every trial.
+    `lead`, `weights`, `prediction` and `synchronous_tail` are the options of the forward-backward
+    parallel schedule; `epochs` or `steps` (optimizer steps), one of the two, is the length of every
+    trial. `lr_discount` concerns the strategies in which weights lag; `clip_scope` those that have
+    a choice.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -78,13 +84,20 @@ class Campaign(_Section):
     steps: int | None = Field(default=None, gt=0)
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     repeats: int = Field(default=1, gt=0)
-    precision: Literal["fp32"] = "fp32"
+    precision: Precision = "fp32"
     lead: int = Field(default=1, gt=0)
-    weights: Literal["replay"] = "replay"
+    weights: WeightPolicyName = "replay"
     launcher: Launcher = Launcher()
     resources: Resources = Resources()
     data_dir: str | None = None
+    prediction: bool = False
+    synchronous_tail: int = Field(default=0, ge=0)
     expect: list[Expectation] = []
+    learning_rate: LearningRateSettings = LearningRateSettings()
+    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    clip_scope: ClipScope = "stage"
+    lr_discount: bool = False
+    memory_format: MemoryFormat = "contiguous"
 
     @property
     def micro_batch(self) -> int:
@@ -100,6 +113,16 @@ class Campaign(_Section):
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by micro_batches "
                 f"{self.micro_batches}, every micro-batch must hold as many samples"
+            )
+        if self.prediction and self.optimizer.name not in PREDICTED_OPTIMIZERS:
+            raise ValueError(
+                f"prediction is set with optimizer {self.optimizer.name!r}, accepted with it are "
+                f"{' and '.join(PREDICTED_OPTIMIZERS)}"
+            )
+        if self.epochs is not None and self.synchronous_tail > self.epochs:
+            raise ValueError(
+                f"synchronous_tail {self.synchronous_tail} is longer than the trials, which have "
+                f"epochs: {self.epochs}"
             )
         for key in ("models", "datasets", "strategies", "planners", "seeds"):
             values = getattr(self, key)
@@ -117,6 +140,7 @@ class Campaign(_Section):
 
 _SECTIONS: dict[str, type[BaseModel]] = {
     "optimizer": OptimizerSettings,
+    "learning_rate": LearningRateSettings,
     "launcher": Launcher,
     "resources": Resources,
     "expect": Expectation,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hpc_lpm.campaign.config import Campaign, read_campaign
+from hpc_lpm.campaign.update_options import check_update_options
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.registry import strategy_named
 from hpc_lpm.errors import InputError
@@ -11,7 +12,7 @@ from hpc_lpm.planning.registry import planner_named
 
 
 def check_names(campaign: Campaign, where: str) -> None:
-    """Check models, data sets, strategies and planners; `where` names the campaign file.
+    """Check models, data sets, strategies, planners and optimizer; `where` names the file.
 
     Nothing is loaded, so data that are not on this machine are not missed.
 
@@ -23,6 +24,7 @@ def check_names(campaign: Campaign, where: str) -> None:
             strategy_named(strategy)
         for planner in campaign.planners:
             planner_named(planner)
+        check_update_options(campaign)
         for dataset in campaign.datasets:
             shape = dataset_shape(dataset)
             for model in campaign.models:

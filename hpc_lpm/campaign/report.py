@@ -31,6 +31,7 @@ from hpc_lpm.campaign.runs import Contestant, MissingTrial, Run, contestants_of
 from hpc_lpm.campaign.statistics import estimate, paired_difference
 from hpc_lpm.campaign.summary import write_table
 from hpc_lpm.campaign.trials import file_name
+from hpc_lpm.campaign.update_options import describe_updates
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan
@@ -250,8 +251,8 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         "batch": f"{campaign.batch_size} samples as {campaign.micro_batches} micro-batches of "
         f"{campaign.micro_batch}",
         "length": length,
-        "optimizer": ", ".join(f"{k} {v}" for k, v in campaign.optimizer.model_dump().items()),
-        "precision": campaign.precision,
+        **describe_updates(campaign),
+        "precision": f"{campaign.precision}, {campaign.memory_format}",
         "schedule": f"lead {campaign.lead}, weights {campaign.weights} (fbp only)",
         "launcher": " ".join([launcher.mpi, *options]),
         "threads": "1 a rank",

@@ -6,6 +6,7 @@ from pathlib import Path
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.trials import Trial, trials_of
+from hpc_lpm.campaign.update_options import planned_optimizer, update_arguments
 
 STRATEGIES_THAT_REPLAY = frozenset({"fbp"})
 """Strategies whose plan must count the replayed forwards; the others run each forward once."""
@@ -45,6 +46,7 @@ class Steps:
     def _profile(self, trial: Trial, path: Path) -> Step:
         arguments = ["profile", trial.model, "--dataset", trial.dataset]
         arguments += ["--micro-batch", str(self.campaign.micro_batch), *self._data_dir()]
+        arguments += self._format()
         # As many ranks as train: the link between them is measured too.
         return Step((*arguments, "--out", str(path)), (), str(path), trial.ranks)
 
@@ -55,7 +57,8 @@ class Steps:
         arguments += ["--planner", str(trial.planner)]
         arguments += ["--micro-batches", str(campaign.micro_batches)]
         arguments += ["--weights", campaign.weights if replays else "live"]
-        arguments += ["--lead", str(campaign.lead), "--optimizer", campaign.optimizer.name]
+        arguments += ["--lead", str(campaign.lead)]
+        arguments += ["--optimizer", planned_optimizer(campaign.optimizer)]
         return Step((*arguments, "--out", str(path)), (str(profile),), str(path), 1)
 
     def _run(self, trial: Trial) -> Step:
@@ -74,8 +77,17 @@ class Steps:
         arguments += ["--lr", str(optimizer.lr), "--momentum", str(optimizer.momentum)]
         arguments += ["--weight-decay", str(optimizer.weight_decay)]
         arguments += ["--lead", str(campaign.lead), "--weights", campaign.weights]
+        if trial.strategy == "fbp":
+            arguments += ["--prediction"] if campaign.prediction else []
+            arguments += ["--synchronous-tail", str(campaign.synchronous_tail)]
+        arguments += update_arguments(campaign, trial.strategy)
+        arguments += self._format()
         output = str(self.folder.run(trial))
         return Step((*arguments, *self._data_dir(), "--out", output), plan, output, trial.ranks)
+
+    def _format(self) -> list[str]:
+        campaign = self.campaign
+        return ["--precision", campaign.precision, "--memory-format", campaign.memory_format]
 
     def _data_dir(self) -> list[str]:
         return ["--data-dir", self.campaign.data_dir] if self.campaign.data_dir else []

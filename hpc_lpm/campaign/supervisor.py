@@ -14,6 +14,7 @@ from typing import IO, ClassVar
 
 import psutil
 
+from hpc_lpm.campaign.killed import explain_killed
 from hpc_lpm.files import VersionedFile
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -93,6 +94,9 @@ def supervise(
         say(f"exit code {code}; the last lines of {log}:")
         for line in tail:
             say(f"  {line}")
+    explanation = None if forwarding.killed else explain_killed(code)
+    if explanation:
+        say(f"{log}: {explanation}")
     return Launch(
         command=list(command),
         ranks=ranks,
@@ -128,6 +132,7 @@ class _Forwarding:
         self._child = child
         self._grace_seconds = grace_seconds
         self._deadline: float | None = None
+        self.killed = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "_Forwarding":
@@ -152,6 +157,7 @@ class _Forwarding:
             self._kill()
 
     def _kill(self) -> None:
+        self.killed = True
         for process in _family(self._child.pid):
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -36,7 +36,9 @@ def plan_command(
     lead: Annotated[int, typer.Option(help="Micro-batches of lead a stage.")] = 1,
     micro_batches: Annotated[int, typer.Option(help="Micro-batches of an optimizer step.")] = 4,
     weights: Annotated[str, typer.Option(help="replay, live or stash.")] = "replay",
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw.")] = "momentum",
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, momentum, adam, adamw or other (two copies of the weights).")
+    ] = "momentum",
     overlap: Annotated[
         bool | None,
         typer.Option(

@@ -8,6 +8,7 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.models.compute_format import compute_format_named
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.profiling.job import profile_in_job
 from hpc_lpm.profiling.profile import LayerProfile, Profile
@@ -30,6 +31,12 @@ def profile_command(
     threads: Annotated[int, typer.Option(help="Threads that each rank computes with.")] = 1,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     data_dir: Annotated[Path | None, typer.Option(help="Folder of data files.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: layers and loss under torch's autocast")
+    ] = "fp32",
+    memory_format: Annotated[
+        str, typer.Option(help="contiguous or channels_last, of images and their weights")
+    ] = "contiguous",
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Measure each layer's passes, memory and output, and the link under mpirun."""
@@ -41,6 +48,7 @@ def profile_command(
         repeats=repeats,
         threads=threads,
         device=device,
+        compute_format=compute_format_named(precision, memory_format),
     )
     if rank_from_environment() != 0:
         return
@@ -54,7 +62,8 @@ def profile_command(
 
 def _show(profile: Profile) -> None:
     layers = profile.layers
-    title = f"{profile.model}, micro-batch {profile.micro_batch}, {profile.device}"
+    title = f"{profile.model}, micro-batch {profile.micro_batch}, {profile.device}, "
+    title += f"{profile.dtype}, {profile.memory_format}"
     shown = list(range(len(layers)))
     if len(layers) > MOST_ROWS:
         title += f": the {HEAVIEST} heaviest of {len(layers)} layers"

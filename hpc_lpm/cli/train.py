@@ -8,8 +8,10 @@ import typer
 from rich.console import Console
 
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.option_values import milestones, optimizer_options
 from hpc_lpm.cli.output import print_json, print_table
 from hpc_lpm.engine.job import start_job
+from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.engine.progress import (
     MetricsLog,
     PlainLines,
@@ -24,6 +26,7 @@ from hpc_lpm.engine.training import Training
 from hpc_lpm.ranks import started_by_launcher
 
 _DEFAULTS = OptimizerSettings()
+_RATE = LearningRateSettings()
 
 
 @app.command()
@@ -38,7 +41,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="epochs to train")] = None,
     steps: Annotated[int | None, typer.Option(help="optimizer steps, instead of epochs")] = None,
     seed: Annotated[int, typer.Option(help="of weights, order and dropout")] = 0,
-    optimizer: Annotated[str, typer.Option(help="sgd, momentum, adam or adamw")] = _DEFAULTS.name,
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, momentum, adam, adamw, or a class of torch.optim")
+    ] = _DEFAULTS.name,
     lr: Annotated[float, typer.Option(help="learning rate")] = _DEFAULTS.lr,
     momentum: Annotated[float, typer.Option(help="of --optimizer momentum")] = _DEFAULTS.momentum,
     weight_decay: Annotated[float, typer.Option()] = _DEFAULTS.weight_decay,
@@ -49,6 +54,57 @@ def train(
     receive_timeout: Annotated[
         float, typer.Option(help="seconds after which a silent neighbour ends the run")
     ] = 600.0,
+    last_batch: Annotated[
+        str, typer.Option(help="drop or keep the smaller batch at the end of an epoch")
+    ] = "drop",
+    prediction: Annotated[
+        bool, typer.Option("--prediction", help="forward of what lags at predicted weights (fbp)")
+    ] = False,
+    synchronous_tail: Annotated[
+        int, typer.Option(help="last epochs in which every step flushes (fbp)")
+    ] = 0,
+    optimizer_option: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, an argument of the optimizer's class; repeatable"),
+    ] = None,
+    lr_schedule: Annotated[
+        str, typer.Option(help="constant, linear, cosine or step")
+    ] = _RATE.schedule,
+    warmup_steps: Annotated[
+        int, typer.Option(help="optimizer steps of linear warm-up")
+    ] = _RATE.warmup_steps,
+    lr_final_factor: Annotated[
+        float, typer.Option(help="share of --lr that linear and cosine end at")
+    ] = _RATE.final_factor,
+    lr_milestones: Annotated[
+        str | None, typer.Option(help="optimizer steps of schedule step, such as 100,200")
+    ] = None,
+    lr_factor: Annotated[float, typer.Option(help="of the rate at each milestone")] = _RATE.factor,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="largest 2-norm of the gradients at an update")
+    ] = None,
+    clip_scope: Annotated[
+        str, typer.Option(help="clip the gradients of each stage, or global: of all")
+    ] = "stage",
+    lr_discount: Annotated[
+        bool, typer.Option("--lr-discount", help="divide --lr by a stage's mean lag (fbp)")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32, or bf16: layers and loss under torch's autocast")
+    ] = "fp32",
+    memory_format: Annotated[
+        str, typer.Option(help="contiguous or channels_last, of images and their weights")
+    ] = "contiguous",
+    transport: Annotated[
+        str, typer.Option(help="between stages: auto, mpi or torch (gloo, NCCL)")
+    ] = "auto",
+    progress_thread: Annotated[
+        bool | None,
+        typer.Option(
+            help="drive MPI while stages compute; by default where ranks are on several hosts",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Train a model once and leave result, metrics and trace in --out."""
@@ -67,14 +123,32 @@ def train(
             "lr": lr,
             "momentum": momentum,
             "weight_decay": weight_decay,
+            "options": optimizer_options(optimizer_option or []),
         },
         lead=lead,
         weights=weights,
         data_dir=data_dir,
         threads=threads,
         receive_timeout_seconds=receive_timeout,
+        last_batch=last_batch,
+        prediction=prediction,
+        synchronous_tail=synchronous_tail,
+        learning_rate={
+            "schedule": lr_schedule,
+            "warmup_steps": warmup_steps,
+            "final_factor": lr_final_factor,
+            "milestones": milestones(lr_milestones),
+            "factor": lr_factor,
+        },
+        clip_norm=clip_norm,
+        clip_scope=clip_scope,
+        lr_discount=lr_discount,
+        precision=precision,
+        memory_format=memory_format,
+        transport=transport,
+        progress_thread=progress_thread,
     )
-    job = start_job(parallel=strategy_named(strategy).parallel)
+    job = start_job(parallel=strategy_named(strategy).parallel, limit_seconds=receive_timeout)
     training = Training(settings, job)
     reporter = None
     if training.is_reporting_rank():
@@ -83,6 +157,7 @@ def train(
             MetricsLog(out / "metrics.jsonl"),
             batch_size=batch_size,
             steps_an_epoch=training.steps_an_epoch,
+            learning_rate=training.learning_rate,
         )
     try:
         result = training.run(out, reporter)

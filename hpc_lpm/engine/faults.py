@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from hpc_lpm.engine.fault_search import (
@@ -11,7 +12,8 @@ from hpc_lpm.engine.fault_search import (
     layer_in_traceback,
 )
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.models.layered import Activation, LayeredModel
+from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
+from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
 
 _LONGEST_QUOTE = 300
 _OUT_OF_PLACE = "a layer must not change its input or what autograd has kept: make it out of place"
@@ -35,6 +37,14 @@ class ChangedInputError(Exception):
 class BoundaryError(Exception):
     """Something else crosses a boundary between stages than was agreed, or nothing at all."""
 
+    @classmethod
+    def silence(cls, rank: int, seconds: float) -> "BoundaryError":
+        """Describe a neighbour that neither sends nor takes anything."""
+        return cls(
+            f"no word from rank {rank} for {seconds:g} s: it, or a stage behind it, hangs or is "
+            "gone; raise --receive-timeout if it is but slow"
+        )
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -44,6 +54,7 @@ class Faults:
     layers: dict[int, nn.Module]
     rank: int
     stage: int | None = None
+    compute_format: ComputeFormat = PLAIN
 
     def describe(
         self, error: Exception, micro_batch: str, inputs: Activation | None = None
@@ -55,7 +66,10 @@ class Faults:
             micro_batch: how to call the micro-batch, such as `micro-batch 37`.
             inputs: what the layers were given, if another pass may help to find the layer.
         """
-        layer, problem = self._layer_and_problem(error, inputs)
+        # The search runs layers again, which must see what they saw.
+        device = as_tuple(inputs)[0].device if inputs is not None else torch.device("cpu")
+        with self.compute_format.autocast(device):
+            layer, problem = self._layer_and_problem(error, inputs)
         where = [f"rank {self.rank}", micro_batch]
         if self.stage is not None:
             where[0] = f"stage {self.stage} (rank {self.rank})"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
 from hpc_lpm.engine.runner import RunContext
 from hpc_lpm.engine.whole_model import WholeModel
 from hpc_lpm.errors import InputError
@@ -32,45 +32,50 @@ class HorovodRunner:
         settings = context.settings
         self._hvd = hvd
         self._context = context
-        self._local_micro_batches = settings.micro_batches // context.job.size
         self._model = WholeModel(context)
         parameters = list(self._model.module.parameters())
+        alone = build_optimizer(parameters, settings.optimizer)
         self._optimizer = hvd.DistributedOptimizer(
-            build_optimizer(parameters, settings.optimizer),
+            alone,
             named_parameters=self._model.module.named_parameters(),
-            backward_passes_per_step=self._local_micro_batches,
+            backward_passes_per_step=settings.micro_batches // context.job.size,
         )
+        # Horovod makes the optimizer anew, without its options: state that depends on them is ours.
+        self._optimizer.state.update(alone.state)
+        self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._steps = 0
 
     def train(self, batches: MicroBatches) -> None:
         """Train on this rank's share of these micro-batches."""
         self._model.module.train()
-        for done, n in enumerate(self._share(batches), start=1):
-            self._model.forward_backward(batches, n, self._local_micro_batches)
-            if done % self._local_micro_batches == 0:
-                self._update(n)
+        for step, micro_batches in enumerate(batches.steps()):
+            for n in self._share(micro_batches):
+                self._model.forward_backward(batches, n, self._context.job.size)
+            self._update(step)
 
-    def _share(self, batches: MicroBatches) -> range:
-        return range(self._context.job.rank, len(batches), self._context.job.size)
+    def _share(self, micro_batches: range) -> range:
+        return micro_batches[self._context.job.rank :: self._context.job.size]
 
-    def _update(self, n: int) -> None:
+    def _update(self, step: int) -> None:
         recorder = self._context.recorder
         start = recorder.start()
         self._optimizer.synchronize()
-        recorder.add("receive", n, start)
+        recorder.add("receive", step, start)
         start = recorder.start()
-        with self._optimizer.skip_synchronize():
+        with self._model.tied.update(), self._optimizer.skip_synchronize():
+            clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
             self._optimizer.step()
+        self._scheduler.step()
         self._optimizer.zero_grad()
-        recorder.add("update", n, start)
+        recorder.add("update", step, start)
         recorder.end_step()
         self._steps += 1
 
     def evaluate(self, batches: MicroBatches) -> int:
         """Return the right predictions among this rank's share."""
         self._average_buffers()
-        return self._model.count_correct(batches, self._share(batches))
+        return self._model.count_correct(batches, self._share(range(len(batches))))
 
     def layers(self) -> dict[int, nn.Module]:
         """Return all layers; they are the same on every rank."""

@@ -2,14 +2,19 @@
 
 from typing import Any, Protocol
 
+from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.errors import TrainingError
 from hpc_lpm.ranks import ranks_from_environment
+
+DEFAULT_LIMIT_SECONDS = 600.0
 
 
 class Job(Protocol):
-    """The ranks that train together."""
+    """The ranks that train together; none waits for the others longer than `limit_seconds`."""
 
     rank: int
     size: int
+    limit_seconds: float
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
@@ -26,6 +31,7 @@ class SingleProcess:
 
     rank = 0
     size = 1
+    limit_seconds = DEFAULT_LIMIT_SECONDS
 
     def barrier(self) -> None:
         """Nobody to wait for."""
@@ -40,34 +46,47 @@ class SingleProcess:
 
 
 class MpiJob:
-    """The ranks that mpirun or srun started."""
+    """The ranks that mpirun or srun started.
 
-    def __init__(self) -> None:
+    Every collective operation raises TrainingError if a rank does not come within `limit_seconds`.
+    """
+
+    def __init__(self, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> None:
         from mpi4py import MPI
 
+        self.limit_seconds = limit_seconds
         self.communicator = MPI.COMM_WORLD
         self.rank: int = self.communicator.Get_rank()
         self.size: int = self.communicator.Get_size()
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
-        self.communicator.Barrier()
+        request = self.communicator.Ibarrier()
+        if not wait_until(lambda: bool(request.Test()), self.limit_seconds):
+            raise TrainingError(
+                f"rank {self.rank}: not all {self.size} ranks came to a barrier within "
+                f"{self.limit_seconds:g} s: one hangs or is gone; raise --receive-timeout if it "
+                "is but slow."
+            )
 
     def all_gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in rank order, on every rank."""
+        self.barrier()  # MPI's own gathering has no limit; once all ranks are here it needs none
         gathered: list[Any] = self.communicator.allgather(value)
         return gathered
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
+        self.barrier()
         return self.communicator.bcast(value)
 
 
-def start_job(*, parallel: bool) -> Job:
+def start_job(*, parallel: bool, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> Job:
     """Join the job that this process was started in.
 
     Args:
         parallel: the run needs MPI even on one rank; without it MPI is touched only if there are
             several ranks.
+        limit_seconds: how long a rank waits for the others.
     """
-    return MpiJob() if parallel or ranks_from_environment() > 1 else SingleProcess()
+    return MpiJob(limit_seconds) if parallel or ranks_from_environment() > 1 else SingleProcess()

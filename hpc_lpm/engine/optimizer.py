@@ -1,25 +1,120 @@
 """The torch optimizer behind a name."""
 
+import inspect
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
+from hpc_lpm.engine.learning_rate import LearningRateSettings, rate_factor
 from hpc_lpm.engine.settings import OptimizerSettings
+from hpc_lpm.errors import InputError, closest, look_up
+
+_SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "momentum": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+_IMPOSSIBLE = {
+    "lbfgs": "it runs forward and backward again within an update, which a pipeline cannot",
+    "sparseadam": "it takes sparse gradients alone, and the layers here have dense ones",
+    "muon": "it takes matrices alone, and layers have biases and other parameters too",
+}
+"""Optimizers of torch that cannot train here, in lower case, and why."""
 
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of one rank's parameters; a stage without parameters is fine."""
+    """Return the optimizer of one rank's parameters; a stage without parameters is fine.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
     owned = list(parameters) or [nn.Parameter(torch.zeros(0))]
-    lr, decay = settings.lr, settings.weight_decay
-    match settings.name:
-        case "sgd":
-            return torch.optim.SGD(owned, lr=lr, weight_decay=decay)
-        case "momentum":
-            return torch.optim.SGD(owned, lr=lr, momentum=settings.momentum, weight_decay=decay)
-        case "adam":
-            return torch.optim.Adam(owned, lr=lr, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(owned, lr=lr, weight_decay=decay)
+    chosen = _class_named(settings.name)
+    arguments: dict[str, Any] = {"lr": settings.lr}
+    if "weight_decay" in _arguments_of(chosen):
+        arguments["weight_decay"] = settings.weight_decay
+    if settings.name.lower() == "momentum":
+        arguments["momentum"] = settings.momentum
+    arguments.update(settings.options)
+    return chosen(owned, **arguments)
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, settings: LearningRateSettings, updates: int
+) -> LambdaLR:
+    """Return what sets the rate of each of the `updates`; it is stepped after every update."""
+    return LambdaLR(optimizer, lambda update: rate_factor(settings, update, updates))
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: float | None) -> None:
+    """Scale the gradients so that their common 2-norm is at most `norm`; None leaves them."""
+    if norm is not None:
+        nn.utils.clip_grad_norm_(parameters, norm)
+
+
+def check_optimizer(settings: OptimizerSettings) -> None:
+    """Check the name, and the options by a trial update of a tiny parameter.
+
+    Raises:
+        InputError: if the optimizer does not exist, cannot work here or refuses an option.
+    """
+    chosen = _class_named(settings.name)
+    reserved = {"lr", "weight_decay", *(["momentum"] if chosen is torch.optim.SGD else [])}
+    accepted = [name for name in _arguments_of(chosen) if name not in reserved]
+    for option in settings.options:
+        if option not in accepted:
+            own = ", a setting of its own" if option in reserved else closest(option, accepted)
+            raise InputError(
+                f"optimizer {settings.name!r} has no option {option!r}{own}: "
+                f"accepted are {', '.join(accepted)}."
+            )
+    if settings.weight_decay and "weight_decay" not in _arguments_of(chosen):
+        raise InputError(
+            f"optimizer {settings.name!r} has no weight decay, found {settings.weight_decay:g}: "
+            "set it to 0 or choose another optimizer."
+        )
+    if not settings.options:
+        return
+    tiny = nn.Parameter(torch.zeros(2, 2))
+    tiny.grad = torch.zeros_like(tiny)
+    try:
+        build_optimizer([tiny], settings).step()
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        given = ", ".join(f"{name}={value}" for name, value in settings.options.items())
+        raise InputError(
+            f"optimizer {settings.name!r} refuses its options {given} ({reason}): change them."
+        ) from None
+
+
+def _class_named(name: str) -> type[torch.optim.Optimizer]:
+    if reason := _IMPOSSIBLE.get(name.lower()):
+        raise InputError(f"optimizer {name!r} cannot be used: {reason}: choose another one.")
+    accepted = {**_SHORT_NAMES, **_classes_of_torch()}
+    for spelling, found in accepted.items():
+        if spelling.lower() == name.lower():
+            return found
+    return look_up("optimizer", name, accepted)
+
+
+def _classes_of_torch() -> dict[str, type[torch.optim.Optimizer]]:
+    return {
+        name: value
+        for name, value in sorted(vars(torch.optim).items())
+        if inspect.isclass(value)
+        and issubclass(value, torch.optim.Optimizer)
+        and value is not torch.optim.Optimizer
+        and name.lower() not in _IMPOSSIBLE
+        and name.lower() not in _SHORT_NAMES
+    }
+
+
+def _arguments_of(chosen: type[torch.optim.Optimizer]) -> list[str]:
+    return [name for name in inspect.signature(chosen).parameters if name != "params"]

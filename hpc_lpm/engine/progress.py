@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -102,17 +103,25 @@ class RunReporter:
     """Tells a person and `metrics.jsonl` how the run goes; made on one rank only."""
 
     def __init__(
-        self, display: ProgressDisplay, log: MetricsLog, *, batch_size: int, steps_an_epoch: int
+        self,
+        display: ProgressDisplay,
+        log: MetricsLog,
+        *,
+        batch_size: int,
+        steps_an_epoch: int,
+        learning_rate: Callable[[int], float],
     ) -> None:
         self._display = display
         self._log = log
         self._batch_size = batch_size
         self._steps_an_epoch = steps_an_epoch
+        self._learning_rate = learning_rate
 
     def step(self, step: int, loss: float | None, seconds: float) -> None:
         """Report one optimizer step."""
         epoch = step // self._steps_an_epoch
-        self._log.write(step=step, epoch=epoch, loss=loss, seconds=seconds)
+        lr = self._learning_rate(step)
+        self._log.write(step=step, epoch=epoch, loss=loss, seconds=seconds, lr=lr)
         rate = f"{self._batch_size / seconds:.1f} samples/s" if seconds > 0 else ""
         shown = "" if loss is None else f"loss {loss:.4f} | "
         self._display.step(step + 1, f"epoch {epoch + 1} | {shown}{rate}")

@@ -1,7 +1,6 @@
 """What a rank did and when: busy time, step times, losses and the trace."""
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.engine.faults import NonFiniteLossError
+from hpc_lpm.profiling.timer import ClockTimer, Timer
 
 COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
 """Kinds of intervals in which a rank computes; the rest of its time it is idle."""
@@ -30,13 +30,40 @@ class Interval:
 
 @dataclass
 class EpochRecord:
-    """One epoch on one rank; times count from the epoch's common start."""
+    """One epoch on one rank; times count from the epoch's common start.
+
+    `step_losses` are means over the `step_samples` whose losses this rank saw; without any it is 0.
+    """
 
     step_end_seconds: list[float] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
+    step_samples: list[int] = field(default_factory=list)
     intervals: list[Interval] = field(default_factory=list)
-    busy_seconds: float = 0.0
+    seconds_by_kind: dict[str, float] = field(default_factory=dict)
     end_seconds: float = 0.0
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which the rank computed."""
+        return sum(self.seconds_by_kind.get(kind, 0.0) for kind in COMPUTING)
+
+
+@dataclass(frozen=True)
+class _Unread:
+    kind: str
+    micro_batch: int
+    start: object
+    stop: object
+    traced: bool
+
+
+@dataclass(frozen=True)
+class _EndedStep:
+    number: int
+    loss: Tensor | None
+    samples: int
+    end: object
+    intervals: list[_Unread]
 
 
 class Recorder:
@@ -44,47 +71,65 @@ class Recorder:
 
     Intervals are kept for the first `trace_steps` steps of each epoch only, of which the last
     epoch's are written: a trace of the whole run would not open in a viewer.
+
+    Instructions of a GPU are only queued when Python goes on. They are timed by marks of `timer` in
+    the GPU's stream, which are read, like the losses, when the next step ends: the GPU has the work
+    of that step to do meanwhile, and nothing is waited for in between.
     """
 
-    def __init__(self, trace_steps: int, on_step: StepListener) -> None:
+    def __init__(self, trace_steps: int, on_step: StepListener, timer: Timer | None = None) -> None:
         self.epochs: list[EpochRecord] = []
         self.peak_in_flight = 0
         self.lag_counts: Counter[int] = Counter()
         self._trace_steps = trace_steps
         self._on_step = on_step
-        self._origin = 0.0
+        self._timer = timer or ClockTimer()
+        self._origin: object = None
         self._steps_before = 0
         self._losses: list[Tensor] = []
-        self._unreported: tuple[int, Tensor | None, float] | None = None
+        self._samples = 0
+        self._unread: list[_Unread] = []
+        self._steps_ended = 0
+        self._unreported: _EndedStep | None = None
 
     def begin_epoch(self) -> None:
         """Start the clock of an epoch; every rank calls it right after a barrier."""
         if self.epochs:
-            self._steps_before += len(self.epochs[-1].step_end_seconds)
+            self._steps_before += self._steps_ended
             self.epochs[-1].intervals.clear()
         self.epochs.append(EpochRecord())
-        self._origin = time.perf_counter()
+        self._steps_ended = 0
+        self._unread.clear()
+        self._origin = self._timer.mark()
 
     def end_epoch(self) -> None:
         """Stop the clock of the epoch."""
-        self.epochs[-1].end_seconds = self._now()
+        end = self._timer.mark()
         self._report()
+        self._read(self._unread)
+        self.epochs[-1].end_seconds = self._since_origin(end)
 
-    def _now(self) -> float:
-        return time.perf_counter() - self._origin
+    def _since_origin(self, mark: object) -> float:
+        return self._timer.seconds(self._origin, mark)
 
-    def start(self) -> float:
-        """Return the time at which an interval starts, in seconds from the epoch's start."""
-        return self._now()
+    def start(self) -> object:
+        """Return a mark of the timer for the start of an interval."""
+        return self._timer.mark()
 
-    def add(self, kind: str, micro_batch: int, start_seconds: float) -> None:
-        """Record that an instruction which started at `start_seconds` has just ended."""
+    def add(self, kind: str, micro_batch: int, start: object) -> None:
+        """Record that an instruction which started at the mark `start` has just ended."""
+        traced = self._steps_ended < self._trace_steps
+        self._unread.append(_Unread(kind, micro_batch, start, self._timer.mark(), traced))
+
+    def _read(self, intervals: list[_Unread]) -> None:
         epoch = self.epochs[-1]
-        duration = self._now() - start_seconds
-        if kind in COMPUTING:
-            epoch.busy_seconds += duration
-        if len(epoch.step_end_seconds) < self._trace_steps:
-            epoch.intervals.append(Interval(kind, micro_batch, start_seconds, duration))
+        for unread in intervals:
+            duration = self._timer.seconds(unread.start, unread.stop)
+            before = epoch.seconds_by_kind.get(unread.kind, 0.0)
+            epoch.seconds_by_kind[unread.kind] = before + duration
+            if unread.traced:
+                start = self._since_origin(unread.start)
+                epoch.intervals.append(Interval(unread.kind, unread.micro_batch, start, duration))
 
     def add_in_flight(self, count: int) -> None:
         """Record how many micro-batches are between their forward and their backward pass."""
@@ -94,48 +139,66 @@ class Recorder:
         """Record how many updates came between a micro-batch's forward and its backward pass."""
         self.lag_counts[updates] += 1
 
-    def add_loss(self, loss: Tensor) -> None:
-        """Record the mean loss of one micro-batch.
+    def add_loss(self, loss: Tensor, samples: int) -> None:
+        """Record the mean loss of one micro-batch of so many samples.
 
-        On an accelerator it is read one step later, without a wait.
+        On an accelerator it is read one step later.
 
         Raises:
             NonFiniteLossError: if the loss is not finite, where that is known already.
         """
+        loss = loss.detach()
         if loss.device.type == "cpu":
             _check_finite(self._step(), float(loss))
-        self._losses.append(loss.detach())
+        self._losses.append(loss * samples)
+        self._samples += samples
 
     def end_step(self) -> None:
         """Record that the weights were updated.
 
-        A step is reported when the next one ends: its loss is then long computed, so that reading
-        it never makes a GPU wait.
+        A step is reported when the next one ends: its loss is then long on the host, so that
+        reading it never makes a GPU wait.
 
         Raises:
             NonFiniteLossError: if that loss is not finite.
         """
-        self._report()
-        epoch = self.epochs[-1]
-        now = self._now()
-        previous = epoch.step_end_seconds[-1] if epoch.step_end_seconds else 0.0
-        epoch.step_end_seconds.append(now)
-        loss = torch.stack(self._losses).mean() if self._losses else None
+        loss = None
+        if self._losses:
+            loss = _on_its_way_to_host(torch.stack(self._losses).sum() / self._samples)
+        ended = _EndedStep(self._step(), loss, self._samples, self._timer.mark(), self._unread)
         self._losses.clear()
-        self._unreported = (self._step() - 1, loss, now - previous)
+        self._samples = 0
+        self._unread = []
+        self._steps_ended += 1
+        self._report()
+        self._unreported = ended
 
     def _step(self) -> int:
-        return self._steps_before + len(self.epochs[-1].step_end_seconds)
+        return self._steps_before + self._steps_ended
 
     def _report(self) -> None:
         if self._unreported is None:
             return
-        step, loss, seconds = self._unreported
-        self._unreported = None
+        ended, self._unreported = self._unreported, None
+        epoch = self.epochs[-1]
+        previous = epoch.step_end_seconds[-1] if epoch.step_end_seconds else 0.0
+        # From here on the step's marks have been passed and its loss has arrived.
+        epoch.step_end_seconds.append(self._since_origin(ended.end))
+        self._read(ended.intervals)
+        loss = None if ended.loss is None else float(ended.loss)
         if loss is not None:
-            _check_finite(step, float(loss))
-            self.epochs[-1].step_losses.append(float(loss))
-        self._on_step(step, None if loss is None else float(loss), seconds)
+            _check_finite(ended.number, loss)
+        epoch.step_losses.append(loss or 0.0)
+        epoch.step_samples.append(ended.samples)
+        self._on_step(ended.number, loss, epoch.step_end_seconds[-1] - previous)
+
+
+def _on_its_way_to_host(loss: Tensor) -> Tensor:
+    """Return the loss in host memory, on a GPU only once a mark taken after this call is passed."""
+    if loss.device.type == "cpu":
+        return loss
+    host = torch.empty(loss.shape, dtype=loss.dtype, pin_memory=True)
+    return host.copy_(loss, non_blocking=True)
 
 
 def _check_finite(step: int, loss: float) -> None:

@@ -14,7 +14,8 @@ class Strategy:
 
     `start` imports what it needs when called, so that listing strategies imports nothing heavy.
     `parallel` strategies run on several ranks; those that need a plan run one rank a stage. Where
-    ranks are `independent`, each trains batches of its own and their throughputs add up.
+    ranks are `independent`, each trains batches of its own and their throughputs add up. Those on
+    our engine send their messages with one of our transports.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Strategy:
     independent: bool = False
     parallel: bool = True
     package: str | None = None
+    uses_transport: bool = False
 
     def ranks(self, stages: int) -> int:
         """Return the number of ranks that a comparison on `stages` devices starts."""
@@ -83,6 +85,7 @@ STRATEGIES: dict[str, Strategy] = {
             _scheduled("fbp"),
             needs_plan=True,
             pipelined=True,
+            uses_transport=True,
         ),
         Strategy(
             "1f1b",
@@ -90,6 +93,7 @@ STRATEGIES: dict[str, Strategy] = {
             _scheduled("1f1b"),
             needs_plan=True,
             pipelined=True,
+            uses_transport=True,
         ),
         Strategy(
             "gpipe",
@@ -97,6 +101,7 @@ STRATEGIES: dict[str, Strategy] = {
             _scheduled("gpipe"),
             needs_plan=True,
             pipelined=True,
+            uses_transport=True,
         ),
         Strategy(
             "naive",
@@ -104,6 +109,7 @@ STRATEGIES: dict[str, Strategy] = {
             _scheduled("naive"),
             needs_plan=True,
             pipelined=True,
+            uses_transport=True,
         ),
         Strategy(
             "deepspeed-1f1b",

@@ -40,6 +40,10 @@ class RunResult(VersionedFile):
     lag_counts: list[dict[int, int]] = Field(
         default=[], description="micro-batches by updates between their forward and backward"
     )
+    replicas: int = Field(default=1, description="copies of every stage; 1 without a plan")
+    seconds_by_kind: list[dict[str, float]] = Field(
+        default=[], description="seconds of training by what a rank did, waiting as `receive`"
+    )
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]
     environment: dict[str, object]

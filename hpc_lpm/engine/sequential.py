@@ -3,7 +3,7 @@
 from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
 from hpc_lpm.engine.runner import RunContext
 from hpc_lpm.engine.whole_model import WholeModel
 
@@ -15,21 +15,28 @@ class SequentialRunner:
         self._context = context
         self._model = WholeModel(context)
         self._optimizer = build_optimizer(
-            self._model.module.parameters(), context.settings.optimizer
+            self._model.tied.without_copies(self._model.module.parameters()),
+            context.settings.optimizer,
+        )
+        self._scheduler = build_scheduler(
+            self._optimizer, context.settings.learning_rate, context.updates
         )
 
     def train(self, batches: MicroBatches) -> None:
         """Train on these micro-batches."""
-        recorder, accumulated = self._context.recorder, self._context.settings.micro_batches
+        recorder = self._context.recorder
         self._model.module.train()
-        for n in range(len(batches)):
-            self._model.forward_backward(batches, n, accumulated)
-            if (n + 1) % accumulated == 0:
-                start = recorder.start()
+        for step, micro_batches in enumerate(batches.steps()):
+            for n in micro_batches:
+                self._model.forward_backward(batches, n)
+            start = recorder.start()
+            with self._model.tied.update():
+                clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
                 self._optimizer.step()
-                self._optimizer.zero_grad()
-                recorder.add("update", n, start)
-                recorder.end_step()
+            self._scheduler.step()
+            self._optimizer.zero_grad()
+            recorder.add("update", step, start)
+            recorder.end_step()
 
     def evaluate(self, batches: MicroBatches) -> int:
         """Return the number of right predictions."""

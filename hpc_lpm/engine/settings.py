@@ -1,30 +1,46 @@
 """What one training run is asked to do."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from hpc_lpm.engine.learning_rate import LearningRateSettings
+from hpc_lpm.engine.update_rules import ClipScope
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
+from hpc_lpm.models.formats import MemoryFormat, Precision
+
+if TYPE_CHECKING:
+    from hpc_lpm.models.compute_format import ComputeFormat
 
 WeightPolicyName = Literal["replay", "live", "stash"]
-OptimizerName = Literal["sgd", "momentum", "adam", "adamw"]
+LastBatch = Literal["drop", "keep"]
+TransportName = Literal["auto", "mpi", "torch"]
+OptimizerOption = bool | int | float | tuple[float, ...]
 
 
 class OptimizerSettings(BaseModel):
-    """An optimizer of torch by its common name; `momentum` matters to `momentum` alone."""
+    """An optimizer of torch by its common name or its class name, in upper or lower case.
+
+    `momentum` matters to the optimizer `momentum` alone. `options` are further arguments of the
+    class, such as `nesterov`; `check_optimizer` refuses what it does not take.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: OptimizerName = "momentum"
+    name: str = "momentum"
     lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    options: dict[str, OptimizerOption] = {}
 
 
 class TrainSettings(BaseModel):
-    """Settings of one run; `batch_size` counts the samples of one optimizer step over all ranks."""
+    """Settings of one run; `batch_size` counts the samples of one optimizer step over all ranks.
+
+    `micro_batches` is per step and, where stages have replicas, per replica.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,6 +61,17 @@ class TrainSettings(BaseModel):
     receive_timeout_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     discard_steps: int = Field(default=2, ge=0)
     trace_steps: int = Field(default=16, ge=0)
+    last_batch: LastBatch = "drop"
+    prediction: bool = False
+    synchronous_tail: int = Field(default=0, ge=0)
+    learning_rate: LearningRateSettings = LearningRateSettings()
+    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    clip_scope: ClipScope = "stage"
+    lr_discount: bool = False
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "contiguous"
+    transport: TransportName = "auto"
+    progress_thread: bool | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -55,12 +82,22 @@ class TrainSettings(BaseModel):
             )
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("exactly one of epochs and steps is needed")
+        if self.progress_thread and self.transport == "torch":
+            raise ValueError("progress thread is for transport mpi, torch makes progress itself")
         return self
 
     @property
     def micro_batch_size(self) -> int:
-        """Samples a micro-batch."""
+        """Samples of a micro-batch where stages have no replicas."""
         return self.batch_size // self.micro_batches
+
+    @property
+    def compute_format(self) -> "ComputeFormat":
+        """Precision and memory format of all layers."""
+        # Here, since it brings torch along and campaign files are read without.
+        from hpc_lpm.models.compute_format import ComputeFormat
+
+        return ComputeFormat(self.precision, self.memory_format)
 
 
 def checked_settings(**values: object) -> TrainSettings:
@@ -72,8 +109,10 @@ def checked_settings(**values: object) -> TrainSettings:
     try:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
-        problem = describe_validation_error(error).replace("the whole file: value error, ", "")
         first = error.errors()[0]
-        # A fault between several options says itself what they are.
-        found = f", found {first['input']!r}" if first["loc"] else ""
+        if first["type"] == "value_error":
+            # A fault between several options says itself what they are.
+            problem, found = first["msg"].removeprefix("Value error, "), ""
+        else:
+            problem, found = describe_validation_error(error), f", found {first['input']!r}"
         raise InputError(f"train: {problem}{found}: change the option and run again.") from None

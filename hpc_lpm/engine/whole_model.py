@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.dropout import set_dropout_stream
 
 
@@ -17,43 +18,50 @@ class WholeModel:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         settings, model = context.settings, context.model
+        self._format = settings.compute_format
         self.layers = {
             index: model.build_layer(index, settings.seed).to(context.device)
             for index in range(len(model.layers))
         }
         self.module = nn.Sequential(*self.layers.values())
-        self._faults = Faults(model, self.layers, context.job.rank)
+        self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
+        self._format.arrange(self.module)
+        self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
 
-    def forward_backward(self, batches: MicroBatches, n: int, accumulated: int) -> None:
-        """Add the gradients of micro-batch `n`, whose loss counts 1 / `accumulated`.
+    def forward_backward(self, batches: MicroBatches, n: int, replicas: int = 1) -> None:
+        """Add the gradients of micro-batch `n`; those of `replicas` are averaged afterwards.
 
         Raises:
             TrainingError: if a layer fails or the loss is not finite.
         """
         try:
-            self._forward_backward(batches, n, accumulated)
+            self._forward_backward(batches, n, replicas)
         except Exception as error:
             named = f"micro-batch {batches.first_index + n}"
             # A replica's weights have hooks that another backward pass would set off.
             searchable = self._context.job.size == 1 or isinstance(error, NonFiniteLossError)
-            inputs = batches.inputs(n).to(self._context.device) if searchable else None
+            inputs = self._inputs(batches, n) if searchable else None
             raise self._faults.describe(error, named, inputs) from error
 
-    def _forward_backward(self, batches: MicroBatches, n: int, accumulated: int) -> None:
+    def _forward_backward(self, batches: MicroBatches, n: int, replicas: int) -> None:
         context, recorder = self._context, self._context.recorder
         start = recorder.start()
-        inputs = batches.inputs(n).to(context.device)
+        inputs = self._inputs(batches, n)
         targets = batches.targets(n).to(context.device)
         recorder.add("load", n, start)
         for index, layer in self.layers.items():
             set_dropout_stream(layer, context.settings.seed, index, batches.first_index + n)
         start = recorder.start()
-        loss = context.model.loss(self.module(inputs), targets)
+        with self._format.autocast(context.device):
+            loss = context.model.loss(self.module(inputs), targets)
         recorder.add("forward", n, start)
-        recorder.add_loss(loss)
+        recorder.add_loss(loss, batches.size(n))
         start = recorder.start()
-        (loss / accumulated).backward()  # type: ignore[no-untyped-call]
+        (loss / (batches.loss_divisor(n) / replicas)).backward()  # type: ignore[no-untyped-call]
         recorder.add("backward", n, start)
+
+    def _inputs(self, batches: MicroBatches, n: int) -> Tensor:
+        return self._format.arranged(batches.inputs(n).to(self._context.device))
 
     @torch.no_grad()
     def count_correct(self, batches: MicroBatches, numbers: Iterable[int]) -> int:
@@ -62,6 +70,7 @@ class WholeModel:
         self.module.eval()
         correct = 0
         for n in numbers:
-            outputs = self.module(batches.inputs(n).to(device))
+            with self._format.autocast(device):
+                outputs = self.module(self._inputs(batches, n))
             correct += int(self._context.model.correct(outputs, batches.targets(n).to(device)))
         return correct

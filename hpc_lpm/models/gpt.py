@@ -9,7 +9,7 @@ from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.checks import require_at_least
 from hpc_lpm.models.dropout import Dropout
-from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
 
 _INITIAL_STD = 0.02
 
@@ -70,11 +70,18 @@ class FeedForward(nn.Module):
 
 
 def gpt(
-    shape: DataShape, *, layers: int = 4, width: int = 128, heads: int = 4, dropout: float = 0.0
+    shape: DataShape,
+    *,
+    layers: int = 4,
+    width: int = 128,
+    heads: int = 4,
+    dropout: float = 0.0,
+    tied: bool = False,
 ) -> LayeredModel:
     """Build a decoder of `layers` blocks that predicts the next token at every position.
 
-    Dropout acts on the embedding and on both branches of each block.
+    Dropout acts on the embedding and on both branches of each block. If `tied`, the last projection
+    and the embedding of tokens are one matrix.
 
     Raises:
         InputError: if the data are not text, a size is below 1, `heads` does not divide `width`
@@ -102,7 +109,8 @@ def gpt(
         chain.append(Layer(f"block{block}.feed_forward", feed_forward))
     chain.append(Layer("norm", partial(nn.LayerNorm, width)))
     chain.append(Layer("head", partial(_linear, width, shape.classes)))
-    return LayeredModel("gpt", tuple(chain), cross_entropy, count_correct)
+    ties = (Tie(0, "token", len(chain) - 1, "weight"),) if tied else ()
+    return LayeredModel("gpt", tuple(chain), cross_entropy, count_correct, ties)
 
 
 def _linear(in_features: int, out_features: int, residual_branches: int = 1) -> nn.Linear:

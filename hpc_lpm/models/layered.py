@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.errors import InputError
+
 Activation = Tensor | tuple[Tensor, ...]
 """What flows from one layer to the next: a tensor, or a tuple where a skip connection travels."""
 
@@ -29,6 +31,28 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Tie:
+    """Two parameters that are one and the same, such as an embedding and the last projection.
+
+    Each is named by its layer's index and its name in that layer, as in `named_parameters()`; the
+    owner's layer comes first. The copy starts with the owner's values; its gradients are added to
+    the owner's before each update, and it takes over what the owner is updated to.
+    """
+
+    owner_layer: int
+    owner_parameter: str
+    copy_layer: int
+    copy_parameter: str
+
+    def __post_init__(self) -> None:
+        if self.owner_layer >= self.copy_layer:
+            raise InputError(
+                f"parameter {self.copy_parameter!r} of layer {self.copy_layer} is tied to one of "
+                f"layer {self.owner_layer}, accepted is a layer before it: swap the two."
+            )
+
+
+@dataclass(frozen=True)
 class LayeredModel:
     """A chain of layers with its loss.
 
@@ -41,18 +65,47 @@ class LayeredModel:
     layers: tuple[Layer, ...]
     loss: Callable[[Tensor, Tensor], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
+    ties: tuple[Tie, ...] = ()
 
     def build_layer(self, index: int, seed: int) -> nn.Module:
-        """Build layer `index` with weights that depend on (seed, index) alone.
+        """Build layer `index` with weights that depend on (seed, index) alone, and on its ties.
 
         The global random state is left as it was, so neither the partition nor the strategy
         can influence the weights.
+
+        Raises:
+            InputError: if a tie names a parameter that its layer does not have.
         """
+        layer = self._build_untied(index, seed)
+        for tie in self.ties:
+            if tie.copy_layer == index:
+                owner = self._build_untied(tie.owner_layer, seed)
+                with torch.no_grad():
+                    copy = parameter_named(layer, tie.copy_parameter)
+                    copy.copy_(parameter_named(owner, tie.owner_parameter))
+        return layer
+
+    def _build_untied(self, index: int, seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             # An odd multiplier keeps (seed, index) pairs apart for any realistic layer count.
             # Only the CPU's generator: torch.manual_seed would reseed the accelerators as well.
             torch.default_generator.manual_seed(seed * 1_000_003 + index)
             return self.layers[index].build()
+
+
+def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:
+    """Return a layer's parameter by its name.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    parameters = dict(layer.named_parameters())
+    if name not in parameters:
+        raise InputError(
+            f"a tie names parameter {name!r} of a {type(layer).__name__}, accepted are "
+            f"{', '.join(parameters) or 'none'}: correct the model's ties."
+        )
+    return parameters[name]
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

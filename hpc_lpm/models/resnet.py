@@ -34,7 +34,7 @@ class BlockOpening(nn.Module):
         if self.stride == 1:
             return self.conv(inputs), inputs
         # Copied, since a view would send and keep the pixels that nobody reads again.
-        return self.conv(inputs), inputs[:, :, :: self.stride, :: self.stride].contiguous()
+        return self.conv(inputs), inputs[:, :, :: self.stride, :: self.stride].clone()
 
 
 class BesideSkip(nn.Module):

@@ -8,10 +8,21 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
 
 WeightPolicy = Literal["replay", "live", "stash"]
-Optimizer = Literal["sgd", "momentum", "adam", "adamw"]
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]
+OTHER_OPTIMIZER: Optimizer = "other"
 
-OPTIMIZER_COPIES: dict[str, int] = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}
-"""Copies of the parameters that each optimizer keeps as its state."""
+OPTIMIZER_COPIES: dict[str, int] = {
+    "sgd": 0,
+    "momentum": 1,
+    "adam": 2,
+    "adamw": 2,
+    OTHER_OPTIMIZER: 2,
+}
+"""Copies of the parameters that each optimizer keeps as its state.
+
+Two is what the optimizers of torch keep at most, but for RMSprop centered and with momentum, and
+for `amsgrad`, which keep three.
+"""
 
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]

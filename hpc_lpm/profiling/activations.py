@@ -10,7 +10,8 @@ def measure_activation_bytes(chain: DetachedChain) -> list[int]:
     """Run one forward pass of the chain and return the bytes that each layer keeps for backward.
 
     Counted are the distinct storages that autograd saves, each in full and once, in the layer that
-    saves it first; parameters and buffers are not counted. An output that the next layer saves
+    saves it first; parameters and buffers are not counted, but the casts of
+    parameters that mixed precision keeps a micro-batch are. An output that the next layer saves
     although its producer does not (the input of a normalisation) is therefore counted in
     the next layer, and the sum over the chain is what one micro-batch in flight occupies. Memory
     that a kernel needs while it runs is not in it.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import Activation, LayeredModel
 
 
@@ -19,7 +20,13 @@ class DetachedChain:
     """
 
     def __init__(
-        self, model: LayeredModel, inputs: Tensor, targets: Tensor, device: torch.device, seed: int
+        self,
+        model: LayeredModel,
+        inputs: Tensor,
+        targets: Tensor,
+        device: torch.device,
+        seed: int,
+        compute_format: ComputeFormat = PLAIN,
     ) -> None:
         self.model = model
         # Copied, for a user's factory may hand out a module that is used elsewhere.
@@ -27,7 +34,11 @@ class DetachedChain:
             copy.deepcopy(model.build_layer(index, seed)).to(device).train()
             for index in range(len(model.layers))
         ]
-        self._first_inputs = inputs.to(device)
+        for layer in self.layers:
+            compute_format.arrange(layer)
+        self._format = compute_format
+        self._device = device
+        self._first_inputs = compute_format.arranged(inputs.to(device))
         self._targets = targets.to(device)
         self._leaves: dict[int, Activation] = {}
         self._outputs: dict[int, Activation] = {}
@@ -45,9 +56,10 @@ class DetachedChain:
         leaves = self._leaves_of(index)
         self._leaves[index] = leaves
         try:
-            self._outputs[index] = self.layers[index](leaves)
-            if index == len(self) - 1:
-                self._loss = self.model.loss(_single(self._outputs[index]), self._targets)
+            with self._format.autocast(self._device):
+                self._outputs[index] = self.layers[index](leaves)
+                if index == len(self) - 1:
+                    self._loss = self.model.loss(_single(self._outputs[index]), self._targets)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             name = self.model.layers[index].name
             reason = str(error).strip().splitlines()

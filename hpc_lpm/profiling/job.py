@@ -7,13 +7,14 @@ import torch
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.profiling.environment import describe_environment
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
 from hpc_lpm.profiling.profile import LayerProfile, Profile
 from hpc_lpm.profiling.threads import compute_threads
-from hpc_lpm.ranks import ranks_from_environment
+from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -27,6 +28,7 @@ def profile_in_job(
     repeats: int = 10,
     threads: int = 1,
     device: str = "cpu",
+    compute_format: ComputeFormat = PLAIN,
 ) -> Profile:
     """Profile `model` on the first `micro_batch` training samples; every rank must call this.
 
@@ -38,13 +40,18 @@ def profile_in_job(
         InputError: if a number is out of range, the device is missing or a layer fails.
     """
     _check(dataset, micro_batch, repeats, threads, device)
+    if device == "cuda":
+        # As in training: the ranks of a node take its GPUs in turn.
+        torch.cuda.set_device(local_rank_from_environment() % torch.cuda.device_count())
     indices = torch.arange(micro_batch)
     inputs, targets = dataset.train.inputs(indices), dataset.train.targets(indices)
     communicator = _world() if ranks_from_environment() > 1 else None
     if communicator is not None:
         communicator.Barrier()
     with compute_threads(threads):
-        layers = profile_model(model, inputs, targets, repeats=repeats, device=device)
+        layers = profile_model(
+            model, inputs, targets, repeats=repeats, device=device, compute_format=compute_format
+        )
     environment = describe_environment(device, threads) | {"repeats": repeats}
     if communicator is None:
         link = assume_link()
@@ -59,7 +66,8 @@ def profile_in_job(
         model=model.name,
         micro_batch=micro_batch,
         device=device,
-        dtype=str(torch.get_default_dtype()).removeprefix("torch."),
+        dtype=str(compute_format.dtype).removeprefix("torch."),
+        memory_format=compute_format.memory_format,
         layers=layers,
         link=link,
         environment=environment,

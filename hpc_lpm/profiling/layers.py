@@ -6,6 +6,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.profiling.activations import measure_activation_bytes
 from hpc_lpm.profiling.chain import DetachedChain
@@ -21,6 +22,7 @@ def profile_model(
     repeats: int = 10,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    compute_format: ComputeFormat = PLAIN,
 ) -> tuple[LayerProfile, ...]:
     """Measure each layer of `model` on one micro-batch.
 
@@ -39,7 +41,7 @@ def profile_model(
     where = torch.device(device)
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        chain = DetachedChain(model, inputs, targets, where, seed)
+        chain = DetachedChain(model, inputs, targets, where, seed, compute_format)
         activation_bytes = measure_activation_bytes(chain)
         output_bytes = [chain.output_bytes(index) for index in range(len(chain))]
         for index in reversed(range(len(chain))):

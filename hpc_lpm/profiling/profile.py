@@ -5,6 +5,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.files import VersionedFile
+from hpc_lpm.models.formats import MemoryFormat
 
 
 class LayerProfile(BaseModel):
@@ -35,7 +36,10 @@ class LinkProfile(BaseModel):
 
 
 class Profile(VersionedFile):
-    """A model profiled layer by layer on one device."""
+    """A model profiled layer by layer on one device.
+
+    `dtype` is the type that matrix products and convolutions compute in.
+    """
 
     kind: ClassVar[str] = "profile"
 
@@ -46,3 +50,4 @@ class Profile(VersionedFile):
     layers: tuple[LayerProfile, ...] = Field(min_length=1)
     link: LinkProfile
     environment: dict[str, object] = Field(default_factory=dict)
+    memory_format: MemoryFormat = "contiguous"

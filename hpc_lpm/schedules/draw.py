@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Replay, Update
+from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Reduce, Replay, Update
 from hpc_lpm.schedules.playback import Playback, UnitClock, play
 
 
@@ -12,9 +12,9 @@ def draw(
 ) -> str:
     """Return the schedule as a table in which every pass takes one slot.
 
-    `F2` and `B2` are the passes of micro-batch 2, `R2` its replay, `u` an optimizer step after the
-    pass, `.` an idle slot. `marks` maps (stage, index of the instruction) to a text that is drawn
-    where that instruction stands, behind its pass.
+    `F2` and `B2` are the passes of micro-batch 2, `R2` its replay, `a` the start of an average over
+    replicas and `u` an optimizer step after the pass, `.` an idle slot. `marks` maps (stage, index
+    of the instruction) to a text that is drawn where that instruction stands, behind its pass.
     """
     playback = play(programmes, UnitClock())
     marks = marks or {}
@@ -43,10 +43,10 @@ def _cells(
             case Forward() | Replay() | Backward():
                 cells.extend("." for _ in range(slot - len(cells)))
                 cells.append(str(interval.instruction))
-            case Update() if cells:
-                cells[-1] += "u"
-            case Update():
-                cells.append("u")
+            case Reduce() | Update():
+                if not cells:
+                    cells.append("")
+                cells[-1] += "a" if isinstance(interval.instruction, Reduce) else "u"
         if (stage, index) in marks:
             if not cells:
                 cells.append("")

@@ -25,7 +25,7 @@ def fbp(
     The drain (backwards alone) comes at the very end of the programme.
 
     Raises:
-        ValueError: if an argument is out of range, or the micro-batches do not fill whole steps.
+        ValueError: if an argument is out of range.
     """
     check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
     ahead = fbp_ahead(stage, stages, micro_batches_per_step, lead)

@@ -25,12 +25,13 @@ def gpipe(
     training and equal its own to the last bit.
 
     Raises:
-        ValueError: if an argument is out of range, or the micro-batches do not fill whole steps.
+        ValueError: if an argument is out of range.
     """
     check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
     ahead = gpipe_ahead(stage, stages, micro_batches_per_step, lead)
     for first in range(0, total_micro_batches, micro_batches_per_step):
-        yield from forwards_ahead(first, micro_batches_per_step, ahead, micro_batches_per_step)
+        count = min(micro_batches_per_step, total_micro_batches - first)
+        yield from forwards_ahead(first, count, ahead, micro_batches_per_step)
 
 
 def gpipe_ahead(stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:

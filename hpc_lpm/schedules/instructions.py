@@ -1,7 +1,8 @@
 """What one stage can be told to do. Every instruction names the micro-batch it is about.
 
 Micro-batches are numbered n = 0, 1, 2, ... over the whole programme, optimizer steps likewise.
-`str()` of an instruction is short, as drawn in a schedule: F3, B3, U0, RA3, SA3, RG3, SG3.
+`str()` of an instruction is short, as drawn in a schedule: F3, B3, A0, U0, RA3, SA3, RG3, SG3,
+STG0.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,11 @@ from typing import ClassVar
 class _AboutMicroBatch:
     micro_batch: int
     symbol: ClassVar[str]
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """What an engine's method for this instruction is called with."""
+        return (self.micro_batch,)
 
     def __str__(self) -> str:
         return f"{self.symbol}{self.micro_batch}"
@@ -67,27 +73,100 @@ class ReceiveGradient(_AboutMicroBatch):
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
-    """Optimizer step number `step` of this stage alone; clears the accumulated gradients."""
+class Reduce:
+    """Start averaging the gradients of step `step` over the stage's replicas, without waiting."""
 
     step: int
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """What an engine's method for this instruction is called with."""
+        return (self.step,)
+
+    def __str__(self) -> str:
+        return f"A{self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Optimizer step number `step` of this stage alone; clears the accumulated gradients.
+
+    If the step was reduced, it first waits for the average.
+    """
+
+    step: int
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """What an engine's method for this instruction is called with."""
+        return (self.step,)
 
     def __str__(self) -> str:
         return f"U{self.step}"
 
 
-Computation = Forward | Replay | Backward | Update
-"""What takes a stage's own time."""
+@dataclass(frozen=True, slots=True)
+class _AboutTiedWeights:
+    """A message about the weights tied to those of `stage`, for optimizer step `step`."""
+
+    step: int
+    stage: int
+    symbol: ClassVar[str]
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        """What an engine's method for this instruction is called with."""
+        return (self.step, self.stage)
+
+    def __str__(self) -> str:
+        return f"{self.symbol}{self.step}"
+
+
+class SendTiedGradient(_AboutTiedWeights):
+    """Hand the accumulated gradients of copies to the stage that owns the weights."""
+
+    __slots__ = ()
+    symbol = "STG"
+
+
+class ReceiveTiedGradient(_AboutTiedWeights):
+    """Wait for the gradients of copies and add them to those of the owned weights."""
+
+    __slots__ = ()
+    symbol = "RTG"
+
+
+class SendTiedWeights(_AboutTiedWeights):
+    """Hand the updated weights to the stage that holds copies of them."""
+
+    __slots__ = ()
+    symbol = "STW"
+
+
+class ReceiveTiedWeights(_AboutTiedWeights):
+    """Wait for the updated weights and take them over."""
+
+    __slots__ = ()
+    symbol = "RTW"
+
+
+TiedMessage = SendTiedGradient | ReceiveTiedGradient | SendTiedWeights | ReceiveTiedWeights
+"""What is about an optimizer step and another stage, not about a micro-batch."""
+
+Computation = Forward | Replay | Backward | Reduce | Update
+"""What a stage does without its neighbours."""
 
 Instruction = (
     Forward
     | Replay
     | Backward
+    | Reduce
     | Update
     | SendActivation
     | ReceiveActivation
     | SendGradient
     | ReceiveGradient
+    | TiedMessage
 )
 """Anything a stage programme is made of."""
 

@@ -22,7 +22,7 @@ def naive(
         stage 2  .   .   F0  B0  .   .   .   .   F1  B1u .   .   ...
 
     Raises:
-        ValueError: if an argument is out of range, or the micro-batches do not fill whole steps.
+        ValueError: if an argument is out of range.
     """
     check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
     ahead = naive_ahead(stage, stages, micro_batches_per_step, lead)

@@ -11,7 +11,7 @@ def forwards_ahead(
     """Yield forwards and backwards of `count` micro-batches from `first` on, then drain.
 
     Before backward n (counted from `first`), forward n + `ahead` has run; an update follows every
-    backward that completes an optimizer step.
+    backward that completes an optimizer step, and the last of all: the last step may be shorter.
 
     `ahead` may exceed `count`: all forwards then come first.
     """
@@ -22,9 +22,9 @@ def forwards_ahead(
         if micro_batch + ahead < last:
             yield Forward(micro_batch + ahead)
         yield Backward(micro_batch)
-        step, rest = divmod(micro_batch + 1, micro_batches_per_step)
-        if rest == 0:
-            yield Update(step - 1)
+        step, place = divmod(micro_batch, micro_batches_per_step)
+        if place == micro_batches_per_step - 1 or micro_batch == last - 1:
+            yield Update(step)
 
 
 def check_arguments(
@@ -33,7 +33,7 @@ def check_arguments(
     """Check what every schedule is called with.
 
     Raises:
-        ValueError: if a number is out of range, or the micro-batches do not fill whole steps.
+        ValueError: if a number is out of range.
     """
     if not 0 <= stage < stages:
         raise ValueError(f"stage is {stage}, accepted is 0 to {stages - 1}")
@@ -43,8 +43,5 @@ def check_arguments(
         )
     if lead < 1:
         raise ValueError(f"lead is {lead}, at least 1 is accepted")
-    if total_micro_batches < 0 or total_micro_batches % micro_batches_per_step:
-        raise ValueError(
-            f"total_micro_batches is {total_micro_batches}, "
-            f"accepted is a multiple of {micro_batches_per_step}"
-        )
+    if total_micro_batches < 0:
+        raise ValueError(f"total_micro_batches is {total_micro_batches}, at least 0 is accepted")

@@ -4,7 +4,7 @@ Sends never block, receives block and are served in the order of sending: what a
 The validator, the drawings and the simulator all look at the same playback.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,8 +15,14 @@ from hpc_lpm.schedules.instructions import (
     Programme,
     ReceiveActivation,
     ReceiveGradient,
+    ReceiveTiedGradient,
+    ReceiveTiedWeights,
+    Reduce,
     SendActivation,
     SendGradient,
+    SendTiedGradient,
+    SendTiedWeights,
+    TiedMessage,
     Update,
 )
 
@@ -39,13 +45,13 @@ class Clock(Protocol):
 
 
 class UnitClock:
-    """Every pass takes one slot, updates and messages take none: the clock of drawings."""
+    """Every pass takes one slot, updates, averages and messages none: the clock of drawings."""
 
     overlap = True
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
-        """Return 1 for a pass, 0 for an update."""
-        return 0.0 if isinstance(instruction, Update) else 1.0
+        """Return 1 for a pass, 0 for an update or the start of an average."""
+        return 0.0 if isinstance(instruction, Reduce | Update) else 1.0
 
     def transfer_seconds(self, boundary: int) -> float:
         """Return 0."""
@@ -100,6 +106,11 @@ class _Player:
         self.intervals: list[list[Interval]] = [[] for _ in programmes]
         self.down = [_Channel() for _ in range(stages - 1)]
         self.up = [_Channel() for _ in range(stages - 1)]
+        self.tied: defaultdict[tuple[type, int, int], deque[float]] = defaultdict(deque)
+        self.partners = [
+            {stage - 1, stage + 1} | {i.stage for i in programme if isinstance(i, TiedMessage)}
+            for stage, programme in enumerate(programmes)
+        ]
 
     def play(self) -> Playback:
         waiting = deque(range(len(self.programmes)))
@@ -109,10 +120,9 @@ class _Player:
             while self._advance(stage):
                 pass
             if self.positions[stage] != before:
-                neighbours = (stage - 1, stage + 1)
                 waiting.extend(
                     other
-                    for other in neighbours
+                    for other in sorted(self.partners[stage])
                     if 0 <= other < len(self.programmes) and other not in waiting
                 )
         return Playback(
@@ -138,6 +148,10 @@ class _Player:
                 interval = self._receive(stage, stage - 1, self.down, micro_batch, instruction)
             case ReceiveGradient(micro_batch):
                 interval = self._receive(stage, stage, self.up, micro_batch, instruction)
+            case SendTiedGradient() | SendTiedWeights():
+                interval = self._send_tied(stage, instruction)
+            case ReceiveTiedGradient() | ReceiveTiedWeights():
+                interval = self._receive_tied(stage, instruction)
             case _:
                 now = self.now[stage]
                 duration = self.clock.compute_seconds(stage, instruction)
@@ -184,6 +198,22 @@ class _Player:
             return Interval(instruction, arrival, arrival)
         begin = max(self.now[stage], start)
         return Interval(instruction, begin, begin + self.clock.transfer_seconds(boundary))
+
+    def _send_tied(self, stage: int, message: SendTiedGradient | SendTiedWeights) -> Interval:
+        # Once a step and off the path of the micro-batches: taken to cost nothing.
+        self.tied[type(message), stage, message.stage].append(self.now[stage])
+        return Interval(message, self.now[stage], self.now[stage])
+
+    def _receive_tied(
+        self, stage: int, message: ReceiveTiedGradient | ReceiveTiedWeights
+    ) -> Interval | None:
+        gradient = isinstance(message, ReceiveTiedGradient)
+        kind = SendTiedGradient if gradient else SendTiedWeights
+        sent = self.tied[kind, message.stage, stage]
+        if not sent:
+            return None
+        arrival = max(self.now[stage], sent.popleft())
+        return Interval(message, arrival, arrival)
 
 
 def play(programmes: Sequence[Programme], clock: Clock) -> Playback:

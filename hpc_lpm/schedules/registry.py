@@ -1,6 +1,6 @@
 """The schedules by name. A new one is a file beside this one and a line in `SCHEDULES`."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from hpc_lpm.schedules.instructions import Instruction, Programme
 from hpc_lpm.schedules.naive import naive, naive_ahead
 from hpc_lpm.schedules.one_f_one_b import one_f_one_b, one_f_one_b_ahead
 from hpc_lpm.schedules.replays import with_replays
+from hpc_lpm.schedules.replicas import with_replicas
+from hpc_lpm.schedules.tied_weights import TiedStages, with_tied_weights
 
 
 class ComputeProgramme(Protocol):
@@ -59,16 +61,31 @@ class Schedule:
         lead: int = 1,
         *,
         replay: bool = False,
+        replicas: int = 1,
+        ties: Collection[tuple[int, int]] = (),
     ) -> Programme:
         """Return everything `stage` executes, communication included.
 
-        With `replay`, lagged micro-batches run forward again before their backward.
+        With `replay`, lagged micro-batches run forward again before their backward. With several
+        `replicas` of every stage gradients are averaged over them; micro-batches are those of one.
+        `ties` are the pairs (owner, copy) of stages that hold tied weights.
 
         Raises:
-            ValueError: if an argument is out of range or steps are not whole.
+            ValueError: if an argument is out of range.
         """
-        compute = self.compute(stage, stages, micro_batches_per_step, total_micro_batches, lead)
-        return list(with_communication(with_replays(compute) if replay else compute, stage, stages))
+        planned = self.compute(stage, stages, micro_batches_per_step, total_micro_batches, lead)
+        if replicas > 1:
+            planned = with_replicas(planned, flushes=self.flushes)
+        if ties:
+            delays = (
+                self.version_delay(owner, stages, micro_batches_per_step, lead, replicas=replicas)
+                for owner, _ in ties
+            )
+            tied = [TiedStages(*tie, delay) for tie, delay in zip(ties, delays, strict=True)]
+            planned = with_tied_weights(planned, stage, tied, micro_batches_per_step)
+        if replay:
+            planned = with_replays(planned)
+        return list(with_communication(planned, stage, stages))
 
     def programmes(
         self,
@@ -78,6 +95,8 @@ class Schedule:
         lead: int = 1,
         *,
         replay: bool = False,
+        replicas: int = 1,
+        ties: Collection[tuple[int, int]] = (),
     ) -> list[Programme]:
         """Return `programme` of every stage, in order.
 
@@ -86,23 +105,44 @@ class Schedule:
         """
         return [
             self.programme(
-                stage, stages, micro_batches_per_step, total_micro_batches, lead, replay=replay
+                stage,
+                stages,
+                micro_batches_per_step,
+                total_micro_batches,
+                lead,
+                replay=replay,
+                replicas=replicas,
+                ties=ties,
             )
             for stage in range(stages)
         ]
 
     def version_delay(
-        self, stage: int, stages: int, micro_batches_per_step: int, lead: int = 1
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        lead: int = 1,
+        *,
+        replicas: int = 1,
     ) -> int:
-        """Return d, by which forwards are ahead of updates: 0 where a flush evens versions out."""
+        """Return by how many micro-batches forwards are ahead of updates.
+
+        0 where a flush evens versions out, else d, and one more where an average over `replicas`
+        is taken during a forward.
+        """
         if self.flushes:
             return 0
-        return self.forwards_ahead(stage, stages, micro_batches_per_step, lead)
+        ahead = self.forwards_ahead(stage, stages, micro_batches_per_step, lead)
+        return ahead + 1 if replicas > 1 else ahead
 
     def in_flight_bounds(
         self, stages: int, micro_batches_per_step: int, lead: int = 1
     ) -> list[int]:
-        """Return for every stage how many micro-batches are in flight at most."""
+        """Return for every stage how many micro-batches are in flight at most.
+
+        Replicas of the stages change nothing: an update comes later, but no forward earlier.
+        """
         return [
             self.forwards_ahead(stage, stages, micro_batches_per_step, lead) + 1
             for stage in range(stages)

@@ -2,11 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 
-from hpc_lpm.schedules.instructions import Backward, Forward, Instruction, Replay, Update
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    Forward,
+    Instruction,
+    ReceiveTiedWeights,
+    Replay,
+    Update,
+)
 
 
 def lagged_micro_batches(programme: Iterable[Instruction]) -> frozenset[int]:
-    """Return the micro-batches with an update between their forward and their backward."""
+    """Return the micro-batches with an update between their forward and their backward.
+
+    Tied weights that come from another stage are an update like any other.
+    """
     updates = 0
     updates_at_forward: dict[int, int] = {}
     lagged = set()
@@ -16,7 +26,7 @@ def lagged_micro_batches(programme: Iterable[Instruction]) -> frozenset[int]:
                 updates_at_forward[micro_batch] = updates
             case Backward(micro_batch) if updates_at_forward.pop(micro_batch) != updates:
                 lagged.add(micro_batch)
-            case Update():
+            case Update() | ReceiveTiedWeights():
                 updates += 1
     return frozenset(lagged)
 

@@ -27,7 +27,7 @@ class PipelineClock:
     overlap: bool = True
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
-        """Return the seconds of a pass; an optimizer step is taken to cost nothing."""
+        """Return the seconds of a pass; averages and optimizer steps are taken to cost nothing."""
         match instruction:
             case Forward() | Replay():
                 return self.forward_seconds[stage]

@@ -10,9 +10,11 @@ from hpc_lpm.schedules.instructions import (
     Programme,
     ReceiveActivation,
     ReceiveGradient,
+    Reduce,
     Replay,
     SendActivation,
     SendGradient,
+    TiedMessage,
     Update,
 )
 from hpc_lpm.schedules.playback import UnitClock, play
@@ -39,7 +41,9 @@ def validate(
 
     Shown for every stage: each micro-batch passes forward and backward exactly once, with its data
     there; never more than `in_flight_bounds[stage]` are in flight; update u comes after the
-    backwards of all micro-batches below (u + 1) * `micro_batches_per_step` and before any other.
+    backwards of all micro-batches below (u + 1) * `micro_batches_per_step` and before any other
+    (the last step may have fewer); if any step is reduced every one is, after these backwards and
+    before its update.
     Shown for all together, with sends that do not block and receives that take messages in the
     order of sending: nobody waits for ever and no message is left over. As every order is fixed,
     what holds in this one playback holds for any timing.
@@ -48,9 +52,15 @@ def validate(
         ScheduleError: at the first fault found.
     """
     stages = len(programmes)
+    replicated = any(isinstance(item, Reduce) for programme in programmes for item in programme)
     for stage, programme in enumerate(programmes):
         checker = _StageChecker(
-            stage, stages, micro_batches_per_step, total_micro_batches, in_flight_bounds[stage]
+            stage,
+            stages,
+            micro_batches_per_step,
+            total_micro_batches,
+            in_flight_bounds[stage],
+            replicated=replicated,
         )
         try:
             for index, instruction in enumerate(programme):
@@ -90,12 +100,15 @@ class _StageChecker:
         micro_batches_per_step: int,
         total_micro_batches: int,
         in_flight_bound: int,
+        *,
+        replicated: bool,
     ) -> None:
         self.has_previous = stage > 0
         self.has_next = stage < stages - 1
         self.micro_batches_per_step = micro_batches_per_step
         self.total_micro_batches = total_micro_batches
         self.in_flight_bound = in_flight_bound
+        self.replicated = replicated
         self.done: set[Instruction] = set()
         self.forwards = 0
         self.backwards = 0
@@ -104,7 +117,7 @@ class _StageChecker:
     def check(self, index: int, instruction: Instruction) -> None:
         if instruction in self.done:
             raise _FaultError(index, f"{instruction} comes twice")
-        if not isinstance(instruction, Update) and not (
+        if not isinstance(instruction, Reduce | Update | TiedMessage) and not (
             0 <= instruction.micro_batch < self.total_micro_batches
         ):
             raise _FaultError(index, f"there are {self.total_micro_batches} micro-batches")
@@ -116,8 +129,11 @@ class _StageChecker:
                 raise _FaultError(index, f"{instruction} comes after its backward")
             case Backward(micro_batch):
                 self._check_version(index, micro_batch)
+            case Reduce(step):
+                self._check_step(index, step)
             case Update(step):
-                self._check_update(index, step)
+                self._check_step(index, step)
+                self.updates += 1
         self.done.add(instruction)
 
     def finish(self, length: int) -> None:
@@ -130,7 +146,7 @@ class _StageChecker:
             for instruction in expected:
                 if instruction not in self.done:
                     raise _FaultError(length, f"{instruction} is missing")
-        if self.updates * self.micro_batches_per_step != self.total_micro_batches:
+        if self.updates * self.micro_batches_per_step < self.total_micro_batches:
             raise _FaultError(length, f"U{self.updates} is missing")
 
     def _check_data(self, index: int, instruction: Instruction) -> None:
@@ -148,6 +164,8 @@ class _StageChecker:
                 needed = Forward(n)
             case Backward(n):
                 needed = ReceiveGradient(n) if self.has_next else Forward(n)
+            case Update(step) if self.replicated:
+                needed = Reduce(step)
         if needed is not None and needed not in self.done:
             raise _FaultError(index, f"{instruction} comes before {needed}")
 
@@ -167,10 +185,10 @@ class _StageChecker:
                 index, f"the backward belongs after {expected} updates, {self.updates} are done"
             )
 
-    def _check_update(self, index: int, step: int) -> None:
+    def _check_step(self, index: int, step: int) -> None:
         if step != self.updates:
             raise _FaultError(index, f"update {self.updates} is due")
-        missing = (step + 1) * self.micro_batches_per_step - self.backwards
+        due = min((step + 1) * self.micro_batches_per_step, self.total_micro_batches)
+        missing = due - self.backwards
         if missing:
             raise _FaultError(index, f"{missing} backwards of the step are still to come")
-        self.updates += 1

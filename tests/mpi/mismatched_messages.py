@@ -7,7 +7,7 @@ from mpi4py import MPI
 
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
-from hpc_lpm.engine.pipeline.transport import Channel
+from hpc_lpm.engine.pipeline.transport.mpi import MpiChannel
 
 # A longer message must be short enough to be copied: Open MPI writes a long one that it fetches
 # itself beyond the end of the buffer, which is why the engine checks shapes where they are sent.
@@ -18,7 +18,7 @@ def main() -> None:
     comm = MPI.COMM_WORLD
     rank = comm.Get_rank()
     for tag, (length, expected) in enumerate(SENT_AND_EXPECTED):
-        channel = Channel(comm, 1 - rank, tag, receive_timeout_seconds=5)
+        channel = MpiChannel(comm, 1 - rank, tag, receive_timeout_seconds=5)
         if rank == 0:
             channel.send((torch.zeros(length, dtype=torch.uint8),))
             channel.flush()

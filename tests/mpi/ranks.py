@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 MPIRUN = Path(sys.executable).parent / "mpirun"
@@ -10,9 +11,15 @@ TIMEOUT_SECONDS = 420
 
 
 def mpirun(
-    ranks: int, *arguments: str, timeout_seconds: float = TIMEOUT_SECONDS
+    ranks: int,
+    *arguments: str,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    options: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m mpi4py ARGUMENTS` on so many ranks, more than there are cores if need be."""
+    """Run `python -m mpi4py ARGUMENTS` on so many ranks, more than there are cores if need be.
+
+    `options` are further options of mpirun.
+    """
     environment = {
         **os.environ,
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -21,7 +28,7 @@ def mpirun(
     }
     command = [
         *(str(MPIRUN), "--bind-to", "none", "--oversubscribe"),
-        *("--mca", "mpi_yield_when_idle", "1", "-n", str(ranks)),
+        *("--mca", "mpi_yield_when_idle", "1", "-n", str(ranks), *options),
         *(sys.executable, "-m", "mpi4py", *arguments),
     ]
     return subprocess.run(

@@ -12,6 +12,7 @@ from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hpc_lpm.models.dropout import set_dropout_stream
 from hpc_lpm.models.layered import LayeredModel
@@ -32,7 +33,14 @@ class Recurrence:
         seed: int,
         weights: str,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        prediction: bool = False,
+        rate: Callable[[int, int], float] | None = None,
+        clip: float | None = None,
+        precision: str = "fp32",
+        channels_last: bool = False,
     ) -> None:
+        self.prediction, self.rate, self.clip = prediction, rate, clip
+        self.precision = precision
         self.model, self.inputs, self.targets, self.policy = model, inputs, targets, weights
         self.M, self.N, self.K, self.lead, self.seed = (
             per_step,
@@ -41,19 +49,31 @@ class Recurrence:
             lead,
             seed,
         )
+        self.updates = -(-self.N // self.M)
         self.layers: dict[int, list[nn.Module]] = {}
         self.first = {k: cuts[k - 1] for k in range(1, self.K + 1)}
         self.optimizers: dict[int, torch.optim.Optimizer] = {}
         self.history: dict[int, list[list[Tensor]]] = {}
+        self.velocities: dict[int, list[list[Tensor]]] = {}
         for k in range(1, self.K + 1):
             self.layers[k] = [model.build_layer(i, seed) for i in range(cuts[k - 1], cuts[k])]
+            if channels_last:
+                for layer in self.layers[k]:
+                    layer.to(memory_format=torch.channels_last)
             self.history[k] = [[p.detach().clone() for p in self.parameters(k)]]
+            self.velocities[k] = [[torch.zeros_like(p) for p in self.parameters(k)]]
             # The optimizer's own copy of the weights, so that its state moves on by whole updates.
             self.own = getattr(self, "own", {})
             self.own[k] = [nn.Parameter(p.detach().clone()) for p in self.parameters(k)]
             self.optimizers[k] = optimizer(self.own[k] or [nn.Parameter(torch.zeros(0))])
         self.x = cache(self.x)  # type: ignore[method-assign]
         self.backward = cache(self.backward)  # type: ignore[method-assign]
+
+    def mixed(self):  # type: ignore[no-untyped-def]
+        """Mixed precision, layer by layer; a cast is made anew wherever one is read."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast("cpu", torch.bfloat16, cache_enabled=False)
 
     def parameters(self, k: int) -> list[nn.Parameter]:
         return [p for layer in self.layers[k] for p in layer.parameters()]
@@ -70,19 +90,74 @@ class Recurrence:
     def W(self, k: int, u: int) -> list[Tensor]:
         while len(self.history[k]) <= u:
             g = len(self.history[k]) - 1
-            total: list[Tensor] | None = None
-            for n in range(g * self.M, (g + 1) * self.M):
-                gradients = self.backward(k, n)[1]
-                if total is None:
-                    total = [gradient.clone() for gradient in gradients]
-                else:
-                    for a, gradient in zip(total, gradients, strict=True):
-                        a.add_(gradient)
-            for p, a in zip(self.own[k], total or [], strict=True):
+            total = self.step_gradients(k, g)
+            if self.clip is not None and total:
+                scale_to_norm(total, self.clip)
+            for p, a in zip(self.own[k], total, strict=True):
                 p.grad = a
+            if self.rate is not None:
+                self.optimizers[k].param_groups[0]["lr"] = self.rate(k, g)
             self.optimizers[k].step()
             self.history[k].append([p.detach().clone() for p in self.own[k]])
+            state = self.optimizers[k].state
+            v = [state[p].get("momentum_buffer") for p in self.own[k]]
+            self.velocities[k].append(
+                [
+                    torch.zeros_like(p) if b is None else b.clone()
+                    for p, b in zip(self.own[k], v, strict=True)
+                ]
+            )
         return self.history[k][u]
+
+    def lagged(self, k: int, n: int) -> bool:
+        return self.forward_version(k, n) != self.backward_version(n)
+
+    def forward_weights(self, k: int, n: int) -> list[Tensor]:
+        """W of the forward version, or its prediction W - eta (gamma v + mean) where n lags.
+
+        The mean is that of the gradients of the micro-batches of this step that are through: those
+        of A_k, each weighted as in the step's sum, scaled up to a whole step.
+        """
+        u = self.forward_version(k, n)
+        weights = self.weights(k, u, n)
+        if not (self.prediction and self.lagged(k, n)):
+            return weights
+        through = range(u * self.M, max(n - self.d(k), 0))
+        mean = [torch.zeros_like(w) for w in weights]
+        for m in through:
+            for a, gradient in zip(mean, self.backward(k, m)[1], strict=True):
+                a.add_(gradient)
+        if through:
+            whole = sum(len(self.inputs[m]) for m in self.step(u))
+            part = sum(len(self.inputs[m]) for m in through)
+            mean = [a * (whole / part) for a in mean]
+        group = self.optimizers[k].param_groups[0]
+        eta, gamma = group["lr"], group["momentum"]
+        velocity = self.velocities[k][u]
+        return [w - eta * (gamma * v + a) for w, v, a in zip(weights, velocity, mean, strict=True)]
+
+    def step_gradients(self, k: int, g: int) -> list[Tensor | None]:
+        """The gradients of stage k accumulated over step g, n ascending."""
+        total: list[Tensor] = []
+        for n in self.step(g):
+            gradients = self.backward(k, n)[1]
+            total = total or [torch.zeros_like(gradient) for gradient in gradients]
+            for a, gradient in zip(total, gradients, strict=True):
+                a.add_(gradient)
+        return list(total)
+
+    def weights(self, k: int, u: int, n: int) -> list[Tensor]:
+        """What stage k computes micro-batch n with, its own weights being those after u updates."""
+        return self.W(k, u)
+
+    def step(self, g: int) -> range:
+        """The micro-batches of step g; the last may have fewer than M."""
+        return range(g * self.M, min((g + 1) * self.M, self.N))
+
+    def loss_divisor(self, n: int) -> float:
+        """M where all micro-batches are as large; else so that every sample counts the same."""
+        samples = sum(len(self.inputs[m]) for m in self.step(n // self.M))
+        return samples / len(self.inputs[n])
 
     def F(self, k: int, n: int, x: Tensors, weights: list[Tensor], *, update_statistics: bool):  # type: ignore[no-untyped-def]
         for p, w in zip(self.parameters(k), weights, strict=True):
@@ -92,7 +167,8 @@ class Recurrence:
         for i, layer in enumerate(self.layers[k]):
             layer.train()
             set_dropout_stream(layer, self.seed, self.first[k] + i, n)
-            value = layer(value)
+            with self.mixed():
+                value = layer(value)
         if not update_statistics:
             for layer, saved in zip(self.layers[k], before, strict=True):
                 for b, s in zip(layer.buffers(), saved, strict=True):
@@ -103,50 +179,77 @@ class Recurrence:
         """Output of stage k for micro-batch n; k = 0 is the data."""
         if k == 0:
             return (self.inputs[n],)
-        previous, weights = self.x(k - 1, n), self.W(k, self.forward_version(k, n))
+        previous, weights = self.x(k - 1, n), self.forward_weights(k, n)
         with torch.no_grad():
             value = self.F(k, n, previous, weights, update_statistics=False)
         return value if isinstance(value, tuple) else (value,)
 
     def backward(self, k: int, n: int) -> tuple[Tensors, list[Tensor]]:
         """Gradients of stage k's inputs and of its weights, as the weight policy has it."""
-        now = self.W(k, self.backward_version(n))
-        then = self.W(k, self.forward_version(k, n))
+        now = self.weights(k, self.backward_version(n), n)
+        then = self.forward_weights(k, n)
         weights = now if self.policy == "replay" else then
         above = self.backward(k + 1, n)[0] if k < self.K else ()
         arriving = [t.detach().clone() for t in self.x(k - 1, n)]
         for t in arriving:
             t.requires_grad_(t.is_floating_point() and k > 1)
         parameters = self.parameters(k)
-        with reading_later(weights, now) if self.policy == "live" else nullcontext():
+        with ReadingLater(weights, now) if self.policy == "live" else nullcontext():
             value = self.F(k, n, tuple(arriving), weights, update_statistics=False)
         for p in parameters:
             p.grad = None
         if k == self.K:
-            torch.autograd.backward(self.model.loss(value, self.targets[n]) / self.M)
+            with self.mixed():
+                loss = self.model.loss(value, self.targets[n])
+            torch.autograd.backward(loss / self.loss_divisor(n))
         else:
             values = value if isinstance(value, tuple) else (value,)
-            torch.autograd.backward(list(values), list(above))
+            torch.autograd.backward([v for v in values if v.is_floating_point()], list(above))
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         return tuple(t.grad for t in arriving if t.grad is not None), gradients
 
     def finish(self) -> list[nn.Module]:
         """All layers in the end: last weights, statistics updated in the order of the passes."""
         for k in range(1, self.K + 1):
-            self.W(k, self.N // self.M)
+            self.W(k, self.updates)
         for k in range(1, self.K + 1):
             for kind, n in self.passes(k):
-                lagged = self.forward_version(k, n) != self.backward_version(n)
-                if (kind == "B") == (lagged and self.policy == "replay"):
-                    version = (
-                        self.forward_version(k, n) if kind == "F" else self.backward_version(n)
+                if (kind == "B") == (self.lagged(k, n) and self.policy == "replay"):
+                    weights = (
+                        self.forward_weights(k, n)
+                        if kind == "F"
+                        else self.weights(k, self.backward_version(n), n)
                     )
-                    weights = self.W(k, version)
                     with torch.no_grad():
                         self.F(k, n, self.x(k - 1, n), weights, update_statistics=True)
-            for p, w in zip(self.parameters(k), self.W(k, self.N // self.M), strict=True):
+            weights = self.weights(k, self.updates, self.N + self.d(1))
+            for p, w in zip(self.parameters(k), weights, strict=True):
                 p.data = w
         return [layer for k in range(1, self.K + 1) for layer in self.layers[k]]
+
+    def then_synchronously(
+        self, inputs: list[Tensor], targets: list[Tensor], first: int
+    ) -> list[nn.Module]:
+        """All layers after whole synchronous steps on further micro-batches, `first` the number of
+        the first one: weights, statistics and optimizer go on from where the recurrence ended."""
+        layers = self.finish()
+        for n, (x, target) in enumerate(zip(inputs, targets, strict=True)):
+            value = x
+            for i, layer in enumerate(layers):
+                set_dropout_stream(layer, self.seed, i, first + n)
+                value = layer(value)
+            if n % self.M == 0:
+                for layer in layers:
+                    layer.zero_grad()
+            torch.autograd.backward(self.model.loss(value, target) / self.M)
+            if (n + 1) % self.M == 0:
+                for k in range(1, self.K + 1):
+                    for own, p in zip(self.own[k], self.parameters(k), strict=True):
+                        own.grad = p.grad
+                    self.optimizers[k].step()
+                    for own, p in zip(self.own[k], self.parameters(k), strict=True):
+                        p.data = own.detach().clone()
+        return layers
 
     def passes(self, k: int) -> list[tuple[str, int]]:
         d = self.d(k)
@@ -158,18 +261,55 @@ class Recurrence:
         return order
 
 
-def reading_later(then: list[Tensor], now: list[Tensor]):  # type: ignore[no-untyped-def]
-    """Make graphs that keep a weight (or a view of it) for backward read its value in `now`."""
-    places = {w.untyped_storage().data_ptr(): i for i, w in enumerate(then) if w.numel()}
+def scale_to_norm(gradients: list[Tensor], largest: float) -> None:
+    """A times min(1, c / |A|), with torch's 1e-6 against a norm of 0."""
+    norm = torch.stack([a.norm() for a in gradients]).norm()
+    for a in gradients:
+        a.mul_(torch.clamp(largest / (norm + 1e-6), max=1.0))
 
-    def keep(t: Tensor):  # type: ignore[no-untyped-def]
-        place = places.get(t.untyped_storage().data_ptr())
-        return t if place is None else (place, t.size(), t.stride(), t.storage_offset())
 
-    def read(kept):  # type: ignore[no-untyped-def]
-        return kept if isinstance(kept, Tensor) else now[kept[0]].as_strided(*kept[1:])
+class ReadingLater(TorchDispatchMode):
+    """Make graphs that keep a weight, its cast or a view of them read its value in `now`.
 
-    return torch.autograd.graph.saved_tensors_hooks(keep, read)
+    `places` names the weight that a piece of memory holds or holds a cast of. Casts are seen when
+    they are made, and held, so that their memory is not used again.
+    """
+
+    def __init__(self, then: list[Tensor], now: list[Tensor]) -> None:
+        super().__init__()
+        self.now = now
+        self.places = {w.untyped_storage().data_ptr(): i for i, w in enumerate(then) if w.numel()}
+        self.casts: list[Tensor] = []
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self.keep, self.read)
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        self.hooks.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        self.hooks.__exit__(*raised)
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = operation(*args, **(kwargs or {}))
+        if operation is torch.ops.aten._to_copy.default:
+            place = self.places.get(args[0].untyped_storage().data_ptr())
+            if place is not None:
+                self.casts.append(result)
+                self.places[result.untyped_storage().data_ptr()] = place
+        return result
+
+    def keep(self, t: Tensor):  # type: ignore[no-untyped-def]
+        place = self.places.get(t.untyped_storage().data_ptr())
+        if place is None:
+            return t
+        return (place, t.dtype, t.size(), t.stride(), t.storage_offset())
+
+    def read(self, kept):  # type: ignore[no-untyped-def]
+        if isinstance(kept, Tensor):
+            return kept
+        place, dtype, *geometry = kept
+        return self.now[place].to(dtype).as_strided(*geometry)
 
 
 def fingerprint(layers: list[nn.Module]) -> str:

@@ -117,7 +117,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "micro-batch beyond the data": (profile(MODEL, DATASET, "100000"), ["100000", "1 to"]),
         "unknown optimizer": (
             train("--optimizer", "sdg"),
-            ["optimizer", "sgd", "adamw", "found 'sdg'"],
+            ["optimizer", "sgd", "adamw", "did you mean 'sgd'"],
         ),
         "unknown weight policy": (
             with_plan(good, "--weights", "relay"),

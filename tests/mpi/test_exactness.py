@@ -68,7 +68,7 @@ def train_cases(ranks: int, cases: list[dict], folder: Path) -> list[dict]:
     return outcomes
 
 
-def reference_sha256(case: dict, stages: int) -> str:
+def reference_sha256(case: dict, stages: int, **hooks: object) -> str:
     """Weights after the recurrence, on the micro-batches that the seed's order gives."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -96,6 +96,8 @@ def reference_sha256(case: dict, stages: int) -> str:
                 if named == "momentum"
                 else torch.optim.AdamW(p, lr=0.1, weight_decay=0.0)
             ),
+            prediction=case.get("prediction", False),
+            **hooks,
         )
         return fingerprint(recurrence.finish())
     finally:

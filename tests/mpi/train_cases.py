@@ -40,7 +40,7 @@ def sleep_at_random(seed: int) -> None:
     generator = random.Random(seed)
     undisturbed = Recorder.start
 
-    def start(recorder: Recorder) -> float:
+    def start(recorder: Recorder) -> object:
         time.sleep(generator.choice([0.0, 0.0, 0.001, 0.004]))
         return undisturbed(recorder)
 

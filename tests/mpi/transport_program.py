@@ -1,15 +1,26 @@
-"""Run under mpirun -n 2: messages of every kind cross both ways, in order and unharmed."""
+"""Run under mpirun -n 2: messages of every kind cross both ways, in order and unharmed.
 
+transport_program.py {mpi,torch}
+"""
+
+import gc
 import sys
 import time
+from contextlib import ExitStack
 
+import psutil
 import torch
-from mpi4py import MPI
+import torch.distributed
 
+from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, TensorSpec
-from hpc_lpm.engine.pipeline.transport import Channel
+from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.transport.channel import Circumstances
+from hpc_lpm.engine.pipeline.transport.registry import open_channels
+from hpc_lpm.engine.topology import PipelineTopology
 
 MESSAGES = 40
+LARGE_BYTES = 64 * 2**20
 
 
 def message(rank: int, number: int) -> tuple[torch.Tensor, ...]:
@@ -25,24 +36,48 @@ def message(rank: int, number: int) -> tuple[torch.Tensor, ...]:
 
 
 def main() -> None:
-    comm = MPI.COMM_WORLD
-    rank, other = comm.Get_rank(), 1 - comm.Get_rank()
-    away = Channel(comm, other, tag=rank, receive_timeout_seconds=60)
-    home = Channel(comm, other, tag=other, receive_timeout_seconds=60)
-    home.expect(BoundarySpec.of(message(other, n)).tensors for n in range(MESSAGES))
-    # Every message leaves before the first is received: a sender that blocks would hang here.
-    for n in range(MESSAGES):
-        away.send(message(rank, n))
-    for n in range(MESSAGES):
-        if n % 7 == rank:
-            time.sleep(0.003)
-        for got, expected in zip(home.receive(), message(other, n), strict=True):
-            assert got.dtype == expected.dtype and torch.equal(got, expected), n
-    away.flush()
-    sent = sum(t.numel() * t.element_size() for n in range(MESSAGES) for t in message(rank, n))
-    assert away.bytes_sent == sent
-    assert TensorSpec((2, 0), torch.float32).empty().shape == (2, 0)
-    comm.Barrier()
+    job, cpu = MpiJob(60), torch.device("cpu")
+    join_process_group(job, cpu)
+    rank, other = job.rank, 1 - job.rank
+    with ExitStack() as resources:
+        topology = PipelineTopology(job.rank, job.size, 1)
+        circumstances = Circumstances(job, topology, (), cpu, False, 60, False, resources)
+        channels = open_channels(sys.argv[1], circumstances)
+        away, home = (
+            (channels.to_next, channels.from_next)
+            if rank == 0
+            else (channels.to_previous, channels.from_previous)
+        )
+        large = torch.ones(LARGE_BYTES, dtype=torch.uint8)
+        home.expect([BoundarySpec.of(large).tensors])
+        away.send((large,))
+        home.receive()
+        away.flush()
+        # First of all, while the allocator has no memory of its own to give.
+        before = psutil.Process().memory_info().rss
+        del large
+        gc.collect()
+        deadline = time.monotonic() + 20
+        while before - psutil.Process().memory_info().rss < LARGE_BYTES / 2:
+            assert time.monotonic() < deadline, "still held"
+            time.sleep(0.01)
+        home.expect(BoundarySpec.of(message(other, n)).tensors for n in range(MESSAGES))
+        # Every message leaves before the first is received: a sender that blocks would hang here.
+        for n in range(MESSAGES):
+            away.send(message(rank, n))
+        for n in range(MESSAGES):
+            if n % 7 == rank:
+                time.sleep(0.003)
+            for got, expected in zip(home.receive(), message(other, n), strict=True):
+                assert got.dtype == expected.dtype and torch.equal(got, expected), n
+        away.flush()
+        sent = LARGE_BYTES + sum(
+            t.numel() * t.element_size() for n in range(MESSAGES) for t in message(rank, n)
+        )
+        assert away.bytes_sent == sent
+
+        assert TensorSpec((2, 0), torch.float32).empty().shape == (2, 0)
+        job.barrier()
     sys.stdout.write(f"rank {rank} received everything\n")
 
 

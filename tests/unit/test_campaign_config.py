@@ -46,13 +46,16 @@ def test_exactly_one_of_epochs_and_steps_is_accepted(changes: dict[str, Any], fo
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"precision": "bf16"}, "fp32"),
+        ({"precision": "fp16"}, "fp32"),
+        ({"memory_format": "nhwc"}, "channels_last"),
         ({"stages": 1}, "stages"),
         ({"models": []}, "models"),
         ({"seeds": [0, 0]}, "seeds"),
         ({"name": "a/b"}, "name"),
         ({"launcher": {"mpi": "aprun"}}, "mpirun"),
         ({"repeats": "many"}, "'many'"),
+        ({"prediction": True, "optimizer": {"name": "adamw"}}, "sgd and momentum"),
+        ({"epochs": 2, "synchronous_tail": 3}, "synchronous_tail 3"),
     ],
 )
 def test_a_value_that_is_not_accepted_is_named(changes: dict[str, Any], word: str) -> None:

@@ -57,3 +57,19 @@ def test_without_pipelined_strategies_nothing_is_profiled() -> None:
     made = steps(strategies=["sequential"])
     assert not made.profiles
     assert not made.plans
+
+
+def test_options_on_lagged_weights_reach_fbp_alone() -> None:
+    made = steps(strategies=["fbp", "deepspeed-1f1b"], prediction=True, synchronous_tail=1)
+    for name, step in made.runs.items():
+        lags = made.trials[name].strategy == "fbp"
+        assert ("--prediction" in step.arguments) == lags
+        assert ("--synchronous-tail" in step.arguments) == lags
+        assert not lags or option(step, "--synchronous-tail") == "1"
+
+
+def test_profile_and_training_compute_in_the_same_format() -> None:
+    made = steps(precision="bf16", memory_format="channels_last")
+    for step in (*made.profiles.values(), *made.runs.values()):
+        assert option(step, "--precision") == "bf16"
+        assert option(step, "--memory-format") == "channels_last"

@@ -13,15 +13,19 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
     path = tmp_path / "a folder" / "metrics.jsonl"
     stream = io.StringIO()
     reporter = RunReporter(
-        PlainLines("run", 4, stream), MetricsLog(path), batch_size=8, steps_an_epoch=2
+        PlainLines("run", 4, stream),
+        MetricsLog(path),
+        batch_size=8,
+        steps_an_epoch=2,
+        learning_rate=lambda step: 0.5 / (step + 1),
     )
     reporter.step(0, 2.5, 0.5)
     reporter.step(1, None, 0.25)
     reporter.epoch(0, 2, 0.75, 32.0)
     reporter.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5},
-        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25},
+        {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5, "lr": 0.5},
+        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25},
         {"epoch": 0, "test_accuracy": 0.75},
     ]
     assert stream.getvalue() == "epoch 1/2 | test accuracy 75.00 % | 32.0 samples/s\n"

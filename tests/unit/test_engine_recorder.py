@@ -40,7 +40,7 @@ def test_every_step_is_reported_once_with_the_mean_of_its_own_losses() -> None:
         made.begin_epoch()
         for step in range(3):
             for value in (1.0, 3.0):
-                made.add_loss(torch.tensor(value + 10 * step + 100 * epoch))
+                made.add_loss(torch.tensor(value + 10 * step + 100 * epoch), 4)
             made.end_step()
         made.end_epoch()
     assert [(step, loss) for step, loss, _ in reported] == [
@@ -54,13 +54,23 @@ def test_every_step_is_reported_once_with_the_mean_of_its_own_losses() -> None:
     assert made.epochs[0].step_losses == [2.0, 12.0, 22.0]
 
 
+def test_the_loss_of_a_step_is_the_mean_over_its_samples() -> None:
+    made, reported = recorder()
+    made.begin_epoch()
+    made.add_loss(torch.tensor(1.0), 3)
+    made.add_loss(torch.tensor(5.0), 1)
+    made.end_step()
+    made.end_epoch()
+    assert [loss for _, loss, _ in reported] == [2.0]
+
+
 def test_a_rank_without_losses_reports_steps_without_them() -> None:
     made, reported = recorder()
     made.begin_epoch()
     made.end_step()
     made.end_epoch()
     assert [(step, loss) for step, loss, _ in reported] == [(0, None)]
-    assert made.epochs[0].step_losses == []
+    assert (made.epochs[0].step_losses, made.epochs[0].step_samples) == ([0.0], [0])
 
 
 def test_the_trace_holds_the_first_steps_of_the_last_epoch() -> None:

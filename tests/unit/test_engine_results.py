@@ -9,26 +9,29 @@ from torch import nn
 
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.recorder import EpochRecord, Interval
-from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.trace import chrome_trace
 from hpc_lpm.engine.training import times_and_losses
 from hpc_lpm.engine.weights import weights_sha256
 
 
-def record(ends: list[float], busy: float, losses: list[float] | None = None) -> EpochRecord:
+def test_independent_ranks_do_not_slow_each_other_down() -> None:
+    ranks = [[record([1.0, 2.0], 1.0, [1, 1])], [record([2.0, 4.0], 1.0, [1, 1])]]
+    found = times_and_losses(ranks, [8, 8], 0, independent=True)
+    assert found["samples_per_second"] == pytest.approx(8 + 4)
+
+
+def record(
+    ends: list[float],
+    busy: float,
+    losses: list[float] | None = None,
+    samples: list[int] | None = None,
+) -> EpochRecord:
     return EpochRecord(
-        step_end_seconds=ends, busy_seconds=busy, end_seconds=ends[-1], step_losses=losses or []
-    )
-
-
-def settings(discard_steps: int):
-    return checked_settings(
-        model="mlp",
-        dataset="digits",
-        strategy="fbp",
-        batch_size=8,
-        epochs=1,
-        discard_steps=discard_steps,
+        step_end_seconds=ends,
+        seconds_by_kind={"forward": busy, "receive": 9.0},
+        end_seconds=ends[-1],
+        step_losses=losses or [0.0] * len(ends),
+        step_samples=samples or [4 if losses else 0] * len(ends),
     )
 
 
@@ -37,7 +40,7 @@ def test_a_step_lasts_until_the_slowest_rank_has_ended_it() -> None:
         [record([1.0, 2.0, 3.5], 2.0), record([1.0, 2.0, 3.0], 2.0)],
         [record([0.5, 2.5, 3.0], 3.0, [9, 8, 7]), record([1.5, 1.8, 2.9], 3.0, [6, 5, 4])],
     ]
-    found = times_and_losses(ranks, settings(discard_steps=1))
+    found = times_and_losses(ranks, [8] * 6, 1)
     assert found["step_seconds"] == pytest.approx([1.0, 1.5, 1.0, 1.5, 0.5, 1.0])
     assert found["training_seconds"] == pytest.approx(6.5)
     assert found["samples_per_second"] == pytest.approx(8 * 5 / 5.5)
@@ -47,20 +50,33 @@ def test_a_step_lasts_until_the_slowest_rank_has_ended_it() -> None:
 
 def test_losses_of_replicas_are_averaged_step_by_step() -> None:
     ranks = [[record([1.0, 2.0], 1.0, [1, 2])], [record([1.0, 2.0], 1.0, [3, 6])]]
-    assert times_and_losses(ranks, settings(discard_steps=0))["train_loss"] == [2, 4]
+    assert times_and_losses(ranks, [8] * 2, 0)["train_loss"] == [2, 4]
+
+
+def test_a_replica_counts_with_the_samples_whose_losses_it_saw() -> None:
+    ranks = [
+        [record([1.0, 2.0], 1.0, [1, 2], [4, 4])],
+        [record([1.0, 2.0], 1.0, [5, 0], [12, 0])],
+    ]
+    assert times_and_losses(ranks, [16, 4], 0)["train_loss"] == [4, 2]
 
 
 def test_independent_ranks_train_a_batch_each_a_step() -> None:
     ranks = [[record([1.0, 2.0], 1.0, [1, 2])], [record([1.0, 2.0], 1.0, [1, 2])]]
-    together = times_and_losses(ranks, settings(discard_steps=0))
-    apart = times_and_losses(ranks, settings(discard_steps=0), independent=True)
+    together = times_and_losses(ranks, [8, 8], 0)
+    apart = times_and_losses(ranks, [8, 8], 0, independent=True)
     assert together["samples_per_second"] == pytest.approx(8)
     assert apart["samples_per_second"] == pytest.approx(16)
 
 
 def test_a_run_shorter_than_the_discarded_steps_still_has_a_throughput() -> None:
-    found = times_and_losses([[record([2.0], 1.0, [1])]], settings(discard_steps=2))
+    found = times_and_losses([[record([2.0], 1.0, [1])]], [8], 2)
     assert found["samples_per_second"] == pytest.approx(4.0)
+
+
+def test_a_smaller_batch_counts_with_the_samples_it_has() -> None:
+    found = times_and_losses([[record([2.0, 3.0, 5.0], 1.0, [1, 1, 1])]], [8, 8, 3], 1)
+    assert found["samples_per_second"] == pytest.approx(11 / 3)
 
 
 def test_the_trace_has_a_row_a_rank_in_microseconds() -> None:

@@ -18,7 +18,6 @@ GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs":
         ({"seed": -1}, "seed"),
         ({"lead": 0}, "lead"),
         ({"weights": "stale"}, "weights.*replay"),
-        ({"optimizer": {"name": "sgdd"}}, "optimizer.name.*momentum"),
         ({"optimizer": {"lr": 0}}, "optimizer.lr"),
         ({"colour": "red"}, "colour"),
     ],

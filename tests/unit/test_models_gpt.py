@@ -1,6 +1,7 @@
 """The decoder: causal attention, next-token loss, dropout only where asked for."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.dropout import Dropout
-from hpc_lpm.models.gpt import Attention
+from hpc_lpm.models.gpt import Attention, gpt
+from hpc_lpm.models.layered import Tie
 from hpc_lpm.models.registry import create_model
 
 TEXT = DataShape("text", (16,), 256)
@@ -93,3 +95,21 @@ def test_impossible_sizes_are_refused(identifier: str, message: str) -> None:
 def test_images_are_refused() -> None:
     with pytest.raises(InputError, match="gpt takes text"):
         create_model("gpt", DataShape("image", (1, 32, 32), 10))
+
+
+def test_a_tied_projection_starts_as_the_embedding_and_only_if_asked_for() -> None:
+    shape = DataShape("text", (8,), 11)
+    for tied, alike in ((True, True), (False, False)):
+        model = gpt(shape, layers=1, width=8, heads=2, tied=tied)
+        embedding = model.build_layer(0, 5)
+        head = model.build_layer(len(model.layers) - 1, 5)
+        assert torch.equal(embedding.token, head.weight) == alike
+
+
+def test_a_tie_that_names_no_parameter_says_which_there_are() -> None:
+    model = gpt(DataShape("text", (8,), 11), layers=1, width=8, heads=2)
+    wrong = replace(model, ties=(Tie(0, "tokens", len(model.layers) - 1, "weight"),))
+    with pytest.raises(InputError, match=r"'tokens' of a Embedding, accepted are token, position"):
+        wrong.build_layer(len(model.layers) - 1, 0)
+    with pytest.raises(InputError, match="a layer before it"):
+        Tie(3, "weight", 1, "weight")

@@ -88,6 +88,7 @@ def test_option_overrules_the_overlap_of_the_profile():
         ("momentum", [300 + 21, 600 + 22, 1200 + 13]),
         ("adam", [400 + 21, 800 + 22, 1600 + 13]),
         ("adamw", [400 + 21, 800 + 22, 1600 + 13]),
+        ("other", [400 + 21, 800 + 22, 1600 + 13]),
     ],
 )
 def test_memory_counts_weights_gradients_optimizer_and_activations(optimizer, expected):

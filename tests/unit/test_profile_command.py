@@ -35,6 +35,19 @@ def test_profile_is_written_and_read_back(
     assert "All 4 layers" in shown
 
 
+def test_precision_and_memory_format_are_in_the_profile_and_missing_in_old_ones(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "profile.json"
+    chosen = ["--precision", "bf16", "--memory-format", "channels_last"]
+    assert run_guarded(app, profile_arguments("mlp,width=8", out, *chosen)) == EXIT_DONE
+    written = Profile.read(out)
+    assert (written.dtype, written.memory_format) == ("bfloat16", "channels_last")
+    document = json.loads(out.read_text(encoding="utf-8"))
+    del document["memory_format"]
+    assert Profile.from_document(document, "old").memory_format == "contiguous"
+
+
 def test_json_on_stdout_is_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "profile.json"
     assert run_guarded(app, profile_arguments("mlp,width=8", out, "--json")) == EXIT_DONE

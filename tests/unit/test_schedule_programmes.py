@@ -88,7 +88,7 @@ def test_peak_in_flight_of_the_rivals():
 
 @pytest.mark.parametrize(
     "arguments",
-    [(3, 3, 4, 8, 1), (-1, 3, 4, 8, 1), (0, 1, 0, 8, 1), (0, 1, 4, 6, 1), (0, 1, 4, 8, 0)],
+    [(3, 3, 4, 8, 1), (-1, 3, 4, 8, 1), (0, 1, 0, 8, 1), (0, 1, 4, -1, 1), (0, 1, 4, 8, 0)],
 )
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_impossible_arguments_are_refused(name, arguments):

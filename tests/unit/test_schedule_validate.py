@@ -51,6 +51,16 @@ def test_every_schedule_is_sound(name, stages, lead):
             )
 
 
+@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("total", [1, 5, 6, 11])
+def test_every_schedule_is_sound_where_the_last_step_is_shorter(name, total):
+    schedule = SCHEDULES[name]
+    for lead in (1, 2):
+        programmes = schedule.programmes(3, 4, total, lead)
+        validate(programmes, 4, total, schedule.in_flight_bounds(3, 4, lead))
+        assert programmes[0][-1] == Update((total - 1) // 4)
+
+
 def test_bad_step_is_marked_in_the_whole_picture(programmes):
     move(programmes[1], Backward(1), before=ReceiveGradient(1))
     lines = complaint(programmes).splitlines()

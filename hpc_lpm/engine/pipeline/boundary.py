@@ -1,30 +1,54 @@
 """What crosses the boundary between two stages, found out before training."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.engine.faults import Faults
+from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.pipeline.memory_order import is_dense, with_strides
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.models.layered import LayeredModel, as_tuple
+from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
 
 _PROBE_TAG = 7
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and type of one tensor that crosses."""
+    """Shape, type and order in memory of one tensor that crosses.
+
+    `strides` are those of a dense tensor, None stands for a contiguous one. They are no part of
+    what a layer must return: a tensor that lies otherwise is copied into this order.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+    strides: tuple[int, ...] | None = field(default=None, compare=False)
 
-    def empty(self) -> Tensor:
-        """Return an uninitialised tensor in host memory."""
-        return torch.empty(self.shape, dtype=self.dtype)
+    @staticmethod
+    def of(tensor: Tensor) -> "TensorSpec":
+        """Describe a tensor; one with gaps or overlaps in memory will cross as a contiguous one."""
+        strides = tensor.stride() if is_dense(tensor) else None
+        return TensorSpec(tuple(tensor.shape), tensor.dtype, strides)
+
+    def empty(self, device: torch.device | str = "cpu", *, pin_memory: bool = False) -> Tensor:
+        """Return an uninitialised tensor, by default in ordinary host memory."""
+        if self.strides is None:
+            return torch.empty(self.shape, dtype=self.dtype, device=device, pin_memory=pin_memory)
+        return torch.empty_strided(
+            self.shape, self.strides, dtype=self.dtype, device=device, pin_memory=pin_memory
+        )
+
+    def arranged(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of this shape in this order, itself where it lies so already."""
+        held = tensor.detach()
+        return held.contiguous() if self.strides is None else with_strides(held, self.strides)
 
     def __str__(self) -> str:
         return f"{str(self.dtype).removeprefix('torch.')}{list(self.shape)}"
@@ -40,7 +64,7 @@ class BoundarySpec:
     @staticmethod
     def of(activation: Tensor | tuple[Tensor, ...]) -> "BoundarySpec":
         """Describe an activation."""
-        tensors = tuple(TensorSpec(tuple(t.shape), t.dtype) for t in as_tuple(activation))
+        tensors = tuple(TensorSpec.of(tensor) for tensor in as_tuple(activation))
         return BoundarySpec(tensors, not isinstance(activation, Tensor))
 
     def __str__(self) -> str:
@@ -50,6 +74,16 @@ class BoundarySpec:
     def gradients(self) -> tuple[TensorSpec, ...]:
         """Return what crosses backwards: one gradient for each floating-point tensor."""
         return tuple(spec for spec in self.tensors if spec.dtype.is_floating_point)
+
+    def arranged(self, activation: Activation) -> tuple[Tensor, ...]:
+        """Return the tensors of an activation in the agreed order in memory."""
+        crossing = zip(self.tensors, as_tuple(activation), strict=True)
+        return tuple(spec.arranged(tensor) for spec, tensor in crossing)
+
+    def arranged_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the gradients in the order agreed for the tensors that they belong to."""
+        crossing = zip(self.gradients(), gradients, strict=True)
+        return tuple(spec.arranged(tensor) for spec, tensor in crossing)
 
 
 @dataclass(frozen=True)
@@ -67,8 +101,7 @@ def probe_boundaries(
     sizes: Iterable[int],
     shape: DataShape,
     job: MpiJob,
-    stage: int,
-    stages: int,
+    topology: PipelineTopology,
     device: torch.device,
 ) -> StageBoundaries:
     """Push zeros of every micro-batch size through the pipeline once (collective).
@@ -77,30 +110,56 @@ def probe_boundaries(
     from no probe.
 
     Raises:
-        TrainingError: if a layer raises anything.
+        TrainingError: if a layer raises anything, or the stage before is silent too long.
     """
     was_training = stage_module.training
     stage_module.eval()
-    faults = Faults(model, stage_module.local_layers(), stage, stage=stage)
+    stage = topology.stage
+    compute_format = stage_module.compute_format
+    faults = Faults(
+        model,
+        stage_module.local_layers(),
+        topology.rank,
+        stage=stage,
+        compute_format=compute_format,
+    )
     incoming: dict[int, BoundarySpec] = {}
     outgoing: dict[int, BoundarySpec] = {}
     for size in sorted(set(sizes)):
         if stage == 0:
             dtype = torch.float32 if shape.kind == "image" else torch.int64
-            inputs: Tensor | tuple[Tensor, ...] = torch.zeros(
-                (size, *shape.input_shape), dtype=dtype, device=device
-            )
+            zero_samples = torch.zeros((size, *shape.input_shape), dtype=dtype, device=device)
+            inputs: Activation = compute_format.arranged(zero_samples)
         else:
-            spec: BoundarySpec = job.communicator.recv(source=job.rank - 1, tag=_PROBE_TAG)
+            try:
+                spec = _receive_spec(job, topology.previous_rank)
+            except BoundaryError as error:
+                named = f"probe of {size} zero samples before training"
+                raise faults.describe(error, named) from error
             incoming[size] = spec
             zeros = tuple(t.empty().zero_().to(device) for t in spec.tensors)
             inputs = zeros if spec.packed else zeros[0]
-        if stage < stages - 1:
+        if stage < topology.stages - 1:
             try:
                 outgoing[size] = BoundarySpec.of(stage_module(inputs))
             except Exception as error:
                 named = f"probe of {size} zero samples before training"
                 raise faults.describe(error, named) from error
-            job.communicator.send(outgoing[size], dest=job.rank + 1, tag=_PROBE_TAG)
+            job.communicator.send(outgoing[size], dest=topology.next_rank, tag=_PROBE_TAG)
     stage_module.train(was_training)
     return StageBoundaries(incoming, outgoing)
+
+
+def _receive_spec(job: MpiJob, source: int) -> BoundarySpec:
+    messages: list[Any] = []
+
+    def arrived() -> bool:
+        message = job.communicator.improbe(source=source, tag=_PROBE_TAG)
+        if message is not None:
+            messages.append(message)
+        return message is not None
+
+    if not wait_until(arrived, job.limit_seconds):
+        raise BoundaryError.silence(source, job.limit_seconds)
+    spec: BoundarySpec = messages[0].recv()
+    return spec

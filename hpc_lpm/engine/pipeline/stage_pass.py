@@ -77,17 +77,17 @@ class StagePass:
         return outputs
 
     def backward(
-        self, flight: InFlight, gradients: Sequence[Tensor], micro_batches_per_step: int
+        self, flight: InFlight, gradients: Sequence[Tensor], loss_divisor: float
     ) -> tuple[Tensor, ...]:
         """Accumulate the weights' gradients and return those of the floating-point inputs.
 
         Args:
             flight: the micro-batch, with the graph of its forward pass.
             gradients: of the floating-point outputs; empty on the last stage.
-            micro_batches_per_step: M; the loss of each micro-batch counts 1/M.
+            loss_divisor: M where all M micro-batches of a step are of the same size.
         """
         if flight.loss is not None:
-            torch.autograd.backward(flight.loss / micro_batches_per_step)
+            torch.autograd.backward(flight.loss / loss_divisor)
         else:
             assert flight.outputs is not None
             roots = [t for t in as_tuple(flight.outputs) if t.is_floating_point()]

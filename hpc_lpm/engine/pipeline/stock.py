@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.optimizer import build_optimizer
-from hpc_lpm.engine.pipeline.boundary import BoundarySpec, probe_boundaries
+from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
+from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.placement import find_placement
+from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
+from hpc_lpm.engine.pipeline.stock_crossing import adapt_crossing
 from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import as_tuple
 
 _KINDS = {
@@ -44,55 +48,84 @@ class StockPipelineRunner:
         join_process_group(job, context.device)
         import deepspeed
 
+        if context.device.type == "cuda" and not find_placement(job, context.device).own_gpus:
+            raise InputError(
+                "--strategy deepspeed-1f1b needs a GPU for every rank, NCCL refuses ranks that "
+                "share one: start as many ranks a node as it has GPUs, or hide them with "
+                "CUDA_VISIBLE_DEVICES= to train on CPUs."
+            )
         cuts = context.required_plan().cuts
         self._context = context
-        self._module = PlannedModule(context.model, cuts, settings.seed)
+        with meeting(job):
+            self._module = PlannedModule(
+                context.model, cuts, settings.seed, settings.compute_format
+            )
         self._module.loss_fn = self._loss_or_correct
-        self._faults = Faults(context.model, self.layers(), job.rank, stage=job.rank)
-        self._first_index = 0
+        self._loss = settings.compute_format.loss(context.model.loss)
+        self._faults = Faults(
+            context.model,
+            self.layers(),
+            job.rank,
+            stage=context.topology.stage,
+            compute_format=settings.compute_format,
+        )
+        if settings.clip_norm is not None:
+            _count_in_global_norm(self._module)
+        optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
+        with meeting(job):
+            self._engine, *_ = deepspeed.initialize(
+                model=self._module,
+                optimizer=optimizer,
+                lr_scheduler=build_scheduler(optimizer, settings.learning_rate, context.updates),
+                config=deepspeed_config(context, settings.clip_norm or 0.0),
+            )
+        self._module.arrange()
         boundaries = probe_boundaries(
             self._module,
             context.model,
-            [settings.micro_batch_size],
+            [context.micro_batch_size],
             context.dataset.shape,
             job,
-            job.rank,
-            len(cuts) - 1,
+            context.topology,
             context.device,
         )
-        _pack_tuples(
+        adapt_crossing(
             self._module,
-            boundaries.incoming.get(settings.micro_batch_size),
-            boundaries.outgoing.get(settings.micro_batch_size),
+            boundaries.incoming.get(context.micro_batch_size),
+            boundaries.outgoing.get(context.micro_batch_size),
         )
-        self._engine, *_ = deepspeed.initialize(
-            model=self._module,
-            optimizer=build_optimizer(self._module.parameters(), settings.optimizer),
-            config=deepspeed_config(context),
-        )
+        self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._module.parameters())
         self._bytes_sent = 0
         self._done: Counter[Callable[..., None]] = Counter()
         self._clock_instructions()
 
     def train(self, batches: MicroBatches) -> None:
-        """Train batch after batch; DeepSpeed drains after each."""
-        stream = self._stream(batches)
+        """Train on this replica's share batch after batch; DeepSpeed drains after each."""
+        replicas = self._context.replicas
+        self._share = batches.share(self._context.topology.replica, replicas)
+        stream = self._stream(self._share)
         self._done.clear()
-        micro_batches = self._context.settings.micro_batches
-        self._first_index = batches.first_index
-        for step in range(len(batches) // micro_batches):
+        step_micro_batches = self._context.settings.micro_batches * replicas
+        for first in range(0, len(batches), step_micro_batches):
             loss = self._engine.train_batch(data_iter=stream)
             if self._engine.is_last_stage():
-                self._add_loss(loss, batches.first_index + step * micro_batches)
+                self._add_loss(loss, batches.first_index + first, step_micro_batches)
+            # What DeepSpeed's all-reduce sends if it is a ring.
+            self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
             self._context.recorder.end_step()
 
     def evaluate(self, batches: MicroBatches) -> int:
-        """Return the right predictions on the last stage, 0 elsewhere."""
+        """Return the right predictions among this replica's share on the last stage, else 0."""
+        topology = self._context.topology
+        share = batches.share(topology.replica, topology.replicas)
+        if topology.replicas > 1:
+            group = self._module.mpu().get_data_parallel_group()
+            average_buffers(self._module, group, topology.replicas)
         counts = self._engine.eval_batch(
-            data_iter=self._stream(batches),
+            data_iter=self._stream(share),
             reduce_output=None,
             bcast_loss=False,
-            num_micro_batches=len(batches),
+            num_micro_batches=len(share),
         )
         return int(sum(counts)) if self._engine.is_last_stage() else 0
 
@@ -101,28 +134,27 @@ class StockPipelineRunner:
         return self._module.local_layers()
 
     def bytes_sent(self) -> int:
-        """Return the bytes of activations and gradients sent while training."""
+        """Return the bytes sent to neighbouring stages and replicas while training."""
         return self._bytes_sent
 
-    def _add_loss(self, loss: Tensor, first: int) -> None:
+    def _add_loss(self, loss: Tensor, first: int, count: int) -> None:
         try:
-            self._context.recorder.add_loss(loss)
+            self._context.recorder.add_loss(loss, self._context.settings.batch_size)
         except NonFiniteLossError as error:
-            last = first + self._context.settings.micro_batches - 1
+            last = first + count - 1
             raise self._faults.describe(error, f"micro-batches {first} to {last}") from error
 
     def _loss_or_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         # DeepSpeed's evaluation hands on what the loss function returns, so it counts there.
-        model = self._context.model
         if self._module.training:
-            return model.loss(outputs, targets)
-        return model.correct(outputs, targets).float()
+            return self._loss(outputs, targets)
+        return self._context.model.correct(outputs, targets).float()
 
     def _stream(self, batches: MicroBatches) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self._context.settings.micro_batch_size
+        size, settings = self._context.micro_batch_size, self._context.settings
         for n in range(len(batches)):
             yield (
-                _padded(batches.inputs(n), size, 0),
+                settings.compute_format.arranged(_padded(batches.inputs(n), size, 0)),
                 _padded(batches.targets(n), size, _NO_CLASS),
             )
 
@@ -144,13 +176,23 @@ class StockPipelineRunner:
             try:
                 execute(engine, **arguments)
             except Exception as error:
-                named = f"micro-batch {self._first_index + self._done[execute]}"
+                named = f"micro-batch {self._share.number(self._done[execute])}"
                 raise self._faults.describe(error, named) from error
             # Micro-batches pass in order, so the count of an instruction is its micro-batch.
             self._context.recorder.add(kind, self._done[execute], start)
             self._done[execute] += 1
 
         return run
+
+
+def _count_in_global_norm(module: nn.Module) -> None:
+    """Make DeepSpeed count these parameters' gradients in the norm that it clips by.
+
+    Of parameters without this mark it counts those of the first stage alone
+    (`deepspeed.runtime.utils.clip_grad_norm_`), as if the stages held copies.
+    """
+    for parameter in module.parameters():
+        parameter.model_parallel = True  # type: ignore[attr-defined]
 
 
 def _bytes_to_send(engine: Any, method: str, buffer_id: int) -> int:
@@ -167,29 +209,3 @@ def _padded(tensor: Tensor, size: int, value: int) -> Tensor:
     if missing == 0:
         return tensor
     return torch.cat([tensor, tensor.new_full((missing, *tensor.shape[1:]), value)])
-
-
-def _pack_tuples(
-    module: PlannedModule, incoming: BoundarySpec | None, outgoing: BoundarySpec | None
-) -> None:
-    if outgoing is not None and outgoing.packed:
-        module.forward_funcs.append(_pack)
-    if incoming is not None and incoming.packed:
-        module.forward_funcs.insert(0, _Unpack(incoming))
-
-
-def _pack(tensors: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
-
-
-class _Unpack:
-    def __init__(self, spec: BoundarySpec) -> None:
-        self._shapes = [tensor.shape[1:] for tensor in spec.tensors]
-        self._widths = [int(torch.Size(shape).numel()) for shape in self._shapes]
-
-    def __call__(self, packed: Tensor) -> tuple[Tensor, ...]:
-        parts = torch.split(packed, self._widths, dim=1)
-        return tuple(
-            part.reshape(len(packed), *shape).contiguous()
-            for part, shape in zip(parts, self._shapes, strict=True)
-        )

@@ -92,9 +92,19 @@ def _unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def weight_policy(name: str, parameters: Sequence[nn.Parameter]) -> WeightPolicy:
-    """Return the policy `replay`, `live` or `stash` for one stage's parameters."""
+def weight_policy(
+    name: str, parameters: Sequence[nn.Parameter], *, casts: bool = False
+) -> WeightPolicy:
+    """Return the policy `replay`, `live` or `stash` for one stage's parameters.
+
+    `casts` tells that operations read casts of the weights (mixed precision).
+    """
     match name:
+        case "live" if casts:
+            # Imported here, since it extends the policy above.
+            from hpc_lpm.engine.pipeline.live_casts import LiveCastWeights
+
+            return LiveCastWeights(parameters)
         case "live":
             return LiveWeights(parameters)
         case "stash":

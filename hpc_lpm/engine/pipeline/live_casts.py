@@ -1,0 +1,98 @@
+"""Weights of now for graphs that have kept casts of weights (mixed precision)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.engine.pipeline.weight_policy import LiveWeights
+
+_CAST = "ToCopyBackward0"
+_VIEWS = frozenset(
+    {
+        *("AliasBackward0", "AsStridedBackward0", "DiagonalBackward0", "ExpandBackward0"),
+        *("PermuteBackward0", "ReshapeAliasBackward0", "SelectBackward0", "SliceBackward0"),
+        *("SplitBackward0", "SplitWithSizesBackward0", "SqueezeBackward0", "SqueezeBackward1"),
+        *("TBackward0", "TransposeBackward0", "UnbindBackward0", "UnfoldBackward0"),
+        *("UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class _CastWeight:
+    """A view of a parameter's cast, without its memory."""
+
+    parameter: nn.Parameter
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int | torch.SymInt
+
+
+class LiveCastWeights(LiveWeights):
+    """The policy `live` where operations read casts of the weights instead of the weights.
+
+    A graph would keep each cast and so read old weights. Instead it keeps the name of the weight,
+    which autograd's own record of the cast tells, and the backward pass casts what the weight is
+    then, once an update. The memory of the casts is saved as well.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(parameters)
+        self._identities = {id(parameter) for parameter in parameters}
+        self._casts: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    @contextmanager
+    def lagged_forward(self) -> Iterator[None]:
+        """Let the graph refer to the weights instead of their casts.
+
+        Raises:
+            RuntimeError: if a layer casts a part of a weight, which cannot be told to read it.
+        """
+        with torch.autograd.graph.saved_tensors_hooks(self._keep, self._read):
+            yield
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """Change the weights in place; their casts are out of date."""
+        with super().update():
+            yield
+        self._casts.clear()
+
+    def _keep(self, tensor: Tensor) -> Tensor | _CastWeight:
+        whole = tensor if tensor._base is None else tensor._base
+        cast = whole.grad_fn
+        if cast is None or cast.name() != _CAST:
+            return tensor
+        origin = cast.next_functions[0][0]
+        while origin is not None and origin.name() in _VIEWS:
+            origin = origin.next_functions[0][0]
+        parameter = self._parameter_at(origin)
+        if parameter is None:
+            return tensor
+        # A cast keeps the order in memory. A view of all of a weight, such as its transpose, names
+        # the same memory in the same order, so its cast and that of the weight are alike in memory.
+        if whole.numel() != parameter.numel():
+            raise RuntimeError(
+                f"the layer casts a part of a weight to {tensor.dtype}, of which --weights live "
+                "cannot read a later value: choose --weights replay or stash, or --precision fp32"
+            )
+        return _CastWeight(
+            parameter, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
+        )
+
+    def _parameter_at(self, node: Any) -> nn.Parameter | None:
+        variable = getattr(node, "variable", None)
+        return variable if id(variable) in self._identities else None
+
+    def _read(self, kept: Tensor | _CastWeight) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        key = id(kept.parameter), kept.dtype
+        if key not in self._casts:
+            self._casts[key] = kept.parameter.detach().to(kept.dtype)
+        return self._casts[key].as_strided(kept.size, kept.stride, kept.offset)

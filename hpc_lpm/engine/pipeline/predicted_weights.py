@@ -1,0 +1,74 @@
+"""The forward pass of a lagged micro-batch under a guess of the weights it meets on its way back.
+
+The guess is one step of SGD with momentum from here (METHOD section 2, *prediction*; the idea is
+that of SpecTrain, Chen et al. 2018): W - eta (gamma v + mean of the gradients accumulated so far).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class PredictedWeights:
+    """Guesses the weights of one stage from its optimizer and its accumulated gradients.
+
+    Weight decay is no part of the guess. The weights are held twice during a forward pass under
+    predicted ones, and one tensor of theirs three times.
+
+    Args:
+        optimizer: torch's SGD, with or without momentum, of the stage's parameters.
+        in_place: True if a graph made under the guess is to read the parameters' own memory, with
+            what it holds later; False if it keeps the guess itself, a copy of the weights that
+            lives as long as the graph.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, in_place: bool) -> None:
+        self._optimizer = optimizer
+        self._in_place = in_place
+        self._accumulated_samples = 0
+        self._step_samples = 0
+
+    def add_gradients(self, samples: int, step_samples: int) -> None:
+        """Note that the gradients of so many of the step's samples were accumulated."""
+        self._accumulated_samples += samples
+        self._step_samples = step_samples
+
+    def clear_gradients(self) -> None:
+        """Note that an update has used the accumulated gradients up."""
+        self._accumulated_samples = 0
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Surround a forward pass that is to run under the predicted weights."""
+        changed = []
+        try:
+            for group in self._optimizer.param_groups:
+                for parameter in group["params"]:
+                    if (step := self._next_step(parameter, group)) is not None:
+                        own = parameter.data
+                        changed.append((parameter, own.clone() if self._in_place else own))
+                        if self._in_place:
+                            # Through `.data`: graphs in flight would refuse a counted change.
+                            own.sub_(step)
+                        else:
+                            parameter.data = own - step
+            yield
+        finally:
+            for parameter, own in changed:
+                if self._in_place:
+                    parameter.data.copy_(own)
+                else:
+                    parameter.data = own
+
+    @torch.no_grad()
+    def _next_step(self, parameter: Tensor, group: dict[str, float]) -> Tensor | None:
+        """Return eta (gamma v + mean gradient), or None where that is known to be 0."""
+        velocity = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
+        step = None if velocity is None else velocity * group["momentum"]
+        if self._accumulated_samples and parameter.grad is not None:
+            # The accumulated gradients are weighted for a whole step, of which this is a part.
+            mean = parameter.grad * (self._step_samples / self._accumulated_samples)
+            step = mean if step is None else step.add_(mean)
+        return None if step is None else step.mul_(group["lr"])

@@ -1,0 +1,83 @@
+"""Gradients and weights of tied parameters on their way between two stages."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.transport.channel import TiedChannels
+from hpc_lpm.engine.ties import TiedParameters, add_gradient
+from hpc_lpm.schedules.instructions import (
+    Programme,
+    ReceiveTiedGradient,
+    ReceiveTiedWeights,
+)
+
+
+class TiedExchange:
+    """One stage's end of all exchanges, over channels by the stage at the other end."""
+
+    def __init__(self, tied: TiedParameters, channels: dict[int, TiedChannels]) -> None:
+        self._tied = tied
+        self._gradients = {stage: pair.gradients for stage, pair in channels.items()}
+        self._weights = {stage: pair.weights for stage, pair in channels.items()}
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes handed over so far."""
+        channels = (*self._gradients.values(), *self._weights.values())
+        return sum(channel.bytes_sent for channel in channels)
+
+    def expect(self, programme: Programme) -> None:
+        """Announce the messages that the programme receives."""
+        for stage, owned in self._tied.owned.items():
+            self._gradients[stage].expect(
+                _specs(owned)
+                for instruction in programme
+                if isinstance(instruction, ReceiveTiedGradient) and instruction.stage == stage
+            )
+        for stage, copied in self._tied.copied.items():
+            self._weights[stage].expect(
+                _specs(copied)
+                for instruction in programme
+                if isinstance(instruction, ReceiveTiedWeights) and instruction.stage == stage
+            )
+
+    def flush(self) -> None:
+        """Wait until every message has left."""
+        for channel in (*self._gradients.values(), *self._weights.values()):
+            channel.flush()
+
+    def send_gradient(self, stage: int) -> None:
+        """Hand the copies' accumulated gradients to their owner and start again from none."""
+        copied = self._tied.copied[stage]
+        self._gradients[stage].send([_gradient_of(parameter) for parameter in copied])
+        for parameter in copied:
+            parameter.grad = None
+
+    def receive_gradient(self, stage: int) -> None:
+        """Add the gradients of the copies on `stage` to the owned parameters' own."""
+        received = self._gradients[stage].receive()
+        for parameter, gradient in zip(self._tied.owned[stage], received, strict=True):
+            add_gradient(parameter, gradient.to(parameter.device))
+
+    def send_weights(self, stage: int) -> None:
+        """Hand the owned weights as they are now to the copies on `stage`."""
+        # Cloned: the next update may come before the message has left.
+        self._weights[stage].send([p.detach().clone() for p in self._tied.owned[stage]])
+
+    @torch.no_grad()
+    def receive_weights(self, stage: int) -> None:
+        """Take over the weights that their owner sent."""
+        received = self._weights[stage].receive()
+        for parameter, weights in zip(self._tied.copied[stage], received, strict=True):
+            parameter.copy_(weights)
+
+
+def _specs(parameters: Iterable[nn.Parameter]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(tuple(p.shape), p.dtype) for p in parameters)
+
+
+def _gradient_of(parameter: nn.Parameter) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

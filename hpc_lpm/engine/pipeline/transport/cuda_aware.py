@@ -1,0 +1,44 @@
+"""Whether MPI can be handed device memory."""
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+from mpi4py import MPI
+
+_BUILT = "mpi_built_with_cuda_support:value:true"
+_ASK_SECONDS = 20.0
+
+
+@cache
+def mpi_reads_device_memory() -> bool:
+    """Tell if MPI is CUDA-aware; where that cannot be found out, it is taken not to be.
+
+    MPICH and Cray MPICH take device memory if the job asks for it in the environment, Open MPI if
+    it was built to: ompi_info knows (its documented test).
+    """
+    if os.environ.get("MPICH_GPU_SUPPORT_ENABLED") == "1":
+        return True
+    if "Open MPI" not in MPI.Get_library_version():
+        return False
+    beside_python = Path(sys.executable).parent / "ompi_info"
+    program = str(beside_python) if beside_python.exists() else shutil.which("ompi_info")
+    return program is not None and says_cuda(program)
+
+
+def says_cuda(program: str) -> bool:
+    """Ask this `ompi_info` if its Open MPI was built with CUDA."""
+    try:
+        told = subprocess.run(
+            [program, "--parsable", "--all"],
+            capture_output=True,
+            text=True,
+            timeout=_ASK_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return _BUILT in told.stdout

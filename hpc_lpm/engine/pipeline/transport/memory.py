@@ -1,0 +1,104 @@
+"""Where messages lie: the memory that a transport sends from and receives into."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.memory_order import as_dense, flat_memory
+
+
+class MessageMemory(Protocol):
+    """Prepares tensors for a transport and takes them over from it."""
+
+    def leaving(self, tensor: Tensor) -> Tensor:
+        """Return the tensor, dense and complete, where the transport can read it."""
+
+    def buffer(self, spec: TensorSpec) -> Tensor:
+        """Return uninitialised memory that the transport may write to from now on."""
+
+    def arrived(self, buffer: Tensor) -> Tensor:
+        """Return a filled buffer's tensor on the stage's device."""
+
+
+class HostMemory:
+    """For stages on CPUs: tensors are sent from and received into their own memory."""
+
+    def leaving(self, tensor: Tensor) -> Tensor:
+        """Return the tensor itself, or a copy if it has gaps in memory."""
+        return as_dense(tensor.detach())
+
+    def buffer(self, spec: TensorSpec) -> Tensor:
+        """Return ordinary memory."""
+        return spec.empty()
+
+    def arrived(self, buffer: Tensor) -> Tensor:
+        """Return the buffer itself."""
+        return buffer
+
+
+class StagedMemory:
+    """For stages on GPUs under a transport of host memory: copies through page-locked buffers.
+
+    Sending waits for the tensor to be computed. torch keeps page-locked memory for its next use,
+    and not before the copies out of it are done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def leaving(self, tensor: Tensor) -> Tensor:
+        """Copy the tensor to the host and wait for the copy."""
+        dense = as_dense(tensor.detach())
+        staged = torch.empty_strided(
+            dense.shape, dense.stride(), dtype=dense.dtype, pin_memory=True
+        )
+        staged.copy_(dense, non_blocking=True)
+        torch.cuda.current_stream(self._device).synchronize()
+        return staged
+
+    def buffer(self, spec: TensorSpec) -> Tensor:
+        """Return page-locked memory."""
+        return spec.empty(pin_memory=True)
+
+    def arrived(self, buffer: Tensor) -> Tensor:
+        """Start the copy to the device, ahead of whatever the stage computes next."""
+        return buffer.to(self._device, non_blocking=True)
+
+
+class DeviceMemory:
+    """For stages on GPUs under a transport that reads and writes device memory.
+
+    A transport that knows nothing of CUDA's streams (MPI) is given memory only once the stream has
+    done with it: a tensor may not be computed yet, and memory that was freed may still be read.
+    """
+
+    def __init__(self, device: torch.device, *, knows_streams: bool) -> None:
+        self._device = device
+        self._knows_streams = knows_streams
+
+    def leaving(self, tensor: Tensor) -> Tensor:
+        """Return the tensor itself, or a copy if it has gaps in memory."""
+        ready = as_dense(tensor.detach())
+        self._settle()
+        return ready
+
+    def buffer(self, spec: TensorSpec) -> Tensor:
+        """Return device memory."""
+        empty = spec.empty(device=self._device)
+        self._settle()
+        return empty
+
+    def arrived(self, buffer: Tensor) -> Tensor:
+        """Return the buffer itself."""
+        return buffer
+
+    def _settle(self) -> None:
+        if not self._knows_streams:
+            torch.cuda.current_stream(self._device).synchronize()
+
+
+def as_bytes(tensor: Tensor) -> Tensor:
+    """Return the memory of a dense tensor as bytes in the order in which they lie, not copied."""
+    return flat_memory(tensor.detach())

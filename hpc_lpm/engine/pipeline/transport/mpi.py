@@ -1,0 +1,194 @@
+"""Point-to-point messages between neighbouring stages over MPI, without ever blocking a sender."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpi4py import MPI
+from torch import Tensor
+
+from hpc_lpm.engine.faults import BoundaryError
+from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.transport.channel import (
+    RECEIVES_AHEAD,
+    Circumstances,
+    StageChannels,
+    TiedChannels,
+)
+from hpc_lpm.engine.pipeline.transport.cuda_aware import mpi_reads_device_memory
+from hpc_lpm.engine.pipeline.transport.memory import (
+    DeviceMemory,
+    HostMemory,
+    MessageMemory,
+    StagedMemory,
+    as_bytes,
+)
+from hpc_lpm.engine.pipeline.transport.progress import NoProgress, Progress, ProgressThread
+from hpc_lpm.engine.polling import wait_until
+
+_ACTIVATION_TAG = 1
+_GRADIENT_TAG = 2
+_TIED_GRADIENT_TAG = 3
+_TIED_WEIGHTS_TAG = 4
+
+
+@dataclass
+class _Posted:
+    tensors: tuple[Tensor, ...]
+    requests: list[Any]
+
+
+class MpiChannel:
+    """A channel between this rank and `peer`, whose messages carry `tag`."""
+
+    def __init__(
+        self,
+        communicator: Any,
+        peer: int,
+        tag: int,
+        *,
+        receive_timeout_seconds: float,
+        memory: MessageMemory | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._timeout_seconds = receive_timeout_seconds
+        self._communicator = communicator
+        self._peer = peer
+        self._tag = tag
+        self._memory = memory or HostMemory()
+        self._progress = progress or NoProgress()
+        self._leaving: deque[_Posted] = deque()
+        self._posted: deque[_Posted] = deque()
+        self._expected: deque[tuple[TensorSpec, ...]] = deque()
+        self.bytes_sent = 0
+
+    def send(self, tensors: Sequence[Tensor]) -> None:
+        """Start sending a message; its memory is held until it has left."""
+        held = tuple(self._memory.leaving(tensor) for tensor in tensors)
+        requests = [
+            self._communicator.Isend(_buffer(tensor), dest=self._peer, tag=self._tag)
+            for tensor in held
+        ]
+        self.bytes_sent += sum(tensor.nbytes for tensor in held)
+        self._leaving.append(_Posted(held, requests))
+        self._progress.posted(len(requests))
+        self.release_sent()
+
+    def release_sent(self) -> None:
+        """Let go of the messages that have left; also drives MPI's progress."""
+        while self._leaving and _all_done(self._leaving[0].requests):
+            self._progress.completed(len(self._leaving.popleft().requests))
+
+    def expect(self, messages: Iterable[tuple[TensorSpec, ...]]) -> None:
+        """Announce the messages to come; the first few receives are posted at once."""
+        self._expected.extend(messages)
+        self._post_ahead()
+
+    def receive(self) -> tuple[Tensor, ...]:
+        """Return the next message, waiting for it if it is not here yet.
+
+        Raises:
+            BoundaryError: if it is not as long as expected, or does not come in time.
+        """
+        message = self._posted.popleft()
+        for tensor, request in zip(message.tensors, message.requests, strict=True):
+            self._wait_for(request, tensor.nbytes)
+        self._progress.completed(len(message.requests))
+        self._post_ahead()
+        return tuple(self._memory.arrived(tensor) for tensor in message.tensors)
+
+    def flush(self) -> None:
+        """Wait until every message has left.
+
+        Raises:
+            BoundaryError: if the neighbour does not take one in time.
+        """
+        while self._leaving:
+            message = self._leaving.popleft()
+            for request in message.requests:
+                self._wait(request, MPI.Status())
+            self._progress.completed(len(message.requests))
+
+    def _wait_for(self, request: Any, expected_bytes: int) -> None:
+        status = MPI.Status()
+        try:
+            self._wait(request, status)
+        except MPI.Exception as error:
+            if error.Get_error_class() != MPI.ERR_TRUNCATE:
+                raise
+            found = "more"
+        else:
+            if status.Get_count(MPI.BYTE) == expected_bytes:
+                return
+            found = str(status.Get_count(MPI.BYTE))
+        raise BoundaryError(
+            f"a tensor from rank {self._peer} has {found} bytes where {expected_bytes} were "
+            "agreed before training: layers must return shapes that depend on the number of "
+            "samples alone"
+        )
+
+    def _wait(self, request: Any, status: Any) -> None:
+        if not wait_until(lambda: bool(request.Test(status)), self._timeout_seconds):
+            raise BoundaryError.silence(self._peer, self._timeout_seconds)
+
+    def _post_ahead(self) -> None:
+        while self._expected and len(self._posted) < RECEIVES_AHEAD:
+            tensors = tuple(self._memory.buffer(spec) for spec in self._expected.popleft())
+            requests = [
+                self._communicator.Irecv(_buffer(tensor), source=self._peer, tag=self._tag)
+                for tensor in tensors
+            ]
+            self._posted.append(_Posted(tensors, requests))
+            self._progress.posted(len(requests))
+
+
+def open_mpi_channels(circumstances: Circumstances) -> StageChannels:
+    """Return channels over MPI; device memory is handed to MPI itself if that is CUDA-aware."""
+    job, device = circumstances.job, circumstances.device
+    memory: MessageMemory = HostMemory()
+    if device.type == "cuda":
+        memory = (
+            DeviceMemory(device, knows_streams=False)
+            if mpi_reads_device_memory()
+            else StagedMemory(device)
+        )
+    progress: Progress = NoProgress()
+    if circumstances.progress_thread:
+        progress = circumstances.resources.enter_context(ProgressThread(job.communicator))
+
+    def channel(peer: int, tag: int) -> MpiChannel:
+        return MpiChannel(
+            job.communicator,
+            peer,
+            tag,
+            receive_timeout_seconds=circumstances.receive_timeout_seconds,
+            memory=memory,
+            progress=progress,
+        )
+
+    topology = circumstances.topology
+    previous, following = topology.previous_rank, topology.next_rank
+    return StageChannels(
+        from_previous=channel(previous, _ACTIVATION_TAG),
+        to_previous=channel(previous, _GRADIENT_TAG),
+        from_next=channel(following, _GRADIENT_TAG),
+        to_next=channel(following, _ACTIVATION_TAG),
+        tied={
+            stage: TiedChannels(
+                gradients=channel(topology.rank_of(stage), _TIED_GRADIENT_TAG),
+                weights=channel(topology.rank_of(stage), _TIED_WEIGHTS_TAG),
+            )
+            for stage in circumstances.tied_to(topology.stage)
+        },
+    )
+
+
+def _buffer(tensor: Tensor) -> Any:
+    """Return what mpi4py takes: device memory speaks for itself, by __cuda_array_interface__."""
+    memory = as_bytes(tensor)
+    return memory if memory.is_cuda else memory.numpy()
+
+
+def _all_done(requests: list[Any]) -> bool:
+    return all(request.Test() for request in requests)

@@ -1,0 +1,108 @@
+"""Holding the memory of messages of torch.distributed until they have left."""
+
+import threading
+from collections import deque
+from datetime import timedelta
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from hpc_lpm.engine.polling import wait_until
+
+
+class SentMessages(Protocol):
+    """The messages that a channel has sent and that may not have left yet."""
+
+    def hold(self, tensor: Tensor, work: Any) -> None:
+        """Hold a tensor until its work is done."""
+
+    def release(self) -> None:
+        """Let go of what has left."""
+
+    def flush(self, limit_seconds: float) -> bool:
+        """Wait until everything has left; return whether it did so within the limit.
+
+        Raises:
+            RuntimeError: if the connection has broken.
+        """
+
+
+class PolledMessages:
+    """For NCCL, whose works tell when they are done."""
+
+    def __init__(self) -> None:
+        self._held: deque[tuple[Tensor, Any]] = deque()
+
+    def hold(self, tensor: Tensor, work: Any) -> None:
+        """Put the tensor behind the others."""
+        self._held.append((tensor, work))
+
+    def release(self) -> None:
+        """Ask the oldest ones."""
+        while self._held and self._held[0][1].is_completed():
+            self._held.popleft()
+
+    def flush(self, limit_seconds: float) -> bool:
+        """Ask until the last one is done."""
+
+        def done() -> bool:
+            self.release()
+            return not self._held
+
+        return wait_until(done, limit_seconds)
+
+
+class AwaitedMessages:
+    """For gloo, whose works do not tell unless somebody waits for them: a thread does.
+
+    Giving up a wait would break the connection, so that asking with no patience is no way.
+    """
+
+    def __init__(self) -> None:
+        self._held: SimpleQueue[tuple[Tensor, Any]] = SimpleQueue()
+        self._changed = threading.Condition()
+        self._count = 0
+        self._error: RuntimeError | None = None
+        threading.Thread(target=self._run, name="sent-messages", daemon=True).start()
+
+    def hold(self, tensor: Tensor, work: Any) -> None:
+        """Hand the tensor to the thread."""
+        with self._changed:
+            self._count += 1
+        self._held.put((tensor, work))
+
+    def release(self) -> None:
+        """Nothing is to be done: the thread lets go."""
+
+    def flush(self, limit_seconds: float) -> bool:
+        """Wait for the thread to be done with everything."""
+        with self._changed:
+            finished = self._changed.wait_for(
+                lambda: self._count == 0 or self._error is not None, limit_seconds
+            )
+            if self._error is not None:
+                raise self._error
+            return finished
+
+    def _run(self) -> None:
+        while self._wait_for(*self._held.get()):
+            pass
+
+    def _wait_for(self, tensor: Tensor, work: Any) -> bool:
+        """Wait for one message; a method of its own, so that nothing else refers to it then."""
+        try:
+            work.wait(_FOR_EVER)
+        except RuntimeError as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify()
+            return False
+        with self._changed:
+            self._count -= 1
+            self._changed.notify()
+        return True
+
+
+_FOR_EVER = timedelta(days=365)
+"""The run's own waits have the limits; this one only holds memory."""

@@ -1,0 +1,111 @@
+"""A process group for each pair of ranks and direction, so that facing messages never wait in line.
+
+NCCL works off the operations of one communicator one after the other, and each as a rendezvous: a
+send that waits for its receiver would hold up the receive that this receiver waits for.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed
+
+from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class PairGroups:
+    """The groups of two ranks: `forwards` from the lower to the higher one, `backwards` back."""
+
+    forwards: Any
+    backwards: Any
+
+
+def make_pair_groups(
+    job: MpiJob,
+    pairs: Sequence[tuple[int, int]],
+    device: torch.device,
+    backend: str,
+    limit_seconds: float,
+    resources: ExitStack,
+) -> dict[tuple[int, int], list[PairGroups]]:
+    """Return this rank's groups by their pair, lower rank first (collective).
+
+    A pair that is named twice gets two, in this order. All ranks make all groups in the same order,
+    as torch demands. The two ranks of a group then exchange a message at once, again in the same
+    order everywhere: NCCL connects at the first message, and two ranks that connect in different
+    orders would wait for each other.
+
+    Raises:
+        TrainingError: if a neighbour does not answer in time.
+    """
+    try:
+        return _make(job, pairs, device, backend, limit_seconds, resources)
+    except RuntimeError as error:
+        raise TrainingError(
+            f"rank {job.rank}: the stages cannot be connected over {backend} "
+            f"within {limit_seconds:g} s: a rank hangs or is gone; raise --receive-timeout if it "
+            "is but slow, or choose --transport mpi."
+        ) from error
+
+
+def _make(
+    job: MpiJob,
+    pairs: Sequence[tuple[int, int]],
+    device: torch.device,
+    backend: str,
+    limit_seconds: float,
+    resources: ExitStack,
+) -> dict[tuple[int, int], list[PairGroups]]:
+    own: dict[tuple[int, int], list[PairGroups]] = {}
+    for lower, higher in pairs:
+        groups = PairGroups(
+            *(
+                torch.distributed.new_group(
+                    [lower, higher], backend=backend, timeout=timedelta(seconds=limit_seconds)
+                )
+                for _ in range(2)
+            )
+        )
+        if job.rank not in (lower, higher):
+            continue
+        own.setdefault((lower, higher), []).append(groups)
+        _greet(groups.forwards, lower, higher, job.rank, device, limit_seconds)
+        _greet(groups.backwards, higher, lower, job.rank, device, limit_seconds)
+        for group in (groups.forwards, groups.backwards):
+            resources.push(_Closing(group))
+    return own
+
+
+def _greet(
+    group: Any, sender: int, receiver: int, rank: int, device: torch.device, limit_seconds: float
+) -> None:
+    greeting = torch.zeros(1, dtype=torch.uint8, device=device)
+    if rank == sender:
+        work = torch.distributed.isend(greeting, receiver, group=group)
+    else:
+        work = torch.distributed.irecv(greeting, sender, group=group)
+    assert work is not None
+    work.wait(timedelta(seconds=limit_seconds))
+
+
+class _Closing:
+    """Closes a group at the end of a run that went well.
+
+    A rank with a fault keeps its connections until it has spoken: the neighbour would take the
+    closed one for the fault and speak first.
+    """
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            torch.distributed.destroy_process_group(self._group)

@@ -1,0 +1,72 @@
+"""Tied parameters of one rank: which are copies of which, here or on another stage."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from hpc_lpm.models.layered import Tie, parameter_named
+
+
+class TiedParameters:
+    """The ends of ties that this rank's layers hold.
+
+    `owned[stage]` are parameters that have copies on that stage, `copied[stage]` copies of
+    parameters that live there, both in the order of the model's ties. Ties with both ends here are
+    served by `update` alone.
+    """
+
+    def __init__(
+        self, ties: Sequence[Tie], layers: dict[int, nn.Module], stage_of: Callable[[int], int]
+    ) -> None:
+        self.owned: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
+        self.copied: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
+        self._here: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._copies: set[nn.Parameter] = set()
+        for tie in ties:
+            owner = copy = None
+            if tie.owner_layer in layers:
+                owner = parameter_named(layers[tie.owner_layer], tie.owner_parameter)
+            if tie.copy_layer in layers:
+                copy = parameter_named(layers[tie.copy_layer], tie.copy_parameter)
+                self._copies.add(copy)
+            if owner is not None and copy is not None:
+                self._here.append((owner, copy))
+            elif owner is not None:
+                self.owned[stage_of(tie.copy_layer)].append(owner)
+            elif copy is not None:
+                self.copied[stage_of(tie.owner_layer)].append(copy)
+
+    def without_copies(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        """Return the parameters that an optimizer updates: copies follow their owners."""
+        return [parameter for parameter in parameters if parameter not in self._copies]
+
+    def collect_gradients(self) -> None:
+        """Move the accumulated gradients of copies here to their owners."""
+        for owner, copy in self._here:
+            add_gradient(owner, copy.grad)
+            copy.grad = None
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """Surround an optimizer step: gradients of copies here go in, owners' new values come out.
+
+        The gradient of a step is the sum over its micro-batches for each end, then over the ends.
+        """
+        self.collect_gradients()
+        yield
+        with torch.no_grad():
+            for owner, copy in self._here:
+                copy.copy_(owner)
+
+
+def add_gradient(parameter: nn.Parameter, gradient: torch.Tensor | None) -> None:
+    """Add a gradient to what a parameter has accumulated so far."""
+    if gradient is None:
+        return
+    if parameter.grad is None:
+        parameter.grad = gradient.clone()
+    else:
+        parameter.grad.add_(gradient)

@@ -1,0 +1,85 @@
+"""The precision and the order in memory that layers compute in."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.formats import MemoryFormat, Precision
+
+
+@dataclass(frozen=True)
+class ComputeFormat:
+    """How layers compute; weights, their gradients and the optimizer are float32 in any case.
+
+    `bf16` is torch's automatic mixed precision (`torch.autocast`) in bfloat16. `channels_last`
+    keeps four-dimensional tensors [n, channels, height, width] in the order [n, height, width,
+    channels] in memory; all others are as they are.
+    """
+
+    precision: Precision = "fp32"
+    memory_format: MemoryFormat = "contiguous"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that matrix products and convolutions compute in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Surround a forward pass or a loss, but not a backward pass.
+
+        A weight is cast anew for every operation that reads it. Autocast's cache of casts would
+        add up the gradients of all readers in bfloat16, those of leaves alone; at a cut, where an
+        activation becomes a leaf, the result would then depend on the partition.
+        """
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
+
+    def loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return a loss function that is computed as the layers are."""
+        if self.precision == "fp32":
+            return loss
+
+        def in_autocast(outputs: Tensor, targets: Tensor) -> Tensor:
+            with self.autocast(outputs.device):
+                return loss(outputs, targets)
+
+        return in_autocast
+
+    def arranged(self, inputs: Tensor) -> Tensor:
+        """Return a model's inputs in this order, themselves where they are so already."""
+        if self.memory_format == "contiguous" or inputs.dim() != 4:
+            return inputs
+        # Not `contiguous`, which leaves a single channel's strides, by which kernels are chosen.
+        return inputs.to(memory_format=torch.channels_last)
+
+    def arrange(self, layer: nn.Module) -> None:
+        """Put a layer's parameters and buffers into this order, in place."""
+        if self.memory_format == "contiguous":
+            return
+        for tensor in (*layer.parameters(), *layer.buffers()):
+            tensor.data = self.arranged(tensor.data)
+
+
+PLAIN = ComputeFormat()
+"""Single precision in torch's usual order."""
+
+
+def compute_format_named(precision: str, memory_format: str) -> ComputeFormat:
+    """Return the format of these two names.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    for option, value, accepted in (
+        ("--precision", precision, get_args(Precision)),
+        ("--memory-format", memory_format, get_args(MemoryFormat)),
+    ):
+        if value not in accepted:
+            raise InputError(f"{option} is {value!r}, accepted are {' and '.join(accepted)}.")
+    return ComputeFormat(cast(Precision, precision), cast(MemoryFormat, memory_format))

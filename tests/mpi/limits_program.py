@@ -1,0 +1,91 @@
+"""Run under mpirun -n 2: rank 0 stays away from one wait; rank 1 writes what it is told.
+
+limits_program.py {barrier,gathering,broadcast,probe,group,"new group",connection}
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+
+import torch
+import torch.distributed
+
+from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.pipeline.boundary import probe_boundaries
+from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
+from hpc_lpm.engine.pipeline.transport.channel import Circumstances
+from hpc_lpm.engine.pipeline.transport.registry import open_channels
+from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.errors import TrainingError
+from hpc_lpm.models.compute_format import ComputeFormat
+from hpc_lpm.models.registry import create_model
+
+LIMIT_SECONDS = 1.0
+
+
+CPU = torch.device("cpu")
+SHAPE = load_dataset("digits,size=8").shape
+
+
+def wait_in_vain(job: MpiJob, where: str, probe: Callable[[], object]) -> None:
+    if where == "barrier":
+        job.barrier()
+    elif where == "gathering":
+        job.all_gather(None)
+    elif where == "broadcast":
+        job.broadcast(None)
+    elif where == "group":
+        join_process_group(job, CPU)
+    elif where == "connection":
+        with ExitStack() as resources:
+            circumstances = Circumstances(
+                job,
+                PipelineTopology(job.rank, job.size, 1),
+                (),
+                CPU,
+                False,
+                job.limit_seconds,
+                False,
+                resources,
+            )
+            open_channels("torch", circumstances)
+    elif where == "new group":
+        with meeting(job):
+            torch.distributed.new_group([0, 1], timeout=timedelta(seconds=job.limit_seconds))
+    else:
+        probe()
+
+
+def main() -> None:
+    where = sys.argv[1]
+    job = MpiJob(60)
+    model = create_model("mlp,width=8", SHAPE)
+    if where != "group":
+        join_process_group(job, CPU)
+        module = PlannedModule(model, [0, 2, 4], 0, ComputeFormat())
+    job.barrier()
+    if job.rank == 0:
+        time.sleep(60)  # ended by the other
+    job.limit_seconds = LIMIT_SECONDS
+    start = time.monotonic()
+    try:
+        wait_in_vain(
+            job,
+            where,
+            lambda: probe_boundaries(
+                module, model, [4], SHAPE, job, PipelineTopology(1, 2, 1), CPU
+            ),
+        )
+    except TrainingError as error:
+        sys.stdout.write(f"{time.monotonic() - start:.1f} s: {error}\n")
+        sys.stdout.flush()
+    job.communicator.Abort(5)
+    os._exit(5)
+
+
+main()

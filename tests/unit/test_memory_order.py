@@ -1,0 +1,83 @@
+"""What crosses a boundary goes as it lies in memory."""
+
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+from hpc_lpm.engine.pipeline.boundary import BoundarySpec, TensorSpec
+from hpc_lpm.engine.pipeline.memory_order import as_dense, flat_memory, is_dense
+from hpc_lpm.engine.pipeline.transport.mpi import MpiChannel
+
+IMAGES = torch.randn(2, 3, 4, 5)
+DENSE = {
+    "contiguous": IMAGES,
+    "channels_last": IMAGES.to(memory_format=torch.channels_last),
+    "transposed": IMAGES.transpose(1, 3),
+    "one channel": torch.randn(2, 1, 4, 5).to(memory_format=torch.channels_last),
+    "one pixel": torch.randn(2, 3, 1, 1).to(memory_format=torch.channels_last),
+    "bfloat16": IMAGES.bfloat16().to(memory_format=torch.channels_last),
+    "scalar": torch.tensor(3.0),
+    "empty": torch.zeros(2, 0),
+    "offset": torch.randn(9, 3)[4:],
+}
+WITH_GAPS = {"every other": IMAGES[:, :, ::2, ::2], "expanded": torch.randn(3, 1).expand(3, 4)}
+
+
+class Wire:
+    """An MPI communicator that keeps the memory that it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[torch.Tensor] = []
+
+    def Isend(self, memory, dest: int, tag: int) -> "Wire":  # type: ignore[no-untyped-def]
+        self.sent.append(torch.from_numpy(memory))
+        return self
+
+    def Test(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("tensor", DENSE.values(), ids=DENSE.keys())
+def test_a_dense_tensor_is_sent_from_its_own_memory_and_received_in_its_own_order(
+    tensor: Tensor,
+) -> None:
+    wire = Wire()
+    channel = MpiChannel(wire, 1, 1, receive_timeout_seconds=1)
+    spec = BoundarySpec.of(tensor)
+    (leaving,) = spec.arranged(tensor)
+    channel.send((leaving,))
+    (memory,) = wire.sent
+    assert memory.data_ptr() == tensor.data_ptr()
+    assert channel.bytes_sent == memory.nbytes == tensor.nbytes
+    received = pickle.loads(pickle.dumps(spec)).tensors[0].empty()
+    flat_memory(received).copy_(memory)
+    assert received.stride() == tensor.stride()
+    assert received.dtype == tensor.dtype
+    assert torch.equal(received, tensor)
+
+
+@pytest.mark.parametrize("tensor", WITH_GAPS.values(), ids=WITH_GAPS.keys())
+def test_a_tensor_with_gaps_or_overlaps_crosses_as_a_contiguous_one(tensor: Tensor) -> None:
+    assert not is_dense(tensor)
+    assert as_dense(tensor).is_contiguous()
+    (leaving,) = BoundarySpec.of(tensor).arranged(tensor)
+    assert leaving.is_contiguous()
+    assert torch.equal(leaving, tensor)
+
+
+def test_a_gradient_that_lies_otherwise_is_sent_in_the_order_of_its_activation() -> None:
+    activation = DENSE["channels_last"], torch.zeros(2, dtype=torch.int64)
+    spec = BoundarySpec.of(activation)
+    gradient = torch.randn(2, 3, 4, 5)
+    (leaving,) = spec.arranged_gradients((gradient,))
+    assert leaving.stride() == activation[0].stride()
+    assert torch.equal(leaving, gradient)
+    (kept,) = spec.arranged_gradients((leaving,))
+    assert kept.data_ptr() == leaving.data_ptr()
+
+
+def test_order_in_memory_is_no_part_of_what_layers_must_return() -> None:
+    assert BoundarySpec.of(DENSE["channels_last"]) == BoundarySpec.of(DENSE["contiguous"])
+    assert TensorSpec.of(IMAGES) != TensorSpec.of(IMAGES.bfloat16())

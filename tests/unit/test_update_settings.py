@@ -1,0 +1,265 @@
+"""Optimizers, learning rates, clipping and discount that cannot work are refused in a sentence."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from campaign_folders import campaign
+from torch import nn
+
+from hpc_lpm.campaign.config import campaign_from_document
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.names import check_names
+from hpc_lpm.campaign.steps import Step, Steps
+from hpc_lpm.campaign.update_options import describe_updates
+from hpc_lpm.cli.option_values import milestones, optimizer_options
+from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.learning_rate import LearningRateSettings
+from hpc_lpm.engine.optimizer import (
+    build_optimizer,
+    build_scheduler,
+    check_optimizer,
+    clip_gradients,
+)
+from hpc_lpm.engine.pipeline.discount import stage_optimizer
+from hpc_lpm.engine.settings import OptimizerSettings, checked_settings
+from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.engine.training import Training
+from hpc_lpm.engine.update_rules import check_update_rules
+from hpc_lpm.errors import InputError
+
+OF_TORCH = [
+    name
+    for name, value in vars(torch.optim).items()
+    if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name != "Optimizer"
+]
+IMPOSSIBLE = ["LBFGS", "SparseAdam", "Muon"]
+
+
+def settings(**values: object) -> OptimizerSettings:
+    return OptimizerSettings.model_validate(values)
+
+
+def refusal(**values: object) -> str:
+    with pytest.raises(InputError) as refused:
+        check_optimizer(settings(**values))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", [name for name in OF_TORCH if name not in IMPOSSIBLE])
+def test_every_other_optimizer_of_torch_works_also_where_there_are_no_parameters(
+    name: str,
+) -> None:
+    for spelling in (name, name.lower(), name.upper()):
+        check_optimizer(settings(name=spelling))
+    optimizer = build_optimizer([], settings(name=name))
+    scheduler = build_scheduler(optimizer, LearningRateSettings(warmup_steps=2), 4)
+    for _ in range(4):
+        clip_gradients([], 0.1)
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(name: str) -> None:
+    reasons = {"LBFGS": "within an update", "SparseAdam": "sparse", "Muon": "matrices"}
+    assert reasons[name] in refusal(name=name)
+    assert name in refusal(name=name)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"name": "sgdd"}, ["'sgdd'", "did you mean 'sgd'", "RMSprop", "momentum"]),
+        ({"name": "RMSProb"}, ["did you mean 'RMSprop'"]),
+        ({"name": "RMSprop", "options": {"alhpa": 0.9}}, ["'alhpa'", "'alpha'", "centered"]),
+        ({"name": "adam", "options": {"lr": 0.9}}, ["'lr'", "setting of its own"]),
+        ({"name": "sgd", "options": {"momentum": 0.9}}, ["'momentum'", "setting of its own"]),
+        ({"name": "sgd", "options": {"nesterov": True}}, ["nesterov=True", "momentum"]),
+        ({"name": "RMSprop", "options": {"alpha": -1}}, ["alpha=-1", "Invalid alpha"]),
+        ({"name": "adam", "options": {"betas": (0.9,)}}, ["betas"]),
+        ({"name": "Rprop", "weight_decay": 0.1}, ["'Rprop'", "0.1", "no weight decay"]),
+    ],
+)
+def test_a_wrong_name_or_option_is_refused_and_the_accepted_ones_are_named(
+    values: dict[str, object], words: list[str]
+) -> None:
+    for word in words:
+        assert word in refusal(**values)
+
+
+def test_short_names_are_the_optimizers_that_they_always_were() -> None:
+    weight = [nn.Parameter(torch.ones(3))]
+    made = {
+        name: build_optimizer(weight, settings(name=name, lr=0.2, weight_decay=0.1))
+        for name in ("sgd", "momentum", "adam", "adamw")
+    }
+    same = {
+        "sgd": torch.optim.SGD(weight, lr=0.2, weight_decay=0.1),
+        "momentum": torch.optim.SGD(weight, lr=0.2, momentum=0.9, weight_decay=0.1),
+        "adam": torch.optim.Adam(weight, lr=0.2, weight_decay=0.1),
+        "adamw": torch.optim.AdamW(weight, lr=0.2, weight_decay=0.1),
+    }
+    for name, optimizer in made.items():
+        assert type(optimizer) is type(same[name])
+        assert optimizer.defaults == same[name].defaults
+
+
+def test_options_keep_their_type_from_the_command_line_to_the_result() -> None:
+    given = ["nesterov=true", "alpha=0.9", "d=1", "betas=0.9,0.95"]
+    expected = {"nesterov": True, "alpha": 0.9, "d": 1, "betas": (0.9, 0.95)}
+    kept = settings(options=optimizer_options(given)).options
+    assert {name: (type(v), v) for name, v in kept.items()} == {
+        name: (type(v), v) for name, v in expected.items()
+    }
+
+
+@pytest.mark.parametrize("text", ["nesterov", "=1", "alpha=", "alpha=much", "betas=1,x"])
+def test_an_option_that_is_no_name_and_value_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="NAME=VALUE"):
+        optimizer_options([text])
+    with pytest.raises(InputError, match="twice"):
+        optimizer_options(["a=1", "a=2"])
+
+
+def test_milestones_are_whole_numbers() -> None:
+    assert milestones(None) == []
+    assert milestones("100,200") == [100, 200]
+    with pytest.raises(InputError, match=r"--lr-milestones is '1\.5'"):
+        milestones("1.5")
+
+
+RUN = {"model": "mlp", "dataset": "digits,size=8", "strategy": "sequential", "steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"learning_rate": {"schedule": "cosin"}}, "learning_rate.schedule.*cosine"),
+        ({"learning_rate": {"schedule": "step"}}, "step needs milestones"),
+        ({"learning_rate": {"milestones": [3]}}, "belong to .* step, found constant"),
+        ({"learning_rate": {"schedule": "step", "milestones": [3, 3]}}, "ascend"),
+        (
+            {"learning_rate": {"schedule": "step", "milestones": [2], "warmup_steps": 3}},
+            "milestone 2 lies within the 3",
+        ),
+        ({"learning_rate": {"warmup_steps": 4}}, "--warmup-steps 4 .* the 4 optimizer steps"),
+        ({"clip_norm": 0}, "clip_norm"),
+        ({"clip_norm": 1, "clip_scope": "local"}, "clip_scope.*global"),
+        ({"clip_scope": "global"}, "--clip-norm"),
+        ({"lr_discount": True}, "--lr-discount .* sequential.* use --strategy fbp"),
+        ({"optimizer": {"name": "sgdd"}}, "did you mean 'sgd'"),
+    ],
+)
+def test_a_run_with_a_wrong_setting_does_not_start(wrong: dict[str, object], named: str) -> None:
+    with pytest.raises(InputError, match=named) as refused:
+        Training(checked_settings(**RUN, **wrong), SingleProcess())
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("strategy", ["fbp", "1f1b", "gpipe", "naive"])
+def test_clipping_over_all_stages_is_refused_where_stages_are_ours(strategy: str) -> None:
+    with pytest.raises(InputError, match=r"wait for all others.*--clip-scope stage"):
+        check_update_rules(strategy, clip_norm=1.0, clip_scope="global", lr_discount=False)
+    check_update_rules(strategy, clip_norm=1.0, clip_scope="stage", lr_discount=False)
+
+
+def test_clipping_by_stage_is_refused_where_deepspeed_clips() -> None:
+    with pytest.raises(InputError, match=r"deepspeed-1f1b.*--clip-scope global"):
+        check_update_rules("deepspeed-1f1b", clip_norm=1.0, clip_scope="stage", lr_discount=False)
+    check_update_rules("deepspeed-1f1b", clip_norm=None, clip_scope="stage", lr_discount=False)
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "limit", "horovod", "deepspeed-1f1b"])
+def test_whole_models_may_be_clipped_globally_but_not_discounted(strategy: str) -> None:
+    check_update_rules(strategy, clip_norm=1.0, clip_scope="global", lr_discount=False)
+    with pytest.raises(InputError, match="nothing is to be discounted"):
+        check_update_rules(strategy, clip_norm=None, clip_scope="stage", lr_discount=True)
+
+
+def test_the_discount_divides_by_the_mean_lag_above_one() -> None:
+    run = {**RUN, "strategy": "fbp", "micro_batches": 2, "lead": 2, "optimizer": {"lr": 0.6}}
+    discounted = checked_settings(**run, lr_discount=True)
+    # d = 6, 4, 2, 0 micro-batches are 3, 2, 1, 0 updates of 2.
+    rates = [stage_optimizer(discounted, PipelineTopology(stage, 4, 1)).lr for stage in range(4)]
+    assert rates == pytest.approx([0.2, 0.3, 0.6, 0.6])
+    plain = checked_settings(**run)
+    assert stage_optimizer(plain, PipelineTopology(0, 4, 1)) is plain.optimizer
+
+
+MIXED = {
+    "strategies": ["sequential", "deepspeed-1f1b", "fbp", "horovod"],
+    "optimizer": {"name": "RMSprop", "lr": 0.01, "options": {"alpha": 0.9, "centered": True}},
+    "learning_rate": {"schedule": "step", "milestones": [10, 20], "warmup_steps": 5},
+    "clip_norm": 1.0,
+    "lr_discount": True,
+    "weights": "stash",
+}
+
+
+def commands(**changes: object) -> dict[str, Step]:
+    made = Steps(campaign(**changes, repeats=1), CampaignFolder(Path("results/x")))
+    return {made.trials[name].strategy: step for name, step in made.runs.items()}
+
+
+def test_a_campaign_gives_each_strategy_what_it_can_do() -> None:
+    runs = commands(**MIXED)
+    for strategy, step in runs.items():
+        text = " ".join(step.arguments)
+        assert "--optimizer-option alpha=0.9 --optimizer-option centered=true" in text
+        assert "--lr-schedule step --warmup-steps 5" in text
+        assert "--lr-milestones 10,20 --lr-factor 0.1" in text
+        assert ("--lr-discount" in text) == (strategy == "fbp")
+        scope = "global" if strategy == "deepspeed-1f1b" else "stage"
+        assert f"--clip-norm 1.0 --clip-scope {scope}" in text
+    check_names(campaign(**MIXED), "mixed.yaml")
+    described = describe_updates(campaign(**MIXED))
+    assert "alpha 0.9, centered true" in described["optimizer"]
+    assert "deepspeed-1f1b global, fbp stage" in described["clipping"]
+    assert described["discount of the learning rate"] == "fbp"
+
+
+def test_a_campaign_without_new_settings_has_the_commands_that_it_always_had() -> None:
+    for step in commands().values():
+        new = {"--optimizer-option", "--lr-schedule", "--clip-norm", "--clip-scope"}
+        assert not new & set(step.arguments)
+        assert "--lr-discount" not in step.arguments
+    assert set(describe_updates(campaign())) == {"optimizer"}
+
+
+def test_plans_know_the_state_of_other_optimizers_as_other() -> None:
+    made = Steps(campaign(**MIXED), CampaignFolder(Path("results/x")))
+    for step in made.plans.values():
+        assert step.arguments[step.arguments.index("--optimizer") + 1] == "other"
+    (of_fbp,) = (step for name, step in made.plans.items() if name.endswith("fbp"))
+    assert of_fbp.arguments[of_fbp.arguments.index("--weights") + 1] == "stash"
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"optimizer": {"name": "RMSprob"}}, "did you mean 'RMSprop'"),
+        ({"optimizer": {"name": "adam", "options": {"beta": 1}}}, "'beta'"),
+        ({"clip_norm": 1.0, "clip_scope": "global"}, "--strategy fbp"),
+        ({"lr_discount": True, "strategies": ["sequential"]}, "race fbp"),
+        ({"epochs": None, "steps": 5, "learning_rate": {"warmup_steps": 9}}, "the 5 optimizer"),
+    ],
+)
+def test_a_campaign_that_cannot_update_as_asked_is_refused(
+    changes: dict[str, object], word: str
+) -> None:
+    with pytest.raises(InputError, match=word) as refused:
+        check_names(campaign(**changes), "some.yaml")
+    assert str(refused.value).startswith("campaign file some.yaml")
+
+
+def test_an_unknown_key_of_the_learning_rate_names_the_accepted_ones() -> None:
+    with pytest.raises(InputError, match=r"'warmup' in learning_rate.*'warmup_steps'"):
+        campaign(learning_rate={"warmup": 3})
+
+
+def test_a_campaign_with_all_settings_reads_back_as_itself() -> None:
+    original = campaign(**MIXED)
+    assert campaign_from_document(original.model_dump(mode="json"), "here") == original
