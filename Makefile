@@ -2,12 +2,14 @@
 # make test   set up if needed, then all tests
 # make setup  the virtual environment in .venv and the Horovod wheel, once
 # make lint   formatting, lint and types
-# make bench-engine  how near FBP comes to the machine's limit (results/bench/report.html)
+# make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
+#                    and its memory (results/reference/engine); about 25 minutes on two idle cores
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash
 CONFIG ?= config/quick.yaml
 PYTEST_ARGS ?=
+ENGINE := results/reference/engine
 
 .PHONY: run test setup bench-engine lint clean
 
@@ -22,7 +24,12 @@ setup:
 	@./config/environment/setup.sh
 
 bench-engine: setup
-	.venv/bin/snakemake --cores 2 --configfile config/bench.yaml --quiet host reason rules
+	.venv/bin/python -m benchmarks.engine --out $(ENGINE)
+	.venv/bin/python -m benchmarks.emulated --out $(ENGINE)
+	.venv/bin/python -m benchmarks.memory --model resnet110 --dataset digits,size=32 \
+		--out $(ENGINE)/memory-resnet110
+	.venv/bin/python -m benchmarks.memory --model vgg16 --dataset digits,size=32 --stages 4 \
+		--batch-size 16 --micro-batches 1 --out $(ENGINE)/memory-vgg16
 
 lint: setup
 	.venv/bin/ruff check

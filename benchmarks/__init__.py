@@ -1,0 +1,1 @@
+"""Comparisons that answer one question each, run as `python -m benchmarks.NAME`."""

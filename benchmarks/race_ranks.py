@@ -1,0 +1,85 @@
+"""Run under mpirun: trains the contestants of a race in turn, again and again.
+
+    race_ranks.py RACE.json OUT.json
+
+All contestants share the ranks, so that a repeat of all of them takes seconds and a machine that
+drifts within minutes treats them alike.
+"""
+
+import gc
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.engine.job import Job, start_job
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.training import Training
+from hpc_lpm.models.registry import create_model
+from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.make import price_plan
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.profiling.job import profile_in_job
+
+
+def trained(job: Job, settings: dict, folder: Path) -> dict | None:
+    """Train once; on rank 0 return what the race is about."""
+    result = Training(checked_settings(**settings), job).run(folder, None)
+    if result is None:
+        return None
+    # Without the pipeline's filling and emptying, for every contestant alike.
+    steady = result.step_seconds[2:-1]
+    rate = settings["batch_size"] * len(steady) / sum(steady)
+    micro_batches = settings["micro_batches"] * len(result.step_seconds)
+    return {
+        "samples_per_second": (
+            result.samples_per_second if settings["strategy"] == "limit" else rate
+        ),
+        "with_warm_up_and_drain": settings["batch_size"]
+        * len(result.step_seconds)
+        / result.training_seconds,
+        "milliseconds_by_kind": [
+            {kind: 1e3 * seconds / micro_batches for kind, seconds in rank.items()}
+            for rank in result.seconds_by_kind
+        ],
+        "idle_share": result.idle_share,
+    }
+
+
+def predicted(job: Job, settings: dict) -> dict | None:
+    """Profile on all ranks at once; return what a plan's cuts are predicted to do."""
+    data = load_dataset(settings["dataset"])
+    micro_batch = settings["batch_size"] // settings["micro_batches"]
+    model = create_model(settings["model"], data.shape)
+    profile = profile_in_job(model, data, micro_batch, repeats=5)
+    if job.rank != 0:
+        return None
+    plan = Plan.read(Path(settings["plan"]))
+    options = PlanOptions(micro_batches=settings["micro_batches"], weights=settings["weights"])
+    cost = CostModel(profile, len(plan.stages), options)
+    again = price_plan(cost, plan.cuts, plan.planner, plan.profile_sha256)
+    return {"samples_per_second": micro_batch / again.period_seconds}
+
+
+def main() -> None:
+    """Run from the command line."""
+    race = json.loads(Path(sys.argv[1]).read_text())
+    job = start_job(parallel=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for repeat in range(race["repeats"]):
+            for contestant in race["contestants"]:
+                settings = dict(contestant["settings"])
+                if contestant["kind"] == "predicted":
+                    outcome = predicted(job, settings)
+                else:
+                    outcome = trained(job, settings, Path(folder))
+                gc.collect()
+                if outcome is not None:
+                    rows.append({"label": contestant["label"], "repeat": repeat, **outcome})
+                    Path(sys.argv[2]).write_text(json.dumps(rows))
+
+
+main()
