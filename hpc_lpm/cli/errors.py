@@ -77,4 +77,7 @@ def _complain(sentence: str) -> int:
 
 
 def _speak(sentence: str) -> None:
-    print(f"hpc-lpm: {sentence}", file=sys.stderr, flush=True)
+    # One write: where Python does not buffer, `print` writes the end of the line by itself, and the
+    # launcher's own notice may come between the two.
+    sys.stderr.write(f"hpc-lpm: {sentence}\n")
+    sys.stderr.flush()

@@ -74,7 +74,8 @@ def left_behind(marker: str) -> list[psutil.Process]:
 
 
 def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
-    lines = (done.stdout + done.stderr).splitlines()
+    # mpirun ends some of its own writes with a zero byte.
+    lines = (done.stdout + done.stderr).replace("\0", "").splitlines()
     return [line for line in lines if line.startswith("hpc-lpm:")]
 
 

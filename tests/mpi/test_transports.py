@@ -104,7 +104,9 @@ def test_faults_end_all_ranks_over_torch_as_well(
         assert spoken[0].startswith(f"hpc-lpm: {said}"), done.stderr
         return
     # Who notices first, mpirun or the neighbour, is a matter of luck.
-    assert all("rank 1" in sentence and sentence.endswith(".") for sentence in spoken)
+    for sentence in spoken:
+        assert "rank 1" in sentence, done.stderr
+        assert sentence.endswith("."), done.stderr
     assert spoken or "rank 1" in done.stderr
 
 

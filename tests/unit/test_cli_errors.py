@@ -1,0 +1,29 @@
+"""How a fault is told, whatever Python's own buffering is set to."""
+
+import io
+
+import pytest
+
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
+
+
+class CountingStream(io.StringIO):
+    """Keeps every write by itself, as an unbuffered stderr hands it on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.writes.append(text)
+        return super().write(text)
+
+
+def test_a_sentence_and_the_end_of_its_line_are_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = CountingStream()
+    monkeypatch.setattr("sys.stderr", stream)
+    assert run_guarded(app, ["plan", "no-such-file.json", "--stages", "2"]) == EXIT_BAD_INPUT
+    (sentence,) = stream.writes
+    assert sentence.startswith("hpc-lpm: ")
+    assert sentence.endswith(".\n")
