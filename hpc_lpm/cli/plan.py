@@ -8,17 +8,15 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.cli.app import app
-from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.cli.output import console, print_json
+from hpc_lpm.cli.plan_table import show_plan
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.explain import Explanation, explain
+from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.registry import planner_named
 from hpc_lpm.profiling.profile import Profile
-
-BAR_CHARACTERS = 20
 
 
 @app.command("plan")
@@ -73,7 +71,7 @@ def plan_command(
     if as_json:
         print_json({**plan.model_dump(mode="json"), "explanation": asdict(explanation)})
         return
-    _show(plan, model, explanation)
+    show_plan(plan, model, explanation)
     if out is not None:
         console().print(f"Written to {out}.")
 
@@ -100,49 +98,3 @@ def _speeds(text: str | None) -> tuple[float, ...] | None:
         raise InputError(
             f"--speeds is {text!r}, accepted are numbers separated by commas, one a stage."
         ) from None
-
-
-def _show(plan: Plan, model: CostModel, explanation: Explanation) -> None:
-    names = [layer.name for layer in model.profile.layers]
-    rows = []
-    for number, stage in enumerate(plan.stages):
-        limit = model.factors[number].memory_limit_bytes
-        transfer = float(model.transfer_seconds(stage.stop))
-        load = stage.compute_seconds / plan.period_seconds if plan.period_seconds else 0.0
-        rows.append(
-            [
-                str(number),
-                str(stage.stop - stage.start),
-                _layer_range(names, stage.start, stage.stop),
-                f"{stage.compute_seconds * 1e3:.3f}",
-                f"{stage.send_bytes / 1024:.1f}",
-                f"{transfer * 1e3:.3f}",
-                f"{stage.memory_bytes / 2**20:.2f}",
-                "none" if limit is None else f"{limit / 2**20:.2f}",
-                _bar(load),
-            ]
-        )
-    columns = ["stage", "layers", "from - to", "compute ms", "send KiB", "transfer ms"]
-    columns += ["memory MiB", "limit MiB", "load"]
-    title = f"{plan.model} in {len(plan.stages)} stages by planner {plan.planner}"
-    print_table(title, columns, rows)
-    bound = (
-        f"the coarsest layer, {explanation.coarsest_layer}; split it to go further"
-        if explanation.coarsest_layer_bounds
-        else "the devices together"
-    )
-    console().print(
-        f"Period {plan.period_seconds * 1e3:.3f} ms a micro-batch, bounded by "
-        f"{explanation.bottleneck}; {plan.boundary_bytes / 1024:.1f} KiB cross the boundaries.\n"
-        f"Predicted speedup over one device {explanation.speedup:.2f}x, at most "
-        f"{explanation.speedup_bound:.2f}x by {bound}."
-    )
-
-
-def _layer_range(names: list[str], start: int, stop: int) -> str:
-    return names[start] if stop == start + 1 else f"{names[start]} - {names[stop - 1]}"
-
-
-def _bar(load: float) -> str:
-    filled = min(BAR_CHARACTERS, round(load * BAR_CHARACTERS))
-    return f"{'#' * filled}{'.' * (BAR_CHARACTERS - filled)} {load:.0%}"
