@@ -10,18 +10,25 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
 from hpc_lpm.cli.plan_table import show_plan
+from hpc_lpm.cli.profile_options import (
+    PROFILE_HELP,
+    BandwidthOption,
+    LatencyOption,
+    assumptions,
+    link_document,
+)
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.registry import planner_named
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profiling.read import read_profile, with_link
 
 
 @app.command("plan")
 def plan_command(
-    profile: Annotated[Path, typer.Argument(help="Profile, written by `hpc-lpm profile`.")],
+    profile: Annotated[Path, typer.Argument(help=PROFILE_HELP)],
     *,
     stages: Annotated[int, typer.Option(help="Stages to merge the layers into.")],
     planner: Annotated[str, typer.Option(help="Planner, see `hpc-lpm planners`.")] = "lpm",
@@ -47,6 +54,8 @@ def plan_command(
     speeds: Annotated[
         str | None, typer.Option(help="Speed of every stage's device: 1,1,0.5.")
     ] = None,
+    latency: LatencyOption = None,
+    bandwidth: BandwidthOption = None,
     out: Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -62,14 +71,21 @@ def plan_command(
         overlap=overlap,
         speeds=_speeds(speeds),
     )
-    model = CostModel(Profile.read(profile), stages, options)
+    model = CostModel(with_link(read_profile(profile), latency, bandwidth), stages, options)
     sha256 = hashlib.sha256(profile.read_bytes()).hexdigest()
     plan = price_plan(model, chosen.cuts(model), planner, sha256)
     explanation = explain(model, plan.cuts)
     if out is not None:
         plan.write(out)
     if as_json:
-        print_json({**plan.model_dump(mode="json"), "explanation": asdict(explanation)})
+        print_json(
+            {
+                **plan.model_dump(mode="json"),
+                "explanation": asdict(explanation),
+                "link": link_document(model.profile),
+                "assumptions": assumptions(model.profile),
+            }
+        )
         return
     show_plan(plan, model, explanation)
     if out is not None:

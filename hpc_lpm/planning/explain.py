@@ -6,6 +6,23 @@ from fractions import Fraction
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.fewer_stages import fewest_stages
+
+
+@dataclass(frozen=True)
+class ExplainedStage:
+    """What a stage's share in the plan means.
+
+    `transfer_seconds` is that of one micro-batch to the next stage, 0 for the last. `load` is the
+    share of the period in which the stage is busy: computing, and also sending and receiving where
+    that does not overlap.
+    """
+
+    first_layer: str
+    last_layer: str
+    transfer_seconds: float
+    memory_limit_bytes: int | None
+    load: float
 
 
 @dataclass(frozen=True)
@@ -15,6 +32,11 @@ class Explanation:
     `speedup` is over the fastest of the devices alone, without a pipeline. No plan of as many
     stages exceeds `speedup_bound`, set by the sum of the devices or by the coarsest layer.
     `coarsest_layer_bounds` tells that it is the layer.
+
+    `lone_layer` is the only layer of the stage whose passes set the period, if it has but one and
+    finer layers could be shared out better. Where it, or the link, sets the period, `hint` says
+    what a user can do, and `enough_stages` is the least number of stages, if fewer than now, that
+    would have no longer period.
     """
 
     bottleneck: str
@@ -22,6 +44,19 @@ class Explanation:
     speedup_bound: float
     coarsest_layer: str
     coarsest_layer_bounds: bool
+    stages: tuple[ExplainedStage, ...]
+    lone_layer: str | None
+    enough_stages: int | None
+    hint: str | None
+
+
+@dataclass(frozen=True)
+class _Bottleneck:
+    """What sets the period: the passes of a stage or, if `transfer`, the boundary behind it."""
+
+    stage: int
+    transfer: bool
+    description: str
 
 
 def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
@@ -35,25 +70,79 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     alone = sum(seconds, Fraction(0)) / max(speeds)
     by_devices = sum(seconds, Fraction(0)) / sum(speeds)
     by_layer = seconds[coarsest] / max(speeds)
+    period = model.period(cuts)
+    bottleneck = _bottleneck(model, cuts, period)
+    start, stop = cuts[bottleneck.stage : bottleneck.stage + 2]
+    improvable = period > by_devices
+    lone = improvable and not bottleneck.transfer and stop == start + 1
+    lone_layer = layers[start].name if lone else None
+    hinted = lone or (improvable and bottleneck.transfer)
+    enough_stages = fewest_stages(model, period) if hinted else None
     return Explanation(
-        bottleneck=_bottleneck(model, cuts),
-        speedup=_ratio(alone, model.period(cuts)),
+        bottleneck=bottleneck.description,
+        speedup=_ratio(alone, period),
         speedup_bound=_ratio(alone, max(by_devices, by_layer)),
         coarsest_layer=layers[coarsest].name,
         coarsest_layer_bounds=by_layer > by_devices,
+        stages=tuple(
+            _explained(model, stage, start, stop, period)
+            for stage, (start, stop) in enumerate(pairwise(cuts))
+        ),
+        lone_layer=lone_layer,
+        enough_stages=enough_stages,
+        hint=_hint(bottleneck, lone_layer, enough_stages) if hinted else None,
     )
 
 
-def _bottleneck(model: CostModel, cuts: Sequence[int]) -> str:
-    period = model.period(cuts)
+def _explained(
+    model: CostModel, stage: int, start: int, stop: int, period: Fraction
+) -> ExplainedStage:
+    layers = model.profile.layers
+    busy = (
+        model.compute_seconds(stage, start, stop)
+        if model.overlap
+        else model.stage_period(stage, start, stop)
+    )
+    return ExplainedStage(
+        first_layer=layers[start].name,
+        last_layer=layers[stop - 1].name,
+        transfer_seconds=float(_transfer_seconds(model, stop)),
+        memory_limit_bytes=model.factors[stage].memory_limit_bytes,
+        load=float(busy / period) if period else 0.0,
+    )
+
+
+def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bottleneck:
     for stage, (start, stop) in enumerate(pairwise(cuts)):
         if model.compute_seconds(stage, start, stop) == period:
-            return f"the compute of stage {stage}"
-        if model.overlap and model.transfer_seconds(stop) == period:
-            return f"the transfer between stages {stage} and {stage + 1}"
+            return _Bottleneck(stage, False, f"the compute of stage {stage}")
+        if model.overlap and _transfer_seconds(model, stop) == period:
+            between = f"the transfer between stages {stage} and {stage + 1}"
+            return _Bottleneck(stage, True, between)
         if not model.overlap and model.stage_period(stage, start, stop) == period:
-            return f"compute and transfers of stage {stage}"
+            return _Bottleneck(stage, False, f"compute and transfers of stage {stage}")
     raise ValueError("the cuts are not those of a plan")
+
+
+def _hint(bottleneck: _Bottleneck, lone_layer: str | None, enough_stages: int | None) -> str:
+    if lone_layer is None:
+        advice = (
+            "the link is the bottleneck: a faster one would shorten the period, as would layers "
+            "with smaller outputs to cut behind"
+        )
+    else:
+        advice = (
+            f"stage {bottleneck.stage} holds {lone_layer} alone: split that layer or give it a "
+            "faster device to go further"
+        )
+    if enough_stages is None:
+        return f"{advice}."
+    many = "1 stage" if enough_stages == 1 else f"{enough_stages} stages"
+    return f"{advice}; {many} would do as well."
+
+
+def _transfer_seconds(model: CostModel, stop: int) -> Fraction:
+    return model.transfer_seconds(stop)
 
 
 def _ratio(numerator: Fraction, denominator: Fraction) -> float:
