@@ -21,6 +21,7 @@ NARROW_COLUMNS, WIDE_COLUMNS = 80, 120
 _COLUMN_GAP = 2
 _FEWEST_NAME_CHARACTERS = 12
 _WORD = re.compile(r"([^\W\d])[^\W\d]+")
+_DIGIT = re.compile(r"\d")
 
 Unit = tuple[float, str]
 _SECONDS: Sequence[Unit] = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
@@ -127,10 +128,9 @@ def _layers(stage: StagePlan, explained: ExplainedStage, characters: int) -> str
 
 
 def _shortened(name: str, characters: int) -> str:
-    """Shorten a long name: `encoder.layers.12.query` to `e.l.12.query`, then without its middle.
+    """Shorten a long name, `encoder.layers.12.query`, to `e.l.12.query`, `~12.query`, `~12~uery`.
 
-    Words are cut to their first letter from the front, as far as needed; numbers stay, for they
-    tell layers from one another.
+    Numbers stay as long as they can, for they tell layers from one another.
     """
     parts = name.split(".")
     for place in range(len(parts) - 1):
@@ -140,9 +140,13 @@ def _shortened(name: str, characters: int) -> str:
     shorter = ".".join(parts)
     if len(shorter) <= characters:
         return shorter
-    gap = ".."
-    tail = (characters - len(gap)) // 2
-    return f"{shorter[: characters - len(gap) - tail]}{gap}{shorter[len(shorter) - tail :]}"
+    numbered = next((place for place, part in enumerate(parts) if _DIGIT.search(part)), 0)
+    if numbered:
+        shorter = f"~{'.'.join(parts[numbered:])}"
+    if len(shorter) <= characters:
+        return shorter
+    tail = (characters - 1) // 2
+    return f"{shorter[: characters - 1 - tail]}~{shorter[len(shorter) - tail :]}"
 
 
 def _limit(explained: ExplainedStage, size: Unit) -> str:

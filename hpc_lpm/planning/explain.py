@@ -33,10 +33,10 @@ class Explanation:
     stages exceeds `speedup_bound`, set by the sum of the devices or by the coarsest layer.
     `coarsest_layer_bounds` tells that it is the layer.
 
-    `lone_layer` is the only layer of the stage whose passes set the period, if it has but one and
-    finer layers could be shared out better. Where it, or the link, sets the period, `hint` says
-    what a user can do, and `enough_stages` is the least number of stages, if fewer than now, that
-    would have no longer period.
+    `dominant_layer` is the layer to which the stage that sets the period owes it, up to the plan's
+    tolerance, if finer layers could be shared out better. Where there is one, or where it is the
+    link that sets the period, `hint` says what a user can do, and `enough_stages` is the least
+    number of stages, if fewer than now, that would have no longer period.
     """
 
     bottleneck: str
@@ -45,17 +45,17 @@ class Explanation:
     coarsest_layer: str
     coarsest_layer_bounds: bool
     stages: tuple[ExplainedStage, ...]
-    lone_layer: str | None
+    dominant_layer: str | None
     enough_stages: int | None
     hint: str | None
 
 
 @dataclass(frozen=True)
 class _Bottleneck:
-    """What sets the period: the passes of a stage or, if `transfer`, the boundary behind it."""
+    """The stage that sets the period; `by_link`: transfers take more of it than its passes."""
 
     stage: int
-    transfer: bool
+    by_link: bool
     description: str
 
 
@@ -72,11 +72,9 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     by_layer = seconds[coarsest] / max(speeds)
     period = model.period(cuts)
     bottleneck = _bottleneck(model, cuts, period)
-    start, stop = cuts[bottleneck.stage : bottleneck.stage + 2]
     improvable = period > by_devices
-    lone = improvable and not bottleneck.transfer and stop == start + 1
-    lone_layer = layers[start].name if lone else None
-    hinted = lone or (improvable and bottleneck.transfer)
+    dominant = _dominant_layer(model, cuts, period, bottleneck) if improvable else None
+    hinted = dominant is not None or (improvable and bottleneck.by_link)
     enough_stages = fewest_stages(model, period) if hinted else None
     return Explanation(
         bottleneck=bottleneck.description,
@@ -88,9 +86,9 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
             _explained(model, stage, start, stop, period)
             for stage, (start, stop) in enumerate(pairwise(cuts))
         ),
-        lone_layer=lone_layer,
+        dominant_layer=None if dominant is None else layers[dominant].name,
         enough_stages=enough_stages,
-        hint=_hint(bottleneck, lone_layer, enough_stages) if hinted else None,
+        hint=_hint(model, cuts, bottleneck, dominant, enough_stages) if hinted else None,
     )
 
 
@@ -114,27 +112,55 @@ def _explained(
 
 def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bottleneck:
     for stage, (start, stop) in enumerate(pairwise(cuts)):
-        if model.compute_seconds(stage, start, stop) == period:
+        compute = model.compute_seconds(stage, start, stop)
+        if compute == period:
             return _Bottleneck(stage, False, f"the compute of stage {stage}")
         if model.overlap and _transfer_seconds(model, stop) == period:
             between = f"the transfer between stages {stage} and {stage + 1}"
             return _Bottleneck(stage, True, between)
         if not model.overlap and model.stage_period(stage, start, stop) == period:
-            return _Bottleneck(stage, False, f"compute and transfers of stage {stage}")
+            both = f"compute and transfers of stage {stage}"
+            return _Bottleneck(stage, period > 2 * compute, both)
     raise ValueError("the cuts are not those of a plan")
 
 
-def _hint(bottleneck: _Bottleneck, lone_layer: str | None, enough_stages: int | None) -> str:
-    if lone_layer is None:
+def _dominant_layer(
+    model: CostModel, cuts: Sequence[int], period: Fraction, bottleneck: _Bottleneck
+) -> int | None:
+    """Return the layer that takes all of the bottleneck's compute but for the tolerance, if any.
+
+    To cut such a stage elsewhere would gain no more than the planner was free to give up.
+    """
+    if bottleneck.by_link:
+        return None
+    stage = bottleneck.stage
+    heaviest = max(
+        range(cuts[stage], cuts[stage + 1]),
+        key=lambda layer: model.compute_seconds(stage, layer, layer + 1),
+    )
+    compute = model.compute_seconds(stage, cuts[stage], cuts[stage + 1])
+    alone = model.compute_seconds(stage, heaviest, heaviest + 1)
+    return heaviest if (1 + Fraction(model.options.tolerance)) * alone >= compute else None
+
+
+def _hint(
+    model: CostModel,
+    cuts: Sequence[int],
+    bottleneck: _Bottleneck,
+    dominant: int | None,
+    enough_stages: int | None,
+) -> str:
+    if dominant is None:
         advice = (
             "the link is the bottleneck: a faster one would shorten the period, as would layers "
             "with smaller outputs to cut behind"
         )
     else:
-        advice = (
-            f"stage {bottleneck.stage} holds {lone_layer} alone: split that layer or give it a "
-            "faster device to go further"
-        )
+        stage = bottleneck.stage
+        alone = cuts[stage + 1] == cuts[stage] + 1
+        name = model.profile.layers[dominant].name
+        advice = f"stage {stage} {'holds' if alone else 'is bounded by'} {name} alone: split that "
+        advice += "layer or give it a faster device to go further"
     if enough_stages is None:
         return f"{advice}."
     many = "1 stage" if enough_stages == 1 else f"{enough_stages} stages"

@@ -50,7 +50,7 @@ def least_period(profile, stages, options):
 def test_a_layer_that_bounds_alone_is_named_with_what_to_do():
     found = explained(profile_of([1, 1, 1, 5, 1, 1]), (0, 2, 3, 4, 6))
     assert found.bottleneck == "the compute of stage 2"
-    assert found.lone_layer == "layer3"
+    assert found.dominant_layer == "layer3"
     # [0, 3), [3, 4), [4, 6): the 5 seconds of layer 3 bound every plan.
     assert found.enough_stages == 3
     assert found.hint == (
@@ -60,7 +60,6 @@ def test_a_layer_that_bounds_alone_is_named_with_what_to_do():
 
 
 def test_a_single_stage_that_would_do_is_called_one():
-    assert explained(profile_of([0, 0, 5]), (0, 1, 3)).hint is None
     found = explained(profile_of([0, 5]), (0, 1, 2))
     assert found.hint is not None
     assert found.hint.endswith("; 1 stage would do as well.")
@@ -68,18 +67,40 @@ def test_a_single_stage_that_would_do_is_called_one():
 
 def test_nothing_is_advised_where_the_devices_are_fully_used():
     found = explained(profile_of([2, 2, 2]), (0, 1, 2, 3))
-    assert (found.lone_layer, found.enough_stages, found.hint) == (None, None, None)
+    assert (found.dominant_layer, found.enough_stages, found.hint) == (None, None, None)
+
+
+def test_a_layer_dominates_that_leaves_others_no_more_than_the_tolerance():
+    seconds, cuts = [7, 0.25, 8, 1], (0, 1, 3, 4)
+    found = explained(profile_of(seconds), cuts, tolerance=1 / 32)
+    assert found.dominant_layer == "layer2"
+    assert found.hint is not None
+    assert found.hint.startswith("stage 1 is bounded by layer2 alone: split that layer")
+    assert explained(profile_of(seconds), cuts, tolerance=1 / 33).dominant_layer is None
+
+
+def test_a_link_bounds_a_stage_that_sends_for_longer_than_it_computes():
+    def found(bandwidth):
+        profile = profile_of([2, 5, 2], output_bytes=6, bandwidth=bandwidth, overlap=False)
+        return explained(profile, (0, 1, 2, 3))
+
+    # Stage 1 computes 5 s and sends and receives both ways: 4 x 6 bytes.
+    assert found(4.0).bottleneck == found(5.0).bottleneck == "compute and transfers of stage 1"
+    assert found(4.0).dominant_layer is None
+    assert found(4.0).hint is not None
+    assert found(4.0).hint.startswith("the link is the bottleneck")
+    assert found(5.0).dominant_layer == "layer1"
 
 
 def test_nothing_is_advised_where_the_bottleneck_could_be_cut():
     found = explained(profile_of([3, 3, 1]), (0, 2, 3))
-    assert (found.lone_layer, found.hint) == (None, None)
+    assert (found.dominant_layer, found.hint) == (None, None)
 
 
 def test_a_link_that_bounds_is_named_with_what_to_do():
     found = explained(profile_of([1, 1, 1], output_bytes=9, bandwidth=3.0), (0, 1, 2, 3))
     assert found.bottleneck == "the transfer between stages 0 and 1"
-    assert found.lone_layer is None
+    assert found.dominant_layer is None
     assert found.enough_stages == 1
     assert found.hint is not None
     assert found.hint.startswith("the link is the bottleneck")
@@ -87,7 +108,7 @@ def test_a_link_that_bounds_is_named_with_what_to_do():
 
 def test_stages_that_need_an_entry_each_are_not_counted_down():
     found = explained(profile_of([1, 1, 5]), (0, 1, 2, 3), speeds=(1.0, 1.0, 1.0))
-    assert found.lone_layer == "layer2"
+    assert found.dominant_layer == "layer2"
     assert found.enough_stages is None
     assert found.hint == (
         "stage 2 holds layer2 alone: split that layer or give it a faster device to go further."
@@ -154,6 +175,6 @@ def test_advice_for_thousands_of_layers_takes_seconds():
     before, behind = range(32), range(1, 32)
     cuts = (*(500 * k // 32 for k in before), 500, 501, *(501 + 499 * k // 31 for k in behind))
     found = explain(model, cuts)
-    assert found.lone_layer == "layer500"
+    assert found.dominant_layer == "layer500"
     # 500 layers of 1 ms in front and 499 behind, 20 of them a stage.
     assert found.enough_stages == 25 + 1 + 25

@@ -90,6 +90,22 @@ def test_first_and_last_layer_share_the_room(drawn):
     assert "in - a.l.n.of.the.last.layer " in row
 
 
+@pytest.mark.parametrize(
+    ("name", "characters", "expected"),
+    [
+        ("encoder.layers.12.query", 23, "encoder.layers.12.query"),
+        ("encoder.layers.12.query", 22, "e.layers.12.query"),
+        ("encoder.layers.12.query", 12, "e.l.12.query"),
+        ("encoder.layers.12.query", 11, "~12.query"),
+        ("encoder.layers.12.query", 8, "~12.~ery"),
+        ("node5..node16 Add", 16, "n5..node16 Add"),
+        ("node6 MaxPool2d", 12, "node6 ~ool2d"),
+    ],
+)
+def test_long_names_keep_their_numbers_as_long_as_they_can(name, characters, expected):
+    assert plan_table._shortened(name, characters) == expected
+
+
 def test_units_follow_the_largest_values(drawn):
     lines = drawn(profile_of(["a", "b"], [1e-4, 2e-5], size=1000), (0, 1, 2))
     heads = lines[2].split(), lines[3].split()
