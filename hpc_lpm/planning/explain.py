@@ -33,10 +33,10 @@ class Explanation:
     stages exceeds `speedup_bound`, set by the sum of the devices or by the coarsest layer.
     `coarsest_layer_bounds` tells that it is the layer.
 
-    `dominant_layer` is the layer to which the stage that sets the period owes it, up to the plan's
-    tolerance, if finer layers could be shared out better. Where there is one, or where it is the
-    link that sets the period, `hint` says what a user can do, and `enough_stages` is the least
-    number of stages, if fewer than now, that would have no longer period.
+    `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance,
+    if finer layers could be shared out better. Where there is one, or where it is the link that
+    sets the period, `hint` says what a user can do, and `enough_stages` is the least number of
+    stages, if fewer than now, that would have no longer period.
     """
 
     bottleneck: str
@@ -59,6 +59,15 @@ class _Bottleneck:
     description: str
 
 
+@dataclass(frozen=True)
+class _Dominant:
+    """A layer, its stage, and the share of the period that its passes take there."""
+
+    stage: int
+    layer: int
+    share: float
+
+
 def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     """Explain the plan with these K+1 cut positions."""
     layers = model.profile.layers
@@ -73,8 +82,9 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     period = model.period(cuts)
     bottleneck = _bottleneck(model, cuts, period)
     improvable = period > by_devices
-    dominant = _dominant_layer(model, cuts, period, bottleneck) if improvable else None
-    hinted = dominant is not None or (improvable and bottleneck.by_link)
+    by_link = improvable and bottleneck.by_link
+    dominant = _dominant(model, cuts, period) if improvable and not by_link else None
+    hinted = by_link or dominant is not None
     enough_stages = fewest_stages(model, period) if hinted else None
     return Explanation(
         bottleneck=bottleneck.description,
@@ -86,9 +96,9 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
             _explained(model, stage, start, stop, period)
             for stage, (start, stop) in enumerate(pairwise(cuts))
         ),
-        dominant_layer=None if dominant is None else layers[dominant].name,
+        dominant_layer=None if dominant is None else layers[dominant.layer].name,
         enough_stages=enough_stages,
-        hint=_hint(model, cuts, bottleneck, dominant, enough_stages) if hinted else None,
+        hint=_hint(model, cuts, dominant, enough_stages) if hinted else None,
     )
 
 
@@ -124,31 +134,30 @@ def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bot
     raise ValueError("the cuts are not those of a plan")
 
 
-def _dominant_layer(
-    model: CostModel, cuts: Sequence[int], period: Fraction, bottleneck: _Bottleneck
-) -> int | None:
-    """Return the layer that takes all of the bottleneck's compute but for the tolerance, if any.
+def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Dominant | None:
+    """Return the layer that takes longest, unless the period is longer by more than the tolerance.
 
-    To cut such a stage elsewhere would gain no more than the planner was free to give up.
+    Where it is not, other cuts would gain no more than the planner was free to give up. A layer
+    that has a stage to itself takes what the stage does, with transfers that do not overlap.
     """
-    if bottleneck.by_link:
-        return None
-    stage = bottleneck.stage
-    heaviest = max(
-        range(cuts[stage], cuts[stage + 1]),
-        key=lambda layer: model.compute_seconds(stage, layer, layer + 1),
+
+    def seconds_of(stage: int, layer: int) -> Fraction:
+        if not model.overlap and cuts[stage + 1] == cuts[stage] + 1:
+            return model.stage_period(stage, layer, layer + 1)
+        return model.compute_seconds(stage, layer, layer + 1)
+
+    seconds, stage, layer = max(
+        (seconds_of(stage, layer), -stage, -layer)
+        for stage, (start, stop) in enumerate(pairwise(cuts))
+        for layer in range(start, stop)
     )
-    compute = model.compute_seconds(stage, cuts[stage], cuts[stage + 1])
-    alone = model.compute_seconds(stage, heaviest, heaviest + 1)
-    return heaviest if (1 + Fraction(model.options.tolerance)) * alone >= compute else None
+    if (1 + Fraction(model.options.tolerance)) * seconds < period:
+        return None
+    return _Dominant(-stage, -layer, _ratio(seconds, period))
 
 
 def _hint(
-    model: CostModel,
-    cuts: Sequence[int],
-    bottleneck: _Bottleneck,
-    dominant: int | None,
-    enough_stages: int | None,
+    model: CostModel, cuts: Sequence[int], dominant: _Dominant | None, enough_stages: int | None
 ) -> str:
     if dominant is None:
         advice = (
@@ -156,11 +165,12 @@ def _hint(
             "with smaller outputs to cut behind"
         )
     else:
-        stage = bottleneck.stage
-        alone = cuts[stage + 1] == cuts[stage] + 1
-        name = model.profile.layers[dominant].name
-        advice = f"stage {stage} {'holds' if alone else 'is bounded by'} {name} alone: split that "
-        advice += "layer or give it a faster device to go further"
+        stage, name = dominant.stage, model.profile.layers[dominant.layer].name
+        if cuts[stage + 1] == cuts[stage] + 1:
+            advice = f"stage {stage} holds {name} alone"
+        else:
+            advice = f"{name} in stage {stage} alone takes {dominant.share:.0%} of the period"
+        advice += ": split that layer or give it a faster device to go further"
     if enough_stages is None:
         return f"{advice}."
     many = "1 stage" if enough_stages == 1 else f"{enough_stages} stages"

@@ -75,8 +75,18 @@ def test_a_layer_dominates_that_leaves_others_no_more_than_the_tolerance():
     found = explained(profile_of(seconds), cuts, tolerance=1 / 32)
     assert found.dominant_layer == "layer2"
     assert found.hint is not None
-    assert found.hint.startswith("stage 1 is bounded by layer2 alone: split that layer")
+    assert found.hint.startswith(
+        "layer2 in stage 1 alone takes 97% of the period: split that layer"
+    )
     assert explained(profile_of(seconds), cuts, tolerance=1 / 33).dominant_layer is None
+
+
+def test_a_layer_dominates_though_other_stages_were_filled_up_within_the_tolerance():
+    found = explained(profile_of([4, 4.25, 8, 1]), (0, 2, 3, 4), tolerance=1 / 32)
+    assert found.bottleneck == "the compute of stage 0"
+    assert found.dominant_layer == "layer2"
+    assert found.hint is not None
+    assert found.hint.startswith("stage 1 holds layer2 alone")
 
 
 def test_a_link_bounds_a_stage_that_sends_for_longer_than_it_computes():
