@@ -98,9 +98,8 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
         ("link", link_sentence(model.profile)),
         ("load", _meaning_of_load(model)),
         *(("assumed", sentence) for sentence in assumptions(model.profile)),
+        *(("hint", sentence) for sentence in explanation.hints),
     ]
-    if explanation.hint is not None:
-        facts.append(("hint", explanation.hint))
     table = Table.grid(padding=(0, 2, 0, 0))
     for label, sentence in facts:
         table.add_row(Text(label, style="bold"), Text(sentence))

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.fewer_stages import fewest_stages
+from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead, transfer_behind
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Explanation:
 
     `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance,
     if finer layers could be shared out better. Where there is one, or where it is the link that
-    sets the period, `hint` says what a user can do, and `enough_stages` is the least number of
+    sets the period, `hints` say what a user can do, and `enough_stages` is the least number of
     stages, if fewer than now, that would have no longer period.
     """
 
@@ -47,7 +48,9 @@ class Explanation:
     stages: tuple[ExplainedStage, ...]
     dominant_layer: str | None
     enough_stages: int | None
-    hint: str | None
+    stretch: float
+    sufficient_lead: int | None
+    hints: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,17 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     improvable = period > by_devices
     by_link = improvable and bottleneck.by_link
     dominant = _dominant(model, cuts, period) if improvable and not by_link else None
-    hinted = by_link or dominant is not None
-    enough_stages = fewest_stages(model, period) if hinted else None
+    bounded = by_link or dominant is not None
+    enough_stages = fewest_stages(model, period) if bounded else None
+    stretch = _stretch(model, cuts, period)
+    hidden = stretch <= model.options.tolerance
+    lead = None if hidden else sufficient_lead(model, cuts)
+    hints = [_bound_hint(model, cuts, dominant, enough_stages)] if bounded else []
+    if lead is not None:
+        hints.append(
+            f"messages on their way stretch the period by {float(stretch):.0%} with lead "
+            f"{model.options.lead}: --lead {lead} hides them and holds more activations."
+        )
     return Explanation(
         bottleneck=bottleneck.description,
         speedup=_ratio(alone, period),
@@ -98,7 +110,9 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
         ),
         dominant_layer=None if dominant is None else layers[dominant.layer].name,
         enough_stages=enough_stages,
-        hint=_hint(model, cuts, dominant, enough_stages) if hinted else None,
+        stretch=float(stretch),
+        sufficient_lead=lead,
+        hints=tuple(hints),
     )
 
 
@@ -114,7 +128,7 @@ def _explained(
     return ExplainedStage(
         first_layer=layers[start].name,
         last_layer=layers[stop - 1].name,
-        transfer_seconds=float(_transfer_seconds(model, stop)),
+        transfer_seconds=float(transfer_behind(model, stage, stop)),
         memory_limit_bytes=model.factors[stage].memory_limit_bytes,
         load=float(busy / period) if period else 0.0,
     )
@@ -125,7 +139,7 @@ def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bot
         compute = model.compute_seconds(stage, start, stop)
         if compute == period:
             return _Bottleneck(stage, False, f"the compute of stage {stage}")
-        if model.overlap and _transfer_seconds(model, stop) == period:
+        if model.overlap and transfer_behind(model, stage, stop) == period:
             between = f"the transfer between stages {stage} and {stage + 1}"
             return _Bottleneck(stage, True, between)
         if not model.overlap and model.stage_period(stage, start, stop) == period:
@@ -156,7 +170,14 @@ def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Domin
     return _Dominant(-stage, -layer, _ratio(seconds, period))
 
 
-def _hint(
+def _stretch(model: CostModel, cuts: Sequence[int], period: Fraction) -> Fraction:
+    """Return how much longer round trips take than the period, as a share of it."""
+    if not model.overlap or not period:
+        return Fraction(0)
+    return max(round_trip_period(model, cuts) / period - 1, Fraction(0))
+
+
+def _bound_hint(
     model: CostModel, cuts: Sequence[int], dominant: _Dominant | None, enough_stages: int | None
 ) -> str:
     if dominant is None:
@@ -175,10 +196,6 @@ def _hint(
         return f"{advice}."
     many = "1 stage" if enough_stages == 1 else f"{enough_stages} stages"
     return f"{advice}; {many} would do as well."
-
-
-def _transfer_seconds(model: CostModel, stop: int) -> Fraction:
-    return model.transfer_seconds(stop)
 
 
 def _ratio(numerator: Fraction, denominator: Fraction) -> float:

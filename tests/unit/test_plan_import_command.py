@@ -64,7 +64,7 @@ def test_a_link_given_by_hand_takes_the_place_of_an_assumed_one(capsys, graph_pa
     assert code == EXIT_DONE
     assert document["period_seconds"] == 307.0
     assert document["link"]["source"] == "given"
-    assert "link" in document["explanation"]["hint"]
+    assert "link" in document["explanation"]["hints"][0]
     document = json.loads(call(capsys, *arguments, "--latency", 7)[1])
     assert document["link"]["source"] == "latency given, bandwidth assumed"
     assert document["link"]["bandwidth_bytes_per_second"] == 12.5e9
