@@ -9,6 +9,9 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.fewer_stages import fewest_stages
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead, transfer_behind
 
+_NEARLY = Fraction(1, 20)
+_HARDLY = Fraction(1, 100)
+
 
 @dataclass(frozen=True)
 class ExplainedStage:
@@ -34,10 +37,13 @@ class Explanation:
     stages exceeds `speedup_bound`, set by the sum of the devices or by the coarsest layer.
     `coarsest_layer_bounds` tells that it is the layer.
 
-    `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance,
-    if finer layers could be shared out better. Where there is one, or where it is the link that
-    sets the period, `hints` say what a user can do, and `enough_stages` is the least number of
-    stages, if fewer than now, that would have no longer period.
+    `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance
+    but at most a twentieth, if finer layers could be shared out better. Where there is one, or
+    where it is the link that sets the period, `enough_stages` is the least number of stages, if
+    fewer than now, that would have no longer period. `stretch` is how much longer the period gets
+    with the plan's lead while messages are on their way, as a share of it, and `sufficient_lead`
+    the least lead that hides them; None where that of the plan does, up to its tolerance or a
+    hundredth. `hints` say what a user can do about all that.
     """
 
     bottleneck: str
@@ -90,7 +96,7 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     bounded = by_link or dominant is not None
     enough_stages = fewest_stages(model, period) if bounded else None
     stretch = _stretch(model, cuts, period)
-    hidden = stretch <= model.options.tolerance
+    hidden = stretch <= max(Fraction(model.options.tolerance), _HARDLY)
     lead = None if hidden else sufficient_lead(model, cuts)
     hints = [_bound_hint(model, cuts, dominant, enough_stages)] if bounded else []
     if lead is not None:
@@ -151,8 +157,9 @@ def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bot
 def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Dominant | None:
     """Return the layer that takes longest, unless the period is longer by more than the tolerance.
 
-    Where it is not, other cuts would gain no more than the planner was free to give up. A layer
-    that has a stage to itself takes what the stage does, with transfers that do not overlap.
+    Where it is not, other cuts would gain no more than the planner was free to give up; where the
+    tolerance is large that says little. A layer that has a stage to itself takes what the stage
+    does, with transfers that do not overlap.
     """
 
     def seconds_of(stage: int, layer: int) -> Fraction:
@@ -165,7 +172,7 @@ def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Domin
         for stage, (start, stop) in enumerate(pairwise(cuts))
         for layer in range(start, stop)
     )
-    if (1 + Fraction(model.options.tolerance)) * seconds < period:
+    if (1 + min(Fraction(model.options.tolerance), _NEARLY)) * seconds < period:
         return None
     return _Dominant(-stage, -layer, _ratio(seconds, period))
 

@@ -97,6 +97,16 @@ def test_a_layer_dominates_that_leaves_others_no_more_than_the_tolerance():
     assert explained(profile_of(seconds), cuts, tolerance=1 / 33).dominant_layer is None
 
 
+def test_no_layer_is_blamed_for_what_a_large_tolerance_gave_away():
+    assert explained(profile_of([7, 2, 8, 1]), (0, 1, 3, 4), tolerance=1.0).dominant_layer is None
+
+
+def test_no_lead_is_advised_against_a_stretch_of_less_than_a_percent():
+    profile = profile_of([4, 4], output_bytes=1, bandwidth=25.0)
+    assert explained(profile, (0, 1, 2), tolerance=0).hints == ()
+    assert explained(profile, (0, 1, 2), tolerance=0).stretch == pytest.approx(0.01)
+
+
 def test_a_layer_dominates_though_other_stages_were_filled_up_within_the_tolerance():
     found = explained(profile_of([4, 4.25, 8, 1]), (0, 2, 3, 4), tolerance=1 / 32)
     assert found.bottleneck == "the compute of stage 0"
