@@ -76,6 +76,8 @@ def _stages(plan: Plan, explained: Sequence[ExplainedStage], width: int) -> Tabl
         table.add_column(
             name, justify="left" if name in {"layers", "load"} else "right", no_wrap=True
         )
+    if width < taken + characters:
+        table.width = taken + characters  # a line that wraps tells more than one that is cut
     for row in zip(*columns.values(), strict=True):
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -129,7 +131,8 @@ def _layers(stage: StagePlan, explained: ExplainedStage, characters: int) -> str
 def _shortened(name: str, characters: int) -> str:
     """Shorten a long name, `encoder.layers.12.query`, to `e.l.12.query`, `~12.query`, `~12~uery`.
 
-    Numbers stay as long as they can, for they tell layers from one another.
+    Numbers stay as long as they can, for they tell layers from one another; of `node12 Conv2d`,
+    a name and what it is, the name does.
     """
     parts = name.split(".")
     for place in range(len(parts) - 1):
@@ -144,7 +147,7 @@ def _shortened(name: str, characters: int) -> str:
         shorter = f"~{'.'.join(parts[numbered:])}"
     if len(shorter) <= characters:
         return shorter
-    tail = (characters - 1) // 2
+    tail = 0 if " " in shorter else (characters - 1) // 2
     return f"{shorter[: characters - 1 - tail]}~{shorter[len(shorter) - tail :]}"
 
 

@@ -77,6 +77,13 @@ def test_64_stages_of_long_names_fit_into_80_columns(drawn, terminal_width, limi
     assert ("931.32" in rows[0]) == (limit is not None)
 
 
+def test_no_number_is_cut_in_a_terminal_that_is_too_narrow(drawn):
+    profile = profile_of(LONG_NAMES, [1.0] * 64)
+    lines = drawn(profile, tuple(range(65)), 40, memory_limit=10**12)
+    assert all(line.endswith("%") for line in lines if line[:5].strip().isdecimal())
+    assert len([line for line in lines if line.endswith("########## 100%")]) == 64
+
+
 def test_a_wide_terminal_shows_more_of_the_names(drawn):
     profile = profile_of(LONG_NAMES, [1.0] * 64)
     assert not any("layers.63.attention" in line for line in drawn(profile, (0, 63, 64), 80))
@@ -99,7 +106,8 @@ def test_first_and_last_layer_share_the_room(drawn):
         ("encoder.layers.12.query", 11, "~12.query"),
         ("encoder.layers.12.query", 8, "~12.~ery"),
         ("node5..node16 Add", 16, "n5..node16 Add"),
-        ("node6 MaxPool2d", 12, "node6 ~ool2d"),
+        ("node6 MaxPool2d", 12, "node6 MaxPo~"),
+        ("node5..node16 Add", 13, "n5..node16 A~"),
     ],
 )
 def test_long_names_keep_their_numbers_as_long_as_they_can(name, characters, expected):
