@@ -7,26 +7,14 @@ two things of the arcs of a stage: for every start the least value over the stop
 
 from fractions import Fraction
 from math import lcm
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.dominance import least_below
+from hpc_lpm.planning.integers import Integers
 from hpc_lpm.planning.reach import Limits
-
-Integers = NDArray[Any]
-"""Exact integers: int64, or Python's own where they may grow beyond it."""
-
-_LARGEST_MACHINE_INTEGER = 2**61
-_ROWS_AT_ONCE = 256
-
-
-def integers(values: list[int], largest: int) -> Integers:
-    """Return an array of exact integers: of the machine's where `largest` fits, else Python's."""
-    fits = largest < _LARGEST_MACHINE_INTEGER
-    return np.array(values, dtype=np.int64 if fits else object)
-
 
 class WindowArcs:
     """Arcs where transfers overlap: the stops of a start are a window, moving on with the start.
@@ -93,53 +81,64 @@ class FullArcs:
         self.none = none
         self.begins = _first_stops(starts, stops)
         self.ends = _stops_within_memory(model, stage, starts, stops, limits)
-        after = [
-            model.compute_seconds(stage, 0, stop) + 2 * model.transfer_seconds(stop)
-            for stop in stops
-        ]
-        before = [
-            model.compute_seconds(stage, 0, start) - 2 * model.transfer_seconds(start)
-            for start in starts
-        ]
-        period = limits.period
         self.next_period: Fraction | None = None
+        period = limits.period
         if period is None:
-            self.ranks = np.zeros(len(stops), dtype=np.int64)
-            self.bounds = np.ones(len(starts), dtype=np.int64)
+            self.ranks = np.arange(len(stops), dtype=np.int64)
+            self.bounds = np.full(len(starts), len(stops), dtype=np.int64)
             return
-        unit = Fraction(1, lcm(*(value.denominator for value in (*after, *before, period))))
-        ticks = np.array([int(value / unit) for value in after], dtype=object)
-        needs = np.array([int((value + period) / unit) for value in before], dtype=object)
-        order = np.argsort(ticks, kind="stable")
-        # Comparing ranks instead of long integers is what keeps the table of all pairs cheap.
+        clock = _Clock(model, stage, period)
+        after = clock.work_before(stops) + clock.transfers(stage, stops)
+        needs = clock.work_before(starts) - clock.transfers(stage - 1, starts) + clock.period
+        order = np.argsort(after, kind="stable")
+        # Comparing ranks instead of long integers is what keeps the search cheap.
         self.ranks = np.empty(len(stops), dtype=np.int64)
         self.ranks[order] = np.arange(len(stops))
-        self.bounds = np.searchsorted(ticks[order], needs, side="right").astype(np.int64)
+        self.bounds = np.searchsorted(after[order], needs, side="right").astype(np.int64)
         beyond = np.flatnonzero(self.bounds < len(stops))
         if len(beyond):
-            gap = (ticks[order][self.bounds[beyond]] - needs[beyond]).min()
-            self.next_period = period + int(gap) * unit
+            gap = (after[order][self.bounds[beyond]] - needs[beyond]).min()
+            self.next_period = period + int(gap) * clock.unit_seconds
 
     def least_over_stops(self, values: Integers) -> Integers:
-        """Return the least over the stops of every start, a block of starts at a time."""
-        result = np.full(len(self.begins), self.none, dtype=values.dtype)
-        for first in range(0, len(result), _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            masked = np.where(self._possible(rows), values, self.none)
-            result[rows] = masked.min(axis=1, initial=self.none)
-        return result
+        """Return the least over the stops of every start."""
+        return least_below(values, self.ranks, self.begins, self.ends, self.bounds, self.none)
 
     def stops_of(self, start: int) -> NDArray[np.intp]:
         """Return the stops that `start` can have, ascending."""
-        return np.flatnonzero(self._possible(slice(start, start + 1))[0])
+        window = self.ranks[self.begins[start] : self.ends[start]]
+        return self.begins[start] + np.flatnonzero(window < self.bounds[start])
 
-    def _possible(self, rows: slice) -> NDArray[np.bool_]:
-        stops = np.arange(len(self.ranks))
-        return np.asarray(
-            (self.ranks < self.bounds[rows, None])
-            & (stops >= self.begins[rows, None])
-            & (stops < self.ends[rows, None])
+
+class _Clock:
+    """Times at one stage as whole numbers of a unit that divides all of them."""
+
+    def __init__(self, model: CostModel, stage: int, period: Fraction) -> None:
+        links = [model.links[at] for at in (stage - 1, stage) if 0 <= at < model.stages - 1]
+        self._model = model
+        self._stage = stage
+        ticks = lcm(
+            period.denominator,
+            model.factors[stage].seconds_per_work.denominator,
+            *(link.latency_seconds.denominator for link in links),
+            *(link.bytes_per_second.numerator for link in links),
         )
+        self.unit_seconds = Fraction(1, ticks)
+        self.period = int(period * ticks)
+
+    def work_before(self, cuts: range) -> Integers:
+        """Return the compute of all layers before each cut."""
+        per_work = self._model.factors[self._stage].seconds_per_work / self.unit_seconds
+        return self._model.work_before(self._stage, cuts).astype(object) * int(per_work)
+
+    def transfers(self, boundary: int, cuts: range) -> Integers:
+        """Return twice the transfer over each cut, forth and back: 2 X; none at the ends."""
+        if boundary in {-1, self._model.stages - 1}:
+            return np.zeros(len(cuts), dtype=object)
+        link = self._model.links[boundary]
+        per_byte = int(2 / link.bytes_per_second / self.unit_seconds)
+        latency = int(2 * link.latency_seconds / self.unit_seconds)
+        return self._model.bytes_over(cuts) * per_byte + latency
 
 
 def _first_stops(starts: range, stops: range) -> NDArray[np.int64]:
@@ -153,9 +152,7 @@ def _stops_within_memory(
 ) -> NDArray[np.int64]:
     """Return for every start how many stops (from the band's first on) its memory allows."""
     limit = limits.memory(model, stage)
-    largest = 2 * model.memory_bytes(stage, 0, model.layers)
-    after = integers([model.memory_bytes(stage, 0, stop) for stop in stops], largest)
-    before = integers([model.memory_bytes(stage, 0, start) for start in starts], largest)
+    after, before = model.memory_before(stage, stops), model.memory_before(stage, starts)
     return np.searchsorted(after, before + limit, side="right").astype(np.int64)
 
 
@@ -164,9 +161,7 @@ def _stops_within_work(
 ) -> tuple[NDArray[np.int64], Fraction | None]:
     """Return for every start how many stops its compute allows, and the next period."""
     limit = limits.work(model, stage)
-    largest = 2 * model.work(stage, 0, model.layers)
-    after = integers([model.work(stage, 0, stop) for stop in stops], largest)
-    before = integers([model.work(stage, 0, start) for start in starts], largest)
+    after, before = model.work_before(stage, stops), model.work_before(stage, starts)
     counts = np.searchsorted(after, before + limit, side="right").astype(np.int64)
     beyond = np.flatnonzero(counts < len(stops))
     if len(beyond) == 0:
