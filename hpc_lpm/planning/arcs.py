@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.dominance import least_below
+from hpc_lpm.planning.dominance import least_below, least_in_windows
 from hpc_lpm.planning.integers import Integers
 from hpc_lpm.planning.reach import Limits
+from hpc_lpm.planning.weighted_sums import Column, WeightedSums, count_at_most
+
 
 class WindowArcs:
     """Arcs where transfers overlap: the stops of a start are a window, moving on with the start.
@@ -40,20 +42,8 @@ class WindowArcs:
         self.begins = _first_stops(starts, stops)
 
     def least_over_stops(self, values: Integers) -> Integers:
-        """Return the least of each window from a table of the least of 2^p neighbours."""
-        lengths = self.ends - self.begins
-        result = np.full(len(lengths), self.none, dtype=values.dtype)
-        table = values
-        width = 1
-        longest = int(lengths.max(initial=0))
-        while width <= longest:
-            chosen = np.flatnonzero((lengths >= width) & (lengths < 2 * width))
-            left = table[self.begins[chosen]]
-            right = table[self.ends[chosen] - width]
-            result[chosen] = np.minimum(left, right)
-            table = np.minimum(table[:-width], table[width:])
-            width *= 2
-        return result
+        """Return the least over the stops of every start."""
+        return least_in_windows(values, self.begins, self.ends, self.none)
 
     def stops_of(self, start: int) -> NDArray[np.intp]:
         """Return the stops that `start` can have, ascending."""
@@ -88,17 +78,19 @@ class FullArcs:
             self.bounds = np.full(len(starts), len(stops), dtype=np.int64)
             return
         clock = _Clock(model, stage, period)
-        after = clock.work_before(stops) + clock.transfers(stage, stops)
-        needs = clock.work_before(starts) - clock.transfers(stage - 1, starts) + clock.period
-        order = np.argsort(after, kind="stable")
-        # Comparing ranks instead of long integers is what keeps the search cheap.
+        after = WeightedSums([*clock.work, *clock.transfers(stage, 1)], stops, clock.latency(stage))
+        needs = WeightedSums(
+            [*clock.work, *clock.transfers(stage - 1, -1)],
+            starts,
+            clock.period - clock.latency(stage - 1),
+        )
+        counted = count_at_most(after, needs, ascending=False)
+        # Comparing ranks instead of times is what keeps the search cheap.
         self.ranks = np.empty(len(stops), dtype=np.int64)
-        self.ranks[order] = np.arange(len(stops))
-        self.bounds = np.searchsorted(after[order], needs, side="right").astype(np.int64)
-        beyond = np.flatnonzero(self.bounds < len(stops))
-        if len(beyond):
-            gap = (after[order][self.bounds[beyond]] - needs[beyond]).min()
-            self.next_period = period + int(gap) * clock.unit_seconds
+        self.ranks[counted.order] = np.arange(len(stops))
+        self.bounds = counted.counts
+        if counted.gap is not None:
+            self.next_period = period + counted.gap * clock.unit_seconds
 
     def least_over_stops(self, values: Integers) -> Integers:
         """Return the least over the stops of every start."""
@@ -107,7 +99,8 @@ class FullArcs:
     def stops_of(self, start: int) -> NDArray[np.intp]:
         """Return the stops that `start` can have, ascending."""
         window = self.ranks[self.begins[start] : self.ends[start]]
-        return self.begins[start] + np.flatnonzero(window < self.bounds[start])
+        stops: NDArray[np.intp] = self.begins[start] + np.flatnonzero(window < self.bounds[start])
+        return stops
 
 
 class _Clock:
@@ -116,7 +109,6 @@ class _Clock:
     def __init__(self, model: CostModel, stage: int, period: Fraction) -> None:
         links = [model.links[at] for at in (stage - 1, stage) if 0 <= at < model.stages - 1]
         self._model = model
-        self._stage = stage
         ticks = lcm(
             period.denominator,
             model.factors[stage].seconds_per_work.denominator,
@@ -126,19 +118,21 @@ class _Clock:
         self.unit_seconds = Fraction(1, ticks)
         self.period = int(period * ticks)
 
-    def work_before(self, cuts: range) -> Integers:
-        """Return the compute of all layers before each cut."""
-        per_work = self._model.factors[self._stage].seconds_per_work / self.unit_seconds
-        return self._model.work_before(self._stage, cuts).astype(object) * int(per_work)
+        per_work = int(model.factors[stage].seconds_per_work * ticks)
+        self.work = [(per_work * weight, column) for weight, column in model.work_terms(stage)]
 
-    def transfers(self, boundary: int, cuts: range) -> Integers:
-        """Return twice the transfer over each cut, forth and back: 2 X; none at the ends."""
+    def transfers(self, boundary: int, sign: int) -> list[tuple[int, Column]]:
+        """Return 2 X without its latency, forth and back; nothing at the ends of the pipeline."""
         if boundary in {-1, self._model.stages - 1}:
-            return np.zeros(len(cuts), dtype=object)
-        link = self._model.links[boundary]
-        per_byte = int(2 / link.bytes_per_second / self.unit_seconds)
-        latency = int(2 * link.latency_seconds / self.unit_seconds)
-        return self._model.bytes_over(cuts) * per_byte + latency
+            return []
+        per_byte = 2 / self._model.links[boundary].bytes_per_second / self.unit_seconds
+        return [(sign * int(per_byte), self._model.crossing)]
+
+    def latency(self, boundary: int) -> int:
+        """Return the latency in 2 X; none at the ends of the pipeline."""
+        if boundary in {-1, self._model.stages - 1}:
+            return 0
+        return int(2 * self._model.links[boundary].latency_seconds / self.unit_seconds)
 
 
 def _first_stops(starts: range, stops: range) -> NDArray[np.int64]:
@@ -151,9 +145,12 @@ def _stops_within_memory(
     model: CostModel, stage: int, starts: range, stops: range, limits: Limits
 ) -> NDArray[np.int64]:
     """Return for every start how many stops (from the band's first on) its memory allows."""
-    limit = limits.memory(model, stage)
-    after, before = model.memory_before(stage, stops), model.memory_before(stage, starts)
-    return np.searchsorted(after, before + limit, side="right").astype(np.int64)
+    terms = model.memory_terms(stage)
+    return count_at_most(
+        WeightedSums(terms, stops),
+        WeightedSums(terms, starts, limits.memory(model, stage)),
+        ascending=True,
+    ).counts
 
 
 def _stops_within_work(
@@ -161,10 +158,10 @@ def _stops_within_work(
 ) -> tuple[NDArray[np.int64], Fraction | None]:
     """Return for every start how many stops its compute allows, and the next period."""
     limit = limits.work(model, stage)
-    after, before = model.work_before(stage, stops), model.work_before(stage, starts)
-    counts = np.searchsorted(after, before + limit, side="right").astype(np.int64)
-    beyond = np.flatnonzero(counts < len(stops))
-    if len(beyond) == 0:
-        return counts, None
-    work = int((after[counts[beyond]] - before[beyond]).min())
-    return counts, work * model.factors[stage].seconds_per_work
+    terms = model.work_terms(stage)
+    counted = count_at_most(
+        WeightedSums(terms, stops), WeightedSums(terms, starts, limit), ascending=True
+    )
+    if counted.gap is None:
+        return counted.counts, None
+    return counted.counts, (limit + counted.gap) * model.factors[stage].seconds_per_work

@@ -19,12 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
-
-import numpy as np
+from math import gcd
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.integers import Integers, integers
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
+from hpc_lpm.planning.weighted_sums import Column
 from hpc_lpm.profiling.profile import Link, Profile
 
 
@@ -87,9 +86,10 @@ class CostModel:
         self.stages = stages
         self.options = options
         self.overlap = profile.link.overlap if options.overlap is None else options.overlap
-        times = [layer.forward_seconds for layer in layers]
-        times += [layer.backward_seconds for layer in layers]
-        unit = _common_unit(times)
+        unit = _common_unit(
+            [layer.forward_seconds for layer in layers]
+            + [layer.backward_seconds for layer in layers]
+        )
         self.forward_sums = _prefix([_in_units(layer.forward_seconds, unit) for layer in layers])
         self.backward_sums = _prefix([_in_units(layer.backward_seconds, unit) for layer in layers])
         self.parameter_sums = _prefix([layer.parameter_bytes for layer in layers])
@@ -102,7 +102,11 @@ class CostModel:
             self._factors(stage, Fraction(speeds[stage]), limits[stage], unit)
             for stage in range(stages)
         ]
-        self._arrays = _Arrays(self)
+        self._forwards, self._backwards = Column(self.forward_sums), Column(self.backward_sums)
+        self._parameters = Column(self.parameter_sums)
+        self._activations = Column(self.activation_sums)
+        self.crossing = Column(self.cut_bytes)
+        """The same as `cut_bytes`."""
 
     def _factors(
         self, stage: int, speed: Fraction, limit: int | None, unit: Fraction
@@ -121,21 +125,15 @@ class CostModel:
             memory_limit_bytes=limit,
         )
 
-    def work_before(self, stage: int, cuts: range) -> Integers:
-        """Return the work at `stage` of all layers before each of the cuts."""
-        factors, arrays, at = self.factors[stage], self._arrays, slice(cuts.start, cuts.stop)
-        work: Integers = factors.forward * arrays.forwards[at]
-        return work + factors.backward * arrays.backwards[at]
+    def work_terms(self, stage: int) -> list[tuple[int, Column]]:
+        """Return weights and sums that make up the work at `stage` of all layers before a cut."""
+        factors = self.factors[stage]
+        return [(factors.forward, self._forwards), (factors.backward, self._backwards)]
 
-    def memory_before(self, stage: int, cuts: range) -> Integers:
-        """Return the bytes at `stage` of all layers before each of the cuts."""
-        factors, arrays, at = self.factors[stage], self._arrays, slice(cuts.start, cuts.stop)
-        memory: Integers = factors.parameters * arrays.parameters[at]
-        return memory + factors.activations * arrays.activations[at]
-
-    def bytes_over(self, cuts: range) -> Integers:
-        """Return the bytes that cross each of the cuts, as Python's integers."""
-        return self._arrays.crossing[cuts.start : cuts.stop]
+    def memory_terms(self, stage: int) -> list[tuple[int, Column]]:
+        """Return the same of the bytes at `stage` of all layers before a cut."""
+        factors = self.factors[stage]
+        return [(factors.parameters, self._parameters), (factors.activations, self._activations)]
 
     def work(self, stage: int, start: int, stop: int) -> int:
         """Return the integer work of layers [start, stop) at `stage`."""
@@ -153,7 +151,7 @@ class CostModel:
         return self.work(stage, start, stop) * self.factors[stage].seconds_per_work
 
     def transfer_seconds(self, boundary: int, cut: int) -> Fraction:
-        """Return X of a cut before layer `cut` behind stage `boundary`, 0 at the pipeline's ends."""
+        """Return X over boundary `boundary` if it cuts before layer `cut`, 0 at the ends."""
         if boundary in {-1, self.stages - 1}:
             return Fraction(0)
         return self.links[boundary].seconds(self.cut_bytes[cut])
@@ -191,20 +189,6 @@ class CostModel:
             self.memory_bytes(stage, start, stop)
             for stage, (start, stop) in enumerate(pairwise(cuts))
         )
-
-
-class _Arrays:
-    """The sums of a cost model as arrays that hold every sum of theirs without overflow."""
-
-    def __init__(self, model: CostModel) -> None:
-        stages = range(model.stages)
-        work = 2 * max(model.work(stage, 0, model.layers) for stage in stages)
-        memory = 2 * max(model.memory_bytes(stage, 0, model.layers) for stage in stages)
-        self.forwards = integers(model.forward_sums, work)
-        self.backwards = integers(model.backward_sums, work)
-        self.parameters = integers(model.parameter_sums, memory)
-        self.activations = integers(model.activation_sums, memory)
-        self.crossing = np.array(model.cut_bytes, dtype=object)
 
 
 def _check_stages(profile: Profile, stages: int) -> None:
@@ -249,8 +233,10 @@ def _limits(limit: int | tuple[int, ...] | None, stages: int) -> Sequence[int | 
 
 
 def _common_unit(values: Sequence[float]) -> Fraction:
-    """Return the largest power of two that divides all floats."""
-    return Fraction(1, max(value.as_integer_ratio()[1] for value in values))
+    """Return the largest number that divides all floats, 1 if all are 0."""
+    denominator = max(value.as_integer_ratio()[1] for value in values)
+    numerator = gcd(*(int(Fraction(value) * denominator) for value in values))
+    return Fraction(numerator or 1, denominator)
 
 
 def _in_units(value: float, unit: Fraction) -> int:

@@ -1,9 +1,9 @@
 """Bounds on cuts where transfers do not overlap with compute.
 
-A stage then takes C(j) - C(i) + 2 X(i) + 2 X(j), C the compute of all layers before a cut, which no
-longer grows with every layer. But if after k stages the cut lies at most at H, then that after k + 1
-stages is at most the last j with C(j) + 2 X(j) <= P + max over i <= H of C(i) - 2 X(i): the best
-start is taken for every stop. The chain read backwards gives bounds from below in the same way.
+A stage then takes C(j) - C(i) + 2 X(i) + 2 X(j), C the compute of all layers before a cut, which
+no longer grows with every layer. But if after k stages the cut lies at most at H, then that after
+k + 1 stages is at most the last j with C(j) + 2 X(j) <= P + max over i <= H of C(i) - 2 X(i): the
+best start is taken for every stop. The chain read backwards gives bounds from below alike.
 
 Bounds only narrow the exact search, so they are computed in floating point and rounded to the safe
 side: every comparison lets through what is within rounding of its limit.
@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +57,6 @@ class RelaxedTransfers:
     def __init__(self, model: CostModel) -> None:
         total = max(1, model.forward_sums[-1] + model.backward_sums[-1])
         self._layers = model.layers
-        self._scale = max(factors.forward + factors.backward for factors in model.factors)
         forwards = _Prefix(model.forward_sums, total)
         backwards = _Prefix(model.backward_sums, total)
         times: dict[tuple[BoundaryLink, Fraction], NDArray[np.float64]] = {}
@@ -163,7 +161,8 @@ class _Chain:
 
     def _compute(self, stage: _Stage, cuts: slice) -> NDArray[np.float64]:
         forwards: NDArray[np.float64] = stage.forward * self._forwards.array[cuts]
-        return forwards + stage.backward * self._backwards.array[cuts]
+        backwards: NDArray[np.float64] = stage.backward * self._backwards.array[cuts]
+        return forwards + backwards
 
     def _compute_before(self, stage: _Stage, cut: int) -> float:
         return (
@@ -227,5 +226,5 @@ def _in_units(seconds: Fraction, unit: Fraction, longest: float) -> float:
     return float(min(seconds / unit, Fraction(longest)))
 
 
-def _reversed(sums: Sequence[Any]) -> list[Any]:
+def _reversed(sums: Sequence[int]) -> list[int]:
     return [sums[-1] - value for value in reversed(sums)]

@@ -49,9 +49,9 @@ def cheapest_within(model: CostModel, limits: Limits) -> Cheapest:
     for stage in reversed(range(model.stages)):
         stops = bands[stage + 1]
         crossing = crossings[stops.start : stops.stop]
-        largest = _largest_message(model, limits, stage)
-        if largest is not None:
-            crossing = np.where(crossing <= largest, crossing, none)
+        longest = _largest_message(model, limits, stage)
+        if longest is not None:
+            crossing = np.where(crossing <= longest, crossing, none)
         values = np.minimum(values + crossing, none)
         continuations.append(values)
         arcs.append(arcs_of(model, stage, bands[stage], stops, limits=limits, none=none))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning import dominance
 from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profiling.profile import LayerProfile, Link, LinkProfile, Profile
@@ -135,17 +136,31 @@ def instances(draw):
     return Instance(profile, stages, options)
 
 
-@settings(
-    max_examples=2500,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
+@pytest.mark.parametrize(
+    ("examples", "pairs_at_once"),
+    [
+        pytest.param(2000, 2**16, id="usual"),
+        pytest.param(600, 0, id="as_in_large_instances"),
+    ],
 )
-@given(instances())
-def test_planner_chooses_the_cuts_that_trying_all_partitions_chooses(instance):
-    expected = brute_force(instance)
-    if expected is None:
-        with pytest.raises(InputError, match="memory limit"):
-            instance.plan_cuts()
-    else:
-        assert instance.plan_cuts() == expected
+def test_planner_chooses_the_cuts_that_trying_all_partitions_chooses(
+    examples, pairs_at_once, monkeypatch
+):
+    monkeypatch.setattr(dominance, "_PAIRS_AT_ONCE", pairs_at_once)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(instances())
+    def check(instance):
+        expected = brute_force(instance)
+        if expected is None:
+            with pytest.raises(InputError, match="memory limit"):
+                instance.plan_cuts()
+        else:
+            assert instance.plan_cuts() == expected
+
+    check()
