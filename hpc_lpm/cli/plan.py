@@ -107,7 +107,7 @@ def _show(plan: Plan, model: CostModel, explanation: Explanation) -> None:
     rows = []
     for number, stage in enumerate(plan.stages):
         limit = model.factors[number].memory_limit_bytes
-        transfer = float(model.transfer_seconds(stage.stop))
+        transfer = float(model.transfer_seconds(number, stage.stop))
         load = stage.compute_seconds / plan.period_seconds if plan.period_seconds else 0.0
         rows.append(
             [

@@ -49,7 +49,7 @@ def _bottleneck(model: CostModel, cuts: Sequence[int]) -> str:
     for stage, (start, stop) in enumerate(pairwise(cuts)):
         if model.compute_seconds(stage, start, stop) == period:
             return f"the compute of stage {stage}"
-        if model.overlap and model.transfer_seconds(stop) == period:
+        if model.overlap and model.transfer_seconds(stage, stop) == period:
             return f"the transfer between stages {stage} and {stage + 1}"
         if not model.overlap and model.stage_period(stage, start, stop) == period:
             return f"compute and transfers of stage {stage}"
