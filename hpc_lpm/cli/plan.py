@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.link_options import boundary_links
 from hpc_lpm.cli.output import console, print_json
 from hpc_lpm.cli.plan_table import show_plan
 from hpc_lpm.cli.profile_options import (
@@ -56,11 +57,26 @@ def plan_command(
     ] = None,
     latency: LatencyOption = None,
     bandwidth: BandwidthOption = None,
+    links: Annotated[
+        str | None,
+        typer.Option(
+            help="LATENCY:BANDWIDTH between stages, one a boundary, separated by commas; or "
+            "`measured`: those between the ranks that profiled."
+        ),
+    ] = None,
+    node_link: Annotated[
+        str | None,
+        typer.Option(help="LATENCY:BANDWIDTH between nodes; the profile's is that inside."),
+    ] = None,
+    devices_per_node: Annotated[
+        int | None, typer.Option(help="Neighbouring stages that share a node, with --node-link.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
+    profiled = with_link(read_profile(profile), latency, bandwidth)
     options = PlanOptions.checked(
         tolerance=tolerance,
         memory_limit=_memory_limit(memory_limit),
@@ -70,8 +86,9 @@ def plan_command(
         optimizer=optimizer,
         overlap=overlap,
         speeds=_speeds(speeds),
+        links=boundary_links(profiled, stages, links, node_link, devices_per_node),
     )
-    model = CostModel(with_link(read_profile(profile), latency, bandwidth), stages, options)
+    model = CostModel(profiled, stages, options)
     sha256 = hashlib.sha256(profile.read_bytes()).hexdigest()
     plan = price_plan(model, chosen.cuts(model), planner, sha256)
     explanation = explain(model, plan.cuts)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.fewer_stages import fewest_stages
-from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead, transfer_behind
+from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
 
 _NEARLY = Fraction(1, 20)
 _HARDLY = Fraction(1, 100)
@@ -134,7 +134,7 @@ def _explained(
     return ExplainedStage(
         first_layer=layers[start].name,
         last_layer=layers[stop - 1].name,
-        transfer_seconds=float(transfer_behind(model, stage, stop)),
+        transfer_seconds=float(model.transfer_seconds(stage, stop)),
         memory_limit_bytes=model.factors[stage].memory_limit_bytes,
         load=float(busy / period) if period else 0.0,
     )
@@ -145,7 +145,7 @@ def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bot
         compute = model.compute_seconds(stage, start, stop)
         if compute == period:
             return _Bottleneck(stage, False, f"the compute of stage {stage}")
-        if model.overlap and transfer_behind(model, stage, stop) == period:
+        if model.overlap and model.transfer_seconds(stage, stop) == period:
             between = f"the transfer between stages {stage} and {stage + 1}"
             return _Bottleneck(stage, True, between)
         if not model.overlap and model.stage_period(stage, start, stop) == period:

@@ -21,16 +21,11 @@ from hpc_lpm.planning.cost import CostModel
 ENOUGH_LEAD = 3
 
 
-def transfer_behind(model: CostModel, stage: int, stop: int) -> Fraction:
-    """Return X of the boundary behind `stage`, which ends before layer `stop`; 0 for the last."""
-    return Fraction(0) if stage == model.stages - 1 else model.transfer_seconds(stop)
-
-
 def round_trip_period(model: CostModel, cuts: Sequence[int]) -> Fraction:
     """Return the longest mean of a round trip over any stages, seconds a micro-batch; O(K^2)."""
     bounds = list(enumerate(pairwise(cuts)))
     compute = [model.compute_seconds(stage, start, stop) for stage, (start, stop) in bounds]
-    transfer = [2 * transfer_behind(model, stage, stop) for stage, (_, stop) in bounds]
+    transfer = [2 * model.transfer_seconds(stage, stop) for stage, (_, stop) in bounds]
     done = [Fraction(0), *accumulate(compute)]
     sent = [Fraction(0), *accumulate(transfer)]
     return max(
