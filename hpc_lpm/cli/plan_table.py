@@ -97,7 +97,7 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
             f"{explanation.speedup_bound:.2f}x by {bound}",
         ),
         ("sent", f"{_amount(plan.boundary_bytes)} over all boundaries, one way a micro-batch"),
-        ("link", link_sentence(model.profile)),
+        ("link", link_sentence(model.profile, model.options.links)),
         ("load", _meaning_of_load(model)),
         *(("assumed", sentence) for sentence in assumptions(model.profile)),
         *(("hint", sentence) for sentence in explanation.hints),

@@ -1,13 +1,16 @@
 """What commands that read profiles have in common: their help, the link's options, its display."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from hpc_lpm.profiling.pipedream_graph import ASSUMED_LINK
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profiling.profile import Link, Profile
 
 PROFILE_HELP = "Profile, written by `hpc-lpm profile`, or a graph.txt of PipeDream's profiler."
+
+MOST_NAMED_STAGES = 8
 
 LatencyOption = Annotated[
     float | None,
@@ -41,12 +44,30 @@ def link_document(profile: Profile) -> dict[str, object]:
     return {**profile.link.model_dump(mode="json"), "source": link_source(profile)}
 
 
-def link_sentence(profile: Profile) -> str:
-    """Return the link in words, with the options that replace it where it is assumed."""
-    link, source = profile.link, link_source(profile)
+def link_sentence(profile: Profile, links: Sequence[Link] | None = None) -> str:
+    """Return the link in words, with the options that replace it where it is assumed.
+
+    `links`, one a boundary, are named with the stages behind which they are.
+    """
+    if links:
+        behind: dict[Link, list[int]] = {}
+        for stage, link in enumerate(links):
+            behind.setdefault(link, []).append(stage)
+        return "; ".join(f"{_words(link)} {_behind(stages)}" for link, stages in behind.items())
+    source = link_source(profile)
     if "assumed" in source:
         source += ", see --latency and --bandwidth"
+    return f"{_words(profile.link)} ({source})"
+
+
+def _words(link: Link) -> str:
     return (
         f"{link.latency_seconds * 1e6:g} us latency, "
-        f"{link.bandwidth_bytes_per_second / 1e9:.4g} GB/s ({source})"
+        f"{link.bandwidth_bytes_per_second / 1e9:.4g} GB/s"
     )
+
+
+def _behind(stages: Sequence[int]) -> str:
+    if len(stages) > MOST_NAMED_STAGES:
+        return f"behind {len(stages)} stages"
+    return f"behind stage{'s' if len(stages) > 1 else ''} {', '.join(map(str, stages))}"

@@ -1,5 +1,6 @@
 """`hpc-lpm simulate`: what a plan is predicted to do under a schedule."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from hpc_lpm.cli.profile_options import (
 )
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profiling.profile import Link, Profile
 from hpc_lpm.profiling.read import read_profile, with_link
 from hpc_lpm.schedules.prediction import Prediction, predict
 from hpc_lpm.schedules.registry import schedule_named
@@ -63,6 +64,7 @@ def simulate_command(
     _show(
         prediction,
         profiled,
+        options.links,
         f"{merged.model}, {strategy}, {options.micro_batches} micro-batches a step",
     )
 
@@ -96,7 +98,9 @@ def _document(
     }
 
 
-def _show(prediction: Prediction, profile: Profile, title: str) -> None:
+def _show(
+    prediction: Prediction, profile: Profile, links: Sequence[Link] | None, title: str
+) -> None:
     simulation = prediction.simulation
     print_table(
         title,
@@ -119,7 +123,7 @@ def _show(prediction: Prediction, profile: Profile, title: str) -> None:
         f"{prediction.samples_per_second:.1f} samples a second in steady state; "
         f"{prediction.steps} steps take {simulation.makespan_seconds:.3f} s."
     )
-    console().print(f"Link: {link_sentence(profile)}.", markup=False)
+    console().print(f"Link: {link_sentence(profile, links)}.", markup=False)
     for sentence in assumptions(profile):
         console().print(f"Assumed: {sentence}.", markup=False)
     end = min(

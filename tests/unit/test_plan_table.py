@@ -134,6 +134,23 @@ def test_facts_below_the_table(drawn):
     assert "hint stage 1 holds b alone: split that layer" in text
 
 
+def test_links_of_the_boundaries_are_named_with_theirs(drawn):
+    slow = {"latency_seconds": 1e-4, "bandwidth_bytes_per_second": 1e9}
+    fast = {"latency_seconds": 1e-6, "bandwidth_bytes_per_second": 2.5e10}
+    profile = profile_of([str(number) for number in range(20)], [1.0] * 20)
+
+    def link(*links):
+        cuts = (*range(len(links) + 1), 20)
+        return " ".join(" ".join(drawn(profile, cuts, links=links)).split())
+
+    three = link(fast, slow, fast)
+    assert (
+        "link 1 us latency, 25 GB/s behind stages 0, 2; 100 us latency, 1 GB/s behind stage 1"
+        in three
+    )
+    assert "1 us latency, 25 GB/s behind 9 stages; 100 us" in link(*[fast] * 9, slow)
+
+
 def test_names_are_not_read_as_markup(drawn):
     lines = drawn(profile_of(["[red]a[/red]", "[b"], [1.0, 1.0]), (0, 1, 2))
     assert any("[red]a[/red]" in line for line in lines)
