@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, isfinite
+from math import ceil
 from typing import NoReturn
 
 from hpc_lpm.errors import InputError
@@ -34,6 +34,9 @@ ASSUMED_LINK = LinkProfile(latency_seconds=5e-6, bandwidth_bytes_per_second=12.5
 BATCH_ASSUMPTION = (
     "the profiled batch counts as one micro-batch of one sample: the file does not tell its size"
 )
+
+_LARGEST = 1e18
+"""Milliseconds or bytes of a node; sums of much more could exceed what doubles hold."""
 
 _SEPARATOR = " -- "
 _NODE_FORM = (
@@ -234,7 +237,7 @@ def _node(parts: list[str], line: int, place: str) -> _Node:
         except ValueError:
             raise InputError(
                 f"{place}: {field} of {parts[0]} is {_shortened(fields[field])}, accepted is a "
-                "finite number from 0, or several as in [1.0; 2.0]."
+                f"number from 0 to {_LARGEST:g}, or several as in [1.0; 2.0]."
             ) from None
 
     return _Node(
@@ -259,7 +262,7 @@ def _exact_sum(text: str) -> Fraction:
 
 def _exact(text: str) -> Fraction:
     value = float(text)
-    if not isfinite(value) or value < 0:
+    if not 0 <= value <= _LARGEST:
         raise ValueError
     # Below the least double is 0: its exact value could have a billion digits.
     return Fraction(text) if value else Fraction(0)

@@ -189,6 +189,7 @@ GOOD = node("a", "Conv2d(1, 1)", 1, 1, 1, 1)
         ([node("a", "Add", "nan")], "line 1: forward_compute_time of a is 'nan'"),
         ([node("a", "Add", "inf")], "line 1: forward_compute_time of a is 'inf'"),
         ([node("a", "Add", "1e999")], "line 1: forward_compute_time of a is '1e999'"),
+        ([node("a", "Add", "1e19")], r"line 1: .* accepted is a number from 0 to 1e\+18"),
         ([node("a", "Add", activations="[]")], r"line 1: activation_size of a is '\[\]'"),
         ([node("a", "Add", activations="[1.0; -2]")], "line 1: activation_size of a is"),
         ([node("a", "Add", parameters="[1.0; 2.0")], "line 1: parameter_size of a is"),
