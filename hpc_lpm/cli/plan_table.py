@@ -47,6 +47,24 @@ def show_plan(plan: Plan, model: CostModel, explanation: Explanation) -> None:
     output.print(_facts(plan, model, explanation), width=width)
 
 
+def _links(model: CostModel) -> str:
+    links = model.options.links
+    if not links:
+        return link_sentence(model.profile)
+    described = [
+        f"{link.latency_seconds * 1e6:g} us latency, "
+        f"{link.bandwidth_bytes_per_second / 1e9:.4g} GB/s"
+        for link in links
+    ]
+    if len(set(described)) == 1:
+        return f"{described[0]} at every boundary"
+    behind = {
+        text: [str(stage) for stage, other in enumerate(described) if other == text]
+        for text in described
+    }
+    return "; ".join(f"{text} behind stage {', '.join(at)}" for text, at in behind.items())
+
+
 def _stages(plan: Plan, explained: Sequence[ExplainedStage], width: int) -> Table:
     both = list(zip(plan.stages, explained, strict=True))
     seconds = _unit([max(s.compute_seconds, e.transfer_seconds) for s, e in both], _SECONDS)
@@ -95,7 +113,7 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
             f"{explanation.speedup_bound:.2f}x by {bound}",
         ),
         ("sent", f"{_amount(plan.boundary_bytes)} over all boundaries, one way a micro-batch"),
-        ("link", link_sentence(model.profile)),
+        ("link", _links(model)),
         ("load", _meaning_of_load(model)),
         *(("assumed", sentence) for sentence in assumptions(model.profile)),
         *(("hint", sentence) for sentence in explanation.hints),
