@@ -53,6 +53,8 @@ def link_sentence(profile: Profile, links: Sequence[Link] | None = None) -> str:
         behind: dict[Link, list[int]] = {}
         for stage, link in enumerate(links):
             behind.setdefault(link, []).append(stage)
+        if len(behind) == 1:
+            return f"{_words(links[0])} at every boundary"
         return "; ".join(f"{_words(link)} {_behind(stages)}" for link, stages in behind.items())
     source = link_source(profile)
     if "assumed" in source:
@@ -70,4 +72,4 @@ def _words(link: Link) -> str:
 def _behind(stages: Sequence[int]) -> str:
     if len(stages) > MOST_NAMED_STAGES:
         return f"behind {len(stages)} stages"
-    return f"behind stage{'s' if len(stages) > 1 else ''} {', '.join(map(str, stages))}"
+    return f"behind stage {', '.join(map(str, stages))}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_lpm.cli import plan  # noqa: F401  registers it
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.profiling.profile import LayerProfile, Link, LinkProfile, Profile
@@ -98,3 +99,14 @@ def test_links_that_do_not_fit_are_refused_in_one_sentence(
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+
+
+def test_the_table_tells_which_boundary_has_which_link(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", profile, "--stages", "4", "--node-link", "1e-4:1e9"]
+    assert run_guarded(app, [*command, "--devices-per-node", "2"]) == EXIT_DONE
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "0 us latency, 1 GB/s behind stage 0, 2; 100 us latency, 1 GB/s behind stage 1" in shown
+    assert run_guarded(app, [*command, "--devices-per-node", "1"]) == EXIT_DONE
+    assert "100 us latency, 1 GB/s at every boundary" in " ".join(capsys.readouterr().out.split())

@@ -145,9 +145,10 @@ def test_links_of_the_boundaries_are_named_with_theirs(drawn):
 
     three = link(fast, slow, fast)
     assert (
-        "link 1 us latency, 25 GB/s behind stages 0, 2; 100 us latency, 1 GB/s behind stage 1"
+        "link 1 us latency, 25 GB/s behind stage 0, 2; 100 us latency, 1 GB/s behind stage 1"
         in three
     )
+    assert "link 1 us latency, 25 GB/s at every boundary" in link(fast, fast)
     assert "1 us latency, 25 GB/s behind 9 stages; 100 us" in link(*[fast] * 9, slow)
 
 
