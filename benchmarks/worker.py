@@ -82,6 +82,9 @@ def _serve(
     warm_up: tuple[Any, ...],
 ) -> None:
     solve(prepare(*warm_up))
+    # What the imports made lives as long as the process: no collection has to look at it again.
+    gc.collect()
+    gc.freeze()
     connection.send("ready")
     while True:
         problem = prepare(*connection.recv())
