@@ -59,17 +59,16 @@ def write(growth: pd.DataFrame, rows: pd.DataFrame, misses: pd.DataFrame, out: P
     facts = describe_environment(torch.device("cpu"), threads=1)
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     text = (
-        f"One core of {facts['cpu']}; Python {facts['python']}, {packages}. n runs: median of the "
-        f"seconds, most of the memory.\n\n"
+        f"One core of {facts['cpu']}; Python {facts['python']}, {packages}. Seconds are the "
+        "median of n runs; what takes more than 5 s runs once, what takes much longer is ended.\n\n"
         "`lpm` on random chains, all four levels, default options (2 % tolerance, replay). Times "
         f"and sizes of layers are log-normal, the standard deviation of the logarithm {SPREAD}. "
-        "Memory is the peak of the resident set above that before the call.\n\n"
+        "Memory is the peak of the resident set above that before the call, the most of n.\n\n"
         f"{planner_growth.report(growth)}\n"
         "Everybody on the same layer times, nothing else costing anything: log-normal as above, or "
         "measured (the profile of resnet110 in results/reference/engine). The plain dynamic "
         "programme is PipeDream's, O(L^2 K), with numpy in its inner loop (planner `pipedream`). "
-        f"Who takes more than {planner_rivals.ONCE_SECONDS:.0f} s runs once; who was ended is not "
-        "run on more layers.\n\n"
+        "Who was ended is not run on more layers.\n\n"
         f"{planner_rivals.report(rows)}\n"
         "Small random cases, 4 to 16 layers in 2 to 6 stages.\n\n"
         f"{planner_rivals.report_misses(misses)}\n"

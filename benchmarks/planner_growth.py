@@ -32,6 +32,9 @@ SIZES = (
 """Layers and stages."""
 
 REPEATS = 3
+ONCE_SECONDS = 5.0
+"""What takes longer than this runs once."""
+
 LIMIT_SECONDS = 60.0
 
 
@@ -91,7 +94,7 @@ def expected(layers: int, stages: int) -> float:
 def _runs(
     layers: int, stages: int, overlap: bool, repeats: int, limit_seconds: float
 ) -> list[Timed]:
-    """Return as many runs as were within the limit, each in a fresh process."""
+    """Return the runs within the limit, each in a fresh process; a slow one is not repeated."""
     runs: list[Timed] = []
     for _ in range(repeats):
         with Worker(prepare, solve, warm_up=(3, 2, overlap)) as worker:
@@ -99,4 +102,6 @@ def _runs(
         if run is None:
             break
         runs.append(run)
+        if run.seconds > ONCE_SECONDS:
+            break
     return runs
