@@ -7,8 +7,8 @@ element, and moving one element at a time towards a smallest block finds it.
 
 import numpy as np
 
-from hpc_lpm.planning.arcs import integers
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.integers import integers
 from hpc_lpm.planning.layer_times import layer_time_sums
 from hpc_lpm.planning.uniform import uniform_cuts
 

@@ -7,8 +7,8 @@ A(k, j) = min over i < j of max(A(k - 1, i), time of layers [i, j)).
 
 import numpy as np
 
-from hpc_lpm.planning.arcs import integers
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.integers import integers
 from hpc_lpm.planning.layer_times import layer_time_sums
 
 
