@@ -12,9 +12,9 @@ from hpc_lpm.planning.cost import CostModel
 class Explanation:
     """Why a plan is as fast as it is.
 
-    `speedup` is over the fastest of the devices alone, without a pipeline. No plan of as many
-    stages exceeds `speedup_bound`, set by the sum of the devices or by the coarsest layer.
-    `coarsest_layer_bounds` tells that it is the layer.
+    `speedup` is over the fastest of the devices alone, without a pipeline, and counts all replicas.
+    No plan of as many stages exceeds `speedup_bound`, set by the sum of the devices or by the
+    coarsest layer. `coarsest_layer_bounds` tells that it is the layer.
     """
 
     bottleneck: str
@@ -35,10 +35,11 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     alone = sum(seconds, Fraction(0)) / max(speeds)
     by_devices = sum(seconds, Fraction(0)) / sum(speeds)
     by_layer = seconds[coarsest] / max(speeds)
+    replicas = model.options.replicas
     return Explanation(
         bottleneck=_bottleneck(model, cuts),
-        speedup=_ratio(alone, model.period(cuts)),
-        speedup_bound=_ratio(alone, max(by_devices, by_layer)),
+        speedup=replicas * _ratio(alone, model.period(cuts)),
+        speedup_bound=replicas * _ratio(alone, max(by_devices, by_layer)),
         coarsest_layer=layers[coarsest].name,
         coarsest_layer_bounds=by_layer > by_devices,
     )

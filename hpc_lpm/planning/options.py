@@ -35,7 +35,8 @@ class PlanOptions(BaseModel):
     `memory_limit` [bytes] is one number for all stages or one a stage. `lead` and `micro_batches`
     (an optimizer step) are those of the schedule. `overlap` tells if transfers hide behind compute;
     without a value the profile's link decides. `speeds` are relative to the profiled device, one a
-    stage.
+    stage. `replicas` is how many copies of every stage train, each on its share of a step, and
+    `global_batch` the samples of a step over all of them; without a value nobody fixed it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +49,8 @@ class PlanOptions(BaseModel):
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None
+    replicas: int = Field(default=1, ge=1)
+    global_batch: int | None = Field(default=None, ge=1)
 
     @classmethod
     def checked(cls, **values: object) -> "PlanOptions":
