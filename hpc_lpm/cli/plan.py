@@ -172,7 +172,8 @@ def _show(plan: Plan, model: CostModel, explanation: Explanation) -> None:
         )
     columns = ["stage", "layers", "from - to", "compute ms", "send KiB", "transfer ms"]
     columns += ["memory MiB", "limit MiB", "load"]
-    title = f"{plan.model} in {len(plan.stages)} stages by planner {plan.planner}"
+    stages = "1 stage" if len(plan.stages) == 1 else f"{len(plan.stages)} stages"
+    title = f"{plan.model} in {stages} by planner {plan.planner}"
     print_table(title, columns, rows)
     bound = (
         f"the coarsest layer, {explanation.coarsest_layer}; split it to go further"

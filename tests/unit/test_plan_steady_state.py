@@ -185,3 +185,29 @@ def test_a_step_takes_what_the_real_programmes_take_once_they_repeat():
         assert measured == pytest.approx(float(predicted), rel=0.01)
         exact += any(updates[-1] - updates[-1 - n] == n * predicted for n in range(1, 13))
     assert exact > 0.97 * cases
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_equal_micro_batches_take_the_longest_stage_link_or_round_trip(overlap):
+    random = Random(5)
+    hidden_by = set()
+    for _ in range(200):
+        model = random_pipeline(random)
+        update = {"weights": "live", "replicas": 1, "overlap": overlap}
+        options = model.options.model_copy(update=update)
+        stages, lead, steps = model.stages, options.lead, options.micro_batches
+        layers, link = model.profile.layers, model.profile.link
+        times = [Fraction(layer.forward_seconds + layer.backward_seconds) for layer in layers]
+        sends = [Fraction(link.latency_seconds + layer.output_bytes / 4) for layer in layers[:-1]]
+        around = [Fraction(0), *sends, Fraction(0)]
+        cycles = [*times, *sends] if overlap else []
+        for first in range(stages):
+            for last in range(first if not overlap else first + 1, stages):
+                outside = 0 if overlap else 2 * (around[first] + around[last + 1])
+                taken = sum(times[first : last + 1]) + 2 * sum(sends[first:last]) + outside
+                cycles.append(taken / (lead * (last - first) + 1))
+        step = steady_step(CostModel(model.profile, stages, options), tuple(range(stages + 1)))
+        assert step.seconds == steps * max(cycles)
+        hidden_by.add((lead, step.by_messages))
+    enough = 3 if overlap else 1
+    assert {lead for lead, waits in hidden_by if waits} == set(range(1, enough))
