@@ -187,6 +187,26 @@ def test_a_step_takes_what_the_real_programmes_take_once_they_repeat():
     assert exact > 0.97 * cases
 
 
+@pytest.mark.parametrize(
+    ("layers", "lead", "micro_batches", "replicas"),
+    [
+        ([(0.0, 0.5, 12, 40), (0.75, 0.5, 5, 40)], 2, 4, 4),
+        ([(0.0, 1.25, 12, 80), (0.25, 0.0, 4, 80)], 3, 5, 4),
+        ([(0.0, 1.0, 12, 40), (0.25, 1.0, 10, 40)], 2, 3, 2),
+        ([(0.25, 0.0, 11, 80), (0.0, 0.0, 6, 80)], 2, 5, 2),
+    ],
+    ids=["gradients 1", "gradients 2", "activations 1", "activations 2"],
+)
+def test_messages_that_pile_up_behind_an_all_reduce_wait_for_the_link(
+    layers, lead, micro_batches, replicas
+):
+    options = PlanOptions(weights="live", lead=lead, micro_batches=micro_batches, replicas=replicas)
+    model = CostModel(profile_of(layers, 0.0, 4.0, overlap=True), 2, options)
+    updates = played_updates(model, 160)
+    step = steady_step(model, (0, 1, 2)).seconds
+    assert updates[-1] - updates[-61] == pytest.approx(float(60 * step), rel=1e-12)
+
+
 @pytest.mark.parametrize("overlap", [True, False])
 def test_equal_micro_batches_take_the_longest_stage_link_or_round_trip(overlap):
     random = Random(5)
