@@ -10,6 +10,13 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.link_options import boundary_links
 from hpc_lpm.cli.output import console, print_json
+from hpc_lpm.cli.plan_devices import (
+    check_stages_alone,
+    search,
+    search_document,
+    show_command,
+    show_search,
+)
 from hpc_lpm.cli.plan_table import show_plan
 from hpc_lpm.cli.profile_options import (
     PROFILE_HELP,
@@ -29,9 +36,22 @@ from hpc_lpm.profiling.read import read_profile, with_link
 
 @app.command("plan")
 def plan_command(
-    profile: Annotated[Path, typer.Argument(help=PROFILE_HELP)],
+    profiles: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PROFILE...",
+            help=f"{PROFILE_HELP} With --devices one or more, of different micro-batches.",
+        ),
+    ],
     *,
-    stages: Annotated[int, typer.Option(help="Stages to merge the layers into.")],
+    stages: Annotated[int | None, typer.Option(help="Stages to merge the layers into.")] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(help="Devices to share among stages and their replicas, instead of --stages."),
+    ] = None,
+    global_batch: Annotated[
+        int | None, typer.Option(help="Samples of an optimizer step on all --devices.")
+    ] = None,
     planner: Annotated[str, typer.Option(help="Planner, see `hpc-lpm planners`.")] = "lpm",
     tolerance: Annotated[
         float, typer.Option(help="Share of the period to give up for fewer bytes.")
@@ -39,8 +59,14 @@ def plan_command(
     memory_limit: Annotated[
         str | None, typer.Option(help="Bytes of a stage; one number, or one a stage: 1,2,3.")
     ] = None,
-    lead: Annotated[int, typer.Option(help="Micro-batches of lead a stage.")] = 1,
-    micro_batches: Annotated[int, typer.Option(help="Micro-batches of an optimizer step.")] = 4,
+    lead: Annotated[
+        int | None,
+        typer.Option(help="Micro-batches of lead a stage: by default 1, or searched."),
+    ] = None,
+    micro_batches: Annotated[
+        int | None,
+        typer.Option(help="Micro-batches of an optimizer step: by default 4, or searched."),
+    ] = None,
     weights: Annotated[str, typer.Option(help="replay, live or stash.")] = "replay",
     optimizer: Annotated[
         str, typer.Option(help="sgd, momentum, adam, adamw or other (two copies of the weights).")
@@ -76,37 +102,55 @@ def plan_command(
 ) -> None:
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
-    profiled = with_link(read_profile(profile), latency, bandwidth)
+    read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
     options = PlanOptions.checked(
         tolerance=tolerance,
         memory_limit=_memory_limit(memory_limit),
-        lead=lead,
-        micro_batches=micro_batches,
+        lead=1 if lead is None else lead,
+        micro_batches=4 if micro_batches is None else micro_batches,
         weights=weights,
         optimizer=optimizer,
         overlap=overlap,
         speeds=_speeds(speeds),
-        links=boundary_links(profiled, stages, links, node_link, devices_per_node),
+        links=boundary_links(read[0], stages, links, node_link, devices_per_node),
     )
-    model = CostModel(profiled, stages, options)
-    sha256 = hashlib.sha256(profile.read_bytes()).hexdigest()
-    plan = price_plan(model, chosen.cuts(model), planner, sha256)
+    found = None
+    if stages is None:
+        found = search(
+            read,
+            devices,
+            global_batch,
+            options,
+            planner=planner,
+            lead=lead,
+            micro_batches=micro_batches,
+        )
+        model, cuts = found.best.model, found.best.cuts
+    else:
+        check_stages_alone(profiles, devices, global_batch)
+        model = CostModel(read[0], stages, options)
+        cuts = chosen.cuts(model)
+    path = next(path for path, one in zip(profiles, read, strict=True) if one is model.profile)
+    plan = price_plan(model, cuts, planner, hashlib.sha256(path.read_bytes()).hexdigest())
     explanation = explain(model, plan.cuts)
     if out is not None:
         plan.write(out)
     if as_json:
-        print_json(
-            {
-                **plan.model_dump(mode="json"),
-                "explanation": asdict(explanation),
-                "link": link_document(model.profile),
-                "assumptions": assumptions(model.profile),
-            }
-        )
+        document = {
+            **plan.model_dump(mode="json"),
+            "explanation": asdict(explanation),
+            "link": link_document(model.profile),
+            "assumptions": assumptions(model.profile),
+        }
+        print_json({**document, **({"search": search_document(found, out)} if found else {})})
         return
+    if found is not None:
+        show_search(found)
     show_plan(plan, model, explanation)
     if out is not None:
         console().print(f"Written to {out}.")
+    if found is not None:
+        show_command(found, out)
 
 
 def _memory_limit(text: str | None) -> int | tuple[int, ...] | None:

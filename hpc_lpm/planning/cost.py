@@ -13,6 +13,9 @@ K stages, M micro-batches an optimizer step and lead r, stage k has delay d_k = 
   T_k + 2 X_in + 2 X_out
 * memory   Q_k = (2 + optimizer copies) x parameters + (d_k + 1) x activations; stashing holds
   ceil(d_k / M) older versions of the parameters besides
+
+Where stages have replicas an update comes one forward later, so that what is replayed and which
+versions are stashed follow from d_k + 1 instead of d_k; what is in flight does not.
 """
 
 from collections.abc import Sequence
@@ -114,8 +117,9 @@ class CostModel:
         options = self.options
         steps = options.micro_batches
         delay = options.lead * (self.stages - 1 - stage)
-        replayed = min(delay, steps) if options.weights == "replay" else 0
-        stashed = -(-delay // steps) if options.weights == "stash" else 0
+        behind = delay + 1 if options.replicas > 1 else delay
+        replayed = min(behind, steps) if options.weights == "replay" else 0
+        stashed = -(-behind // steps) if options.weights == "stash" else 0
         return StageFactors(
             forward=steps + replayed,
             backward=steps,

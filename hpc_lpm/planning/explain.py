@@ -33,9 +33,9 @@ class ExplainedStage:
 class Explanation:
     """Why a plan is as fast as it is.
 
-    `speedup` is over the fastest of the devices alone, without a pipeline. No plan of as many
-    stages exceeds `speedup_bound`, set by the sum of the devices or by the coarsest layer.
-    `coarsest_layer_bounds` tells that it is the layer.
+    `speedup` is over the fastest of the devices alone, without a pipeline, and counts all replicas.
+    No plan of as many stages exceeds `speedup_bound`, set by the sum of the devices or by the
+    coarsest layer. `coarsest_layer_bounds` tells that it is the layer.
 
     `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance
     but at most a twentieth, if finer layers could be shared out better. Where there is one, or
@@ -88,6 +88,7 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     alone = sum(seconds, Fraction(0)) / max(speeds)
     by_devices = sum(seconds, Fraction(0)) / sum(speeds)
     by_layer = seconds[coarsest] / max(speeds)
+    replicas = model.options.replicas
     period = model.period(cuts)
     bottleneck = _bottleneck(model, cuts, period)
     improvable = period > by_devices
@@ -106,8 +107,8 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
         )
     return Explanation(
         bottleneck=bottleneck.description,
-        speedup=_ratio(alone, period),
-        speedup_bound=_ratio(alone, max(by_devices, by_layer)),
+        speedup=replicas * _ratio(alone, period),
+        speedup_bound=replicas * _ratio(alone, max(by_devices, by_layer)),
         coarsest_layer=layers[coarsest].name,
         coarsest_layer_bounds=by_layer > by_devices,
         stages=tuple(

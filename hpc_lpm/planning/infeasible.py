@@ -16,7 +16,7 @@ def infeasible_memory(model: CostModel) -> InputError:
     present limit (where one limit holds for all stages).
     """
     unlimited = _with(model, model.stages, None)
-    limit = _least_limit(unlimited)
+    limit = least_memory_limit(unlimited)
     cuts = cheapest_within(unlimited, Limits(None, limit)).cuts
     if cuts is None:
         raise RuntimeError("no plan at a memory limit for which one was found before")
@@ -45,8 +45,8 @@ def _with(model: CostModel, stages: int, limit: int | None) -> CostModel:
     return CostModel(model.profile, stages, options)
 
 
-def _least_limit(unlimited: CostModel) -> int:
-    """Return the least limit, one for all stages, that allows a plan."""
+def least_memory_limit(unlimited: CostModel) -> int:
+    """Return the least limit, one for all stages, that allows a plan of a model without any."""
     low, high = 0, unlimited.memory_bytes(0, 0, unlimited.layers)
     while low < high:
         middle = (low + high) // 2

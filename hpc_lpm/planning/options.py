@@ -37,7 +37,8 @@ class PlanOptions(BaseModel):
     (an optimizer step) are those of the schedule. `overlap` tells if transfers hide behind compute;
     without a value the profile's link decides. `speeds` are relative to the profiled device, one a
     stage. `links` are those between stage k and k + 1, one a boundary; without them all boundaries
-    have the profile's.
+    have the profile's. `replicas` is how many copies of every stage train, each on its share of a
+    step, `global_batch` the samples of a step over all of them; without a value nobody fixed it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +52,8 @@ class PlanOptions(BaseModel):
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None
     links: tuple[Link, ...] | None = None
+    replicas: int = Field(default=1, ge=1)
+    global_batch: int | None = Field(default=None, ge=1)
 
     @classmethod
     def checked(cls, **values: object) -> "PlanOptions":

@@ -153,7 +153,7 @@ class ReceiveTiedWeights(_AboutTiedWeights):
 TiedMessage = SendTiedGradient | ReceiveTiedGradient | SendTiedWeights | ReceiveTiedWeights
 """What is about an optimizer step and another stage, not about a micro-batch."""
 
-Computation = Forward | Replay | Backward | Reduce | Update
+Computation = Forward | Replay | Backward | Update
 """What a stage does without its neighbours."""
 
 Instruction = (

@@ -43,6 +43,10 @@ class Clock(Protocol):
         """Return how long a message takes between stages `boundary` and `boundary + 1`."""
         ...
 
+    def all_reduce_seconds(self, stage: int) -> float:
+        """Return how long replicas of `stage` average their gradients, computing meanwhile."""
+        ...
+
 
 class UnitClock:
     """Every pass takes one slot, updates, averages and messages none: the clock of drawings."""
@@ -50,10 +54,14 @@ class UnitClock:
     overlap = True
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
-        """Return 1 for a pass, 0 for an update or the start of an average."""
-        return 0.0 if isinstance(instruction, Reduce | Update) else 1.0
+        """Return 1 for a pass, 0 for an update."""
+        return 0.0 if isinstance(instruction, Update) else 1.0
 
     def transfer_seconds(self, boundary: int) -> float:
+        """Return 0."""
+        return 0.0
+
+    def all_reduce_seconds(self, stage: int) -> float:
         """Return 0."""
         return 0.0
 
@@ -103,6 +111,7 @@ class _Player:
         self.clock = clock
         self.positions = [0] * stages
         self.now = [0.0] * stages
+        self.averaged_at = [0.0] * stages
         self.intervals: list[list[Interval]] = [[] for _ in programmes]
         self.down = [_Channel() for _ in range(stages - 1)]
         self.up = [_Channel() for _ in range(stages - 1)]
@@ -152,6 +161,14 @@ class _Player:
                 interval = self._send_tied(stage, instruction)
             case ReceiveTiedGradient() | ReceiveTiedWeights():
                 interval = self._receive_tied(stage, instruction)
+            case Reduce():
+                now = self.now[stage]
+                self.averaged_at[stage] = now + self.clock.all_reduce_seconds(stage)
+                interval = Interval(instruction, now, now)
+            case Update():
+                now = max(self.now[stage], self.averaged_at[stage])
+                duration = self.clock.compute_seconds(stage, instruction)
+                interval = Interval(instruction, now, now + duration)
             case _:
                 now = self.now[stage]
                 duration = self.clock.compute_seconds(stage, instruction)

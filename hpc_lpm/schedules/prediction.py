@@ -8,6 +8,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.stage_times import stage_times
 from hpc_lpm.profiling.profile import Profile
 from hpc_lpm.schedules.registry import Schedule
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
@@ -30,7 +31,8 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
     """Simulate `plan` under `schedule`; micro-batches, lead, weights and so on come from `options`.
 
     Memory is that of the planner's cost model, with the micro-batches that the schedule really
-    holds and the weight versions that it really needs.
+    holds and the weight versions that it really needs. One replica of every stage is simulated, the
+    others do the same; samples are those of all.
 
     Raises:
         InputError: if the plan is not one of this profile's model and layers.
@@ -43,7 +45,9 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
     stages = len(plan.stages)
     model = CostModel(profile, stages, options)
     delays = [
-        schedule.version_delay(stage, stages, options.micro_batches, options.lead)
+        schedule.version_delay(
+            stage, stages, options.micro_batches, options.lead, replicas=options.replicas
+        )
         for stage in range(stages)
     ]
     in_flight = schedule.in_flight_bounds(stages, options.micro_batches, options.lead)[0]
@@ -55,6 +59,7 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
             steps * options.micro_batches,
             options.lead,
             replay=options.weights == "replay",
+            replicas=options.replicas,
         ),
         _clock(model, plan, options),
     )
@@ -62,7 +67,7 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
     return Prediction(
         simulation=simulation,
         steps=steps,
-        samples_per_second=profile.micro_batch / period if period else 0.0,
+        samples_per_second=options.replicas * profile.micro_batch / period if period else 0.0,
         memory_bytes=[
             _memory_bytes(model, start, stop, delay, held)
             for (start, stop), delay, held in zip(
@@ -91,6 +96,7 @@ def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:
             for boundary, cut in enumerate(plan.cuts[1:-1])
         ],
         overlap=model.overlap,
+        averaging_seconds=[float(stage.all_reduce) for stage in stage_times(model, plan.cuts)],
     )
 
 

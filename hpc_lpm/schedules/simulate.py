@@ -19,15 +19,18 @@ class PipelineClock:
     """Seconds of every stage for one micro-batch, and of every boundary for one message.
 
     `forward_seconds` and `backward_seconds` have one entry a stage, `boundary_seconds` one less.
+    `averaging_seconds` has what a stage's replicas take to average the gradients of a step, one
+    entry a stage; without replicas there is none.
     """
 
     forward_seconds: Sequence[float]
     backward_seconds: Sequence[float]
     boundary_seconds: Sequence[float]
     overlap: bool = True
+    averaging_seconds: Sequence[float] = ()
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
-        """Return the seconds of a pass; averages and optimizer steps are taken to cost nothing."""
+        """Return the seconds of a pass; optimizer steps are taken to cost nothing."""
         match instruction:
             case Forward() | Replay():
                 return self.forward_seconds[stage]
@@ -38,6 +41,10 @@ class PipelineClock:
     def transfer_seconds(self, boundary: int) -> float:
         """Return the seconds of a message between stages `boundary` and `boundary + 1`."""
         return self.boundary_seconds[boundary]
+
+    def all_reduce_seconds(self, stage: int) -> float:
+        """Return the seconds from the start of an average to the update that waits for it."""
+        return self.averaging_seconds[stage] if self.averaging_seconds else 0.0
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,8 @@ def test_speedup_is_bounded_by_the_coarsest_layer_or_by_the_devices():
     assert (coarse.speedup, coarse.speedup_bound) == (21 / 12, 21 / 12)
     assert coarse.coarsest_layer == "layer2"
     assert coarse.coarsest_layer_bounds
+    replicated = CostModel(profile_of(THREE), 3, PlanOptions(weights="live", replicas=4))
+    assert explain(replicated, (0, 1, 2, 3)).speedup == 4 * 21 / 12
     fine = explain(CostModel(profile_of([THREE[0]] * 4), 2, PlanOptions()), (0, 2, 4))
     assert fine.speedup_bound == 2
     assert not fine.coarsest_layer_bounds

@@ -96,6 +96,20 @@ def test_a_replay_runs_while_the_gradient_is_on_its_way():
     assert replayed.period_seconds == run("fbp", clock, 4).period_seconds == 5
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    # FBP: three micro-batches of 3 s, and of the average what outlasts the forward of 1 s that runs
+    # meanwhile. With a flush nothing runs meanwhile.
+    [("fbp", 9 + 4), ("1f1b", 9 + 5)],
+)
+def test_an_update_waits_for_the_average_over_replicas(name, step):
+    clock = PipelineClock([1.0], [2.0], [], averaging_seconds=[5.0])
+    programmes = SCHEDULES[name].programmes(1, 3, 60, replicas=2)
+    result = simulate(programmes, clock)
+    assert result.period_seconds == step / 3
+    assert result.idle_share == pytest.approx([1 - 9 / step])
+
+
 def test_fewer_steps_than_a_steady_state_needs_are_taken_as_a_whole():
     result = run("fbp", equal_stages(3), 2, steps=1)
     assert result.makespan_seconds == 3 * (2 + 3 - 1)

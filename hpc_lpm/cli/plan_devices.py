@@ -1,0 +1,211 @@
+"""`hpc-lpm plan --devices`: how many stages, replicas and micro-batches, and why."""
+
+import shlex
+from collections import Counter
+from pathlib import Path
+
+from hpc_lpm.cli.output import console, print_table
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.candidates import Candidate, DeviceSearch
+from hpc_lpm.planning.devices import LEADS, search_devices
+from hpc_lpm.planning.options import OTHER_OPTIMIZER, PlanOptions
+from hpc_lpm.profiling.profile import Profile
+
+MOST_ROWS = 8
+
+
+def check_stages_alone(profiles: list[Path], devices: int | None, global_batch: int | None) -> None:
+    """Check that nothing is given with --stages that belongs to --devices.
+
+    Raises:
+        InputError: if there is.
+    """
+    if devices is not None:
+        raise InputError(
+            "--stages and --devices are both given, and --devices searches the number of stages: "
+            "give one of the two."
+        )
+    if global_batch is not None:
+        raise InputError(
+            "--global-batch is given with --stages, where nothing depends on it: leave it out, or "
+            "give --devices instead of --stages."
+        )
+    if len(profiles) > 1:
+        raise InputError(
+            f"{len(profiles)} profiles are given with --stages, which takes one: leave the others "
+            "out, or give --devices to compare their micro-batches."
+        )
+
+
+def search(
+    profiles: list[Profile],
+    devices: int | None,
+    global_batch: int | None,
+    options: PlanOptions,
+    *,
+    planner: str,
+    lead: int | None,
+    micro_batches: int | None,
+) -> DeviceSearch:
+    """Search with what the user gave; a given lead is the only one that is tried.
+
+    Raises:
+        InputError: if an option is missing, one does not go with --devices, or as the search.
+    """
+    if devices is None:
+        raise InputError(
+            "neither --stages nor --devices is given: give the number of stages, or --devices and "
+            "--global-batch to have it searched."
+        )
+    if global_batch is None:
+        raise InputError(
+            "--devices is given without --global-batch: give the samples of an optimizer step on "
+            "all devices, at which combinations are compared."
+        )
+    if planner != "lpm":
+        raise InputError(
+            f"--planner is {planner!r}, but --devices searches with lpm alone: leave --planner "
+            "out, or ask for --stages."
+        )
+    if micro_batches is not None:
+        raise InputError(
+            f"--micro-batches is {micro_batches}, but with --devices it follows from "
+            "--global-batch, the micro-batch of a profile and the replicas: leave it out."
+        )
+    leads = LEADS if lead is None else (lead,)
+    return search_devices(profiles, devices, global_batch, options, leads)
+
+
+def show_search(found: DeviceSearch) -> None:
+    """Print the best candidates and why the first of them is best."""
+    best = found.best_of_each()
+    rows = [
+        [
+            str(candidate.stages),
+            str(candidate.replicas),
+            str(candidate.micro_batches),
+            str(candidate.micro_batch),
+            str(candidate.lead),
+            f"{candidate.samples_per_second:.1f}",
+            f"{candidate.memory_bytes / 2**20:.2f}",
+            candidate.step.bound,
+        ]
+        for candidate in best[:MOST_ROWS]
+    ]
+    title = f"{found.best.model.profile.model} on {found.devices} devices"
+    title += f", {found.global_batch} samples a step"
+    if len(best) > MOST_ROWS:
+        title += f": the best {MOST_ROWS} of {len(best)}"
+    columns = ["stages", "replicas", "micro-batches", "micro-batch", "lead", "samples/s"]
+    columns += ["memory MiB", "bounded by"]
+    print_table(title, columns, rows)
+    console().print(f"{_why(found)}\n", soft_wrap=True)
+
+
+def _why(found: DeviceSearch) -> str:
+    winner = found.best
+    sentences = [
+        f"{_named(winner)} trains fastest: a step takes {float(winner.step.seconds) * 1e3:.3f} ms, "
+        f"bounded by {winner.step.bound}."
+    ]
+    others = found.best_of_each()[1:]
+    if others:
+        sentences.append(
+            f"Next best is {_named(others[0])}, {_slower(winner, others[0])}, bounded by "
+            f"{others[0].step.bound}."
+        )
+    alike = [
+        candidate
+        for candidate in found.candidates
+        if (candidate.stages, candidate.micro_batch) == (winner.stages, winner.micro_batch)
+    ]
+    sentences += [
+        f"Lead {candidate.lead} instead of {winner.lead} would be {_slower(winner, candidate)}."
+        for candidate in sorted(alike, key=lambda candidate: candidate.lead)
+        if candidate.lead == winner.lead - 1
+        or (winner.step.by_messages and candidate.lead == winner.lead + 1)
+    ]
+    reasons = Counter(item.reason for item in found.left_out)
+    if reasons:
+        counted = ", ".join(f"{count} ({reason.value})" for reason, count in reasons.items())
+        sentences.append(f"Combinations left out: {counted}.")
+    return " ".join(sentences)
+
+
+def _named(candidate: Candidate) -> str:
+    stages = "1 stage" if candidate.stages == 1 else f"{candidate.stages} stages"
+    replicas = "1 replica" if candidate.replicas == 1 else f"{candidate.replicas} replicas"
+    return f"{stages} x {replicas} with micro-batches of {candidate.micro_batch}"
+
+
+def _slower(winner: Candidate, other: Candidate) -> str:
+    if winner.step.seconds == other.step.seconds:
+        return "as fast"
+    if not winner.step.seconds:
+        return "slower"
+    return f"{float(other.step.seconds / winner.step.seconds - 1):.1%} slower"
+
+
+def show_command(found: DeviceSearch, out: Path | None) -> None:
+    """Print the command that trains with the plan in `out`."""
+    where = "Train with it, words in capitals to be filled in:"
+    if out is None:
+        where = f"With --out plan.json the plan is written. {where}"
+    console().print(where, soft_wrap=True, markup=False)
+    console().print(f"  {train_command(found.best, out)}", soft_wrap=True, markup=False)
+
+
+def train_command(candidate: Candidate, out: Path | None) -> str:
+    """Return the command that trains as `candidate`; what the profile does not say is in capitals.
+
+    `out` is the file of the plan, without one a file `plan.json`.
+    """
+    options, profile = candidate.model.options, candidate.model.profile
+    devices = candidate.stages * candidate.replicas
+    optimizer = "OPTIMIZER" if options.optimizer == OTHER_OPTIMIZER else options.optimizer
+    launcher = ["mpirun", "-n", str(devices), "--bind-to", "none", "python", "-m", "mpi4py"]
+    command = [*(launcher if devices > 1 else ["python"]), "-m", "hpc_lpm", "train"]
+    command += ["--model", profile.model, "--dataset", "DATASET", "--strategy", "fbp"]
+    command += ["--plan", str(out or "plan.json"), "--batch-size", str(options.global_batch)]
+    command += ["--micro-batches", str(options.micro_batches), "--lead", str(options.lead)]
+    command += ["--weights", options.weights, "--optimizer", optimizer]
+    if profile.dtype == "bfloat16":
+        command += ["--precision", "bf16"]
+    if profile.memory_format != "contiguous":
+        command += ["--memory-format", profile.memory_format]
+    return shlex.join([*command, "--out", "results/by-hand"])
+
+
+def search_document(found: DeviceSearch, out: Path | None) -> dict[str, object]:
+    """Return the search for `--json`: all candidates, best first, and what is left out."""
+    return {
+        "devices": found.devices,
+        "global_batch": found.global_batch,
+        "candidates": [
+            {
+                "stages": candidate.stages,
+                "replicas": candidate.replicas,
+                "micro_batches": candidate.micro_batches,
+                "micro_batch": candidate.micro_batch,
+                "lead": candidate.lead,
+                "cuts": candidate.cuts,
+                "step_seconds": float(candidate.step.seconds),
+                "samples_per_second": candidate.samples_per_second,
+                "memory_bytes": candidate.memory_bytes,
+                "bounded_by": candidate.step.bound,
+            }
+            for candidate in found.candidates
+        ],
+        "left_out": [
+            {
+                "stages": item.stages,
+                "replicas": item.replicas,
+                "micro_batch": item.micro_batch,
+                "lead": None if item.model is None else item.model.options.lead,
+                "reason": item.reason.value,
+            }
+            for item in found.left_out
+        ],
+        "why": _why(found),
+        "command": train_command(found.best, out),
+    }

@@ -1,0 +1,47 @@
+"""What each stage of a plan takes for one micro-batch and one optimizer step, exactly."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+
+from hpc_lpm.planning.all_reduce import ring_all_reduce_seconds
+from hpc_lpm.planning.cost import CostModel
+
+
+@dataclass(frozen=True)
+class StageTimes:
+    """Times of one stage in seconds.
+
+    `before` and `after` are those of one message over the boundary to the previous and the next
+    stage, 0 where there is none. `replayed` micro-batches of a step take a forward more.
+    `all_reduce` is what averaging the gradients of a step over the replicas takes.
+    """
+
+    forward: Fraction
+    backward: Fraction
+    before: Fraction
+    after: Fraction
+    replayed: int
+    all_reduce: Fraction
+
+
+def stage_times(model: CostModel, cuts: Sequence[int]) -> list[StageTimes]:
+    """Return the times of all stages of a plan; the all-reduce runs over the profile's link."""
+    options, link = model.options, model.profile.link
+    result = []
+    for stage, (start, stop) in enumerate(pairwise(cuts)):
+        factors = model.factors[stage]
+        seconds = factors.seconds_per_work * options.micro_batches
+        gradients = model.parameter_sums[stop] - model.parameter_sums[start]
+        result.append(
+            StageTimes(
+                forward=seconds * (model.forward_sums[stop] - model.forward_sums[start]),
+                backward=seconds * (model.backward_sums[stop] - model.backward_sums[start]),
+                before=model.transfer_seconds(stage - 1, start),
+                after=model.transfer_seconds(stage, stop),
+                replayed=factors.forward - factors.backward,
+                all_reduce=ring_all_reduce_seconds(gradients, options.replicas, link),
+            )
+        )
+    return result
