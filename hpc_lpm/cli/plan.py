@@ -9,6 +9,7 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.cli.plan_pareto import check_pareto_options, plan_pareto
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import Explanation, explain
@@ -49,11 +50,22 @@ def plan_command(
     speeds: Annotated[
         str | None, typer.Option(help="Speed of every stage's device: 1,1,0.5.")
     ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Show all plans that no other plan beats.")
+    ] = False,
+    pareto_within: Annotated[
+        float | None,
+        typer.Option(help="With --pareto: share that periods may be above the least; else any."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="With --pareto: file to draw the plans into (SVG).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
+    check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
     options = PlanOptions.checked(
         tolerance=tolerance,
         memory_limit=_memory_limit(memory_limit),
@@ -66,6 +78,9 @@ def plan_command(
     )
     model = CostModel(Profile.read(profile), stages, options)
     sha256 = hashlib.sha256(profile.read_bytes()).hexdigest()
+    if pareto:
+        plan_pareto(model, sha256, within=pareto_within, figure=figure, out=out, as_json=as_json)
+        return
     plan = price_plan(model, chosen.cuts(model), planner, sha256)
     explanation = explain(model, plan.cuts)
     if out is not None:
