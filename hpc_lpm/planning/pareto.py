@@ -99,15 +99,16 @@ def _smallest_cuts(
     cuts = [0]
     for stage, behind in zip(ranks.stages, plans[1:], strict=True):
         sent -= model.cut_bytes[cuts[-1]]
-        first = int(np.searchsorted(behind.cut, cuts[-1], side="right"))
         row = cuts[-1] - stage.starts.start
-        columns = behind.cut[first:] - stage.stops.start
-        within = (
-            (stage.period[row, columns] <= period)
-            & (stage.memory[row, columns] <= memory)
-            & (behind.period[first:] <= period)
-            & (behind.memory[first:] <= memory)
-            & (behind.sent_bytes[first:] <= sent)
+        stops = np.flatnonzero((stage.period[row] <= period) & (stage.memory[row] <= memory))
+        ways = behind.of_cuts(stage.stops[stops[0]], stage.stops[stops[-1]])
+        within = np.zeros(len(stage.stops), dtype=np.bool_)
+        within[stops] = True
+        goes_on = (
+            within[ways.cut - stage.stops.start]
+            & (ways.period <= period)
+            & (ways.memory <= memory)
+            & (ways.sent_bytes <= sent)
         )
-        cuts.append(int(behind.cut[first + int(np.argmax(within))]))
+        cuts.append(int(ways.cut[np.argmax(goes_on)]))
     return tuple(cuts)

@@ -12,8 +12,10 @@ the difference.
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hpc_lpm.planning.arcs import Integers, integers
 from hpc_lpm.planning.cost import CostModel
@@ -36,6 +38,21 @@ class PartialPlans:
     period: Ranks
     memory: Ranks
     sent_bytes: Integers
+
+    def of_cuts(self, first: int, last: int) -> "PartialPlans":
+        """Return the labels of the cuts from `first` to `last`."""
+        begin = int(np.searchsorted(self.cut, first, side="left"))
+        end = int(np.searchsorted(self.cut, last, side="right"))
+        return self.at(slice(begin, end))
+
+    def at(self, positions: slice | NDArray[Any]) -> "PartialPlans":
+        """Return the labels at some positions, or where a mask is True."""
+        return PartialPlans(
+            self.cut[positions],
+            self.period[positions],
+            self.memory[positions],
+            self.sent_bytes[positions],
+        )
 
 
 def partial_plans(
@@ -87,21 +104,22 @@ def _before(
     parts = []
     labels = 0
     for row, start in enumerate(stage.starts):
-        first = int(np.searchsorted(behind.cut, start, side="right"))
-        columns = behind.cut[first:] - stage.stops.start
-        possible = np.flatnonzero(stage.period[row, columns] < stage.none)
-        chosen, columns = possible + first, columns[possible]
-        period = np.maximum(behind.period[chosen], stage.period[row, columns])
-        memory = np.maximum(behind.memory[chosen], stage.memory[row, columns])
+        possible = np.flatnonzero(stage.period[row] < stage.none)
+        if len(possible) == 0 or least.period[row] == stage.none:
+            continue
+        ways = behind.of_cuts(stage.stops[possible[0]], stage.stops[possible[-1]])
+        ways = ways.at(stage.period[row, ways.cut - stage.stops.start] < stage.none)
+        columns = ways.cut - stage.stops.start
+        period = np.maximum(ways.period, stage.period[row, columns])
+        memory = np.maximum(ways.memory, stage.memory[row, columns])
         period = np.maximum(period, least.period[row])
         memory = np.maximum(memory, least.memory[row])
-        sent = behind.sent_bytes[chosen]
-        kept = non_dominated(period, sent, memory)
+        kept = non_dominated(period, ways.sent_bytes, memory)
         labels += len(kept)
         if labels > MOST_LABELS:
             raise too_wide(model, longest, f"more than {MOST_LABELS:,} partial plans")
         cut = np.full(len(kept), start, dtype=np.int64)
-        sent = sent[kept] + model.cut_bytes[start]
+        sent = ways.sent_bytes[kept] + model.cut_bytes[start]
         parts.append(PartialPlans(cut, period[kept], memory[kept], sent))
     return PartialPlans(
         np.concatenate([part.cut for part in parts]),
