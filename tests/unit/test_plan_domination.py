@@ -39,19 +39,19 @@ triples = st.lists(
 )
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=500, deadline=None, derandomize=True)
 @given(triples)
 def test_few_triples(triples):
     assert found(triples) == compared_each_with_each(triples)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("largest", [3, 40, 10**6])
 def test_many_triples(seed, largest):
     # On a plane (a + b + c about constant) most stay, in a cube nearly none.
     draw = random.Random(seed)
     triples = []
-    for _ in range(1500):
+    for _ in range(700):
         first, second = draw.randint(0, largest), draw.randint(0, largest)
         plane = 2 * largest - first - second
         third = plane + draw.randint(0, largest // 3) if seed % 2 else draw.randint(0, largest)

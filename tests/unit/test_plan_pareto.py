@@ -277,6 +277,28 @@ def test_front_of_a_deep_network_is_found_in_seconds(weights):
         )
 
 
+@many(300)
+@given(instances(), st.none() | st.floats(0, 30, allow_subnormal=False))
+def test_ranked_stages_are_those_within_the_limits_with_their_period_and_memory(instance, longest):
+    model = instance.model()
+    longest = None if longest is None else Fraction(longest)
+    ranks = stage_ranks.rank_stages(model, longest)
+    for number, stage in enumerate(ranks.stages):
+        limit = model.factors[number].memory_limit_bytes
+        for row, start in enumerate(stage.starts):
+            for column, stop in enumerate(stage.stops):
+                period, memory = stage.period[row, column], stage.memory[row, column]
+                expected = start < stop and (
+                    longest is None or model.stage_period(number, start, stop) <= longest
+                )
+                held = model.memory_bytes(number, start, stop) if start < stop else 0
+                expected &= limit is None or held <= limit
+                assert (period < stage.none) == expected
+                if expected:
+                    assert ranks.period(period) == model.stage_period(number, start, stop)
+                    assert ranks.memory_bytes[memory] == held
+
+
 @pytest.mark.parametrize("within", [0.019, -1.0, float("nan"), float("inf")])
 def test_bound_below_the_tolerance_is_bad_input(within):
     model = CostModel(profile_of([(1, 1, 1)] * 3), 2, PlanOptions())
