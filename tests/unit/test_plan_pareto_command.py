@@ -141,6 +141,16 @@ def test_figure_shows_every_point_and_marks_the_chosen_one(capsys, profile_path,
     assert len(list(dots.iter(f"{SVG}use"))) == 5
 
 
+def test_front_of_one_plan_can_be_shown_and_drawn(capsys, profile_path, tmp_path):
+    path = tmp_path / "front.svg"
+    arguments = ("plan", profile_path, "--stages", 1, "--pareto", "--figure", path)
+    code, out, _ = call(capsys, *arguments)
+    assert code == EXIT_DONE
+    assert "toy in 1 stages: 1 plan\n" in "\n".join(line.rstrip() for line in out.splitlines())
+    words = "".join(ElementTree.parse(path).getroot().itertext())
+    assert "chosen: 1625.00 ms, 0 KiB sent, 6 MiB held" in words
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

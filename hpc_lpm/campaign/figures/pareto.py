@@ -34,14 +34,6 @@ def draw_pareto(model: CostModel, front: ParetoFront) -> DrawnFigure:
     sent = data["boundary_bytes"] / unit
     least = float(periods.min())
     tolerance = model.options.tolerance
-    axes.axvspan(
-        least,
-        (1 + tolerance) * least,
-        color=_WITHIN_COLOUR,
-        linewidth=0,
-        zorder=-2,
-        label=f"periods within the tolerance of {tolerance:g}",
-    )
     dots = axes.scatter(
         periods,
         sent,
@@ -52,28 +44,38 @@ def draw_pareto(model: CostModel, front: ParetoFront) -> DrawnFigure:
         linewidth=0.5,
         zorder=3,
     )
+    # The tolerance may reach further than the front: it must not stretch the axis.
+    left, right = axes.get_xlim()
+    axes.axvspan(
+        least,
+        (1 + tolerance) * least,
+        color=_WITHIN_COLOUR,
+        linewidth=0,
+        zorder=-2,
+        label=f"periods within the tolerance of {tolerance:g}",
+    )
+    axes.set_xlim(left, right)
     bar = figure.colorbar(dots, ax=axes, pad=0.02, aspect=30)
     bar.set_label("memory of the fullest stage, MiB")
     bar.outline.set_visible(False)
-    _mark_chosen(axes, front, unit, name, tolerance)
+    _mark_chosen(axes, front, unit, name)
     figure.legend(loc="outside lower right", ncols=2)
     axes.set_xlabel("period, ms a micro-batch", loc="left")
     axes.set_ylabel(f"bytes over the boundaries, {name} a micro-batch")
     axes.set_ylim(bottom=0)
     axes.grid(color=GRID)
     axes.spines[["left", "bottom"]].set_visible(False)
+    count = f"{len(front.points)} plans" if len(front.points) > 1 else "1 plan"
+    subject = f"{model.profile.model} in {model.stages} stages: {count}"
+    axes.set_title(f"{subject} that no other plan beats")
     description = (
-        f"Pareto front of {model.profile.model} in {model.stages} stages: {len(front.points)} "
-        f"plans by period, bytes over the boundaries and memory of the fullest stage"
-    )
-    axes.set_title(
-        f"{model.profile.model} in {model.stages} stages: {len(front.points)} plans that no other "
-        "plan beats"
+        f"Pareto front of {subject} by period, bytes over the boundaries and memory of the fullest "
+        "stage"
     )
     return DrawnFigure("pareto", to_svg(figure, description), data, description)
 
 
-def _mark_chosen(axes: Axes, front: ParetoFront, unit: int, name: str, tolerance: float) -> None:
+def _mark_chosen(axes: Axes, front: ParetoFront, unit: int, name: str) -> None:
     point = front.points[front.chosen]
     period, sent = MILLISECONDS * float(point.period), point.boundary_bytes / unit
     held = point.memory_bytes / MIB
