@@ -8,23 +8,29 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.cli.app import app
-from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.cli.link_options import boundary_links
+from hpc_lpm.cli.output import console, print_json
 from hpc_lpm.cli.plan_pareto import check_pareto_options, plan_pareto
+from hpc_lpm.cli.plan_table import show_plan
+from hpc_lpm.cli.profile_options import (
+    PROFILE_HELP,
+    BandwidthOption,
+    LatencyOption,
+    assumptions,
+    link_document,
+)
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.explain import Explanation, explain
+from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.registry import planner_named
-from hpc_lpm.profiling.profile import Profile
-
-BAR_CHARACTERS = 20
+from hpc_lpm.profiling.read import read_profile, with_link
 
 
 @app.command("plan")
 def plan_command(
-    profile: Annotated[Path, typer.Argument(help="Profile, written by `hpc-lpm profile`.")],
+    profile: Annotated[Path, typer.Argument(help=PROFILE_HELP)],
     *,
     stages: Annotated[int, typer.Option(help="Stages to merge the layers into.")],
     planner: Annotated[str, typer.Option(help="Planner, see `hpc-lpm planners`.")] = "lpm",
@@ -50,6 +56,22 @@ def plan_command(
     speeds: Annotated[
         str | None, typer.Option(help="Speed of every stage's device: 1,1,0.5.")
     ] = None,
+    latency: LatencyOption = None,
+    bandwidth: BandwidthOption = None,
+    links: Annotated[
+        str | None,
+        typer.Option(
+            help="LATENCY:BANDWIDTH between stages, one a boundary, separated by commas; or "
+            "`measured`: those between the ranks that profiled."
+        ),
+    ] = None,
+    node_link: Annotated[
+        str | None,
+        typer.Option(help="LATENCY:BANDWIDTH between nodes; the profile's is that inside."),
+    ] = None,
+    devices_per_node: Annotated[
+        int | None, typer.Option(help="Neighbouring stages that share a node, with --node-link.")
+    ] = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="Show all plans that no other plan beats.")
     ] = False,
@@ -66,6 +88,7 @@ def plan_command(
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
     check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
+    profiled = with_link(read_profile(profile), latency, bandwidth)
     options = PlanOptions.checked(
         tolerance=tolerance,
         memory_limit=_memory_limit(memory_limit),
@@ -75,8 +98,9 @@ def plan_command(
         optimizer=optimizer,
         overlap=overlap,
         speeds=_speeds(speeds),
+        links=boundary_links(profiled, stages, links, node_link, devices_per_node),
     )
-    model = CostModel(Profile.read(profile), stages, options)
+    model = CostModel(profiled, stages, options)
     sha256 = hashlib.sha256(profile.read_bytes()).hexdigest()
     if pareto:
         plan_pareto(model, sha256, within=pareto_within, figure=figure, out=out, as_json=as_json)
@@ -86,9 +110,16 @@ def plan_command(
     if out is not None:
         plan.write(out)
     if as_json:
-        print_json({**plan.model_dump(mode="json"), "explanation": asdict(explanation)})
+        print_json(
+            {
+                **plan.model_dump(mode="json"),
+                "explanation": asdict(explanation),
+                "link": link_document(model.profile),
+                "assumptions": assumptions(model.profile),
+            }
+        )
         return
-    _show(plan, model, explanation)
+    show_plan(plan, model, explanation)
     if out is not None:
         console().print(f"Written to {out}.")
 
@@ -115,49 +146,3 @@ def _speeds(text: str | None) -> tuple[float, ...] | None:
         raise InputError(
             f"--speeds is {text!r}, accepted are numbers separated by commas, one a stage."
         ) from None
-
-
-def _show(plan: Plan, model: CostModel, explanation: Explanation) -> None:
-    names = [layer.name for layer in model.profile.layers]
-    rows = []
-    for number, stage in enumerate(plan.stages):
-        limit = model.factors[number].memory_limit_bytes
-        transfer = float(model.transfer_seconds(stage.stop))
-        load = stage.compute_seconds / plan.period_seconds if plan.period_seconds else 0.0
-        rows.append(
-            [
-                str(number),
-                str(stage.stop - stage.start),
-                _layer_range(names, stage.start, stage.stop),
-                f"{stage.compute_seconds * 1e3:.3f}",
-                f"{stage.send_bytes / 1024:.1f}",
-                f"{transfer * 1e3:.3f}",
-                f"{stage.memory_bytes / 2**20:.2f}",
-                "none" if limit is None else f"{limit / 2**20:.2f}",
-                _bar(load),
-            ]
-        )
-    columns = ["stage", "layers", "from - to", "compute ms", "send KiB", "transfer ms"]
-    columns += ["memory MiB", "limit MiB", "load"]
-    title = f"{plan.model} in {len(plan.stages)} stages by planner {plan.planner}"
-    print_table(title, columns, rows)
-    bound = (
-        f"the coarsest layer, {explanation.coarsest_layer}; split it to go further"
-        if explanation.coarsest_layer_bounds
-        else "the devices together"
-    )
-    console().print(
-        f"Period {plan.period_seconds * 1e3:.3f} ms a micro-batch, bounded by "
-        f"{explanation.bottleneck}; {plan.boundary_bytes / 1024:.1f} KiB cross the boundaries.\n"
-        f"Predicted speedup over one device {explanation.speedup:.2f}x, at most "
-        f"{explanation.speedup_bound:.2f}x by {bound}."
-    )
-
-
-def _layer_range(names: list[str], start: int, stop: int) -> str:
-    return names[start] if stop == start + 1 else f"{names[start]} - {names[stop - 1]}"
-
-
-def _bar(load: float) -> str:
-    filled = min(BAR_CHARACTERS, round(load * BAR_CHARACTERS))
-    return f"{'#' * filled}{'.' * (BAR_CHARACTERS - filled)} {load:.0%}"

@@ -4,6 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.cli.profile_options import assumptions, link_document, link_sentence
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.cost import CostModel
@@ -85,6 +86,8 @@ def _document(model: CostModel, front: ParetoFront, profile_sha256: str) -> dict
         "stages": model.stages,
         "profile_sha256": profile_sha256,
         "options": {**model.options.model_dump(mode="json"), "overlap": model.overlap},
+        "link": link_document(model.profile),
+        "assumptions": assumptions(model.profile),
         "chosen": front.chosen,
         "points": [
             {
@@ -124,6 +127,9 @@ def _show(model: CostModel, front: ParetoFront) -> None:
         "memory of the fullest stage, with a period of at most "
         f"{float((1 + Fraction(model.options.tolerance)) * least) * 1e3:.3f} ms."
     )
+    console().print(f"Link: {link_sentence(model.profile, model.options.links)}.")
+    for sentence in assumptions(model.profile):
+        console().print(f"Assumed: {sentence}.")
 
 
 def _rows_shown(points: int, chosen: int) -> list[int]:

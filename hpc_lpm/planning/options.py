@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
+from hpc_lpm.profiling.profile import Link
 
 WeightPolicy = Literal["replay", "live", "stash"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]
@@ -35,7 +36,8 @@ class PlanOptions(BaseModel):
     `memory_limit` [bytes] is one number for all stages or one a stage. `lead` and `micro_batches`
     (an optimizer step) are those of the schedule. `overlap` tells if transfers hide behind compute;
     without a value the profile's link decides. `speeds` are relative to the profiled device, one a
-    stage.
+    stage. `links` are those between stage k and k + 1, one a boundary; without them all boundaries
+    have the profile's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +50,7 @@ class PlanOptions(BaseModel):
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None
+    links: tuple[Link, ...] | None = None
 
     @classmethod
     def checked(cls, **values: object) -> "PlanOptions":

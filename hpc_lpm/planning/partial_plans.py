@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.planning.arcs import Integers, integers
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.domination import non_dominated
+from hpc_lpm.planning.integers import Integers, integers
+from hpc_lpm.planning.non_dominated import non_dominated
 from hpc_lpm.planning.stage_ranks import RankedStage, Ranks, StageRanks
 from hpc_lpm.planning.too_wide import too_wide
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.planning.arcs import Integers, integers
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.integers import Integers, integers
 from hpc_lpm.planning.reach import Limits, reach
 from hpc_lpm.planning.too_wide import too_wide
 
@@ -109,8 +109,8 @@ class _Edges:
 def _edges(model: CostModel, stage: int, starts: range, stops: range) -> _Edges:
     before = [model.compute_seconds(stage, 0, start) for start in starts]
     after = [model.compute_seconds(stage, 0, stop) for stop in stops]
-    receiving = [model.transfer_seconds(start) for start in starts]
-    sending = [model.transfer_seconds(stop) for stop in stops]
+    receiving = [model.transfer_seconds(stage - 1, start) for start in starts]
+    sending = [model.transfer_seconds(stage, stop) for stop in stops]
     if not model.overlap:
         before = [work - 2 * transfer for work, transfer in zip(before, receiving, strict=True)]
         after = [work + 2 * transfer for work, transfer in zip(after, sending, strict=True)]

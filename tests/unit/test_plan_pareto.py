@@ -16,7 +16,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pareto import pareto_front
-from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profiling.profile import LayerProfile, Link, LinkProfile, Profile
 
 PROFILES = Path(__file__).parents[2] / "results" / "reference" / "engine"
 
@@ -37,10 +37,11 @@ def price(instance, cuts):
     stages, steps = instance.stages, options.micro_batches
     copies = {"sgd": 0, "momentum": 1, "adam": 2}[options.optimizer]
     sends = [Fraction(0)]
-    for cut in cuts[1:-1]:
+    for boundary, cut in enumerate(cuts[1:-1]):
         sent = Fraction(layers[cut - 1].output_bytes)
+        crossed = options.links[boundary] if options.links else link
         sends.append(
-            Fraction(link.latency_seconds) + sent / Fraction(link.bandwidth_bytes_per_second)
+            Fraction(crossed.latency_seconds) + sent / Fraction(crossed.bandwidth_bytes_per_second)
         )
     sends.append(Fraction(0))
     periods, memories = [], []
@@ -117,11 +118,12 @@ def instances(draw):
         | st.lists(HUGE, min_size=4, max_size=6)
     )
     stages = draw(st.integers(1, len(layers)) | st.integers(1, min(4, len(layers))))
-    link = LinkProfile(
-        latency_seconds=draw(st.sampled_from([0.0, 0.1, 1.0])),
-        bandwidth_bytes_per_second=draw(st.sampled_from([0.7, 300.0, 1e9])),
-        overlap=draw(st.booleans()),
+    links = st.builds(
+        Link,
+        latency_seconds=st.sampled_from([0.0, 0.1, 1.0]),
+        bandwidth_bytes_per_second=st.sampled_from([0.7, 300.0, 1e9]),
     )
+    link = LinkProfile(**draw(links).model_dump(), overlap=draw(st.booleans()))
     everything = 5 * sum(layer.parameter_bytes + layer.activation_bytes for layer in layers)
     limit = st.sampled_from([1 + everything // share for share in (1, 2, 3, 4, 6, 9)])
     options = PlanOptions(
@@ -131,6 +133,7 @@ def instances(draw):
         micro_batches=draw(st.integers(1, 4)),
         weights=draw(st.sampled_from(["replay", "live", "stash"])),
         optimizer=draw(st.sampled_from(["sgd", "momentum", "adam"])),
+        links=draw(st.none() | st.none() | st.tuples(*[links] * (stages - 1))),
         speeds=draw(st.none() | st.tuples(*[st.sampled_from([0.5, 1.0, 1.3])] * stages)),
     )
     profile = Profile(

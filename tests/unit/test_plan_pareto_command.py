@@ -71,6 +71,8 @@ def test_json_has_the_whole_front_and_the_chosen_point(capsys, profile_path):
     assert document["chosen"] == 2
     assert (document["model"], document["stages"]) == ("toy", 2)
     assert document["options"]["tolerance"] == 0.25
+    assert document["link"]["bandwidth_bytes_per_second"] == 1e9
+    assert document["assumptions"] == []
 
 
 def test_table_marks_the_point_that_the_tolerance_chooses(capsys, profile_path):
@@ -83,6 +85,16 @@ def test_table_marks_the_point_that_the_tolerance_chooses(capsys, profile_path):
     ]
     assert "are shown" not in out
     assert "at most 1125.000 ms" in out
+    assert "Link: 0 us latency, 1 GB/s (of the profile)." in out
+
+
+def test_what_an_imported_profile_assumes_is_said(capsys, profile_path):
+    profile = Profile.read(profile_path)
+    environment = {"link": "assumed", "assumptions": ["layers of a branch are one layer"]}
+    profile.model_copy(update={"environment": environment}).write(profile_path)
+    _, out, _ = call(capsys, *pareto(profile_path))
+    assert "(assumed, see --latency and --bandwidth)." in out
+    assert "Assumed: layers of a branch are one layer." in out
 
 
 def test_bound_leaves_out_longer_periods(capsys, profile_path):
