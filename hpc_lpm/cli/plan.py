@@ -17,6 +17,11 @@ from hpc_lpm.cli.plan_devices import (
     show_command,
     show_search,
 )
+from hpc_lpm.cli.plan_pareto import (
+    check_pareto_options,
+    check_stages_given,
+    plan_pareto,
+)
 from hpc_lpm.cli.plan_table import show_plan
 from hpc_lpm.cli.profile_options import (
     PROFILE_HELP,
@@ -97,11 +102,22 @@ def plan_command(
     devices_per_node: Annotated[
         int | None, typer.Option(help="Neighbouring stages that share a node, with --node-link.")
     ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="Show all plans that no other plan beats.")
+    ] = False,
+    pareto_within: Annotated[
+        float | None,
+        typer.Option(help="With --pareto: share that periods may be above the least; else any."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="With --pareto: file to draw the plans into (SVG).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
+    check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
     read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
     options = PlanOptions.checked(
         tolerance=tolerance,
@@ -114,8 +130,10 @@ def plan_command(
         speeds=_speeds(speeds),
         links=boundary_links(read[0], stages, links, node_link, devices_per_node),
     )
+    sha256s = [hashlib.sha256(profile.read_bytes()).hexdigest() for profile in profiles]
     found = None
     if stages is None:
+        check_stages_given(pareto=pareto)
         found = search(
             read,
             devices,
@@ -129,9 +147,14 @@ def plan_command(
     else:
         check_stages_alone(profiles, devices, global_batch)
         model = CostModel(read[0], stages, options)
+        if pareto:
+            plan_pareto(
+                model, sha256s[0], within=pareto_within, figure=figure, out=out, as_json=as_json
+            )
+            return
         cuts = chosen.cuts(model)
-    path = next(path for path, one in zip(profiles, read, strict=True) if one is model.profile)
-    plan = price_plan(model, cuts, planner, hashlib.sha256(path.read_bytes()).hexdigest())
+    planned = next(number for number, one in enumerate(read) if one is model.profile)
+    plan = price_plan(model, cuts, planner, sha256s[planned])
     explanation = explain(model, plan.cuts)
     if out is not None:
         plan.write(out)
