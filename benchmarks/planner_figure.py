@@ -26,8 +26,9 @@ def draw(growth: pd.DataFrame, rows: pd.DataFrame) -> str:
         for axes in (left, right):
             axes.set_xscale("log")
             axes.set_yscale("log")
+            axes.minorticks_off()
             axes.grid()
-            axes.legend(loc="upper left")
+            axes.legend(loc="lower right")
         return to_svg(
             figure, "Seconds of the planner over L K log L, and of it and its rivals over L K"
         )
