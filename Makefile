@@ -29,7 +29,7 @@ bench-engine: setup
 	.venv/bin/python -m benchmarks.memory --model resnet110 --dataset digits,size=32 \
 		--out $(ENGINE)/memory-resnet110
 	.venv/bin/python -m benchmarks.memory --model vgg16 --dataset digits,size=32 --stages 4 \
-		--batch-size 16 --micro-batches 1 --out $(ENGINE)/memory-vgg16
+		--batch-size 64 --micro-batches 4 --out $(ENGINE)/memory-vgg16
 
 lint: setup
 	.venv/bin/ruff check

@@ -2,12 +2,15 @@
 
     python -m benchmarks.emulated [--repeats 6] [--out FOLDER]
 
-Each device is one layer that takes 10 ms forward and 20 ms backward (20 and 40 ms on 16 devices)
-and sends 100 kB. The *devices' rate* is K times that of one device, a micro-batch every 30 (60) ms;
-1F1B gets M / (M + K - 1) of it. Rates are those of steady state, as in `benchmarks.engine`.
+Each device is one layer that sleeps for its forward and its backward pass and sends 100 kB. The
+*devices' rate* is K times that of one device, a micro-batch every forward + backward; 1F1B gets
+M / (M + K - 1) of it. Rates are those of steady state, as in `benchmarks.engine`. What is lost is
+about as many milliseconds a micro-batch whatever a device takes: two cores run the Python of all
+ranks. Short and long passes side by side show that.
 """
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -19,22 +22,47 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
 
 MESSAGE_BYTES = 100_000
-MICRO_BATCH, MICRO_BATCHES, STEPS = 2, 8, 16
-DEVICES = {8: (0.010, 0.020), 16: (0.020, 0.040)}
-"""Seconds of the forward and of the backward pass of each device, by their number.
+MICRO_BATCH, MICRO_BATCHES = 2, 8
 
-Two cores serve all ranks: twice as many get twice the time, so that the cores are as busy.
-"""
+
+@dataclass(frozen=True)
+class Emulation:
+    """So many devices, the seconds of each one's passes, and the steps to train."""
+
+    devices: int
+    forward_seconds: float
+    backward_seconds: float
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """Tell two of as many devices apart, as in file names: `8-30ms`."""
+        return f"{self.devices}-{round(1e3 * self.period_seconds)}ms"
+
+    @property
+    def period_seconds(self) -> float:
+        """Return what a micro-batch takes if no device ever waits."""
+        return self.forward_seconds + self.backward_seconds
+
+
+EMULATIONS = (
+    Emulation(8, 0.010, 0.020, steps=16),
+    Emulation(8, 0.030, 0.060, steps=10),
+    Emulation(16, 0.060, 0.120, steps=8),
+)
 CONTESTANTS = (("fbp", 1), ("fbp", 2), ("deepspeed-1f1b", 1))
 
 
-def run(devices: int, folder: Path, repeats: int) -> pd.DataFrame:
-    """Race on so many devices; the column `share` is the part of their rate that was reached."""
-    forward_seconds, backward_seconds = DEVICES[devices]
+def run(emulation: Emulation, folder: Path, repeats: int) -> pd.DataFrame:
+    """Race; the column `share` is the part of the devices' rate that was reached.
+
+    `lost_milliseconds` is what a micro-batch took more than its passes.
+    """
+    devices = emulation.devices
     layer = LayerProfile(
         name="device",
-        forward_seconds=forward_seconds,
-        backward_seconds=backward_seconds,
+        forward_seconds=emulation.forward_seconds,
+        backward_seconds=emulation.backward_seconds,
         output_bytes=MESSAGE_BYTES,
         parameter_bytes=4,
         activation_bytes=0,
@@ -48,9 +76,9 @@ def run(devices: int, folder: Path, repeats: int) -> pd.DataFrame:
         layers=(layer,) * devices,
         link=link,
     )
-    path = folder / f"profile-emulated-{devices}.json"
+    path = folder / f"profile-emulated-{emulation.name}.json"
     profile.write(path)
-    plan = folder / f"plan-emulated-{devices}.json"
+    plan = folder / f"plan-emulated-{emulation.name}.json"
     cost = CostModel(profile, devices, PlanOptions(weights="live"))
     price_plan(cost, tuple(range(devices + 1)), "one layer a device", "").write(plan)
     contestants = [
@@ -58,12 +86,12 @@ def run(devices: int, folder: Path, repeats: int) -> pd.DataFrame:
             f"{strategy}, lead {lead}" if strategy == "fbp" else strategy,
             {
                 "model": f"replay:{path}",
-                "dataset": f"synthetic,samples={2 * MICRO_BATCH * MICRO_BATCHES * STEPS}",
+                "dataset": f"synthetic,samples={2 * MICRO_BATCH * MICRO_BATCHES * emulation.steps}",
                 "strategy": strategy,
                 "plan": str(plan),
                 "batch_size": MICRO_BATCH * MICRO_BATCHES,
                 "micro_batches": MICRO_BATCHES,
-                "steps": STEPS,
+                "steps": emulation.steps,
                 "weights": "live",
                 "lead": lead,
             },
@@ -71,24 +99,31 @@ def run(devices: int, folder: Path, repeats: int) -> pd.DataFrame:
         for strategy, lead in CONTESTANTS
     ]
     rows = race(contestants, devices, repeats)
-    full = MICRO_BATCH / (forward_seconds + backward_seconds)
-    return rows.assign(devices=devices, share=rows["samples_per_second"] / full)
+    took = MICRO_BATCH / rows["samples_per_second"]
+    return rows.assign(
+        devices=devices,
+        device_milliseconds=1e3 * emulation.period_seconds,
+        share=emulation.period_seconds / took,
+        lost_milliseconds=1e3 * (took - emulation.period_seconds),
+    )
 
 
 def report(rows: pd.DataFrame) -> str:
     """Return the table in Markdown."""
     lines = []
-    for (devices, label), group in rows.groupby(["devices", "label"], sort=False):
+    emulated = ["devices", "device_milliseconds", "label"]
+    for (devices, milliseconds, label), group in rows.groupby(emulated, sort=False):
         share = median(group, str(label), "share")
+        lost = median(group, str(label), "lost_milliseconds")
         ideal = (
             1.0
             if str(label).startswith("fbp")
             else MICRO_BATCHES / (MICRO_BATCHES + int(devices) - 1)
         )
-        cells = [str(devices), str(label), shown(share), f"{ideal:.3f}", str(share.n)]
-        lines.append(cells)
-    columns = ["devices", "contestant", "share of the devices' rate", "of its schedule", "n"]
-    return markdown(columns, lines)
+        cells = [str(devices), f"{milliseconds:.0f}", str(label), shown(share), f"{ideal:.3f}"]
+        lines.append([*cells, shown(lost, 1), str(share.n)])
+    columns = ["devices", "passes, ms", "contestant", "share of the devices' rate"]
+    return markdown([*columns, "of its schedule", "lost a micro-batch, ms", "n"], lines)
 
 
 def main() -> None:
@@ -98,7 +133,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/reference/engine"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = pd.concat([run(devices, arguments.out, arguments.repeats) for devices in DEVICES])
+    rows = pd.concat([run(emulation, arguments.out, arguments.repeats) for emulation in EMULATIONS])
     rows.drop(columns="milliseconds_by_kind").to_csv(arguments.out / "emulated.csv", index=False)
     text = report(rows)
     (arguments.out / "emulated.md").write_text(text)

@@ -1,31 +1,38 @@
 """`hpc-lpm plan`: which layers each stage gets, and what that is predicted to cost."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hpc_lpm.cli.app import app
-from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.cli.link_options import boundary_links
+from hpc_lpm.cli.output import console, print_json
 from hpc_lpm.cli.plan_devices import (
+    check_one_link,
     check_stages_alone,
     search,
     search_document,
     show_command,
     show_search,
 )
+from hpc_lpm.cli.plan_table import show_plan
+from hpc_lpm.cli.profile_options import (
+    PROFILE_HELP,
+    BandwidthOption,
+    LatencyOption,
+    assumptions,
+    link_document,
+)
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.explain import Explanation, explain
+from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.registry import planner_named
-from hpc_lpm.profiling.profile import Profile
-
-BAR_CHARACTERS = 20
+from hpc_lpm.profiling.read import read_profile, with_link
 
 
 @app.command("plan")
@@ -34,8 +41,7 @@ def plan_command(
         list[Path],
         typer.Argument(
             metavar="PROFILE...",
-            help="Profile, written by `hpc-lpm profile`; with --devices one or more, of different "
-            "micro-batches.",
+            help=f"{PROFILE_HELP} With --devices one or more, of different micro-batches.",
         ),
     ],
     *,
@@ -76,11 +82,34 @@ def plan_command(
     speeds: Annotated[
         str | None, typer.Option(help="Speed of every stage's device: 1,1,0.5.")
     ] = None,
+    latency: LatencyOption = None,
+    bandwidth: BandwidthOption = None,
+    links: Annotated[
+        str | None,
+        typer.Option(
+            help="LATENCY:BANDWIDTH between stages, one a boundary, separated by commas; or "
+            "`measured`: those between the ranks that profiled."
+        ),
+    ] = None,
+    node_link: Annotated[
+        str | None,
+        typer.Option(help="LATENCY:BANDWIDTH between nodes; the profile's is that inside."),
+    ] = None,
+    devices_per_node: Annotated[
+        int | None, typer.Option(help="Neighbouring stages that share a node, with --node-link.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
+    read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
+    if stages is None:
+        check_one_link([links, node_link, devices_per_node])
+        boundaries = None
+    else:
+        check_stages_alone(profiles, devices, global_batch)
+        boundaries = boundary_links(read[0], stages, links, node_link, devices_per_node)
     options = PlanOptions.checked(
         tolerance=tolerance,
         memory_limit=_memory_limit(memory_limit),
@@ -90,8 +119,8 @@ def plan_command(
         optimizer=optimizer,
         overlap=overlap,
         speeds=_speeds(speeds),
+        links=boundaries,
     )
-    read = [Profile.read(profile) for profile in profiles]
     found = None
     if stages is None:
         found = search(
@@ -105,21 +134,30 @@ def plan_command(
         )
         model, cuts = found.best.model, found.best.cuts
     else:
-        check_stages_alone(profiles, devices, global_batch)
         model = CostModel(read[0], stages, options)
         cuts = chosen.cuts(model)
     path = next(path for path, one in zip(profiles, read, strict=True) if one is model.profile)
     plan = price_plan(model, cuts, planner, hashlib.sha256(path.read_bytes()).hexdigest())
     explanation = explain(model, plan.cuts)
+    if found is not None:
+        # Other stages and leads have been compared already.
+        explanation = replace(explanation, hints=())
     if out is not None:
         plan.write(out)
     if as_json:
-        document = {**plan.model_dump(mode="json"), "explanation": asdict(explanation)}
-        print_json({**document, **({"search": search_document(found, out)} if found else {})})
+        print_json(
+            {
+                **plan.model_dump(mode="json"),
+                "explanation": asdict(explanation),
+                "link": link_document(model.profile),
+                "assumptions": assumptions(model.profile),
+                **({"search": search_document(found, out)} if found is not None else {}),
+            }
+        )
         return
     if found is not None:
         show_search(found)
-    _show(plan, model, explanation)
+    show_plan(plan, model, explanation)
     if out is not None:
         console().print(f"Written to {out}.")
     if found is not None:
@@ -148,50 +186,3 @@ def _speeds(text: str | None) -> tuple[float, ...] | None:
         raise InputError(
             f"--speeds is {text!r}, accepted are numbers separated by commas, one a stage."
         ) from None
-
-
-def _show(plan: Plan, model: CostModel, explanation: Explanation) -> None:
-    names = [layer.name for layer in model.profile.layers]
-    rows = []
-    for number, stage in enumerate(plan.stages):
-        limit = model.factors[number].memory_limit_bytes
-        transfer = float(model.transfer_seconds(stage.stop))
-        load = stage.compute_seconds / plan.period_seconds if plan.period_seconds else 0.0
-        rows.append(
-            [
-                str(number),
-                str(stage.stop - stage.start),
-                _layer_range(names, stage.start, stage.stop),
-                f"{stage.compute_seconds * 1e3:.3f}",
-                f"{stage.send_bytes / 1024:.1f}",
-                f"{transfer * 1e3:.3f}",
-                f"{stage.memory_bytes / 2**20:.2f}",
-                "none" if limit is None else f"{limit / 2**20:.2f}",
-                _bar(load),
-            ]
-        )
-    columns = ["stage", "layers", "from - to", "compute ms", "send KiB", "transfer ms"]
-    columns += ["memory MiB", "limit MiB", "load"]
-    stages = "1 stage" if len(plan.stages) == 1 else f"{len(plan.stages)} stages"
-    title = f"{plan.model} in {stages} by planner {plan.planner}"
-    print_table(title, columns, rows)
-    bound = (
-        f"the coarsest layer, {explanation.coarsest_layer}; split it to go further"
-        if explanation.coarsest_layer_bounds
-        else "the devices together"
-    )
-    console().print(
-        f"Period {plan.period_seconds * 1e3:.3f} ms a micro-batch, bounded by "
-        f"{explanation.bottleneck}; {plan.boundary_bytes / 1024:.1f} KiB cross the boundaries.\n"
-        f"Predicted speedup over one device {explanation.speedup:.2f}x, at most "
-        f"{explanation.speedup_bound:.2f}x by {bound}."
-    )
-
-
-def _layer_range(names: list[str], start: int, stop: int) -> str:
-    return names[start] if stop == start + 1 else f"{names[start]} - {names[stop - 1]}"
-
-
-def _bar(load: float) -> str:
-    filled = min(BAR_CHARACTERS, round(load * BAR_CHARACTERS))
-    return f"{'#' * filled}{'.' * (BAR_CHARACTERS - filled)} {load:.0%}"

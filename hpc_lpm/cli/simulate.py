@@ -1,5 +1,6 @@
 """`hpc-lpm simulate`: what a plan is predicted to do under a schedule."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,9 +8,18 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json, print_table
+from hpc_lpm.cli.profile_options import (
+    PROFILE_HELP,
+    BandwidthOption,
+    LatencyOption,
+    assumptions,
+    link_document,
+    link_sentence,
+)
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profiling.profile import Link, Profile
+from hpc_lpm.profiling.read import read_profile, with_link
 from hpc_lpm.schedules.prediction import Prediction, predict
 from hpc_lpm.schedules.registry import schedule_named
 from hpc_lpm.schedules.timeline import LEGEND, timeline_rows
@@ -21,7 +31,7 @@ TIMELINE_PERIODS = 12
 
 @app.command("simulate")
 def simulate_command(
-    profile: Annotated[Path, typer.Argument(help="Profile, written by `hpc-lpm profile`.")],
+    profile: Annotated[Path, typer.Argument(help=PROFILE_HELP)],
     *,
     plan: Annotated[Path, typer.Option(help="Plan, written by `hpc-lpm plan`.")],
     strategy: Annotated[str, typer.Option(help="fbp, 1f1b, gpipe or naive.")] = "fbp",
@@ -34,6 +44,8 @@ def simulate_command(
     weights: Annotated[
         str | None, typer.Option(help="replay, live or stash, by default the plan's.")
     ] = None,
+    latency: LatencyOption = None,
+    bandwidth: BandwidthOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict period, idle share, memory and the timeline of a plan."""
@@ -42,11 +54,19 @@ def simulate_command(
     asked = {"micro_batches": micro_batches, "lead": lead, "weights": weights}
     given = {name: value for name, value in asked.items() if value is not None}
     options = PlanOptions.checked(**{**merged.options, **given})
-    prediction = predict(Profile.read(profile), merged, schedule, options)
+    profiled = with_link(read_profile(profile), latency, bandwidth)
+    prediction = predict(profiled, merged, schedule, options)
     if as_json:
-        print_json(_document(prediction, strategy, options.model_dump(mode="json")))
+        document = _document(prediction, strategy, options.model_dump(mode="json"))
+        document |= {"link": link_document(profiled), "assumptions": assumptions(profiled)}
+        print_json(document)
         return
-    _show(prediction, f"{merged.model}, {strategy}, {options.micro_batches} micro-batches a step")
+    _show(
+        prediction,
+        profiled,
+        options.links,
+        f"{merged.model}, {strategy}, {options.micro_batches} micro-batches a step",
+    )
 
 
 def _document(
@@ -78,7 +98,9 @@ def _document(
     }
 
 
-def _show(prediction: Prediction, title: str) -> None:
+def _show(
+    prediction: Prediction, profile: Profile, links: Sequence[Link] | None, title: str
+) -> None:
     simulation = prediction.simulation
     print_table(
         title,
@@ -101,6 +123,9 @@ def _show(prediction: Prediction, title: str) -> None:
         f"{prediction.samples_per_second:.1f} samples a second in steady state; "
         f"{prediction.steps} steps take {simulation.makespan_seconds:.3f} s."
     )
+    console().print(f"Link: {link_sentence(profile, links)}.", markup=False)
+    for sentence in assumptions(profile):
+        console().print(f"Assumed: {sentence}.", markup=False)
     end = min(
         simulation.makespan_seconds,
         TIMELINE_PERIODS * simulation.period_seconds,

@@ -7,25 +7,15 @@ two things of the arcs of a stage: for every start the least value over the stop
 
 from fractions import Fraction
 from math import lcm
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.dominance import least_below, least_in_windows
+from hpc_lpm.planning.integers import Integers
 from hpc_lpm.planning.reach import Limits
-
-Integers = NDArray[Any]
-"""Exact integers: int64, or Python's own where they may grow beyond it."""
-
-_LARGEST_MACHINE_INTEGER = 2**61
-_ROWS_AT_ONCE = 256
-
-
-def integers(values: list[int], largest: int) -> Integers:
-    """Return an array of exact integers: of the machine's where `largest` fits, else Python's."""
-    fits = largest < _LARGEST_MACHINE_INTEGER
-    return np.array(values, dtype=np.int64 if fits else object)
+from hpc_lpm.planning.weighted_sums import Column, WeightedSums, count_at_most
 
 
 class WindowArcs:
@@ -52,20 +42,8 @@ class WindowArcs:
         self.begins = _first_stops(starts, stops)
 
     def least_over_stops(self, values: Integers) -> Integers:
-        """Return the least of each window from a table of the least of 2^p neighbours."""
-        lengths = self.ends - self.begins
-        result = np.full(len(lengths), self.none, dtype=values.dtype)
-        table = values
-        width = 1
-        longest = int(lengths.max(initial=0))
-        while width <= longest:
-            chosen = np.flatnonzero((lengths >= width) & (lengths < 2 * width))
-            left = table[self.begins[chosen]]
-            right = table[self.ends[chosen] - width]
-            result[chosen] = np.minimum(left, right)
-            table = np.minimum(table[:-width], table[width:])
-            width *= 2
-        return result
+        """Return the least over the stops of every start."""
+        return least_in_windows(values, self.begins, self.ends, self.none)
 
     def stops_of(self, start: int) -> NDArray[np.intp]:
         """Return the stops that `start` can have, ascending."""
@@ -93,53 +71,68 @@ class FullArcs:
         self.none = none
         self.begins = _first_stops(starts, stops)
         self.ends = _stops_within_memory(model, stage, starts, stops, limits)
-        after = [
-            model.compute_seconds(stage, 0, stop) + 2 * model.transfer_seconds(stop)
-            for stop in stops
-        ]
-        before = [
-            model.compute_seconds(stage, 0, start) - 2 * model.transfer_seconds(start)
-            for start in starts
-        ]
-        period = limits.period
         self.next_period: Fraction | None = None
+        period = limits.period
         if period is None:
-            self.ranks = np.zeros(len(stops), dtype=np.int64)
-            self.bounds = np.ones(len(starts), dtype=np.int64)
+            self.ranks = np.arange(len(stops), dtype=np.int64)
+            self.bounds = np.full(len(starts), len(stops), dtype=np.int64)
             return
-        unit = Fraction(1, lcm(*(value.denominator for value in (*after, *before, period))))
-        ticks = np.array([int(value / unit) for value in after], dtype=object)
-        needs = np.array([int((value + period) / unit) for value in before], dtype=object)
-        order = np.argsort(ticks, kind="stable")
-        # Comparing ranks instead of long integers is what keeps the table of all pairs cheap.
+        clock = _Clock(model, stage, period)
+        after = WeightedSums([*clock.work, *clock.transfers(stage, 1)], stops, clock.latency(stage))
+        needs = WeightedSums(
+            [*clock.work, *clock.transfers(stage - 1, -1)],
+            starts,
+            clock.period - clock.latency(stage - 1),
+        )
+        counted = count_at_most(after, needs, ascending=False)
+        # Comparing ranks instead of times is what keeps the search cheap.
         self.ranks = np.empty(len(stops), dtype=np.int64)
-        self.ranks[order] = np.arange(len(stops))
-        self.bounds = np.searchsorted(ticks[order], needs, side="right").astype(np.int64)
-        beyond = np.flatnonzero(self.bounds < len(stops))
-        if len(beyond):
-            gap = (ticks[order][self.bounds[beyond]] - needs[beyond]).min()
-            self.next_period = period + int(gap) * unit
+        self.ranks[counted.order] = np.arange(len(stops))
+        self.bounds = counted.counts
+        if counted.gap is not None:
+            self.next_period = period + counted.gap * clock.unit_seconds
 
     def least_over_stops(self, values: Integers) -> Integers:
-        """Return the least over the stops of every start, a block of starts at a time."""
-        result = np.full(len(self.begins), self.none, dtype=values.dtype)
-        for first in range(0, len(result), _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            masked = np.where(self._possible(rows), values, self.none)
-            result[rows] = masked.min(axis=1, initial=self.none)
-        return result
+        """Return the least over the stops of every start."""
+        return least_below(values, self.ranks, self.begins, self.ends, self.bounds, self.none)
 
     def stops_of(self, start: int) -> NDArray[np.intp]:
         """Return the stops that `start` can have, ascending."""
-        return np.flatnonzero(self._possible(slice(start, start + 1))[0])
+        window = self.ranks[self.begins[start] : self.ends[start]]
+        stops: NDArray[np.intp] = self.begins[start] + np.flatnonzero(window < self.bounds[start])
+        return stops
 
-    def _possible(self, rows: slice) -> NDArray[np.bool_]:
-        stops = np.arange(len(self.ranks))
-        return np.asarray(
-            (self.ranks < self.bounds[rows, None])
-            & (stops >= self.begins[rows, None])
-            & (stops < self.ends[rows, None])
+
+class _Clock:
+    """Times at one stage as whole numbers of a unit that divides all of them."""
+
+    def __init__(self, model: CostModel, stage: int, period: Fraction) -> None:
+        links = [model.links[at] for at in (stage - 1, stage) if 0 <= at < model.stages - 1]
+        self._model = model
+        ticks = lcm(
+            period.denominator,
+            model.factors[stage].seconds_per_work.denominator,
+            *(link.latency_seconds.denominator for link in links),
+            *(link.bytes_per_second.numerator for link in links),
         )
+        self.unit_seconds = Fraction(1, ticks)
+        self.period = int(period * ticks)
+
+        per_work = int(model.factors[stage].seconds_per_work * ticks)
+        self.work = [(per_work * weight, column) for weight, column in model.work_terms(stage)]
+
+    def transfers(self, boundary: int, sign: int) -> list[tuple[int, Column]]:
+        """Return 2 X without its latency, forth and back; nothing at the ends of the pipeline."""
+        if boundary in {-1, self._model.stages - 1}:
+            return []
+        per_byte = 2 / self._model.links[boundary].bytes_per_second / self.unit_seconds
+        return [(sign * int(per_byte), self._model.crossing)]
+
+    def latency(self, boundary: int) -> int:
+        """Return the latency in 2 X; none at the ends of the pipeline."""
+        if boundary in {-1, self._model.stages - 1}:
+            return 0
+        return int(2 * self._model.links[boundary].latency_seconds / self.unit_seconds)
 
 
 def _first_stops(starts: range, stops: range) -> NDArray[np.int64]:
@@ -152,11 +145,12 @@ def _stops_within_memory(
     model: CostModel, stage: int, starts: range, stops: range, limits: Limits
 ) -> NDArray[np.int64]:
     """Return for every start how many stops (from the band's first on) its memory allows."""
-    limit = limits.memory(model, stage)
-    largest = 2 * model.memory_bytes(stage, 0, model.layers)
-    after = integers([model.memory_bytes(stage, 0, stop) for stop in stops], largest)
-    before = integers([model.memory_bytes(stage, 0, start) for start in starts], largest)
-    return np.searchsorted(after, before + limit, side="right").astype(np.int64)
+    terms = model.memory_terms(stage)
+    return count_at_most(
+        WeightedSums(terms, stops),
+        WeightedSums(terms, starts, limits.memory(model, stage)),
+        ascending=True,
+    ).counts
 
 
 def _stops_within_work(
@@ -164,12 +158,10 @@ def _stops_within_work(
 ) -> tuple[NDArray[np.int64], Fraction | None]:
     """Return for every start how many stops its compute allows, and the next period."""
     limit = limits.work(model, stage)
-    largest = 2 * model.work(stage, 0, model.layers)
-    after = integers([model.work(stage, 0, stop) for stop in stops], largest)
-    before = integers([model.work(stage, 0, start) for start in starts], largest)
-    counts = np.searchsorted(after, before + limit, side="right").astype(np.int64)
-    beyond = np.flatnonzero(counts < len(stops))
-    if len(beyond) == 0:
-        return counts, None
-    work = int((after[counts[beyond]] - before[beyond]).min())
-    return counts, work * model.factors[stage].seconds_per_work
+    terms = model.work_terms(stage)
+    counted = count_at_most(
+        WeightedSums(terms, stops), WeightedSums(terms, starts, limit), ascending=True
+    )
+    if counted.gap is None:
+        return counted.counts, None
+    return counted.counts, (limit + counted.gap) * model.factors[stage].seconds_per_work

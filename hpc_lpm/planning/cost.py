@@ -7,7 +7,8 @@ K stages, M micro-batches an optimizer step and lead r, stage k has delay d_k = 
 * compute  T_k = (sum of forwards + sum of backwards) / speed_k, and min(1, d_k / M) / speed_k
   times the sum of forwards more where weights are replayed: that share of the micro-batches is
   replayed, each once
-* transfer X_j = latency + output bytes / bandwidth over a cut before layer j, one direction
+* transfer X_j = latency + output bytes / bandwidth over a cut before layer j, one direction, of the
+  link at that boundary; boundary k is that between stages k and k + 1
 * period   P = max of all T and X where transfers overlap with compute, else the largest
   T_k + 2 X_in + 2 X_out
 * memory   Q_k = (2 + optimizer copies) x parameters + (d_k + 1) x activations; stashing holds
@@ -21,10 +22,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
+from math import gcd
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.planning.weighted_sums import Column
+from hpc_lpm.profiling.profile import Link, Profile
+
+
+@dataclass(frozen=True)
+class BoundaryLink:
+    """A link with exact numbers."""
+
+    latency_seconds: Fraction
+    bytes_per_second: Fraction
+
+    @classmethod
+    def of(cls, link: Link) -> "BoundaryLink":
+        """Take the floats of `link` at their exact values."""
+        return cls(Fraction(link.latency_seconds), Fraction(link.bandwidth_bytes_per_second))
+
+    def seconds(self, size_bytes: int) -> Fraction:
+        """Return what a message of `size_bytes` takes."""
+        return self.latency_seconds + size_bytes / self.bytes_per_second
+
+    def bytes_within(self, seconds: Fraction) -> int:
+        """Return the size of the largest message that takes no longer, negative if none does."""
+        return int((seconds - self.latency_seconds) * self.bytes_per_second // 1)
 
 
 @dataclass(frozen=True)
@@ -65,21 +89,27 @@ class CostModel:
         self.stages = stages
         self.options = options
         self.overlap = profile.link.overlap if options.overlap is None else options.overlap
-        times = [layer.forward_seconds for layer in layers]
-        times += [layer.backward_seconds for layer in layers]
-        unit = _common_unit(times)
+        unit = _common_unit(
+            [layer.forward_seconds for layer in layers]
+            + [layer.backward_seconds for layer in layers]
+        )
         self.forward_sums = _prefix([_in_units(layer.forward_seconds, unit) for layer in layers])
         self.backward_sums = _prefix([_in_units(layer.backward_seconds, unit) for layer in layers])
         self.parameter_sums = _prefix([layer.parameter_bytes for layer in layers])
         self.activation_sums = _prefix([layer.activation_bytes for layer in layers])
         self.cut_bytes = [0, *(layer.output_bytes for layer in layers[:-1]), 0]
         """Bytes over a cut before layer j; nothing crosses before the first and after the last."""
-        self.latency_seconds = Fraction(profile.link.latency_seconds)
-        self.bytes_per_second = Fraction(profile.link.bandwidth_bytes_per_second)
+        self.links = _links(profile, stages, options)
+        """The link of each of the K - 1 boundaries."""
         self.factors = [
             self._factors(stage, Fraction(speeds[stage]), limits[stage], unit)
             for stage in range(stages)
         ]
+        self._forwards, self._backwards = Column(self.forward_sums), Column(self.backward_sums)
+        self._parameters = Column(self.parameter_sums)
+        self._activations = Column(self.activation_sums)
+        self.crossing = Column(self.cut_bytes)
+        """The same as `cut_bytes`."""
 
     def _factors(
         self, stage: int, speed: Fraction, limit: int | None, unit: Fraction
@@ -99,6 +129,16 @@ class CostModel:
             memory_limit_bytes=limit,
         )
 
+    def work_terms(self, stage: int) -> list[tuple[int, Column]]:
+        """Return weights and sums that make up the work at `stage` of all layers before a cut."""
+        factors = self.factors[stage]
+        return [(factors.forward, self._forwards), (factors.backward, self._backwards)]
+
+    def memory_terms(self, stage: int) -> list[tuple[int, Column]]:
+        """Return the same of the bytes at `stage` of all layers before a cut."""
+        factors = self.factors[stage]
+        return [(factors.parameters, self._parameters), (factors.activations, self._activations)]
+
     def work(self, stage: int, start: int, stop: int) -> int:
         """Return the integer work of layers [start, stop) at `stage`."""
         factors = self.factors[stage]
@@ -114,11 +154,11 @@ class CostModel:
         """Return T of layers [start, stop) at `stage`."""
         return self.work(stage, start, stop) * self.factors[stage].seconds_per_work
 
-    def transfer_seconds(self, cut: int) -> Fraction:
-        """Return X of a cut before layer `cut`, 0 at the ends of the chain."""
-        if cut in {0, self.layers}:
+    def transfer_seconds(self, boundary: int, cut: int) -> Fraction:
+        """Return X over boundary `boundary` if it cuts before layer `cut`, 0 at the ends."""
+        if boundary in {-1, self.stages - 1}:
             return Fraction(0)
-        return self.latency_seconds + self.cut_bytes[cut] / self.bytes_per_second
+        return self.links[boundary].seconds(self.cut_bytes[cut])
 
     def memory_bytes(self, stage: int, start: int, stop: int) -> int:
         """Return Q of layers [start, stop) at `stage`."""
@@ -130,7 +170,8 @@ class CostModel:
     def stage_period(self, stage: int, start: int, stop: int) -> Fraction:
         """Return the shortest period that layers [start, stop) allow at `stage`."""
         compute = self.compute_seconds(stage, start, stop)
-        before, after = self.transfer_seconds(start), self.transfer_seconds(stop)
+        before = self.transfer_seconds(stage - 1, start)
+        after = self.transfer_seconds(stage, stop)
         if self.overlap:
             return max(compute, before, after)
         return compute + 2 * before + 2 * after
@@ -173,6 +214,17 @@ def _per_stage(name: str, values: Sequence[float], stages: int) -> Sequence[floa
     return values
 
 
+def _links(profile: Profile, stages: int, options: PlanOptions) -> Sequence[BoundaryLink]:
+    if options.links is None:
+        return [BoundaryLink.of(profile.link)] * (stages - 1)
+    if len(options.links) != stages - 1:
+        raise InputError(
+            f"links has {len(options.links)} entries for {stages} stages: give one entry a "
+            f"boundary between stages, {stages - 1} in all."
+        )
+    return [BoundaryLink.of(link) for link in options.links]
+
+
 def _limits(limit: int | tuple[int, ...] | None, stages: int) -> Sequence[int | None]:
     if not isinstance(limit, tuple):
         return [limit] * stages
@@ -185,8 +237,10 @@ def _limits(limit: int | tuple[int, ...] | None, stages: int) -> Sequence[int | 
 
 
 def _common_unit(values: Sequence[float]) -> Fraction:
-    """Return the largest power of two that divides all floats."""
-    return Fraction(1, max(value.as_integer_ratio()[1] for value in values))
+    """Return the largest number that divides all floats, 1 if all are 0."""
+    denominator = max(value.as_integer_ratio()[1] for value in values)
+    numerator = gcd(*(int(Fraction(value) * denominator) for value in values))
+    return Fraction(numerator or 1, denominator)
 
 
 def _in_units(value: float, unit: Fraction) -> int:

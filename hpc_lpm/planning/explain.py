@@ -6,6 +6,27 @@ from fractions import Fraction
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.fewer_stages import fewest_stages
+from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
+
+_NEARLY = Fraction(1, 20)
+_HARDLY = Fraction(1, 100)
+
+
+@dataclass(frozen=True)
+class ExplainedStage:
+    """What a stage's share in the plan means.
+
+    `transfer_seconds` is that of one micro-batch to the next stage, 0 for the last. `load` is the
+    share of the period in which the stage is busy: computing, and also sending and receiving where
+    that does not overlap.
+    """
+
+    first_layer: str
+    last_layer: str
+    transfer_seconds: float
+    memory_limit_bytes: int | None
+    load: float
 
 
 @dataclass(frozen=True)
@@ -15,6 +36,14 @@ class Explanation:
     `speedup` is over the fastest of the devices alone, without a pipeline, and counts all replicas.
     No plan of as many stages exceeds `speedup_bound`, set by the sum of the devices or by the
     coarsest layer. `coarsest_layer_bounds` tells that it is the layer.
+
+    `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance
+    but at most a twentieth, if finer layers could be shared out better. Where there is one, or
+    where it is the link that sets the period, `enough_stages` is the least number of stages, if
+    fewer than now, that would have no longer period. `stretch` is how much longer the period gets
+    with the plan's lead while messages are on their way, as a share of it, and `sufficient_lead`
+    the least lead that hides them; None where that of the plan does, up to its tolerance or a
+    hundredth. `hints` say what a user can do about all that.
     """
 
     bottleneck: str
@@ -22,6 +51,30 @@ class Explanation:
     speedup_bound: float
     coarsest_layer: str
     coarsest_layer_bounds: bool
+    stages: tuple[ExplainedStage, ...]
+    dominant_layer: str | None
+    enough_stages: int | None
+    stretch: float
+    sufficient_lead: int | None
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Bottleneck:
+    """The stage that sets the period; `by_link`: transfers take more of it than its passes."""
+
+    stage: int
+    by_link: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class _Dominant:
+    """A layer, its stage, and the share of the period that its passes take there."""
+
+    stage: int
+    layer: int
+    share: float
 
 
 def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
@@ -36,25 +89,121 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     by_devices = sum(seconds, Fraction(0)) / sum(speeds)
     by_layer = seconds[coarsest] / max(speeds)
     replicas = model.options.replicas
+    period = model.period(cuts)
+    bottleneck = _bottleneck(model, cuts, period)
+    improvable = period > by_devices
+    by_link = improvable and bottleneck.by_link
+    dominant = _dominant(model, cuts, period) if improvable and not by_link else None
+    bounded = by_link or dominant is not None
+    enough_stages = fewest_stages(model, period) if bounded else None
+    stretch = _stretch(model, cuts, period)
+    hidden = stretch <= max(Fraction(model.options.tolerance), _HARDLY)
+    lead = None if hidden else sufficient_lead(model, cuts)
+    hints = [_bound_hint(model, cuts, dominant, enough_stages)] if bounded else []
+    if lead is not None:
+        hints.append(
+            f"messages on their way stretch the period by {float(stretch):.0%} with lead "
+            f"{model.options.lead}: --lead {lead} hides them and holds more activations."
+        )
     return Explanation(
-        bottleneck=_bottleneck(model, cuts),
-        speedup=replicas * _ratio(alone, model.period(cuts)),
+        bottleneck=bottleneck.description,
+        speedup=replicas * _ratio(alone, period),
         speedup_bound=replicas * _ratio(alone, max(by_devices, by_layer)),
         coarsest_layer=layers[coarsest].name,
         coarsest_layer_bounds=by_layer > by_devices,
+        stages=tuple(
+            _explained(model, stage, start, stop, period)
+            for stage, (start, stop) in enumerate(pairwise(cuts))
+        ),
+        dominant_layer=None if dominant is None else layers[dominant.layer].name,
+        enough_stages=enough_stages,
+        stretch=float(stretch),
+        sufficient_lead=lead,
+        hints=tuple(hints),
     )
 
 
-def _bottleneck(model: CostModel, cuts: Sequence[int]) -> str:
-    period = model.period(cuts)
+def _explained(
+    model: CostModel, stage: int, start: int, stop: int, period: Fraction
+) -> ExplainedStage:
+    layers = model.profile.layers
+    busy = (
+        model.compute_seconds(stage, start, stop)
+        if model.overlap
+        else model.stage_period(stage, start, stop)
+    )
+    return ExplainedStage(
+        first_layer=layers[start].name,
+        last_layer=layers[stop - 1].name,
+        transfer_seconds=float(model.transfer_seconds(stage, stop)),
+        memory_limit_bytes=model.factors[stage].memory_limit_bytes,
+        load=float(busy / period) if period else 0.0,
+    )
+
+
+def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bottleneck:
     for stage, (start, stop) in enumerate(pairwise(cuts)):
-        if model.compute_seconds(stage, start, stop) == period:
-            return f"the compute of stage {stage}"
-        if model.overlap and model.transfer_seconds(stop) == period:
-            return f"the transfer between stages {stage} and {stage + 1}"
+        compute = model.compute_seconds(stage, start, stop)
+        if compute == period:
+            return _Bottleneck(stage, False, f"the compute of stage {stage}")
+        if model.overlap and model.transfer_seconds(stage, stop) == period:
+            between = f"the transfer between stages {stage} and {stage + 1}"
+            return _Bottleneck(stage, True, between)
         if not model.overlap and model.stage_period(stage, start, stop) == period:
-            return f"compute and transfers of stage {stage}"
+            both = f"compute and transfers of stage {stage}"
+            return _Bottleneck(stage, period > 2 * compute, both)
     raise ValueError("the cuts are not those of a plan")
+
+
+def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Dominant | None:
+    """Return the layer that takes longest, unless the period is longer by more than the tolerance.
+
+    Where it is not, other cuts would gain no more than the planner was free to give up; where the
+    tolerance is large that says little. A layer that has a stage to itself takes what the stage
+    does, with transfers that do not overlap.
+    """
+
+    def seconds_of(stage: int, layer: int) -> Fraction:
+        if not model.overlap and cuts[stage + 1] == cuts[stage] + 1:
+            return model.stage_period(stage, layer, layer + 1)
+        return model.compute_seconds(stage, layer, layer + 1)
+
+    seconds, stage, layer = max(
+        (seconds_of(stage, layer), -stage, -layer)
+        for stage, (start, stop) in enumerate(pairwise(cuts))
+        for layer in range(start, stop)
+    )
+    if (1 + min(Fraction(model.options.tolerance), _NEARLY)) * seconds < period:
+        return None
+    return _Dominant(-stage, -layer, _ratio(seconds, period))
+
+
+def _stretch(model: CostModel, cuts: Sequence[int], period: Fraction) -> Fraction:
+    """Return how much longer round trips take than the period, as a share of it."""
+    if not model.overlap or not period:
+        return Fraction(0)
+    return max(round_trip_period(model, cuts) / period - 1, Fraction(0))
+
+
+def _bound_hint(
+    model: CostModel, cuts: Sequence[int], dominant: _Dominant | None, enough_stages: int | None
+) -> str:
+    if dominant is None:
+        advice = (
+            "the link is the bottleneck: a faster one would shorten the period, as would layers "
+            "with smaller outputs to cut behind"
+        )
+    else:
+        stage, name = dominant.stage, model.profile.layers[dominant.layer].name
+        if cuts[stage + 1] == cuts[stage] + 1:
+            advice = f"stage {stage} holds {name} alone"
+        else:
+            advice = f"{name} in stage {stage} alone takes {dominant.share:.0%} of the period"
+        advice += ": split that layer or give it a faster device to go further"
+    if enough_stages is None:
+        return f"{advice}."
+    many = "1 stage" if enough_stages == 1 else f"{enough_stages} stages"
+    return f"{advice}; {many} would do as well."
 
 
 def _ratio(numerator: Fraction, denominator: Fraction) -> float:

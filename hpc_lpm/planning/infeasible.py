@@ -39,8 +39,9 @@ def infeasible_memory(model: CostModel) -> InputError:
 
 
 def _with(model: CostModel, stages: int, limit: int | None) -> CostModel:
-    """Return the same model with another number of stages and one limit; speeds play no part."""
-    options = model.options.model_copy(update={"memory_limit": limit, "speeds": None})
+    """Return the model with other stages and one limit; speeds and links play no part in it."""
+    update = {"memory_limit": limit, "speeds": None, "links": None}
+    options = model.options.model_copy(update=update)
     return CostModel(model.profile, stages, options)
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
+from hpc_lpm.profiling.profile import Link
 
 WeightPolicy = Literal["replay", "live", "stash"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]
@@ -35,8 +36,9 @@ class PlanOptions(BaseModel):
     `memory_limit` [bytes] is one number for all stages or one a stage. `lead` and `micro_batches`
     (an optimizer step) are those of the schedule. `overlap` tells if transfers hide behind compute;
     without a value the profile's link decides. `speeds` are relative to the profiled device, one a
-    stage. `replicas` is how many copies of every stage train, each on its share of a step, and
-    `global_batch` the samples of a step over all of them; without a value nobody fixed it.
+    stage. `links` are those between stage k and k + 1, one a boundary; without them all boundaries
+    have the profile's. `replicas` is how many copies of every stage train, each on its share of a
+    step, and `global_batch` the samples of a step over all of them; None if nobody fixed it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +51,7 @@ class PlanOptions(BaseModel):
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None
+    links: tuple[Link, ...] | None = None
     replicas: int = Field(default=1, ge=1)
     global_batch: int | None = Field(default=None, ge=1)
 

@@ -7,8 +7,8 @@ smallest cut positions.
 
 import numpy as np
 
-from hpc_lpm.planning.arcs import Integers, integers
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.integers import Integers, integers
 
 _NO_PLAN = -1
 

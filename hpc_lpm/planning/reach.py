@@ -15,6 +15,12 @@ from functools import partial
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.relaxed_transfers import relaxed_transfers
+
+_FIRST_STEP = Fraction(1, 2**6)
+_SMALLEST_STEP = Fraction(1, 2**40)
+_CLOSE = Fraction(1, 2**20)
+_AHEAD = Fraction(1, 2**30)
 
 
 @dataclass(frozen=True)
@@ -56,26 +62,51 @@ class Reach:
 
 
 def reach(model: CostModel, limits: Limits) -> Reach:
-    """Return the bounds of all cuts within `limits`, in O(K log L)."""
-    highest, after = _from_the_front(model, limits)
-    lowest, before = _from_the_back(model, limits)
-    stages, layers = model.stages, model.layers
-    lowest = [max(k, cut) for k, cut in enumerate(lowest)]
-    highest = [min(layers - stages + k, cut) for k, cut in enumerate(highest)]
-    feasible = all(low <= high for low, high in zip(lowest, highest, strict=True))
-    periods = [period for period in (after, before) if period is not None]
-    return Reach(lowest, highest, feasible, min(periods, default=None))
+    """Return the bounds of all cuts within `limits`, in O(K log L).
+
+    Where transfers do not overlap they count as well, see `relaxed_transfers`.
+    """
+    if model.overlap or limits.period is None:
+        return _reach_by_compute(model, limits)
+    memory = [limits.memory(model, stage) for stage in range(model.stages)]
+    relaxed = relaxed_transfers(model)
+    # Rounded bounds do not tell when they change, so they are those of a slightly longer period.
+    longer = limits.period * (1 + _AHEAD)
+    return _reach(model, relaxed.lowest(longer, memory), relaxed.highest(longer, memory), longer)
 
 
 def least_relaxed_period(model: CostModel) -> Fraction:
-    """Return the least period at which `reach` is feasible: a lower bound on that of any plan.
+    """Return a lower bound on the period of any plan, about the least with a feasible `reach`.
 
     The model has to have a plan within its memory limits.
     """
+    low = _least_by_compute(model)
+    if model.overlap:
+        return low
+    high, step = low, max(low, longest_period(model) * _SMALLEST_STEP) * _FIRST_STEP
+    while not reach(model, Limits(high)).feasible:
+        low, high, step = high, high + step, 2 * step
+    while high - low > high * _CLOSE:
+        middle = (low + high) / 2
+        if reach(model, Limits(middle)).feasible:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def longest_period(model: CostModel) -> Fraction:
+    """Return an upper bound on the period of any plan."""
+    compute = max(model.compute_seconds(stage, 0, model.layers) for stage in range(model.stages))
+    largest = max(model.cut_bytes)
+    return compute + 4 * max((link.seconds(largest) for link in model.links), default=Fraction(0))
+
+
+def _least_by_compute(model: CostModel) -> Fraction:
     low = Fraction(0)
     high = max(model.compute_seconds(stage, 0, model.layers) for stage in range(model.stages))
     while low < high:
-        found = reach(model, Limits((low + high) / 2))
+        found = _reach_by_compute(model, Limits((low + high) / 2))
         if found.feasible:
             high = max(
                 model.compute_seconds(stage, start, stop)
@@ -84,6 +115,23 @@ def least_relaxed_period(model: CostModel) -> Fraction:
         else:
             low = high if found.next_period is None else found.next_period
     return high
+
+
+def _reach_by_compute(model: CostModel, limits: Limits) -> Reach:
+    highest, after = _from_the_front(model, limits)
+    lowest, before = _from_the_back(model, limits)
+    periods = [period for period in (after, before) if period is not None]
+    return _reach(model, lowest, highest, min(periods, default=None))
+
+
+def _reach(
+    model: CostModel, lowest: list[int], highest: list[int], next_period: Fraction | None
+) -> Reach:
+    stages, layers = model.stages, model.layers
+    lowest = [max(k, cut) for k, cut in enumerate(lowest)]
+    highest = [min(layers - stages + k, cut) for k, cut in enumerate(highest)]
+    feasible = all(low <= high for low, high in zip(lowest, highest, strict=True))
+    return Reach(lowest, highest, feasible, next_period)
 
 
 def _from_the_front(model: CostModel, limits: Limits) -> tuple[list[int], Fraction | None]:

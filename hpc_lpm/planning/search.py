@@ -1,12 +1,14 @@
 """Search for the plan of fewest boundary bytes within a period and memory limits."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from hpc_lpm.planning.arcs import FullArcs, Integers, WindowArcs, integers
+from hpc_lpm.planning.arcs import FullArcs, WindowArcs
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.integers import Integers, integers
 from hpc_lpm.planning.reach import Limits, reach
 
 
@@ -29,7 +31,7 @@ def cheapest_within(model: CostModel, limits: Limits) -> Cheapest:
 
     Dynamic programme from the last stage to the first, over the bands of `reach` alone:
     V(k, i) = least over the stops j of [i, j) at stage k of output bytes at j + V(k + 1, j).
-    With overlapped transfers a stage costs O(w log w) for a band of w cuts, otherwise O(w^2).
+    With overlapped transfers a stage costs O(w log w) for a band of w cuts, otherwise O(w log^2 w).
     """
     bounds = reach(model, limits)
     if not bounds.feasible:
@@ -42,11 +44,15 @@ def cheapest_within(model: CostModel, limits: Limits) -> Cheapest:
     periods = [bounds.next_period]
     if model.overlap:
         periods.append(_next_transfer(model, limits))
+    crossings = integers(model.cut_bytes, 2 * none)
     values = integers([0], 2 * none)
     for stage in reversed(range(model.stages)):
         stops = bands[stage + 1]
-        crossing = [model.cut_bytes[cut] if _can_cut(model, limits, cut) else none for cut in stops]
-        values = np.minimum(values + integers(crossing, 2 * none), none)
+        crossing = crossings[stops.start : stops.stop]
+        longest = _largest_message(model, limits, stage)
+        if longest is not None:
+            crossing = np.where(crossing <= longest, crossing, none)
+        values = np.minimum(values + crossing, none)
         continuations.append(values)
         arcs.append(arcs_of(model, stage, bands[stage], stops, limits=limits, none=none))
         periods.append(arcs[-1].next_period)
@@ -81,20 +87,21 @@ def _trace(
     return tuple(cuts)
 
 
-def _can_cut(model: CostModel, limits: Limits, cut: int) -> bool:
-    """Tell if a transfer over the cut fits into the period, where it overlaps with compute."""
-    if not model.overlap or limits.period is None:
-        return True
-    return model.transfer_seconds(cut) <= limits.period
+def _largest_message(model: CostModel, limits: Limits, boundary: int) -> int | None:
+    """Return the bytes that can cross in a period where transfers overlap, None for any number."""
+    if not model.overlap or limits.period is None or boundary == model.stages - 1:
+        return None
+    return model.links[boundary].bytes_within(limits.period)
 
 
 def _next_transfer(model: CostModel, limits: Limits) -> Fraction | None:
     """Return the shortest transfer that is too long for the period."""
     if limits.period is None:
         return None
-    longer = (
-        seconds
-        for cut in range(1, model.layers)
-        if (seconds := model.transfer_seconds(cut)) > limits.period
-    )
+    sizes = sorted(model.cut_bytes[1:-1])
+    longer = []
+    for link in set(model.links):
+        larger = bisect_right(sizes, link.bytes_within(limits.period))
+        if larger < len(sizes):
+            longer.append(link.seconds(sizes[larger]))
     return min(longer, default=None)

@@ -38,8 +38,8 @@ def stage_times(model: CostModel, cuts: Sequence[int]) -> list[StageTimes]:
             StageTimes(
                 forward=seconds * (model.forward_sums[stop] - model.forward_sums[start]),
                 backward=seconds * (model.backward_sums[stop] - model.backward_sums[start]),
-                before=model.transfer_seconds(start),
-                after=model.transfer_seconds(stop),
+                before=model.transfer_seconds(stage - 1, start),
+                after=model.transfer_seconds(stage, stop),
                 replayed=factors.forward - factors.backward,
                 all_reduce=ring_all_reduce_seconds(gradients, options.replicas, link),
             )

@@ -12,7 +12,7 @@ from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.profiling.environment import describe_environment
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
-from hpc_lpm.profiling.profile import LayerProfile, Profile
+from hpc_lpm.profiling.profile import LayerProfile, Link, Profile
 from hpc_lpm.profiling.threads import compute_threads
 from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
 
@@ -53,15 +53,15 @@ def profile_in_job(
             model, inputs, targets, repeats=repeats, device=device, compute_format=compute_format
         )
     environment = describe_environment(device, threads) | {"repeats": repeats}
+    links: tuple[Link, ...]
     if communicator is None:
-        link = assume_link()
+        link, links = assume_link(), ()
         environment |= {"ranks": 1, "link": "assumed"}
     else:
         layers = median_over_ranks(communicator.allgather(layers))
         measurement = measure_link(communicator)
-        link = measurement.link
-        pairs = [pair.model_dump(exclude={"overlap"}) for pair in measurement.pairs]
-        environment |= {"ranks": communicator.size, "link": "measured", "pairs": pairs}
+        link, links = measurement.link, measurement.pairs
+        environment |= {"ranks": communicator.size, "link": "measured"}
     return Profile(
         model=model.name,
         micro_batch=micro_batch,
@@ -70,6 +70,7 @@ def profile_in_job(
         memory_format=compute_format.memory_format,
         layers=layers,
         link=link,
+        links=links,
         environment=environment,
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpc_lpm.profiling.profile import LinkProfile
+from hpc_lpm.profiling.profile import Link, LinkProfile
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -32,7 +32,7 @@ class LinkMeasurement:
     """The link to plan with and, for each pair of neighbours, what was measured between them."""
 
     link: LinkProfile
-    pairs: tuple[LinkProfile, ...]
+    pairs: tuple[Link, ...]
 
 
 def measure_link(communicator: "MPI.Intracomm") -> LinkMeasurement:
@@ -43,7 +43,7 @@ def measure_link(communicator: "MPI.Intracomm") -> LinkMeasurement:
     rank's core, a round trip measures the scheduler instead of the link. The link is the median
     over the pairs. All ranks return the same.
     """
-    pairs: list[LinkProfile] = []
+    pairs: list[Link] = []
     for left in range(communicator.size - 1):
         bursts = []
         for _ in range(_BURSTS):
@@ -61,7 +61,7 @@ def measure_link(communicator: "MPI.Intracomm") -> LinkMeasurement:
     )
 
 
-def fit_link(sizes_bytes: tuple[int, ...], one_way_seconds: list[float]) -> LinkProfile:
+def fit_link(sizes_bytes: tuple[int, ...], one_way_seconds: list[float]) -> Link:
     """Fit latency and bandwidth to the median one-way time of each message size.
 
     Latency is the median over messages of at most `LATENCY_UP_TO_BYTES`, bandwidth the inverse
@@ -73,7 +73,7 @@ def fit_link(sizes_bytes: tuple[int, ...], one_way_seconds: list[float]) -> Link
     slope, _ = np.polyfit(sizes[large], seconds[large], 1, w=1.0 / seconds[large])
     # Noise can tilt the line downwards; the largest message then bounds the bandwidth from below.
     bandwidth = 1.0 / slope if slope > 0 else sizes[-1] / seconds[-1]
-    return LinkProfile(
+    return Link(
         latency_seconds=float(np.median(seconds[sizes <= LATENCY_UP_TO_BYTES])),
         bandwidth_bytes_per_second=float(bandwidth),
     )

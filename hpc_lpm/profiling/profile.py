@@ -25,20 +25,26 @@ class LayerProfile(BaseModel):
     activation_bytes: int = Field(ge=0)
 
 
-class LinkProfile(BaseModel):
-    """The link between two neighbouring ranks; `overlap` tells if transfers hide behind compute."""
+class Link(BaseModel):
+    """What it takes to send between two ranks: latency plus bytes by bandwidth, one direction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     latency_seconds: float = Field(ge=0, allow_inf_nan=False)
     bandwidth_bytes_per_second: float = Field(gt=0, allow_inf_nan=False)
+
+
+class LinkProfile(Link):
+    """The link between neighbouring ranks; `overlap` tells if transfers hide behind compute."""
+
     overlap: bool = True
 
 
 class Profile(VersionedFile):
     """A model profiled layer by layer on one device.
 
-    `dtype` is the type that matrix products and convolutions compute in.
+    `dtype` is the type that matrix products and convolutions compute in. `link` is the median over
+    the pairs of neighbouring ranks that profiled, `links` has them all, in order of the ranks.
     """
 
     kind: ClassVar[str] = "profile"
@@ -49,5 +55,6 @@ class Profile(VersionedFile):
     dtype: str
     layers: tuple[LayerProfile, ...] = Field(min_length=1)
     link: LinkProfile
+    links: tuple[Link, ...] = ()
     environment: dict[str, object] = Field(default_factory=dict)
     memory_format: MemoryFormat = "contiguous"

@@ -91,7 +91,10 @@ def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:
             sum(layer.backward_seconds for layer in stage) / speed
             for stage, speed in zip(held, speeds, strict=True)
         ],
-        boundary_seconds=[float(model.transfer_seconds(cut)) for cut in plan.cuts[1:-1]],
+        boundary_seconds=[
+            float(model.transfer_seconds(boundary, cut))
+            for boundary, cut in enumerate(plan.cuts[1:-1])
+        ],
         overlap=model.overlap,
         averaging_seconds=[float(stage.all_reduce) for stage in stage_times(model, plan.cuts)],
     )

@@ -20,7 +20,7 @@ def test_ranks_profile_together_and_measure_the_link(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == written.model_dump(mode="json")
     assert written.environment["link"] == "measured"
     assert written.environment["ranks"] == 2
-    assert len(written.environment["pairs"]) == 1
+    assert len(written.links) == 1
     assert 1e-8 < written.link.latency_seconds < 0.1
     assert 1e6 < written.link.bandwidth_bytes_per_second < 1e12
 

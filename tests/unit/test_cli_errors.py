@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from hpc_lpm.cli import plan  # noqa: F401  registers it
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
 

@@ -82,7 +82,11 @@ def test_table_shows_the_candidates_and_the_sentences_why_the_first_is_best(caps
     code, out, _ = call(capsys, "plan", profiles[0], *SEARCH)
     assert code == EXIT_DONE
     assert "toy on 4 devices, 64 samples a step" in out
-    assert document["search"]["why"] in out
+    assert document["search"]["why"] in " ".join(out.split())
+    assert all(len(line) <= 80 for line in out.splitlines()[:-2])
+    # 64 samples in 16 micro-batches of 24 ms; three times 80 kB and seven times 2.4 kB.
+    assert "4 1 16 4 2 166.7 0.24 stage 0" in " ".join(out.split())
+    assert "stage 0, all-reduce" in out
     assert "toy in 4 stages by planner lpm" in out
     best = document["search"]["candidates"][0]
     assert (best["stages"], best["replicas"], best["lead"]) == (4, 1, 2)
@@ -198,6 +202,8 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry a stage"),
         ((*SEARCH, "--memory-limit", "9"), "within the memory limit of 9 bytes"),
         ((*SEARCH, "--lead", "0"), "lead"),
+        ((*SEARCH, "--links", "measured"), "--links, --node-link and --devices-per-node"),
+        ((*SEARCH, "--node-link", "0:1e9"), "--links, --node-link and --devices-per-node"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(capsys, profiles, arguments, sentence):

@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning import dominance
 from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profiling.profile import LayerProfile, Link, LinkProfile, Profile
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ def brute_force(instance):
     if not isinstance(limits, tuple):
         limits = (limits,) * stages
 
-    def transfer(cut):
+    def transfer(cut, sender):
+        """Over the boundary behind stage `sender`, counted from 1."""
         if cut in (0, len(layers)):
             return Fraction(0)
         sent = layers[cut - 1].output_bytes
-        return Fraction(link.latency_seconds) + Fraction(sent) / Fraction(
-            link.bandwidth_bytes_per_second
+        crossed = options.links[sender - 1] if options.links else link
+        return Fraction(crossed.latency_seconds) + Fraction(sent) / Fraction(
+            crossed.bandwidth_bytes_per_second
         )
 
     priced = []
@@ -55,7 +58,7 @@ def brute_force(instance):
             if options.weights == "replay":
                 work += min(Fraction(1), Fraction(delay, steps)) * forward
             compute = work / Fraction(options.speeds[k - 1] if options.speeds else 1)
-            before, after = transfer(cuts[k - 1]), transfer(cuts[k])
+            before, after = transfer(cuts[k - 1], k - 1), transfer(cuts[k], k)
             if overlap:
                 periods += [compute, before, after]
             else:
@@ -107,11 +110,12 @@ def instances(draw):
         )
     )
     stages = draw(st.integers(1, len(layers)))
-    link = LinkProfile(
-        latency_seconds=draw(st.sampled_from([0.0, 0.1, 1.0])),
-        bandwidth_bytes_per_second=draw(st.sampled_from([0.7, 1.0, 3.0, 1e9])),
-        overlap=draw(st.booleans()),
+    links = st.builds(
+        Link,
+        latency_seconds=st.sampled_from([0.0, 0.1, 1.0]),
+        bandwidth_bytes_per_second=st.sampled_from([0.7, 1.0, 3.0, 1e9]),
     )
+    link = LinkProfile(**draw(links).model_dump(), overlap=draw(st.booleans()))
     largest = sum(x.parameter_bytes + x.activation_bytes for x in layers) + 1
     limit = st.integers(1, 2 * largest)
     speed = st.sampled_from([0.5, 1.0, 1.3, 2.0])
@@ -124,6 +128,7 @@ def instances(draw):
         optimizer=draw(st.sampled_from(["sgd", "momentum", "adam", "adamw"])),
         overlap=draw(st.sampled_from([None, True, False])),
         speeds=draw(st.none() | st.tuples(*[speed] * stages)),
+        links=draw(st.none() | st.tuples(*[links] * (stages - 1))),
     )
     profile = Profile(
         model="random", micro_batch=1, device="cpu", dtype="float32", layers=layers, link=link
@@ -131,17 +136,31 @@ def instances(draw):
     return Instance(profile, stages, options)
 
 
-@settings(
-    max_examples=1500,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
+@pytest.mark.parametrize(
+    ("examples", "pairs_at_once"),
+    [
+        pytest.param(2000, 2**16, id="usual"),
+        pytest.param(600, 0, id="as_in_large_instances"),
+    ],
 )
-@given(instances())
-def test_planner_chooses_the_cuts_that_trying_all_partitions_chooses(instance):
-    expected = brute_force(instance)
-    if expected is None:
-        with pytest.raises(InputError, match="memory limit"):
-            instance.plan_cuts()
-    else:
-        assert instance.plan_cuts() == expected
+def test_planner_chooses_the_cuts_that_trying_all_partitions_chooses(
+    examples, pairs_at_once, monkeypatch
+):
+    monkeypatch.setattr(dominance, "_PAIRS_AT_ONCE", pairs_at_once)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(instances())
+    def check(instance):
+        expected = brute_force(instance)
+        if expected is None:
+            with pytest.raises(InputError, match="memory limit"):
+                instance.plan_cuts()
+        else:
+            assert instance.plan_cuts() == expected
+
+    check()

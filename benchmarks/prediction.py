@@ -1,0 +1,113 @@
+"""What the planner predicts beside what FBP takes: its own plan and two worse ones, on two ranks.
+
+    python -m benchmarks.prediction [--repeats 6] [--only resnet110 gpt] [--out FOLDER]
+
+The worse plans cut where the predicted period is nearest to 1.2 and to 1.5 times the least. Every
+training stands next to its own prediction, made of a profile that the same ranks have just taken;
+periods are those of steady state (policy `live`, lead 2).
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.engine import MICRO_BATCHES, RACES, RANKS, plan
+from benchmarks.race import Contestant, markdown, median, race, ratio, shown
+from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.make import price_plan
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.profiling.profile import Profile
+
+WORSE = (1.2, 1.5)
+PERIOD = "period_milliseconds"
+
+
+def worse_plan(profile: Profile, best: Plan, times: float) -> Plan:
+    """Return the plan of two stages whose predicted period is nearest to `times` that of `best`."""
+    options = PlanOptions(micro_batches=MICRO_BATCHES, weights="live")
+    model = CostModel(profile, RANKS, options)
+    plans = [
+        price_plan(model, (0, cut, model.layers), f"{times} times the least", best.profile_sha256)
+        for cut in range(1, model.layers)
+    ]
+    return min(plans, key=lambda made: abs(made.period_seconds / best.period_seconds - times))
+
+
+def run(name: str, folder: Path, repeats: int) -> pd.DataFrame:
+    """Plan, race and return the rows of one model."""
+    entered = RACES[name]
+    best = plan(name, entered, "live", folder)
+    plans = {"planner's": best}
+    for times in WORSE:
+        made = worse_plan(Profile.read(folder / f"profile-{name}.json"), Plan.read(best), times)
+        plans[f"{times} x"] = folder / f"plan-{name}-worse-{times}.json"
+        made.write(plans[f"{times} x"])
+    contestants = []
+    for label, path in plans.items():
+        settings = {
+            "model": entered.model,
+            "dataset": entered.dataset,
+            "strategy": "fbp",
+            "plan": str(path),
+            "batch_size": entered.batch_size,
+            "micro_batches": MICRO_BATCHES,
+            "steps": entered.steps,
+            "weights": "live",
+            "lead": 2,
+            "optimizer": {"name": "momentum", "lr": 0.005},
+        }
+        contestants.append(Contestant(f"{label} predicted", settings, "predicted"))
+        contestants.append(Contestant(f"{label} measured", settings))
+    rows = race(contestants, RANKS, repeats)
+    micro_batch = entered.batch_size / MICRO_BATCHES
+    rows[PERIOD] = 1e3 * micro_batch / rows["samples_per_second"]
+    cuts = {label: "-".join(map(str, Plan.read(path).cuts)) for label, path in plans.items()}
+    of_plan = rows["label"].str.rsplit(" ", n=1).str[0]
+    return rows.assign(model=name, plan=of_plan, cuts=of_plan.map(cuts))
+
+
+def report(rows: pd.DataFrame) -> str:
+    """Return the table in Markdown."""
+    lines = []
+    for name, of_model in rows.groupby("model", sort=False):
+        measured = {
+            str(label): median(of_model, f"{label} measured", PERIOD).median
+            for label in of_model["plan"].unique()
+        }
+        agrees = list(measured.values()) == sorted(measured.values())
+        for label in measured:
+            group = of_model[of_model["plan"] == label]
+            predicted = median(group, f"{label} predicted", PERIOD)
+            taken = median(group, f"{label} measured", PERIOD)
+            quotient = ratio(group, f"{label} predicted", f"{label} measured", PERIOD)
+            lines.append(
+                [
+                    *(str(name), label, str(group["cuts"].iloc[0])),
+                    *(shown(predicted, 1), shown(taken, 1), shown(quotient)),
+                    *("agrees" if agrees else "differs", str(taken.n)),
+                ]
+            )
+    columns = ["model", "plan", "cuts", "predicted, ms", "measured, ms", "predicted / measured"]
+    text = "Milliseconds a micro-batch, median (95 % interval).\n\n"
+    return text + markdown([*columns, "order of the three", "n"], lines)
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=6)
+    parser.add_argument("--only", nargs="*", choices=list(RACES), default=list(RACES))
+    parser.add_argument("--out", type=Path, default=Path("results/reference/planner"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    rows = pd.concat([run(name, arguments.out, arguments.repeats) for name in arguments.only])
+    rows.drop(columns="milliseconds_by_kind").to_csv(arguments.out / "prediction.csv", index=False)
+    text = report(rows)
+    (arguments.out / "prediction.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The links between stages as a user gives them."""
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.profiling.profile import Link, Profile
+
+MEASURED = "measured"
+_ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes a second, such as 5e-5:1.25e8"
+
+
+def boundary_links(
+    profile: Profile,
+    stages: int,
+    links: str | None,
+    node_link: str | None,
+    devices_per_node: int | None,
+) -> tuple[Link, ...] | None:
+    """Return the link of each boundary between stages, None where all have the profile's.
+
+    Args:
+        profile: whose links are taken for `measured` and inside nodes.
+        stages: K.
+        links: `measured`, or one `LATENCY:BANDWIDTH` a boundary, separated by commas.
+        node_link: the link between nodes; that inside them is the profile's.
+        devices_per_node: how many neighbouring stages share a node.
+
+    Raises:
+        InputError: if they are not those of K - 1 boundaries, or options exclude each other.
+    """
+    if (node_link is None) != (devices_per_node is None):
+        missing = "--node-link" if node_link is None else "--devices-per-node"
+        raise InputError(
+            f"{missing} is missing: --node-link and --devices-per-node are accepted together only, "
+            "give both or none."
+        )
+    if links is not None and node_link is not None:
+        raise InputError(
+            "--links and --node-link are both given, accepted is one of them: --links names the "
+            "link of every boundary already."
+        )
+    if node_link is not None and devices_per_node is not None:
+        return _between_nodes(profile, stages, _link("--node-link", node_link), devices_per_node)
+    if links is None:
+        return None
+    if links != MEASURED:
+        return tuple(_link("--links", text) for text in links.split(","))
+    if len(profile.links) != stages - 1:
+        raise InputError(
+            f"--links is {MEASURED}, but the profile holds {len(profile.links)} links between "
+            f"ranks where {stages - 1} are needed: profile on {stages} ranks."
+        )
+    return profile.links
+
+
+def _between_nodes(
+    profile: Profile, stages: int, between: Link, devices_per_node: int
+) -> tuple[Link, ...]:
+    if devices_per_node < 1:
+        raise InputError(
+            f"--devices-per-node is {devices_per_node}, accepted are whole numbers from 1."
+        )
+    inside = Link(**profile.link.model_dump(exclude={"overlap"}))
+    return tuple(
+        between if (boundary + 1) % devices_per_node == 0 else inside
+        for boundary in range(stages - 1)
+    )
+
+
+def _link(option: str, text: str) -> Link:
+    latency, _, bandwidth = text.partition(":")
+    try:
+        numbers = {
+            "latency_seconds": float(latency),
+            "bandwidth_bytes_per_second": float(bandwidth),
+        }
+    except ValueError:
+        raise InputError(f"{option} has {text!r}, accepted is {_ONE_LINK}.") from None
+    (link,) = PlanOptions.checked(links=[numbers]).links or ()
+    return link

@@ -1,0 +1,63 @@
+"""Reading a profile in any of the formats there are, and putting another link in its place."""
+
+from pathlib import Path
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.profiling.pipedream_graph import parse_pipedream_graph
+from hpc_lpm.profiling.profile import LinkProfile, Profile
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile: JSON as `hpc-lpm profile` writes it, or PipeDream's `graph.txt`.
+
+    JSON is what is called `.json` or begins with a brace. A graph's model is named after its file
+    (`vgg16.graph.txt`) or, if that is called `graph.txt` as PipeDream's are, after its folder.
+
+    Raises:
+        InputError: if the file cannot be read or is not what its format asks for.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return Profile.read(path)  # which says what is wrong
+    if path.suffix == ".json" or text.lstrip().startswith("{"):
+        return Profile.read(path)
+    return parse_pipedream_graph(text, model=_model_name(path), where=str(path))
+
+
+def with_link(
+    profile: Profile,
+    latency_seconds: float | None = None,
+    bandwidth_bytes_per_second: float | None = None,
+) -> Profile:
+    """Return the profile with these numbers, where there are any, in place of its link's.
+
+    Raises:
+        InputError: if one of them is out of range; the sentence names the option.
+    """
+    if latency_seconds is None and bandwidth_bytes_per_second is None:
+        return profile
+    latency, bandwidth = latency_seconds, bandwidth_bytes_per_second
+    if latency is not None and not 0 <= latency < float("inf"):
+        raise InputError(f"--latency is {latency}, accepted are seconds from 0.")
+    if bandwidth is not None and not 0 < bandwidth < float("inf"):
+        raise InputError(f"--bandwidth is {bandwidth}, accepted are bytes a second above 0.")
+    link = LinkProfile(
+        latency_seconds=profile.link.latency_seconds if latency is None else latency,
+        bandwidth_bytes_per_second=(
+            profile.link.bandwidth_bytes_per_second if bandwidth is None else bandwidth
+        ),
+        overlap=profile.link.overlap,
+    )
+    before = profile.environment.get("link", "of the profile")
+    given = {"latency": latency, "bandwidth": bandwidth}
+    source = ", ".join(f"{name} {before if v is None else 'given'}" for name, v in given.items())
+    if None not in given.values():
+        source = "given"
+    environment = {**profile.environment, "link": source}
+    return profile.model_copy(update={"link": link, "environment": environment})
+
+
+def _model_name(path: Path) -> str:
+    name = path.name.removesuffix(".txt").removesuffix(".graph")
+    return path.resolve().parent.name if name == "graph" else name
