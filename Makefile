@@ -4,14 +4,17 @@
 # make lint   formatting, lint and types
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
+# make bench-planner  time and memory of the planner, and what it and its rivals find on the same
+#                    layer times (results/reference/planner); about 5 minutes on an idle core
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash
 CONFIG ?= config/quick.yaml
 PYTEST_ARGS ?=
 ENGINE := results/reference/engine
+PLANNER := results/reference/planner
 
-.PHONY: run test setup bench-engine lint clean
+.PHONY: run test setup bench-engine bench-planner lint clean
 
 run: setup
 	.venv/bin/snakemake --cores 2 --configfile $(CONFIG) --quiet host reason rules
@@ -30,6 +33,9 @@ bench-engine: setup
 		--out $(ENGINE)/memory-resnet110
 	.venv/bin/python -m benchmarks.memory --model vgg16 --dataset digits,size=32 --stages 4 \
 		--batch-size 64 --micro-batches 4 --out $(ENGINE)/memory-vgg16
+
+bench-planner: setup
+	.venv/bin/python -m benchmarks.planner --out $(PLANNER)
 
 lint: setup
 	.venv/bin/ruff check

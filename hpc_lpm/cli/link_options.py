@@ -10,7 +10,7 @@ _ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes a second, such as 5e-5:1.25e
 
 def boundary_links(
     profile: Profile,
-    stages: int,
+    stages: int | None,
     links: str | None,
     node_link: str | None,
     devices_per_node: int | None,
@@ -19,7 +19,7 @@ def boundary_links(
 
     Args:
         profile: whose links are taken for `measured` and inside nodes.
-        stages: K.
+        stages: K, None where it is searched: then all boundaries have the profile's link.
         links: `measured`, or one `LATENCY:BANDWIDTH` a boundary, separated by commas.
         node_link: the link between nodes; that inside them is the profile's.
         devices_per_node: how many neighbouring stages share a node.
@@ -27,6 +27,13 @@ def boundary_links(
     Raises:
         InputError: if they are not those of K - 1 boundaries, or options exclude each other.
     """
+    if stages is None:
+        if links is not None or node_link is not None or devices_per_node is not None:
+            raise InputError(
+                "links between stages are given without --stages, which says how many there are: "
+                "give --stages, or leave --links, --node-link and --devices-per-node out."
+            )
+        return None
     if (node_link is None) != (devices_per_node is None):
         missing = "--node-link" if node_link is None else "--devices-per-node"
         raise InputError(

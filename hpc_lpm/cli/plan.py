@@ -11,7 +11,6 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.link_options import boundary_links
 from hpc_lpm.cli.output import console, print_json
 from hpc_lpm.cli.plan_devices import (
-    check_one_link,
     check_stages_alone,
     search,
     search_document,
@@ -104,12 +103,6 @@ def plan_command(
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
     read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
-    if stages is None:
-        check_one_link([links, node_link, devices_per_node])
-        boundaries = None
-    else:
-        check_stages_alone(profiles, devices, global_batch)
-        boundaries = boundary_links(read[0], stages, links, node_link, devices_per_node)
     options = PlanOptions.checked(
         tolerance=tolerance,
         memory_limit=_memory_limit(memory_limit),
@@ -119,7 +112,7 @@ def plan_command(
         optimizer=optimizer,
         overlap=overlap,
         speeds=_speeds(speeds),
-        links=boundaries,
+        links=boundary_links(read[0], stages, links, node_link, devices_per_node),
     )
     found = None
     if stages is None:
@@ -134,6 +127,7 @@ def plan_command(
         )
         model, cuts = found.best.model, found.best.cuts
     else:
+        check_stages_alone(profiles, devices, global_batch)
         model = CostModel(read[0], stages, options)
         cuts = chosen.cuts(model)
     path = next(path for path, one in zip(profiles, read, strict=True) if one is model.profile)
@@ -145,15 +139,13 @@ def plan_command(
     if out is not None:
         plan.write(out)
     if as_json:
-        print_json(
-            {
-                **plan.model_dump(mode="json"),
-                "explanation": asdict(explanation),
-                "link": link_document(model.profile),
-                "assumptions": assumptions(model.profile),
-                **({"search": search_document(found, out)} if found is not None else {}),
-            }
-        )
+        document = {
+            **plan.model_dump(mode="json"),
+            "explanation": asdict(explanation),
+            "link": link_document(model.profile),
+            "assumptions": assumptions(model.profile),
+        }
+        print_json({**document, **({"search": search_document(found, out)} if found else {})})
         return
     if found is not None:
         show_search(found)

@@ -2,7 +2,6 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
@@ -50,19 +49,6 @@ def check_stages_alone(profiles: list[Path], devices: int | None, global_batch: 
         raise InputError(
             f"{len(profiles)} profiles are given with --stages, which takes one: leave the others "
             "out, or give --devices to compare their micro-batches."
-        )
-
-
-def check_one_link(links: Sequence[object]) -> None:
-    """Check that none of --links, --node-link and --devices-per-node is given with --devices.
-
-    Raises:
-        InputError: if one is.
-    """
-    if any(link is not None for link in links):
-        raise InputError(
-            "--links, --node-link and --devices-per-node are for the boundaries of --stages, and "
-            "--devices searches the number of stages: leave them out, or ask for --stages."
         )
 
 

@@ -21,7 +21,7 @@ def make_plan(
     Raises:
         InputError: if the planner is unknown, there are more stages than layers, an option that
             needs one entry a stage has another number, or the planner found no plan within the
-            memory limits (`uniform` and `parameters` do not look at them).
+            memory limits (no other planner than `lpm` looks at them).
     """
     chosen = planner_named(planner)
     model = CostModel(profile, stages, options or PlanOptions())

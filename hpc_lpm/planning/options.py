@@ -38,7 +38,7 @@ class PlanOptions(BaseModel):
     without a value the profile's link decides. `speeds` are relative to the profiled device, one a
     stage. `links` are those between stage k and k + 1, one a boundary; without them all boundaries
     have the profile's. `replicas` is how many copies of every stage train, each on its share of a
-    step, and `global_batch` the samples of a step over all of them; None if nobody fixed it.
+    step, `global_batch` the samples of a step over all of them; without a value nobody fixed it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from hpc_lpm.errors import look_up
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.greedy import greedy_cuts
 from hpc_lpm.planning.optimal import optimal_cuts
 from hpc_lpm.planning.parameters import parameters_cuts
+from hpc_lpm.planning.pipedream import pipedream_cuts
 from hpc_lpm.planning.uniform import uniform_cuts
 
 
@@ -25,6 +27,8 @@ PLANNERS: dict[str, Planner] = {
         Planner("lpm", "least period, then least bytes, then least memory; exact", optimal_cuts),
         Planner("uniform", "equally many layers a stage", uniform_cuts),
         Planner("parameters", "parameters spread evenly over stages", parameters_cuts),
+        Planner("greedy", "layers moved between stages until they are about even", greedy_cuts),
+        Planner("pipedream", "fastest slowest stage, transfers and memory ignored", pipedream_cuts),
     )
 }
 

@@ -202,8 +202,8 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry a stage"),
         ((*SEARCH, "--memory-limit", "9"), "within the memory limit of 9 bytes"),
         ((*SEARCH, "--lead", "0"), "lead"),
-        ((*SEARCH, "--links", "measured"), "--links, --node-link and --devices-per-node"),
-        ((*SEARCH, "--node-link", "0:1e9"), "--links, --node-link and --devices-per-node"),
+        ((*SEARCH, "--links", "measured"), "links between stages are given without --stages"),
+        ((*SEARCH, "--node-link", "0:1e9"), "links between stages are given without --stages"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(capsys, profiles, arguments, sentence):
@@ -218,3 +218,11 @@ def test_several_profiles_are_for_devices_alone(capsys, profiles):
     code, _, err = call(capsys, "plan", *profiles, "--stages", 2)
     assert code == EXIT_BAD_INPUT
     assert "2 profiles are given with --stages" in err
+
+
+def test_no_hint_asks_for_a_lead_that_the_search_was_not_to_try(capsys, profiles):
+    alone = call(capsys, "plan", profiles[0], "--stages", 4, "--micro-batches", 16)[1]
+    assert "--lead 2 hides them" in " ".join(alone.split())
+    found = call(capsys, "plan", profiles[0], *SEARCH, "--lead", 1)[1]
+    assert "bounded by messages there and back" in " ".join(found.split())
+    assert "hint" not in found

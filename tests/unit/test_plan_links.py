@@ -101,6 +101,14 @@ def test_links_that_do_not_fit_are_refused_in_one_sentence(
     assert said.count("\n") == 1
 
 
+def test_links_between_stages_need_their_number(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", profile, "--devices", "2", "--global-batch", "4", "--links", "0:1"]
+    assert run_guarded(app, command) == EXIT_BAD_INPUT
+    assert "links between stages are given without --stages" in capsys.readouterr().err
+
+
 def test_the_table_tells_which_boundary_has_which_link(
     profile: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

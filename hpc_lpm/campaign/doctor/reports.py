@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
-from hpc_lpm.profiling.profile import LinkProfile
+from hpc_lpm.profiling.profile import Link
 
 
 class RankReport(BaseModel):
@@ -37,7 +37,7 @@ class JobReport(BaseModel):
 
     library: str
     ranks: tuple[RankReport, ...]
-    links: tuple[LinkProfile, ...]
+    links: tuple[Link, ...]
 
 
 def by_host(ranks: Iterable[RankReport]) -> dict[str, list[tuple[int, RankReport]]]:

@@ -1,0 +1,96 @@
+"""Calls timed in a process of their own, which can be ended and whose memory can be watched."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from hpc_lpm.engine.memory import PeakMemory
+
+PRELOADED = ["benchmarks.planner_figure", "benchmarks.planner_growth", "benchmarks.planner_rivals"]
+"""What children find imported: all that the main module imports, which each of them does again."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A call's result, its wall time, and the most memory it held above what was held before."""
+
+    result: Any
+    seconds: float
+    peak_bytes: int
+
+
+class Worker:
+    """A process that does `solve(prepare(*arguments))` on demand and times `solve` alone.
+
+    Both are functions of a module. Their first call is what `warm_up` asks for; it is not timed.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[..., Any],
+        solve: Callable[[Any], Any],
+        warm_up: tuple[Any, ...],
+    ) -> None:
+        # Forked off a small process that has imported everything: cheap to start, nothing shared.
+        context = get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, prepare, solve, warm_up), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self._connection.recv()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def time(self, *arguments: Any, limit_seconds: float) -> Timed | None:
+        """Return what came of it, or None, with the process ended, after `limit_seconds`."""
+        self._connection.send(arguments)
+        if self._connection.poll(limit_seconds):
+            return self._connection.recv()
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def _serve(
+    connection: Connection,
+    prepare: Callable[..., Any],
+    solve: Callable[[Any], Any],
+    warm_up: tuple[Any, ...],
+) -> None:
+    solve(prepare(*warm_up))
+    # What the imports made lives as long as the process: no collection has to look at it again.
+    gc.collect()
+    gc.freeze()
+    connection.send("ready")
+    while True:
+        problem = prepare(*connection.recv())
+        gc.collect()
+        memory = PeakMemory(torch.device("cpu"))
+        began = time.perf_counter()
+        result = solve(problem)
+        seconds = time.perf_counter() - began
+        connection.send(Timed(result, seconds, memory.peak_bytes()))
