@@ -1,7 +1,7 @@
 """`hpc-lpm plan`: which layers each stage gets, and what that is predicted to cost."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -156,6 +156,9 @@ def plan_command(
     planned = next(number for number, one in enumerate(read) if one is model.profile)
     plan = price_plan(model, cuts, planner, sha256s[planned])
     explanation = explain(model, plan.cuts)
+    if found is not None:
+        # Other stages and leads have been compared already.
+        explanation = replace(explanation, hints=())
     if out is not None:
         plan.write(out)
     if as_json:

@@ -4,7 +4,12 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
-from hpc_lpm.cli.output import console, print_table
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from hpc_lpm.cli.output import console
+from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.candidates import Candidate, DeviceSearch
 from hpc_lpm.planning.devices import LEADS, search_devices
@@ -12,6 +17,16 @@ from hpc_lpm.planning.options import OTHER_OPTIMIZER, PlanOptions
 from hpc_lpm.profiling.profile import Profile
 
 MOST_ROWS = 8
+_COLUMNS = (
+    "stages",
+    "replicas",
+    "micro-\nbatches",
+    "micro-\nbatch",
+    "lead",
+    "samples/s",
+    "memory\nMiB",
+    "bounded by",
+)
 
 
 def check_stages_alone(profiles: list[Path], devices: int | None, global_batch: int | None) -> None:
@@ -77,10 +92,17 @@ def search(
 
 
 def show_search(found: DeviceSearch) -> None:
-    """Print the best candidates and why the first of them is best."""
+    """Print the best candidates and why the first of them is best, in 80 columns."""
     best = found.best_of_each()
-    rows = [
-        [
+    title = f"{found.best.model.profile.model} on {found.devices} devices"
+    title += f", {found.global_batch} samples a step"
+    if len(best) > MOST_ROWS:
+        title += f": the best {MOST_ROWS} of {len(best)}"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name == _COLUMNS[-1] else "right")
+    for candidate in best[:MOST_ROWS]:
+        table.add_row(
             str(candidate.stages),
             str(candidate.replicas),
             str(candidate.micro_batches),
@@ -88,18 +110,15 @@ def show_search(found: DeviceSearch) -> None:
             str(candidate.lead),
             f"{candidate.samples_per_second:.1f}",
             f"{candidate.memory_bytes / 2**20:.2f}",
-            candidate.step.bound,
-        ]
-        for candidate in best[:MOST_ROWS]
-    ]
-    title = f"{found.best.model.profile.model} on {found.devices} devices"
-    title += f", {found.global_batch} samples a step"
-    if len(best) > MOST_ROWS:
-        title += f": the best {MOST_ROWS} of {len(best)}"
-    columns = ["stages", "replicas", "micro-batches", "micro-batch", "lead", "samples/s"]
-    columns += ["memory MiB", "bounded by"]
-    print_table(title, columns, rows)
-    console().print(f"{_why(found)}\n", soft_wrap=True)
+            candidate.step.short_bound,
+        )
+    output = console()
+    output.print(Text(title, style="bold"), width=NARROW_COLUMNS)
+    output.print()
+    output.print(table, width=NARROW_COLUMNS)
+    output.print()
+    output.print(Text(_why(found)), width=NARROW_COLUMNS)
+    output.print()
 
 
 def _why(found: DeviceSearch) -> str:

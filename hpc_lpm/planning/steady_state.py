@@ -17,7 +17,7 @@ n = k - j + 1 stages. Without overlap a lead of 1 does. Replays and all-reduces 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from fractions import Fraction
 from math import lcm
@@ -31,11 +31,13 @@ from hpc_lpm.planning.stage_times import StageTimes, stage_times
 class SteadyStep:
     """Seconds of an optimizer step of M micro-batches, and what they are bounded by.
 
-    `by_messages` tells that stages wait for one another, which a larger lead may mend.
+    `bound` says it in a sentence, `short_bound` in a table. `by_messages` tells that stages wait
+    for one another, which a larger lead may mend.
     """
 
     seconds: Fraction
     bound: str
+    short_bound: str
     by_messages: bool = False
 
 
@@ -63,7 +65,7 @@ def steady_step(model: CostModel, cuts: Sequence[int]) -> SteadyStep:
     if together is None:
         return alone
     seconds = together.seconds * micro_batches / pattern
-    return SteadyStep(seconds, together.bound, by_messages=True)
+    return replace(together, seconds=seconds)
 
 
 def _stage_bounds(
@@ -77,13 +79,17 @@ def _stage_bounds(
             seconds += 2 * micro_batches * (stage.before + stage.after)
             what = "compute and transfers"
         averaged = " and the all-reduce of its gradients" if exposed else ""
-        yield SteadyStep(seconds + exposed, f"{what} of stage {number}{averaged}")
+        yield SteadyStep(
+            seconds + exposed,
+            f"{what} of stage {number}{averaged}",
+            f"stage {number}{', all-reduce' if exposed else ''}",
+        )
 
 
 def _link_bounds(times: Sequence[StageTimes], micro_batches: int) -> Iterator[SteadyStep]:
     for number, stage in enumerate(times[:-1]):
         where = f"the transfer between stages {number} and {number + 1}"
-        yield SteadyStep(micro_batches * stage.after, where)
+        yield SteadyStep(micro_batches * stage.after, where, f"link {number}-{number + 1}")
 
 
 def _exposed(stage: StageTimes, *, overlap: bool) -> Fraction:
@@ -174,9 +180,11 @@ def _waiting_for_messages(
     if cycle is None:
         return None
     visited = [constraint.target // len(_Event) % stages for constraint in cycle.constraints]
+    first, last = min(visited), max(visited)
     return SteadyStep(
         cycle.ratio * tick,
-        f"messages there and back between stages {min(visited)} and {max(visited)}",
+        f"messages there and back between stages {first} and {last}",
+        f"messages {first}-{last}",
         by_messages=True,
     )
 

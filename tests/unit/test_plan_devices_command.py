@@ -82,7 +82,11 @@ def test_table_shows_the_candidates_and_the_sentences_why_the_first_is_best(caps
     code, out, _ = call(capsys, "plan", profiles[0], *SEARCH)
     assert code == EXIT_DONE
     assert "toy on 4 devices, 64 samples a step" in out
-    assert document["search"]["why"] in out
+    assert document["search"]["why"] in " ".join(out.split())
+    assert all(len(line) <= 80 for line in out.splitlines()[:-2])
+    # 64 samples in 16 micro-batches of 24 ms; three times 80 kB and seven times 2.4 kB.
+    assert "4 1 16 4 2 166.7 0.24 stage 0" in " ".join(out.split())
+    assert "stage 0, all-reduce" in out
     assert "toy in 4 stages by planner lpm" in out
     best = document["search"]["candidates"][0]
     assert (best["stages"], best["replicas"], best["lead"]) == (4, 1, 2)
@@ -198,6 +202,8 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry a stage"),
         ((*SEARCH, "--memory-limit", "9"), "within the memory limit of 9 bytes"),
         ((*SEARCH, "--lead", "0"), "lead"),
+        ((*SEARCH, "--links", "measured"), "links between stages are given without --stages"),
+        ((*SEARCH, "--node-link", "0:1e9"), "links between stages are given without --stages"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(capsys, profiles, arguments, sentence):
@@ -212,3 +218,11 @@ def test_several_profiles_are_for_devices_alone(capsys, profiles):
     code, _, err = call(capsys, "plan", *profiles, "--stages", 2)
     assert code == EXIT_BAD_INPUT
     assert "2 profiles are given with --stages" in err
+
+
+def test_no_hint_asks_for_a_lead_that_the_search_was_not_to_try(capsys, profiles):
+    alone = call(capsys, "plan", profiles[0], "--stages", 4, "--micro-batches", 16)[1]
+    assert "--lead 2 hides them" in " ".join(alone.split())
+    found = call(capsys, "plan", profiles[0], *SEARCH, "--lead", 1)[1]
+    assert "bounded by messages there and back" in " ".join(found.split())
+    assert "hint" not in found
