@@ -4,8 +4,9 @@
 # make lint   formatting, lint and types
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
-# make bench-planner  time and memory of the planner, and what it and its rivals find on the same
-#                    layer times (results/reference/planner); about 5 minutes on an idle core
+# make bench-planner  time and memory of the planner, what it and its rivals find on the same layer
+#                    times, and its predictions beside measured periods (results/reference/planner);
+#                    about 15 minutes on two idle cores
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash
@@ -36,6 +37,7 @@ bench-engine: setup
 
 bench-planner: setup
 	.venv/bin/python -m benchmarks.planner --out $(PLANNER)
+	.venv/bin/python -m benchmarks.prediction --out $(PLANNER)
 
 lint: setup
 	.venv/bin/ruff check

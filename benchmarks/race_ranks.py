@@ -11,6 +11,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.job import Job, start_job
@@ -37,6 +38,8 @@ def trained(job: Job, settings: dict, folder: Path) -> dict | None:
         "samples_per_second": (
             result.samples_per_second if settings["strategy"] == "limit" else rate
         ),
+        # Of the same steps the one in the middle: a layer's profile is a median as well.
+        "median_step_seconds": median(steady),
         "with_warm_up_and_drain": settings["batch_size"]
         * len(result.step_seconds)
         / result.training_seconds,
