@@ -2,6 +2,8 @@
 
     python -m benchmarks.prediction [--repeats 6] [--only resnet110 gpt] [--out FOLDER]
 
+`--only` keeps what the table in the folder has of the other models.
+
 The worse plans cut where the predicted period is nearest to 1.2 and to 1.5 times the least. Every
 training stands next to its own prediction, made of a profile that the same ranks have just taken.
 Measured is the median step of steady state by its micro-batches, as the profile's times are medians
@@ -60,7 +62,9 @@ def run(name: str, folder: Path, repeats: int) -> pd.DataFrame:
             "lead": 2,
             "optimizer": {"name": "momentum", "lr": 0.005},
         }
-        contestants.append(Contestant(f"{label} predicted", settings, "predicted"))
+        # A profile of a small model takes a blink otherwise, and machines drift.
+        profiling = settings | {"profile_repeats": max(5, entered.steps // 2)}
+        contestants.append(Contestant(f"{label} predicted", profiling, "predicted"))
         contestants.append(Contestant(f"{label} measured", settings))
     rows = race(contestants, RANKS, repeats)
     micro_batch = entered.batch_size / MICRO_BATCHES
@@ -111,7 +115,11 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     rows = pd.concat([run(name, arguments.out, arguments.repeats) for name in arguments.only])
-    rows.drop(columns="milliseconds_by_kind").to_csv(arguments.out / "prediction.csv", index=False)
+    table = arguments.out / "prediction.csv"
+    if table.exists():
+        before = pd.read_csv(table)
+        rows = pd.concat([before[~before["model"].isin(arguments.only)], rows])
+    rows.drop(columns="milliseconds_by_kind", errors="ignore").to_csv(table, index=False)
     text = report(rows)
     (arguments.out / "prediction.md").write_text(text)
     print(text)

@@ -56,7 +56,8 @@ def predicted(job: Job, settings: dict) -> dict | None:
     data = load_dataset(settings["dataset"])
     micro_batch = settings["batch_size"] // settings["micro_batches"]
     model = create_model(settings["model"], data.shape)
-    profile = profile_in_job(model, data, micro_batch, repeats=5)
+    repeats = settings.get("profile_repeats", 5)
+    profile = profile_in_job(model, data, micro_batch, repeats=repeats)
     if job.rank != 0:
         return None
     plan = Plan.read(Path(settings["plan"]))
