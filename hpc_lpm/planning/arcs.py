@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.dominance import least_below, least_in_windows
+from hpc_lpm.planning.dominance import Queries, least_below, least_in_windows
 from hpc_lpm.planning.integers import Integers
 from hpc_lpm.planning.reach import Limits
 from hpc_lpm.planning.weighted_sums import Column, WeightedSums, count_at_most
@@ -94,7 +94,9 @@ class FullArcs:
 
     def least_over_stops(self, values: Integers) -> Integers:
         """Return the least over the stops of every start."""
-        return least_below(values, self.ranks, self.begins, self.ends, self.bounds, self.none)
+        return least_below(
+            values, self.ranks, Queries(self.begins, self.ends, self.bounds), self.none
+        )
 
     def stops_of(self, start: int) -> NDArray[np.intp]:
         """Return the stops that `start` can have, ascending."""

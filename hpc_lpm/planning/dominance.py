@@ -1,5 +1,7 @@
 """Least values in windows of positions, of those positions alone whose rank is below a bound."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,13 +33,17 @@ def least_in_windows(
     return result
 
 
+@dataclass(frozen=True)
+class Queries:
+    """Each asks for positions from `begins` to before `ends` whose rank is below `bounds`."""
+
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    bounds: NDArray[np.int64]
+
+
 def least_below(
-    values: Integers,
-    ranks: NDArray[np.int64],
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    bounds: NDArray[np.int64],
-    none: int,
+    values: Integers, ranks: NDArray[np.int64], queries: Queries, none: int
 ) -> Integers:
     """Return for every query the least of values[p], begins <= p < ends and ranks[p] < bounds.
 
@@ -50,46 +56,40 @@ def least_below(
     Args:
         values: of n positions.
         ranks: of the positions, a permutation of 0 to n - 1.
-        begins: first positions of the queries.
-        ends: the positions behind the last ones.
-        bounds: of the ranks, 0 to n.
+        queries: of bounds from 0 to n.
         none: the answer where no position is left.
     """
-    surely_below = np.searchsorted(np.maximum.accumulate(ranks), bounds)
-    maybe_below = np.searchsorted(np.minimum.accumulate(ranks[::-1])[::-1], bounds)
-    result = least_in_windows(values, begins, np.minimum(ends, surely_below), none)
-    begins, ends = np.maximum(begins, surely_below), np.minimum(ends, maybe_below)
-    widest = int((ends - begins).max(initial=0))
+    surely_below = np.searchsorted(np.maximum.accumulate(ranks), queries.bounds)
+    maybe_below = np.searchsorted(np.minimum.accumulate(ranks[::-1])[::-1], queries.bounds)
+    result = least_in_windows(values, queries.begins, np.minimum(queries.ends, surely_below), none)
+    unsure = replace(
+        queries,
+        begins=np.maximum(queries.begins, surely_below),
+        ends=np.minimum(queries.ends, maybe_below),
+    )
+    widest = int((unsure.ends - unsure.begins).max(initial=0))
     if widest <= 0:
         return result
-    between = _least_of_all_pairs if widest * len(begins) <= _PAIRS_AT_ONCE else _least_by_blocks
-    least: Integers = np.minimum(result, between(values, ranks, begins, ends, bounds, none))
+    few = widest * len(unsure.begins) <= _PAIRS_AT_ONCE
+    between = _least_of_all_pairs if few else _least_by_blocks
+    least: Integers = np.minimum(result, between(values, ranks, unsure, none))
     return least
 
 
 def _least_of_all_pairs(
-    values: Integers,
-    ranks: NDArray[np.int64],
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    bounds: NDArray[np.int64],
-    none: int,
+    values: Integers, ranks: NDArray[np.int64], queries: Queries, none: int
 ) -> Integers:
+    begins, ends = queries.begins, queries.ends
     positions = begins[:, None] + np.arange(int((ends - begins).max()))
     inside = positions < ends[:, None]
     positions = np.minimum(positions, len(values) - 1)
-    possible = inside & (ranks[positions] < bounds[:, None])
+    possible = inside & (ranks[positions] < queries.bounds[:, None])
     least: Integers = np.where(possible, values[positions], none).min(axis=1)
     return least
 
 
 def _least_by_blocks(
-    values: Integers,
-    ranks: NDArray[np.int64],
-    begins: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    bounds: NDArray[np.int64],
-    none: int,
+    values: Integers, ranks: NDArray[np.int64], queries: Queries, none: int
 ) -> Integers:
     count = len(values)
     padded = 1 << max(count - 1, 0).bit_length()
@@ -98,8 +98,8 @@ def _least_by_blocks(
     sorted_ranks[:count] = ranks
     by_rank = np.full(count + 1, none, dtype=values.dtype)
     by_rank[ranks] = values
-    result = np.full(len(begins), none, dtype=values.dtype)
-    left, right = begins.copy(), np.maximum(begins, ends)
+    result = np.full(len(queries.begins), none, dtype=values.dtype)
+    left, right = queries.begins.copy(), np.maximum(queries.begins, queries.ends)
     width = 1
     while (left < right).any():
         blocks = np.sort(sorted_ranks.reshape(-1, width), axis=1)
@@ -112,7 +112,7 @@ def _least_by_blocks(
         block = np.concatenate([left[odd_left], right[odd_right] - 1])
         left[odd_left] += 1
         right[odd_right] -= 1
-        until = np.searchsorted(keys, block * (count + 1) + bounds[asking])
+        until = np.searchsorted(keys, block * (count + 1) + queries.bounds[asking])
         some = until > block * width
         # One query may ask for two blocks.
         np.minimum.at(result, asking[some], least[until[some] - 1])

@@ -9,11 +9,10 @@ from fractions import Fraction
 
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.infeasible import infeasible_memory
-from hpc_lpm.planning.reach import Limits, least_relaxed_period, longest_period
+from hpc_lpm.planning.reach import Limits, first_step, least_relaxed_period
 from hpc_lpm.planning.search import Cheapest, cheapest_within
 
 _FIRST_STEP = Fraction(1, 2**16)
-_SMALLEST_STEP = Fraction(1, 2**40)
 _STEP_GROWTH = 4
 
 
@@ -41,7 +40,7 @@ def optimal_cuts(model: CostModel) -> tuple[int, ...]:
 
 def _least_period(model: CostModel) -> Fraction:
     low = least_relaxed_period(model)
-    step = max(low * _FIRST_STEP, longest_period(model) * _SMALLEST_STEP)
+    step = first_step(model, low, _FIRST_STEP)
     probe = cheapest_within(model, Limits(low))
     # The relaxation is nearly always right or nearly right: feel upwards from it.
     while probe.cuts is None:

@@ -83,7 +83,7 @@ def least_relaxed_period(model: CostModel) -> Fraction:
     low = _least_by_compute(model)
     if model.overlap:
         return low
-    high, step = low, max(low, longest_period(model) * _SMALLEST_STEP) * _FIRST_STEP
+    high, step = low, first_step(model, low, _FIRST_STEP)
     while not reach(model, Limits(high)).feasible:
         low, high, step = high, high + step, 2 * step
     while high - low > high * _CLOSE:
@@ -95,7 +95,12 @@ def least_relaxed_period(model: CostModel) -> Fraction:
     return low
 
 
-def longest_period(model: CostModel) -> Fraction:
+def first_step(model: CostModel, low: Fraction, share: Fraction) -> Fraction:
+    """Return the step with which to feel upwards from `low`: a share of it, but never next to 0."""
+    return max(low * share, _longest_period(model) * _SMALLEST_STEP)
+
+
+def _longest_period(model: CostModel) -> Fraction:
     """Return an upper bound on the period of any plan."""
     compute = max(model.compute_seconds(stage, 0, model.layers) for stage in range(model.stages))
     largest = max(model.cut_bytes)

@@ -8,6 +8,7 @@ Sums below 2^53 are exact in doubles and never need that.
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import SupportsIndex
 
 import numpy as np
@@ -24,9 +25,16 @@ class Column:
     def __init__(self, values: Sequence[int]) -> None:
         self.values = values
         self.peak = max(map(abs, values), default=0)
-        exact = self.peak < _EXACT_DOUBLES
-        self.plain = np.array(values, dtype=np.float64) if exact else None
-        self.shares = np.array([value / max(1, self.peak) for value in values])
+
+    @cached_property
+    def plain(self) -> NDArray[np.float64]:
+        """The integers as doubles, exact if they are below 2^53."""
+        return np.array(self.values, dtype=np.float64)
+
+    @cached_property
+    def shares(self) -> NDArray[np.float64]:
+        """The integers by the largest of them, rounded."""
+        return np.array([value / max(1, self.peak) for value in self.values])
 
 
 class WeightedSums:
@@ -52,7 +60,6 @@ class WeightedSums:
         sums = np.zeros(len(self._cuts))
         for weight, column in self._terms:
             if scale is None:
-                assert column.plain is not None
                 sums += weight * column.plain[at]
             else:
                 sums += (weight * column.peak / scale) * column.shares[at]

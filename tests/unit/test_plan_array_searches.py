@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.planning import dominance
-from hpc_lpm.planning.dominance import least_below, least_in_windows
+from hpc_lpm.planning.dominance import Queries, least_below, least_in_windows
 from hpc_lpm.planning.weighted_sums import Column, WeightedSums, count_at_most
 
 NONE = 1000
@@ -40,7 +40,7 @@ def test_least_below_is_the_least_of_those_in_the_window_and_below_the_bound(
             )
             for begin, end, bound in zip(begins, ends, bounds, strict=True)
         ]
-        assert least_below(values, ranks, begins, ends, bounds, NONE).tolist() == expected
+        assert least_below(values, ranks, Queries(begins, ends, bounds), NONE).tolist() == expected
 
     check()
 

@@ -1,6 +1,5 @@
 """The planner against every partition there is, priced here from the definitions alone."""
 
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
 
@@ -12,83 +11,28 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning import dominance
 from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profiling.profile import LayerProfile, Link, LinkProfile, Profile
-
-
-@dataclass(frozen=True)
-class Instance:
-    profile: Profile
-    stages: int
-    options: PlanOptions
-
-    def plan_cuts(self):
-        return make_plan(self.profile, "0" * 64, self.stages, "lpm", self.options).cuts
+from hpc_lpm.profiling.profile import Link, LinkProfile, Profile
+from tests.unit.planner_instances import Instance, layers_of, price
 
 
 def brute_force(instance):
-    """Price every partition by the definitions in Fractions; None if none is feasible."""
-    layers, link, options = instance.profile.layers, instance.profile.link, instance.options
-    stages, steps = instance.stages, options.micro_batches
-    overlap = link.overlap if options.overlap is None else options.overlap
-    copies = {"sgd": 0, "momentum": 1, "adam": 2, "adamw": 2}[options.optimizer]
-    limits = options.memory_limit
-    if not isinstance(limits, tuple):
-        limits = (limits,) * stages
-
-    def transfer(cut, sender):
-        """Over the boundary behind stage `sender`, counted from 1."""
-        if cut in (0, len(layers)):
-            return Fraction(0)
-        sent = layers[cut - 1].output_bytes
-        crossed = options.links[sender - 1] if options.links else link
-        return Fraction(crossed.latency_seconds) + Fraction(sent) / Fraction(
-            crossed.bandwidth_bytes_per_second
-        )
-
-    priced = []
-    for inner in combinations(range(1, len(layers)), stages - 1):
-        cuts = (0, *inner, len(layers))
-        periods, memories, feasible = [], [], True
-        for k in range(1, stages + 1):
-            held = layers[cuts[k - 1] : cuts[k]]
-            delay = options.lead * (stages - k)
-            forward = sum((Fraction(x.forward_seconds) for x in held), Fraction(0))
-            backward = sum((Fraction(x.backward_seconds) for x in held), Fraction(0))
-            work = forward + backward
-            if options.weights == "replay":
-                work += min(Fraction(1), Fraction(delay, steps)) * forward
-            compute = work / Fraction(options.speeds[k - 1] if options.speeds else 1)
-            before, after = transfer(cuts[k - 1], k - 1), transfer(cuts[k], k)
-            if overlap:
-                periods += [compute, before, after]
-            else:
-                periods.append(compute + 2 * before + 2 * after)
-            versions = 0
-            if options.weights == "stash":
-                versions = delay // steps + (delay % steps > 0)
-            memory = (2 + copies + versions) * sum(x.parameter_bytes for x in held)
-            memory += (delay + 1) * sum(x.activation_bytes for x in held)
-            memories.append(memory)
-            feasible &= limits[k - 1] is None or memory <= limits[k - 1]
-        if feasible:
-            sent = sum(layers[cut - 1].output_bytes for cut in inner)
-            priced.append((max(periods), sent, max(memories), cuts))
-    if not priced:
-        return None
-    longest = (1 + Fraction(options.tolerance)) * min(period for period, *_ in priced)
-    return min(entry[1:] for entry in priced if entry[0] <= longest)[2]
-
-
-def layers_of(seconds, size):
-    return st.builds(
-        LayerProfile,
-        name=st.just("layer"),
-        forward_seconds=seconds,
-        backward_seconds=seconds,
-        output_bytes=size,
-        parameter_bytes=size,
-        activation_bytes=size,
+    """Return the best cuts of all partitions in the planner's order; None if none is feasible."""
+    layers = len(instance.profile.layers)
+    partitions = (
+        (0, *inner, layers) for inner in combinations(range(1, layers), instance.stages - 1)
     )
+    priced = [(price(instance, cuts), cuts) for cuts in partitions]
+    feasible = [(*triple, cuts) for triple, cuts in priced if triple is not None]
+    if not feasible:
+        return None
+    shortest = min(period for period, *_ in feasible)
+    longest = (1 + Fraction(instance.options.tolerance)) * shortest
+    return min(entry[1:] for entry in feasible if entry[0] <= longest)[2]
+
+
+def plan_cuts(instance):
+    plan = make_plan(instance.profile, "0" * 64, instance.stages, "lpm", instance.options)
+    return plan.cuts
 
 
 # Few different values make ties; the free floats make sums that doubles cannot hold.
@@ -159,8 +103,8 @@ def test_planner_chooses_the_cuts_that_trying_all_partitions_chooses(
         expected = brute_force(instance)
         if expected is None:
             with pytest.raises(InputError, match="memory limit"):
-                instance.plan_cuts()
+                plan_cuts(instance)
         else:
-            assert instance.plan_cuts() == expected
+            assert plan_cuts(instance) == expected
 
     check()

@@ -1,9 +1,8 @@
 """The Pareto front against all partitions, priced here from the definitions alone."""
 
 import time
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -17,56 +16,13 @@ from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pareto import pareto_front
 from hpc_lpm.profiling.profile import LayerProfile, Link, LinkProfile, Profile
+from tests.unit.planner_instances import Instance, layers_of, price
 
 PROFILES = Path(__file__).parents[2] / "results" / "reference" / "engine"
 
 
-@dataclass(frozen=True)
-class Instance:
-    profile: Profile
-    stages: int
-    options: PlanOptions
-
-    def model(self):
-        return CostModel(self.profile, self.stages, self.options)
-
-
-def price(instance, cuts):
-    """Return period, boundary bytes and largest memory of a partition; None beyond a limit."""
-    layers, link, options = instance.profile.layers, instance.profile.link, instance.options
-    stages, steps = instance.stages, options.micro_batches
-    copies = {"sgd": 0, "momentum": 1, "adam": 2}[options.optimizer]
-    sends = [Fraction(0)]
-    for boundary, cut in enumerate(cuts[1:-1]):
-        sent = Fraction(layers[cut - 1].output_bytes)
-        crossed = options.links[boundary] if options.links else link
-        sends.append(
-            Fraction(crossed.latency_seconds) + sent / Fraction(crossed.bandwidth_bytes_per_second)
-        )
-    sends.append(Fraction(0))
-    periods, memories = [], []
-    for number, (start, stop) in enumerate(pairwise(cuts)):
-        delay = options.lead * (stages - 1 - number)
-        seconds = Fraction(0)
-        held = 0
-        for layer in layers[start:stop]:
-            repeated = Fraction(min(delay, steps), steps) if options.weights == "replay" else 0
-            seconds += (1 + repeated) * Fraction(layer.forward_seconds)
-            seconds += Fraction(layer.backward_seconds)
-            versions = -(-delay // steps) if options.weights == "stash" else 0
-            held += (2 + copies + versions) * layer.parameter_bytes
-            held += (delay + 1) * layer.activation_bytes
-        seconds /= Fraction(options.speeds[number]) if options.speeds else 1
-        if link.overlap:
-            periods += [seconds, sends[number], sends[number + 1]]
-        else:
-            periods.append(seconds + 2 * sends[number] + 2 * sends[number + 1])
-        memories.append(held)
-        limit = options.memory_limit
-        limit = limit[number] if isinstance(limit, tuple) else limit
-        if limit is not None and held > limit:
-            return None
-    return max(periods), sum(layers[cut - 1].output_bytes for cut in cuts[1:-1]), max(memories)
+def model_of(instance):
+    return CostModel(instance.profile, instance.stages, instance.options)
 
 
 def all_triples(instance):
@@ -90,18 +46,6 @@ def brute_force(instance):
             for other in triples
         )
     ]
-
-
-def layers_of(seconds, size):
-    return st.builds(
-        LayerProfile,
-        name=st.just("layer"),
-        forward_seconds=seconds,
-        backward_seconds=seconds,
-        output_bytes=size,
-        parameter_bytes=size,
-        activation_bytes=size,
-    )
 
 
 # Few values make ties and zeros, free ones wide fronts, huge ones leave machine integers behind.
@@ -164,12 +108,12 @@ def test_front_is_that_of_trying_all_partitions(instance):
     expected = brute_force(instance)
     event("infeasible" if not expected else f"{min(len(expected), 5)} points or more")
     if expected:
-        assert as_tuples(pareto_front(instance.model())) == expected
+        assert as_tuples(pareto_front(model_of(instance))) == expected
         return
     with pytest.raises(InputError) as from_planner:
         make_plan(instance.profile, "0" * 64, instance.stages, "lpm", instance.options)
     with pytest.raises(InputError) as from_front:
-        pareto_front(instance.model())
+        pareto_front(model_of(instance))
     assert str(from_front.value) == str(from_planner.value)
 
 
@@ -182,7 +126,7 @@ def test_chosen_point_has_the_bytes_and_memory_of_the_planner_at_the_least_perio
     longest = (1 + Fraction(instance.options.tolerance)) * min(period for period, *_ in triples)
     sent, memory = min(triple[1:] for triple in triples if triple[0] <= longest)
     period = min(triple[0] for triple in triples if triple[1:] == (sent, memory))
-    front = pareto_front(instance.model())
+    front = pareto_front(model_of(instance))
     assert as_tuples(front)[front.chosen] == (
         period,
         sent,
@@ -190,7 +134,7 @@ def test_chosen_point_has_the_bytes_and_memory_of_the_planner_at_the_least_perio
         triples[period, sent, memory],
     )
     plan = make_plan(instance.profile, "0" * 64, instance.stages, "lpm", instance.options)
-    model = instance.model()
+    model = model_of(instance)
     assert model.boundary_bytes(plan.cuts) == sent
     assert model.largest_memory_bytes(plan.cuts) == memory
     if model.period(plan.cuts) == period:
@@ -205,7 +149,7 @@ def test_bounded_front_is_the_part_of_the_front_within_the_bound(instance, more)
         return
     within = instance.options.tolerance + more
     longest = (1 + Fraction(within)) * whole[0][0]
-    bounded = pareto_front(instance.model(), within)
+    bounded = pareto_front(model_of(instance), within)
     assert as_tuples(bounded) == [point for point in whole if point[0] <= longest]
 
 
@@ -256,12 +200,12 @@ def test_front_of_a_longer_chain_is_that_of_trying_all_partitions():
         instance = Instance(profile_of(layers, overlap=overlap), 4, PlanOptions())
         expected = brute_force(instance)
         assert len(expected) > 20
-        assert as_tuples(pareto_front(instance.model())) == expected
+        assert as_tuples(pareto_front(model_of(instance))) == expected
 
 
 def test_front_of_a_measured_profile_is_that_of_trying_all_partitions():
     instance = Instance(Profile.read(PROFILES / "profile-resnet110.json"), 2, PlanOptions())
-    assert as_tuples(pareto_front(instance.model())) == brute_force(instance)
+    assert as_tuples(pareto_front(model_of(instance))) == brute_force(instance)
 
 
 @pytest.mark.parametrize("weights", ["replay", "live", "stash"])
@@ -283,7 +227,7 @@ def test_front_of_a_deep_network_is_found_in_seconds(weights):
 @many(300)
 @given(instances(), st.none() | st.floats(0, 30, allow_subnormal=False))
 def test_ranked_stages_are_those_within_the_limits_with_their_period_and_memory(instance, longest):
-    model = instance.model()
+    model = model_of(instance)
     longest = None if longest is None else Fraction(longest)
     ranks = stage_ranks.rank_stages(model, longest)
     for number, stage in enumerate(ranks.stages):
