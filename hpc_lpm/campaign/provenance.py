@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
+from hpc_lpm.campaign.launcher import launcher_options
 
 SLURM_VARIABLES = (
     "SLURM_CLUSTER_NAME",
@@ -30,7 +30,6 @@ SLURM_VARIABLES = (
 
 def describe_environment(campaign: Campaign) -> dict[str, Any]:
     """Return where and from what a campaign is run; what cannot be found out is None."""
-    options = campaign.launcher.options
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "campaign": campaign.name,
@@ -46,7 +45,7 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
         "packages": _packages(),
         "mpi": {
             "launcher": campaign.launcher.mpi,
-            "options": list(DEFAULT_OPTIONS[campaign.launcher.mpi] if options is None else options),
+            "options": list(launcher_options(campaign.launcher.mpi, campaign.launcher.options)),
             "version": _mpi_version(),
         },
         "slurm": {

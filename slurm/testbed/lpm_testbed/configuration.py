@@ -48,6 +48,8 @@ def _slurm_conf(layout: Layout) -> str:
         "AuthInfo": f"socket={layout.munge_socket}",
         "StateSaveLocation": folder / "state",
         "SlurmdSpoolDir": folder / "spool" / "%n",
+        # Nodes share the machine's /tmp, in which PMIx would make folders of the same name.
+        "TmpFS": folder / "spool" / "%n",
         "SlurmctldPidFile": folder / "slurmctld.pid",
         "SlurmdPidFile": folder / "slurmd.%n.pid",
         "SlurmctldLogFile": folder / "log" / "slurmctld.log",
