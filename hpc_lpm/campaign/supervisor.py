@@ -14,7 +14,11 @@ from typing import IO, ClassVar
 
 import psutil
 
+from hpc_lpm.campaign.attempts import Attempt
 from hpc_lpm.campaign.killed import explain_killed
+from hpc_lpm.campaign.machine import Machine
+from hpc_lpm.campaign.placement import Placement
+from hpc_lpm.campaign.slurm_job import SlurmJob
 from hpc_lpm.files import VersionedFile
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -24,7 +28,10 @@ KEPT_LINES = 15
 
 
 class Launch(VersionedFile):
-    """`launch.json`: how a command was started, when, and how it ended."""
+    """`launch.json`: how a command was started, when and where, and how it ended.
+
+    `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`.
+    """
 
     kind: ClassVar[str] = "launch record"
 
@@ -33,11 +40,26 @@ class Launch(VersionedFile):
     started: datetime
     ended: datetime
     exit_code: int
+    nodes: tuple[str, ...] = ()
+    slurm: SlurmJob | None = None
+    machines: tuple[Machine, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Seconds from start to end, start-up included."""
         return (self.ended - self.started).total_seconds()
+
+    def placed(self, placement: Placement, attempts: tuple[Attempt, ...] = ()) -> "Launch":
+        """Return this launch with where it ran and all attempts at it."""
+        return self.model_copy(
+            update={
+                "nodes": placement.nodes,
+                "slurm": placement.slurm,
+                "machines": placement.machines,
+                "attempts": attempts,
+            }
+        )
 
 
 def supervise(
