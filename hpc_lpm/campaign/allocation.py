@@ -1,4 +1,4 @@
-"""The Slurm allocation that this process runs in, of which Snakemake's jobs keep only the number."""
+"""The Slurm allocation that this process runs in; Snakemake's jobs keep but its number."""
 
 from collections.abc import Mapping
 

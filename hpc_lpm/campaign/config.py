@@ -42,8 +42,8 @@ class Launcher(_Section):
 class Resources(_Section):
     """What one trial asks a cluster for; without a scheduler nothing is enforced.
 
-    `memory_megabytes` is that of one rank. Memory and time that are not set are derived from profile
-    and plan. Without `nodes` the cluster puts ranks where there are free cores.
+    `memory_megabytes` is that of one rank. Memory and time that are not set are derived from
+    profile and plan. Without `nodes` the cluster puts ranks where there are free cores.
     """
 
     memory_megabytes: int | None = Field(default=None, gt=0)

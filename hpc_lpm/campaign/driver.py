@@ -1,4 +1,4 @@
-"""One driver a campaign: it holds a lock while it lives, and ends what a dead one has left behind."""
+"""One driver a campaign: it holds a lock while it lives, and ends what a dead one has left."""
 
 import fcntl
 import json
@@ -19,7 +19,7 @@ _GONE_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Driver:
-    """The process that submits a campaign's jobs; all of these have the name `job_name` in Slurm."""
+    """The process that submits a campaign's jobs, all of them by the name `job_name` in Slurm."""
 
     process: int
     host: str

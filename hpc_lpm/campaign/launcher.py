@@ -57,9 +57,9 @@ _BLOCK_TERM = "--block-signal=TERM"
 def _env_blocks_signals() -> bool:
     """Tell if `env` can shield mpirun and its daemons from SIGTERM (coreutils 8.31 and newer).
 
-    Slurm sends SIGTERM to every process of a job that is to end. Open MPI 5 kills the ranks within a
-    second of it; shielded, it leaves them the time to save a checkpoint. It unblocks the signal for
-    the ranks themselves.
+    Slurm sends SIGTERM to every process of a job that is to end. Open MPI 5 kills the ranks within
+    a second of it; shielded, it leaves them the time to save a checkpoint. It unblocks the signal
+    for the ranks themselves.
     """
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a trial asks a cluster for: memory and time, from its plan and profile where nothing is set."""
+"""What a trial asks a cluster for: memory and time, from plan and profile if not set."""
 
 import math
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def request_of(
     """Return what the job of a trial needs; what the campaign sets is taken as it is.
 
     Raises:
-        FileNotFoundError: if profile or plan are not there yet, which Snakemake takes for not known.
+        FileNotFoundError: if profile or plan are not there yet: Snakemake then asks again later.
     """
     read_profile = None
     if profile is not None:

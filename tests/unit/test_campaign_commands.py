@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign, write_folder
 
+from hpc_lpm.campaign.supervisor import Launch
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -120,6 +121,9 @@ def test_launch_passes_on_exit_code_and_output(
     assert run_guarded(app, [*arguments, "validate", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().out
     assert "nowhere.yaml" in log.read_text()
+    record = Launch.read(tmp_path / "log.launch.json")
+    assert record.exit_code == 2
+    assert record.nodes == (record.machines[0].host,)
 
 
 def test_a_trial_that_fails_leaves_a_record_of_its_launch(
@@ -134,4 +138,8 @@ def test_a_trial_that_fails_leaves_a_record_of_its_launch(
     assert run_guarded(app, arguments) == 2
     record = json.loads((folder.run(name) / "launch.json").read_text())
     assert record["exit_code"] == 2
+    assert run_guarded(app, arguments) == 2
+    again = Launch.read(folder.run(name) / "launch.json")
+    assert [attempt.exit_code for attempt in again.attempts] == [2, 2]
+    assert again.attempts[0].nodes == again.nodes
     assert "failed after" in capsys.readouterr().out

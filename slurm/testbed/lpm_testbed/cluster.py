@@ -24,7 +24,7 @@ from lpm_testbed.network import (
 from lpm_testbed.packages import check_rights, ensure_installed
 
 MACHINE_CONFIGURATION = Path("/etc/slurm/slurm.conf")
-"""Where Slurm's commands look by themselves; used only on a machine that has no Slurm of its own."""
+"""Where Slurm's commands look by themselves; used where a machine has no Slurm of its own."""
 
 _START_SECONDS = 60.0
 _MUNGED, _SLURMCTLD = "munged", "slurmctld"
@@ -57,8 +57,8 @@ def bring_up(options: Options) -> tuple[Layout, bool]:
 def take_down(name: str) -> bool:
     """Remove everything that a cluster of that name consists of; return whether there was any.
 
-    It finds processes by the numbers that were noted and by the namespaces that they run in, so that
-    a cluster whose folder is lost, or which was never finished, goes as well.
+    It finds processes by the numbers that were noted and by the namespaces that they run in, so
+    that a cluster whose folder is lost, or which was never finished, goes as well.
 
     Raises:
         TestbedError: if the user is not root.
@@ -231,4 +231,4 @@ def _last_words(layout: Layout, stopped: list[str]) -> str:
 
 
 def _is_ours(link: Path, layout: Layout) -> bool:
-    return link.is_symlink() and Path(os.readlink(link)) == layout.configuration
+    return link.is_symlink() and link.readlink() == layout.configuration

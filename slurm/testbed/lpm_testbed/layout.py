@@ -93,20 +93,13 @@ class Layout:
     @property
     def compute_nodes(self) -> list[Node]:
         """The nodes that train, n1 first; cores are shared if there are not enough of them."""
-        options, available = self.options, self.host_cores
+        options = self.options
         memory = self.host_memory_megabytes // options.nodes
         return [
             self._node(
                 f"n{number}",
                 number,
-                tuple(
-                    sorted(
-                        {
-                            available[((number - 1) * options.cores_per_node + core) % len(available)]
-                            for core in range(options.cores_per_node)
-                        }
-                    )
-                ),
+                self._cores_of(number),
                 memory,
                 options.rate,
             )
@@ -126,6 +119,11 @@ class Layout:
         """Keep the layout in the cluster's folder."""
         document = json.dumps(asdict(self), indent=2)
         (self.folder / "layout.json").write_text(document + "\n", encoding="utf-8")
+
+    def _cores_of(self, number: int) -> tuple[int, ...]:
+        count, available = self.options.cores_per_node, self.host_cores
+        numbers = range((number - 1) * count, number * count)
+        return tuple(sorted({available[core % len(available)] for core in numbers}))
 
     def _node(
         self, name: str, number: int, cores: tuple[int, ...], memory: int, rate: str | None
@@ -150,7 +148,7 @@ def plan_layout(options: Options) -> Layout:
     name = options.name
     if not name.replace("-", "").isalnum() or not name.isascii() or len(name) > _LONGEST_NAME:
         raise TestbedError(
-            f"--name {name!r} is not accepted: use up to {_LONGEST_NAME} letters, digits and dashes."
+            f"--name {name!r} is not accepted: use up to {_LONGEST_NAME} letters, digits, dashes."
         )
     if not 1 <= options.nodes <= 200:
         raise TestbedError(f"--nodes {options.nodes} is not accepted: use 1 to 200.")

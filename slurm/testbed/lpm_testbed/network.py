@@ -56,10 +56,8 @@ def _plug_in(node: Node, bridge: str) -> None:
     if node.rate:
         # What leaves the node is limited at its own end, what reaches it at the switch's.
         for where, device in ((inside, CABLE), ((), node.interface)):
-            run(
-                ["tc", *where, "qdisc", "add", "dev", device, "root", "tbf"]
-                + ["rate", node.rate, "burst", _BURST, "latency", _QUEUE]
-            )
+            limit = ["tbf", "rate", node.rate, "burst", _BURST, "latency", _QUEUE]
+            run(["tc", *where, "qdisc", "add", "dev", device, "root", *limit])
 
 
 def remove_network(layout: Layout) -> None:

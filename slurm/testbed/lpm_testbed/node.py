@@ -1,7 +1,8 @@
 """The first process of a node, in namespaces of its own: sets the node up and watches over it.
 
-Started as `python node.py NAME HOSTS CORES COMMAND...` by `unshare`, it is the node's process 1: whatever
-loses its parent there becomes its child, and when it is killed the kernel kills the whole node.
+Started as `python node.py NAME HOSTS CORES COMMAND...` by `unshare`, it is the node's process 1:
+whatever loses its parent there becomes its child, and when it is killed the kernel kills the whole
+node.
 """
 
 import os
@@ -12,7 +13,7 @@ import sys
 
 
 def main(name: str, hosts: str, cores: str, command: list[str]) -> int:
-    """Give the node its name, its table of hosts, its shared memory and its cores; run the command."""
+    """Give the node its name, table of hosts, shared memory and cores; run the command."""
     socket.sethostname(name)
     # In this node's own mount namespace: the machine's table of hosts stays as it is.
     subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
