@@ -155,6 +155,7 @@ rule train_alone:
         mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).rank_megabytes,
         runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
         attempt=lambda wildcards, attempt: attempt,
+        turns=1,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial}"
         " --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
@@ -182,6 +183,7 @@ rule train_ranks:
         mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).rank_megabytes,
         runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
         attempt=lambda wildcards, attempt: attempt,
+        turns=1,
         **SPREAD,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"

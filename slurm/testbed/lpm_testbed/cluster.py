@@ -120,6 +120,8 @@ def statuses(layout: Layout) -> list[NodeStatus]:
 
 def node_states(layout: Layout) -> dict[str, str]:
     """Return Slurm's state of each node, none if its controller does not answer."""
+    if not all(processes.running(daemon, layout.folder) for daemon in (_MUNGED, _SLURMCTLD)):
+        return {}  # Slurm's commands would try for a minute
     asked = ["env", f"SLURM_CONF={layout.configuration}", "sinfo", "--noheader", "--Node"]
     answer = attempt([*asked, "--format=%N %T"]) or ""
     return dict(line.split() for line in answer.splitlines() if len(line.split()) == 2)
