@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.recorder import EpochRecord, Interval
+from hpc_lpm.engine.recorder import Interval, SegmentRecord
+from hpc_lpm.engine.times import times_and_losses
 from hpc_lpm.engine.trace import chrome_trace
-from hpc_lpm.engine.training import times_and_losses
 from hpc_lpm.engine.weights import weights_sha256
 
 
@@ -25,8 +25,8 @@ def record(
     busy: float,
     losses: list[float] | None = None,
     samples: list[int] | None = None,
-) -> EpochRecord:
-    return EpochRecord(
+) -> SegmentRecord:
+    return SegmentRecord(
         step_end_seconds=ends,
         seconds_by_kind={"forward": busy, "receive": 9.0},
         end_seconds=ends[-1],
