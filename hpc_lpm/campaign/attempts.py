@@ -36,7 +36,7 @@ class AttemptRecord(VersionedFile):
 
 def begin_attempt(path: Path, attempt: Attempt) -> tuple[Attempt, ...]:
     """Add an attempt that starts now and return all; after one that ended well it is the first."""
-    earlier = _read(path)
+    earlier = read_attempts(path)
     if earlier and earlier[-1].exit_code == 0:  # the trial is run anew
         earlier = ()
     return _write(path, (*earlier, attempt))
@@ -55,8 +55,9 @@ def _write(path: Path, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
     return attempts
 
 
-def _read(path: Path) -> tuple[Attempt, ...]:
+def read_attempts(path: Path) -> tuple[Attempt, ...]:
+    """Return the attempts recorded in a file, none if it is not there."""
     try:
         return AttemptRecord.read(path).attempts
-    except InputError:  # the first attempt
+    except InputError:
         return ()
