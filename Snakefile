@@ -199,6 +199,7 @@ rule summary:
         f"{ROOT}/summary.parquet",
         f"{ROOT}/statistics.csv",
         STEPS.folder.launches,
+        STEPS.folder.provenance,
     log:
         f"{ROOT}/provenance/summary.log",
     params:
@@ -213,6 +214,7 @@ rule report:
         rules.summary.output,
     output:
         STEPS.folder.report,
+        STEPS.folder.crate,
         directory(STEPS.folder.figures),
     log:
         f"{ROOT}/provenance/report.log",

@@ -1,5 +1,6 @@
 """What a campaign ran on and from, as JSON: enough to repeat it or to explain a difference."""
 
+import getpass
 import hashlib
 import importlib.metadata
 import json
@@ -42,6 +43,7 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
         "campaign": campaign.name,
         "campaign_sha256": campaign_sha256(campaign),
         "seeds": campaign.seeds,
+        "user": _user(),
         "git": describe_source(REPOSITORY),
         "host": machine.host,
         "kernel": platform.platform(),
@@ -106,6 +108,15 @@ def describe_source(repository: Path) -> dict[str, Any]:
         "dirty": dirty,
         "diff_sha256": difference.hexdigest() if dirty else None,
     }
+
+
+def _user() -> str | None:
+    """Return the name that git knows the user by, else that of the account."""
+    name = _first_line(["git", "-C", str(REPOSITORY), "config", "user.name"])
+    try:
+        return name or getpass.getuser()
+    except (OSError, KeyError):  # an account without a name, as in some containers
+        return None
 
 
 def _packages() -> dict[str, str]:

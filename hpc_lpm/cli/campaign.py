@@ -26,7 +26,7 @@ def environment(
     """Write what the campaign is and what it runs on into provenance/."""
     from hpc_lpm.campaign.config import campaign_from_document
     from hpc_lpm.campaign.folder import CampaignFolder
-    from hpc_lpm.campaign.provenance import describe_environment
+    from hpc_lpm.campaign.provenance import REPOSITORY, describe_environment
     from hpc_lpm.files import write_text_atomically
 
     files = CampaignFolder(folder)
@@ -34,6 +34,9 @@ def environment(
     write_text_atomically(files.campaign, resolved.model_dump_json(indent=2) + "\n")
     described = json.dumps(describe_environment(resolved), indent=2)
     write_text_atomically(files.environment, described + "\n")
+    workflow = REPOSITORY / "Snakefile"
+    if workflow.is_file():  # it is not where the toolkit was installed without its checkout
+        write_text_atomically(files.workflow, workflow.read_text(encoding="utf-8"))
 
 
 @campaign_app.command()
@@ -59,10 +62,13 @@ def launch(
 
 @campaign_app.command()
 def summary(folder: Folder) -> None:
-    """Write summary.csv, summary.parquet, statistics.csv and provenance/launches.json."""
+    """Write the tables, provenance/launches.json and provenance/provenance.json."""
+    from hpc_lpm.campaign.provenance_record import write_provenance
     from hpc_lpm.campaign.results import load_results, write_tables
 
-    write_tables(load_results(folder))
+    results = load_results(folder)
+    write_tables(results)
+    write_provenance(results)
 
 
 @campaign_app.command()
@@ -71,15 +77,20 @@ def expectations(
     out: Annotated[Path, typer.Option(help="file written if everything expected holds")],
 ) -> int:
     """Check what the campaign expects of its results; exit 1 if it does not hold."""
+    from hpc_lpm.campaign.crate.write import write_crate
     from hpc_lpm.campaign.expectations import judge
     from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.provenance_record import gather_provenance
     from hpc_lpm.campaign.results import load_results
     from hpc_lpm.files import write_text_atomically
 
-    verdicts = judge(CampaignFolder(folder).read_campaign(), load_results(folder).summary)
+    results = load_results(folder)
+    verdicts = judge(results.campaign, results.summary)
     for verdict in verdicts:
         console().print(verdict.sentence())
     if not all(verdict.held for verdict in verdicts):
+        out.unlink(missing_ok=True)
+        write_crate(results, gather_provenance(results))
         typer.echo(
             f"hpc-lpm: the campaign ran, but something that it expects does not hold: see "
             f"{CampaignFolder(folder).report}.",
@@ -88,6 +99,7 @@ def expectations(
         return EXIT_NOT_HELD
     sentences = [verdict.sentence() for verdict in verdicts]
     write_text_atomically(out, json.dumps(sentences, indent=2) + "\n")
+    write_crate(results, gather_provenance(results))
     return 0
 
 
