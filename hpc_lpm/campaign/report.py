@@ -1,12 +1,10 @@
 """`report.html`: one page that opens from disk and needs nothing else."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from hpc_lpm.campaign.expectations import judge
 from hpc_lpm.campaign.figures.accuracy import draw_accuracy
@@ -24,6 +22,7 @@ from hpc_lpm.campaign.headline import (
     speed_sentence,
 )
 from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
+from hpc_lpm.campaign.page import render_page
 from hpc_lpm.campaign.provenance import read_environment
 from hpc_lpm.campaign.reproduce import commands_of
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
@@ -102,10 +101,6 @@ def write_report(root: Path) -> ReportOutcome:
 
 
 def _render(results: CampaignResults, races: list[Race], headline: str) -> str:
-    template = files("hpc_lpm.campaign").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     launches = results.launches()
     context: dict[str, Any] = {
         "campaign": results.campaign,
@@ -120,7 +115,7 @@ def _render(results: CampaignResults, races: list[Race], headline: str) -> str:
         "commands": commands_of(results, launches),
         "ended": max((launch.ended for launch in launches.values()), default=None),
     }
-    return environment.from_string(template).render(context)
+    return render_page("report.html.j2", context)
 
 
 def _races(results: CampaignResults) -> list[Race]:
