@@ -176,6 +176,7 @@ class Training:
             ranks=job.size,
             replicas=self.replicas,
             test_accuracy=accuracy,
+            test_predictions=predictions,
             weights_sha256=fingerprint,
             peak_memory_bytes=[report[1] for report in reports],
             bytes_sent=[report[2] for report in reports],
