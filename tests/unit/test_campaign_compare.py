@@ -1,10 +1,7 @@
-import pandas as pd
 import pytest
-from campaign_folders import campaign
 from test_statistics import summary
 
 from hpc_lpm.campaign.compare import Change, compare_summaries
-from hpc_lpm.campaign.expectations import judge
 
 SLOW = [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
 FAST = [1.2 * value for value in SLOW]
@@ -61,35 +58,3 @@ def test_trials_are_matched_by_name_and_by_their_weights() -> None:
     assert compared.same_weights == {"fbplpm0": True, "fbplpm1": False}
     assert compared.only_in_a == ["fbplpm2"]
     assert compared.only_in_b == ["horovod0"]
-
-
-def expecting(at_least: float) -> list[bool]:
-    expectation = {
-        "metric": "samples_per_second",
-        "strategy": "fbp",
-        "relative_to": "sequential",
-        "at_least": at_least,
-    }
-    table: pd.DataFrame = summary(
-        {("fbp", "lpm"): [300.0, 330.0, 310.0], ("sequential", ""): [200.0, 200.0, 200.0]}
-    )
-    chosen = campaign(strategies=["fbp", "sequential"], expect=[expectation])
-    return [verdict.held for verdict in judge(chosen, table)]
-
-
-def test_an_expectation_holds_up_to_the_median_of_the_paired_ratios() -> None:
-    assert expecting(1.55) == [True]
-    assert expecting(1.56) == [False]
-
-
-def test_an_expectation_without_runs_does_not_hold() -> None:
-    expectation = {
-        "metric": "samples_per_second",
-        "strategy": "fbp",
-        "relative_to": "horovod",
-        "at_least": 0.1,
-    }
-    chosen = campaign(strategies=["fbp", "horovod"], expect=[expectation])
-    (verdict,) = judge(chosen, summary({("fbp", "lpm"): [300.0]}))
-    assert not verdict.held
-    assert "no pair of runs" in verdict.sentence()
