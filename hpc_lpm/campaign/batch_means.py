@@ -67,8 +67,8 @@ def ratio_factor(first: MeanError, second: MeanError) -> float:
 
 def _autocorrelation(seconds: npt.NDArray[np.float64]) -> float:
     """Return the autocorrelation of neighbours, 0 where it is negative or nothing varies."""
-    if seconds.size < FEWEST_STEPS:
+    # Of equal values the mean may be off by a rounding, which would correlate perfectly.
+    if seconds.size < FEWEST_STEPS or np.ptp(seconds) == 0:
         return 0.0
     apart = seconds - seconds.mean()
-    total = float(apart @ apart)
-    return max(0.0, float(apart[1:] @ apart[:-1]) / total) if total > 0 else 0.0
+    return max(0.0, float(apart[1:] @ apart[:-1]) / float(apart @ apart))

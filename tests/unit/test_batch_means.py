@@ -80,10 +80,13 @@ def test_too_few_steps_for_their_correlation_have_no_error(seconds: list[float])
     assert mean_error(seconds) is None
 
 
-def test_steps_that_do_not_vary_are_known_exactly() -> None:
-    found = mean_error([0.25] * 40)
-    assert found == MeanError(0.0, 7)
-    assert ratio_factor(found, found) == 1.0
+@pytest.mark.parametrize("seconds", [0.25, 0.1, 64 / 323.2])
+def test_steps_that_do_not_vary_are_known_exactly(seconds: float) -> None:
+    found = mean_error([seconds] * 38)
+    assert found is not None
+    assert found.degrees == 7
+    assert found.relative == pytest.approx(0.0, abs=1e-15)
+    assert ratio_factor(found, found) == pytest.approx(1.0, abs=1e-14)
 
 
 def test_a_run_that_varies_alone_decides_the_width() -> None:
