@@ -31,6 +31,11 @@ class RaceChanges:
         """Return every contestant once, in order."""
         return list(dict.fromkeys(row.label for row in self.contestants))
 
+    def trial_metrics(self) -> list[str]:
+        """Return every metric that some trial has a change of, in order."""
+        found = {change.metric for entry in self.trials for change in entry.changes}
+        return [metric for metric in METRIC_TITLES if metric in found]
+
 
 def race_changes(comparison: Comparison) -> list[RaceChanges]:
     """Return the changes of every race that has contestants in both campaigns."""

@@ -35,6 +35,10 @@ class TrialChange:
         """Every bit of parameters and buffers is the same."""
         return self.weights_sha256_a == self.weights_sha256_b
 
+    def change(self, metric: str) -> Change | None:
+        """Return the change of one metric, None if a run does not have it."""
+        return next((change for change in self.changes if change.metric == metric), None)
+
 
 def trial_changes(first: list[Run], second: list[Run]) -> list[TrialChange]:
     """Compare the trials of the same name, in the order of B."""

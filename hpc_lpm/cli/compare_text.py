@@ -11,7 +11,6 @@ from hpc_lpm.campaign.agreement import Difference
 from hpc_lpm.campaign.change import METRIC_TITLES, Change
 from hpc_lpm.campaign.compare import Absence, Comparison
 from hpc_lpm.campaign.comparison_tables import RaceChanges, race_changes, trial_sentences
-from hpc_lpm.campaign.trial_changes import TrialChange
 from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS, WIDE_COLUMNS
 
@@ -39,7 +38,7 @@ def show_comparison(comparison: Comparison, *, with_trials: bool) -> None:
     if with_trials:
         for race in races:
             if race.trials:
-                say.table(f"{race.title}, trial by trial", _trials(race.trials))
+                say.table(f"{race.title}, trial by trial", _trials(race))
         say.line(
             "Of one run alone: intervals of throughput come from its own steps, those of accuracy "
             "from the number of test samples; memory is measured once. What differs from start to "
@@ -135,8 +134,8 @@ def _contestants(race: RaceChanges) -> Table:
     return table
 
 
-def _trials(trials: list[TrialChange]) -> Table:
-    metrics = list(dict.fromkeys(c.metric for trial in trials for c in trial.changes))
+def _trials(race: RaceChanges) -> Table:
+    metrics = race.trial_metrics()
     table = _table(gap=0)
     table.add_column("strategy", overflow="fold")
     table.add_column("seed,\nrepeat")
@@ -144,12 +143,11 @@ def _trials(trials: list[TrialChange]) -> Table:
         unit = ",\npoints" if metric == "test_accuracy" else ""
         table.add_column(f"{METRIC_TITLES[metric]}{unit}")
     table.add_column("weights")
-    for entry in trials:
-        changes = {change.metric: change for change in entry.changes}
+    for entry in race.trials:
         table.add_row(
             entry.trial.label,
             f"{entry.trial.seed}, {entry.trial.repeat}",
-            *(_two_lines(changes.get(metric)) for metric in metrics),
+            *(_two_lines(entry.change(metric)) for metric in metrics),
             "same" if entry.same_weights else "different",
         )
     return table

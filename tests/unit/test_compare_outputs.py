@@ -15,6 +15,7 @@ from hpc_lpm.campaign.figures.style import figure_style
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
+from hpc_lpm.engine.result import RunResult
 
 register([])
 
@@ -117,3 +118,27 @@ def test_the_forest_plot_draws_every_change_but_traffic(roots: Roots) -> None:
     fbp = figure.data.set_index(["contestant", "metric"]).loc[("fbp (lpm)", "samples_per_second")]
     assert fbp["value"] == pytest.approx(1.5)
     assert fbp["low"] <= 1.5 <= fbp["high"]
+
+
+def test_a_trial_without_accuracy_leaves_its_cell_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = campaign(strategies=["fbp"], repeats=2)
+    roots = tuple(write_folder(tmp_path / name, chosen).root for name in "ab")
+    path = next(roots[1].glob("runs/*-repeat0/result.json"))
+    RunResult.read(path).model_copy(update={"test_accuracy": []}).write(path)
+    page = tmp_path / "page.html"
+    text_of((roots[0], roots[1]), capsys, "--trials", "--html", str(page))
+    rows = re.findall(r"<tr>.*?</tr>", page.read_text(), re.DOTALL)
+    cells = [row.count("<td") for row in rows if ">0, 0<" in row or ">0, 1<" in row]
+    assert cells == [6, 6]
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(
+    roots: Roots, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_guarded(app, ["compare", *map(str, roots), "--html", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"hpc-lpm: --html {tmp_path} cannot be written (")
+    assert captured.err.count("\n") == 1
