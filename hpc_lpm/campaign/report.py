@@ -1,12 +1,10 @@
 """`report.html`: one page that opens from disk and needs nothing else."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from hpc_lpm.campaign.crate.write import write_crate
 from hpc_lpm.campaign.expectations import judge
@@ -25,6 +23,7 @@ from hpc_lpm.campaign.headline import (
     speed_sentence,
 )
 from hpc_lpm.campaign.launcher import launcher_options
+from hpc_lpm.campaign.page import render_page
 from hpc_lpm.campaign.provenance_record import CampaignProvenance, write_provenance
 from hpc_lpm.campaign.reproduce import commands_of
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
@@ -107,10 +106,6 @@ def write_report(root: Path) -> ReportOutcome:
 def _render(
     results: CampaignResults, provenance: CampaignProvenance, races: list[Race], headline: str
 ) -> str:
-    template = files("hpc_lpm.campaign").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     launches = results.launches()
     context: dict[str, Any] = {
         "campaign": results.campaign,
@@ -131,7 +126,7 @@ def _render(
         "commands": commands_of(results, launches),
         "ended": provenance.ended,
     }
-    return environment.from_string(template).render(context)
+    return render_page("report.html.j2", context)
 
 
 def _races(results: CampaignResults) -> list[Race]:

@@ -66,7 +66,7 @@ class TrainingLoop:
         size = context.settings.micro_batch_size // replicas
         self._test = evaluation_micro_batches(context.dataset.test, size)
         predictions = sum(self._test.targets(n).numel() for n in range(len(self._test)))
-        self._predictions = predictions * (job.size if independent else 1)
+        self.test_predictions = predictions * (job.size if independent else 1)
         self._epoch_samples, self._epoch_seconds = 0, 0.0
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -142,7 +142,7 @@ class TrainingLoop:
     def _evaluate(self) -> None:
         correct = sum(self._context.job.all_gather(self._runner.evaluate(self._test)))
         epoch = len(self.history.test_accuracy)
-        self.history.test_accuracy.append(correct / self._predictions)
+        self.history.test_accuracy.append(correct / self.test_predictions)
         if self._reporter:
             rate = self._epoch_samples / self._epoch_seconds if self._epoch_seconds else None
             self._reporter.epoch(epoch, self._context.epochs, self.history.test_accuracy[-1], rate)

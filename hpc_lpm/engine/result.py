@@ -36,6 +36,9 @@ class RunResult(VersionedFile):
     bytes_sent: list[int]
     train_loss: list[float]
     test_accuracy: list[float]
+    test_predictions: int | None = Field(
+        default=None, description="predictions behind each `test_accuracy`; unknown in old results"
+    )
     weights_sha256: str
     peak_in_flight: list[int] = Field(
         default=[], description="largest number of micro-batches between forward and backward"

@@ -204,6 +204,7 @@ class Training:
             ranks=job.size,
             replicas=self.replicas,
             test_accuracy=loop.history.test_accuracy,
+            test_predictions=loop.test_predictions,
             weights_sha256=fingerprint,
             peak_memory_bytes=[record.peak_memory_bytes for record in records],
             bytes_sent=[record.bytes_sent for record in records],

@@ -100,7 +100,7 @@ def test_compare_judges_the_second_campaign(
     assert verdicts["resnet20 digits fbp lpm", "peak_memory_bytes"] == "inconclusive"
     assert all(document["same_weights"].values())
     assert run_guarded(app, ["compare", str(a.root), str(b.root)]) == code
-    assert "12 of 12 common trials ended in the same weights" in capsys.readouterr().out
+    assert "12 of 12 common trials ended in the very same" in capsys.readouterr().out
 
 
 def test_the_environment_step_keeps_the_campaign_as_it_was_resolved(tmp_path: Path) -> None:
