@@ -32,7 +32,7 @@ def mean_error(step_seconds: Sequence[float]) -> MeanError | None:
     fewer are longer). A batch is at least 3 times as long as the autocorrelation time of the steps,
     (1 + r) / (1 - r) for an autocorrelation r of neighbours. None if there are too few steps for
     5 such batches: no interval is better than one that is too narrow. Intervals from it hold 94 to
-    96 % of the time where that autocorrelation tells all, about 90 % in a run of 100 steps that
+    97 % of the time where that autocorrelation tells all, about 90 % in a run of 100 steps that
     also drifts for tens of steps.
 
     Args:
