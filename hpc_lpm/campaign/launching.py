@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import rmtree
 
 from hpc_lpm.campaign.allocation import check_allocation, with_allocation
 from hpc_lpm.campaign.attempts import Attempt, begin_attempt, end_attempt, read_attempts
@@ -96,6 +97,9 @@ def launch_trial(
         )
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
     done.placed(placement, attempts).write(folder / "launch.json")
+    if done.exit_code == 0:
+        # It has done its service; a campaign has many trials.
+        rmtree(folder / "checkpoint", ignore_errors=True)
     say(progress.closing_line(done.exit_code))
     return done.exit_code
 

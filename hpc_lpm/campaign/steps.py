@@ -108,6 +108,8 @@ class Steps:
             arguments += ["--synchronous-tail", str(campaign.synchronous_tail)]
         arguments += update_arguments(campaign, trial.strategy)
         arguments += self._format()
+        # An earlier attempt may have left a checkpoint.
+        arguments += ["--resume"]
         output = str(self.folder.run(trial))
         return Step((*arguments, *self._data_dir(), "--out", output), inputs, output, trial.ranks)
 
