@@ -49,7 +49,7 @@ def find_placement(
     machines: list[Machine] = []
     if ranks > 1 and (len(listed) > 1 or HOST_OPTIONS & set(options or ())):
         # As training is started, with the description in the place of the toolkit's command line.
-        command = rank_command([], ranks, mpi, options)
+        command = rank_command([], ranks, mpi, options, environment)
         start = command[: command.index(sys.executable)]
         probe = [*start, sys.executable, "-m", MACHINE_MODULE]
         answer = ask(probe, environment=environment, seconds=PROBE_SECONDS)

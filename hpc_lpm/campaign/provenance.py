@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
+from hpc_lpm.campaign.launcher import launcher_options
 from hpc_lpm.campaign.locked_packages import compare_with_lock
 from hpc_lpm.campaign.machine import describe_machine
 from hpc_lpm.campaign.slurm_settings import slurm_settings
@@ -37,7 +37,6 @@ SNAKEMAKE_PLUGINS = "snakemake-executor-plugin-"
 
 def describe_environment(campaign: Campaign) -> dict[str, Any]:
     """Return where and from what a campaign is run; what cannot be found out is None."""
-    options = campaign.launcher.options
     packages, machine = _packages(), describe_machine()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -58,7 +57,7 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
         "locked_packages": compare_with_lock(CONSTRAINTS, packages),
         "mpi": {
             "launcher": campaign.launcher.mpi,
-            "options": list(DEFAULT_OPTIONS[campaign.launcher.mpi] if options is None else options),
+            "options": list(launcher_options(campaign.launcher.mpi, campaign.launcher.options)),
             "version": _mpi_version(),
         },
         "slurm": {

@@ -24,7 +24,7 @@ from hpc_lpm.campaign.headline import (
     ratio,
     speed_sentence,
 )
-from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
+from hpc_lpm.campaign.launcher import launcher_options
 from hpc_lpm.campaign.provenance_record import CampaignProvenance, write_provenance
 from hpc_lpm.campaign.reproduce import commands_of
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
@@ -251,7 +251,7 @@ def _plans(results: CampaignResults, runs: list[Run]) -> list[DrawnFigure]:
 def _settings(results: CampaignResults) -> dict[str, str]:
     campaign = results.campaign
     launcher = campaign.launcher
-    options = DEFAULT_OPTIONS[launcher.mpi] if launcher.options is None else launcher.options
+    options = launcher_options(launcher.mpi, launcher.options)
     length = f"{campaign.epochs} epochs" if campaign.epochs else f"{campaign.steps} steps"
     return {
         "models": ", ".join(campaign.models),

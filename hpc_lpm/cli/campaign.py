@@ -1,8 +1,6 @@
 """`hpc-lpm campaign ...`: the steps of a campaign that the Snakefile calls."""
 
 import json
-import os
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -50,39 +48,16 @@ def launch(
     log: Annotated[Path, typer.Option(help="file that the output goes to")],
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
+    attempt: Annotated[int, typer.Option(help="how often this driver has tried the trial")] = 1,
 ) -> int:
     """Run a command on its ranks, log its output and say how far the campaign is."""
     from hpc_lpm.campaign.folder import CampaignFolder
-    from hpc_lpm.campaign.launcher import rank_command, rank_environment
-    from hpc_lpm.campaign.placement import find_placement
-    from hpc_lpm.campaign.supervisor import supervise
+    from hpc_lpm.campaign.launching import launch_step, launch_trial
 
     files = CampaignFolder(folder)
-    campaign = files.read_campaign()
-    options = campaign.launcher.options if campaign.launcher.mpi == mpi else None
-    command = rank_command(arguments, ranks, mpi, options)
-    surroundings = rank_environment(os.environ, threads=1)
-    placement = find_placement(ranks, mpi, options, surroundings)
     if trial is None:
-        done = supervise(command, surroundings, ranks, log, say=_say).placed(placement)
-        done.write(log.with_suffix(".launch.json"))
-        return done.exit_code
-    from hpc_lpm.campaign.attempts import Attempt, begin_attempt, end_attempt
-    from hpc_lpm.campaign.progress import CampaignProgress
-    from hpc_lpm.campaign.steps import Steps
-
-    run_folder = files.run(trial)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / "metrics.jsonl").unlink(missing_ok=True)
-    progress = CampaignProgress(Steps(campaign, files), trial)
-    record = run_folder / "attempts.json"
-    attempt = Attempt(started=datetime.now(UTC), job_id=placement.job_id, nodes=placement.nodes)
-    attempts = begin_attempt(record, attempt)
-    done = supervise(command, surroundings, ranks, log, say=_say, progress=progress.line)
-    attempts = end_attempt(record, attempts, done.ended, done.exit_code)
-    done.placed(placement, attempts).write(run_folder / "launch.json")
-    _say(progress.closing_line(done.exit_code))
-    return done.exit_code
+        return launch_step(files, arguments, ranks, mpi, log, _say)
+    return launch_trial(files, trial, arguments, ranks, mpi, log, _say, attempt=attempt)
 
 
 @campaign_app.command()
