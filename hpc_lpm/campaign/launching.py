@@ -22,6 +22,12 @@ from hpc_lpm.campaign.supervisor import supervise
 INTERRUPTED = 75
 """Exit code of a training that has saved a checkpoint because of a signal."""
 
+RANKS_LOST = 71
+"""Exit code where a launcher says that all went well and there is no result.
+
+Open MPI's mpirun does so when a node with ranks has been taken away.
+"""
+
 REAL_FAILURES = frozenset({1, 2})
 """Exit codes of what would fail in the same way again: faults of training and of input."""
 
@@ -99,6 +105,9 @@ def launch_trial(
             # mpirun hands it on to all ranks and lives on, unlike with SIGTERM.
             stop_signal=signal.SIGUSR2,
         )
+    if done.exit_code == 0 and not (folder / "result.json").exists():
+        say(f"{name} ended without a result, as if a node were gone: see {log}")
+        done = done.model_copy(update={"exit_code": RANKS_LOST})
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
     done.placed(placement, attempts).write(folder / "launch.json")
     if done.exit_code == 0:
