@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import combinations
 from pathlib import Path
 
 import psutil
@@ -13,10 +14,12 @@ from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.cores import core_quota
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.probe import MARK, reports_in
+from hpc_lpm.campaign.doctor.reports import LinkOfNodes
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.cli import doctor  # noqa: F401  registers the command
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_HELD, run_guarded
+from hpc_lpm.cli.link_matrix import show_links
 from hpc_lpm.errors import InputError
 
 
@@ -60,6 +63,7 @@ def test_a_failed_check_is_code_1_and_scripts_read_which(
     assert run_guarded(app, ["doctor", "--json"]) == EXIT_NOT_HELD
     document = json.loads(capsys.readouterr().out)
     assert document["failed"] == 1
+    assert document["links"] == []
     assert document["checks"][1] == {
         "name": "broken",
         "verdict": "failed",
@@ -73,7 +77,7 @@ def test_a_check_that_breaks_down_fails_and_stops_no_other(checks: list[object])
         raise ZeroDivisionError("no stars")
 
     checks += [check_stars, fine]
-    stars, after = examination.examine_machine(None)
+    stars, after = examination.examine_machine(None).findings
     assert (stars.name, stars.verdict) == ("stars", "failed")
     assert "ZeroDivisionError: no stars" in stars.found
     assert after.verdict == "ok"
@@ -132,7 +136,56 @@ def test_a_step_of_srun_without_mpi_counts_its_processes(monkeypatch: pytest.Mon
     assert not starting.is_first_of_this_job(step)
     assert starting.is_first_of_this_job({**step, "SLURM_PROCID": "0"})
     assert not starting.in_job({})
+    # mpirun's own processes on the nodes are such a step, and its ranks see the variables.
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
+    assert starting.ranks_of_this_job({**step, "OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
     assert starting.is_first_of_this_job({})
+
+
+def test_in_a_job_of_slurm_one_rank_a_task_is_started() -> None:
+    assert starting.ranks_to_start({}) == starting.DEFAULT_RANKS
+    batch_script = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "6"}
+    assert starting.ranks_to_start(batch_script) == 6
+
+
+def show(nodes: int, capsys: pytest.CaptureFixture[str]) -> str:
+    names = [f"n{number}" for number in range(1, nodes + 1)]
+    links = [
+        LinkOfNodes(nodes=pair, latency_seconds=20e-6, bandwidth_bytes_per_second=1.25e9)
+        for pair in combinations(names, 2)
+    ]
+    links[0] = LinkOfNodes(
+        nodes=("n1", "n2"), latency_seconds=None, bandwidth_bytes_per_second=None
+    )
+    inner = LinkOfNodes(nodes=("n1", "n1"), latency_seconds=1e-6, bandwidth_bytes_per_second=9e9)
+    show_links((inner, *links))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 16])
+def test_links_are_shown_as_a_matrix_with_a_row_a_node_that_fits(
+    nodes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = show(nodes, capsys)
+    for title in ("latency in us", "bandwidth in GB/s"):
+        assert title in shown
+    rows = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 2 * nodes
+    assert {len(row) for row in rows} == {nodes + 1}
+    first, second = rows[0], rows[1]
+    assert [cell.strip() for cell in first[:3]] == ["1 n1", "1.0", "none"]
+    assert second[1].strip() == "none"
+    assert all(line.count("\n") == 0 and len(line) <= 140 for line in shown.splitlines())
+
+
+def test_of_many_nodes_the_worst_pairs_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = show(20, capsys)
+    assert "10 of 190 pairs" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 20
+    assert "n1 - n2" in rows[0]
+    assert "n1 - n2" in rows[10]
 
 
 def control_group(root: Path, lines: str, files: dict[str, str]) -> float | None:
