@@ -22,7 +22,11 @@ for variable, first in (
     os.environ[variable] = os.pathsep.join(
         filter(None, [first, os.environ.get(variable)])
     )
+# Where jobs of a cluster find slurm/job.sh.
+os.environ["HPC_LPM_REPOSITORY"] = REPOSITORY
 
+from hpc_lpm.campaign.driver import Driver, take_over
+from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES
 from hpc_lpm.campaign.steps import RUN_FILES
 from hpc_lpm.campaign.workflow import any_of, load_steps
 from hpc_lpm.errors import InputError
@@ -47,12 +51,19 @@ EVERY_RUN = [f"{ROOT}/runs/{trial}/{file}" for trial in STEPS.trials for file in
 # Nothing may run beside a measurement: more threads than any machine has are cut down to all of its cores.
 # On a cluster `cpus_per_task` is what counts.
 WHOLE_MACHINE = 4096
+# On how many nodes ranks are put, where the campaign says so.
+SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
 # Profiles and plans come before the first trial, so that no contestant has to wait out its turn.
 BEFORE_TRIALS = len(STEPS.trials) + 1
 
 
+# Seconds of work each: the driver does them itself.
 localrules:
     all,
+    environment,
+    plan,
+    summary,
+    report,
     expectations,
 
 
@@ -96,8 +107,9 @@ rule profile:
         mpi=CAMPAIGN.launcher.mpi,
         tasks=CAMPAIGN.stages,
         cpus_per_task=1,
-        mem_mb=CAMPAIGN.resources.memory_megabytes,
-        runtime=CAMPAIGN.resources.runtime_minutes,
+        mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES,
+        runtime=CAMPAIGN.resources.runtime_minutes or UNPROFILED_MINUTES,
+        **SPREAD,
     shell:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
         " --log {log:q} -- {params.arguments:q}"
@@ -117,10 +129,6 @@ rule plan:
         folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
     priority: BEFORE_TRIALS
-    resources:
-        cpus_per_task=1,
-        mem_mb=CAMPAIGN.resources.memory_megabytes,
-        runtime=CAMPAIGN.resources.runtime_minutes,
     shell:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
 
@@ -144,11 +152,13 @@ rule train_alone:
     threads: WHOLE_MACHINE
     resources:
         cpus_per_task=1,
-        mem_mb=CAMPAIGN.resources.memory_megabytes,
-        runtime=CAMPAIGN.resources.runtime_minutes,
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).rank_megabytes,
+        runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
+        attempt=lambda wildcards, attempt: attempt,
+        turns=1,
     shell:
-        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial} --log {log:q}"
-        " -- {params.arguments:q}"
+        "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial}"
+        " --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
 
 
 rule train_ranks:
@@ -170,11 +180,14 @@ rule train_ranks:
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: RANKS[wildcards.trial],
         cpus_per_task=1,
-        mem_mb=CAMPAIGN.resources.memory_megabytes,
-        runtime=CAMPAIGN.resources.runtime_minutes,
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).rank_megabytes,
+        runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
+        attempt=lambda wildcards, attempt: attempt,
+        turns=1,
+        **SPREAD,
     shell:
-        "python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
-        " --trial {wildcards.trial} --log {log:q} -- {params.arguments:q}"
+        "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
+        " --trial {wildcards.trial} --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
 
 
 rule summary:
@@ -186,6 +199,7 @@ rule summary:
         f"{ROOT}/summary.parquet",
         f"{ROOT}/statistics.csv",
         STEPS.folder.launches,
+        STEPS.folder.provenance,
     log:
         f"{ROOT}/provenance/summary.log",
     params:
@@ -200,6 +214,7 @@ rule report:
         rules.summary.output,
     output:
         STEPS.folder.report,
+        STEPS.folder.crate,
         directory(STEPS.folder.figures),
     log:
         f"{ROOT}/provenance/report.log",
@@ -221,6 +236,21 @@ rule expectations:
         folder=lambda wildcards: ROOT,
     shell:
         "python -m hpc_lpm campaign expectations {params.folder:q} --out {output:q} 2>&1 | tee {log:q}"
+
+
+onstart:
+    try:
+        # Kept open, and with it the lock, as long as this driver lives.
+        LOCK = take_over(
+            STEPS.folder.root,
+            # The executor gives all its jobs one name; other executors give none.
+            Driver.here(
+                getattr(getattr(workflow.scheduler, "_executor", None), "run_uuid", None)
+            ),
+            print,
+        )
+    except InputError as error:
+        raise WorkflowError(str(error))
 
 
 onerror:

@@ -27,7 +27,7 @@ from hpc_lpm.profiling.job import profile_in_job
 
 def trained(job: Job, settings: dict, folder: Path) -> dict | None:
     """Train once; on rank 0 return what the race is about."""
-    result = Training(checked_settings(**settings), job).run(folder, None)
+    result = Training(checked_settings(**settings, checkpoint_epochs=0), job).run(folder, None)
     if result is None:
         return None
     # Without the pipeline's filling and emptying, for every contestant alike.

@@ -22,6 +22,13 @@ class TrainingError(Exception):
     """
 
 
+class InterruptedTrainingError(Exception):
+    """A signal has stopped the training; the command line shows the message and exits with 75.
+
+    The message is one sentence: which signal, after which step, what was saved, how to go on.
+    """
+
+
 def closest(word: str, accepted: list[str]) -> str:
     """Return a hint such as `, did you mean 'gpipe'?`, or nothing if no name is near."""
     near = get_close_matches(word, accepted, n=1)

@@ -2,6 +2,8 @@
 
 import os
 
+_STEP_SIZE = "SLURM_STEP_NUM_TASKS"
+
 
 def rank_from_environment() -> int:
     """Return the rank that mpirun (Open MPI) or srun gave this process, 0 outside a job."""
@@ -9,7 +11,13 @@ def rank_from_environment() -> int:
 
 
 def ranks_from_environment() -> int:
-    """Return how many ranks the job has, 1 outside a job."""
+    """Return how many ranks the job has, 1 outside a job.
+
+    Of srun's variables it is the size of the step: that of the allocation is seen in a batch script
+    too, which is no rank.
+    """
+    if "PMIX_RANK" in os.environ:
+        return _first_integer("OMPI_COMM_WORLD_SIZE", _STEP_SIZE, default=1)
     return _first_integer("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", default=1)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv: torch, the toolkit with its dependencies, and Horovod. Does nothing if that is done.
+# Makes .venv: torch, the toolkit with its dependencies, Horovod, and the RO-Crate validator. Does nothing if that is done.
 #
 # HPC_LPM_PYTHON   the interpreter to use (python3.11 or newer; default: the first one found)
 # HPC_LPM_CACHE    where the Horovod wheel is kept (default: ~/.cache/hpc-lpm)
@@ -17,7 +17,7 @@ fail() {
 }
 
 fingerprint() {
-    cat "$root/pyproject.toml" "$constraints" "$here"/*.sh | sha256sum | cut -d ' ' -f 1
+    cat "$root/pyproject.toml" "$here"/*.txt "$here"/*.sh | sha256sum | cut -d ' ' -f 1
     echo "$root"
 }
 
@@ -59,6 +59,12 @@ pip install --editable "$root[dev]"
 # A package without a build step of its own for this platform; its sdist is patched and built once.
 wheel=$("$here/build_horovod.sh" "$venv/bin/python")
 "$venv/bin/python" -m pip --disable-pip-version-check --quiet install --no-deps --force-reinstall "$wheel"
+
+# What judges RO-Crates wants an older rich than the toolkit, so it lives in an environment of its own.
+echo "setup: RO-Crate validator" >&2
+validator=$venv/crate-validator
+[ -x "$validator/bin/python" ] || "$venv/bin/python" -m venv "$validator"
+"$validator/bin/python" -m pip --disable-pip-version-check --quiet install --requirement "$here/crate_validator.txt"
 
 fingerprint >"$stamp"
 echo "setup: done" >&2

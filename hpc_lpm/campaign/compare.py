@@ -1,125 +1,139 @@
-"""Compares two campaigns: better, worse or inconclusive."""
+"""Compares two campaigns: what changed from A to B, from what, and what B expects of itself."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
-from scipy.stats import bootstrap
-
-from hpc_lpm.campaign.statistics import (
-    CONFIDENCE,
-    IDENTITY,
-    MINIMUM_RUNS,
-    RESAMPLES,
-    identities,
-)
-
-HIGHER_IS_BETTER = {
-    "samples_per_second": True,
-    "test_accuracy": True,
-    "peak_memory_bytes": False,
-    "bytes_sent": False,
-}
-BETTER, WORSE, INCONCLUSIVE = "better", "worse", "inconclusive"
+from hpc_lpm.campaign.agreement import Agreement, agreement_of
+from hpc_lpm.campaign.contestant_changes import ContestantChange, contestant_changes
+from hpc_lpm.campaign.expectations import Verdict, judge
+from hpc_lpm.campaign.results import CampaignResults, load_results
+from hpc_lpm.campaign.statistics import CONFIDENCE
+from hpc_lpm.campaign.trial_changes import TrialChange, trial_changes
+from hpc_lpm.campaign.weights_verdict import weights_findings, weights_sentence
 
 
 @dataclass(frozen=True)
-class Change:
-    """Median of B over median of A for one metric of one contestant, and what it means."""
+class Absence:
+    """A trial that has no result in one of the two campaigns, and why."""
 
-    contestant: str
-    metric: str
-    runs_a: int
-    runs_b: int
-    ratio: float
-    low: float | None
-    high: float | None
-    verdict: str
+    trial: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Changes from campaign A to B, and the trials that are in both.
+    """Campaign B against campaign A.
 
-    `same_weights` says for each common trial if it ended in the very same weights.
+    Trials that are missing on a side are those of its own matrix and those that the other side
+    has; they are named, and do not decide whether B holds what it expects of itself.
     """
 
-    changes: list[Change]
-    same_weights: dict[str, bool]
-    only_in_a: list[str]
-    only_in_b: list[str]
+    a: CampaignResults
+    b: CampaignResults
+    contestants: list[ContestantChange]
+    trials: list[TrialChange]
+    agreement: Agreement
+    missing_in_a: list[Absence]
+    missing_in_b: list[Absence]
+    expectations: list[Verdict]
+
+    @property
+    def held(self) -> bool:
+        """Everything that B expects holds; what cannot be judged does not."""
+        return all(verdict.held for verdict in self.expectations)
+
+    def headline(self) -> str:
+        """Return what came of the weights."""
+        return weights_sentence(self.agreement, self.trials)
+
+    def findings(self) -> list[str]:
+        """Return what weights that differ mean."""
+        return weights_findings(self.agreement, self.trials)
+
+    def chance_sentence(self) -> str:
+        """Return how many verdicts chance alone may have made, for nothing is corrected for it."""
+        judged = [entry.change for entry in self.contestants if entry.change.low is not None]
+        if not judged:
+            return (
+                "Nothing is judged: no strategy has enough runs in both campaigns for an interval"
+            )
+        by_chance = (1 - CONFIDENCE) * len(judged)
+        return (
+            f"{len(judged)} changes are judged, each at 95 %: one in twenty, here about "
+            f"{by_chance:.1f}, would be called better or worse by chance if nothing had changed"
+        )
+
+    def document(self) -> dict[str, object]:
+        """Return everything as JSON; docs/compare.md describes the keys."""
+        runs_a, runs_b = ({run.trial.name for run in side.runs} for side in (self.a, self.b))
+        return {
+            "changes": [
+                {
+                    "contestant": entry.contestant,
+                    "model": entry.model,
+                    "dataset": entry.dataset,
+                    "strategy": entry.strategy,
+                    "planner": entry.planner,
+                    "runs_a": entry.runs_a,
+                    "runs_b": entry.runs_b,
+                    "common_seeds": entry.common_seeds,
+                    **asdict(entry.change),
+                }
+                for entry in self.contestants
+            ],
+            "trials": [
+                {
+                    "trial": entry.trial.name,
+                    "changes": [asdict(change) for change in entry.changes],
+                    "same_weights": entry.same_weights,
+                    "weights_sha256_a": entry.weights_sha256_a,
+                    "weights_sha256_b": entry.weights_sha256_b,
+                    "same_cuts": entry.same_cuts,
+                    "same_environment": entry.same_environment,
+                }
+                for entry in self.trials
+            ],
+            "same_weights": {entry.trial.name: entry.same_weights for entry in self.trials},
+            "headline": self.headline(),
+            "findings": self.findings(),
+            "chance": self.chance_sentence(),
+            "differences": asdict(self.agreement),
+            "only_in_a": [run.trial.name for run in self.a.runs if run.trial.name not in runs_b],
+            "only_in_b": [run.trial.name for run in self.b.runs if run.trial.name not in runs_a],
+            "missing_in_a": [asdict(absence) for absence in self.missing_in_a],
+            "missing_in_b": [asdict(absence) for absence in self.missing_in_b],
+            "expectations": [
+                {"held": verdict.held, "sentence": verdict.sentence()}
+                for verdict in self.expectations
+            ],
+            "held": self.held,
+        }
 
 
-def compare_summaries(first: pd.DataFrame, second: pd.DataFrame) -> Comparison:
-    """Compare two summaries, A and B; campaigns ran at different times, so runs are not paired."""
-    changes: list[Change] = []
-    for who in identities(second):
-        for metric, higher_is_better in HIGHER_IS_BETTER.items():
-            a, b = (_values(table, who, metric) for table in (first, second))
-            if a.size and b.size and np.median(a) != 0:
-                changes.append(_change(who, metric, a, b, higher_is_better))
-    weights_a, weights_b = (
-        dict(zip(table["trial"], table["weights_sha256"], strict=True)) for table in (first, second)
-    )
+def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
+    """Compare the campaigns of two folders.
+
+    Raises:
+        InputError: if one is not the folder of a campaign.
+    """
+    a, b = load_results(folder_a), load_results(folder_b)
     return Comparison(
-        changes=changes,
-        same_weights={
-            name: weights_a[name] == weights_b[name] for name in weights_b if name in weights_a
-        },
-        only_in_a=[name for name in weights_a if name not in weights_b],
-        only_in_b=[name for name in weights_b if name not in weights_a],
+        a=a,
+        b=b,
+        contestants=contestant_changes(a.summary, b.summary),
+        trials=trial_changes(a.runs, b.runs),
+        agreement=agreement_of(a, b),
+        missing_in_a=list(_missing(a, b, "A")),
+        missing_in_b=list(_missing(b, a, "B")),
+        expectations=judge(b.campaign, b.summary),
     )
 
 
-def _change(
-    who: dict[str, str],
-    metric: str,
-    a: npt.NDArray[np.float64],
-    b: npt.NDArray[np.float64],
-    higher_is_better: bool,
-) -> Change:
-    low: float | None = None
-    high: float | None = None
-    if min(a.size, b.size) >= MINIMUM_RUNS:
-        low, high = _interval(a, b)
-    return Change(
-        contestant=" ".join(filter(None, who.values())),
-        metric=metric,
-        runs_a=int(a.size),
-        runs_b=int(b.size),
-        ratio=float(np.median(b) / np.median(a)),
-        low=low,
-        high=high,
-        verdict=_verdict(low, high, higher_is_better),
-    )
-
-
-def _verdict(low: float | None, high: float | None, higher_is_better: bool) -> str:
-    if low is None or high is None or low <= 1.0 <= high:
-        return INCONCLUSIVE
-    return BETTER if (low > 1.0) == higher_is_better else WORSE
-
-
-def _interval(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:
-    def ratio(
-        x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], axis: int = -1
-    ) -> npt.NDArray[np.float64]:
-        return np.asarray(np.median(y, axis=axis) / np.median(x, axis=axis))
-
-    interval = bootstrap(
-        (a, b),
-        ratio,
-        confidence_level=CONFIDENCE,
-        n_resamples=RESAMPLES,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def _values(table: pd.DataFrame, who: dict[str, str], metric: str) -> npt.NDArray[np.float64]:
-    chosen = table
-    for key in IDENTITY:
-        chosen = chosen[chosen[key] == who[key]]
-    return np.asarray(chosen[metric].dropna().to_numpy(dtype=float))
+def _missing(here: CampaignResults, other: CampaignResults, side: str) -> Iterator[Absence]:
+    for missing in here.missing:
+        yield Absence(missing.trial.name, missing.reason)
+    known = {trial.name for trial in here.trials}
+    for run in other.runs:
+        if run.trial.name not in known:
+            yield Absence(run.trial.name, f"not in the matrix of {side}")

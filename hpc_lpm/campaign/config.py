@@ -40,10 +40,15 @@ class Launcher(_Section):
 
 
 class Resources(_Section):
-    """What one trial asks a cluster for; without a scheduler nothing is enforced."""
+    """What one trial asks a cluster for; without a scheduler nothing is enforced.
 
-    memory_megabytes: int = Field(default=8000, gt=0)
-    runtime_minutes: int = Field(default=60, gt=0)
+    `memory_megabytes` is that of one rank. Memory and time that are not set are derived from
+    profile and plan. Without `nodes` the cluster puts ranks where there are free cores.
+    """
+
+    memory_megabytes: int | None = Field(default=None, gt=0)
+    runtime_minutes: int | None = Field(default=None, gt=0)
+    nodes: int | None = Field(default=None, gt=0)
 
 
 class Expectation(_Section):

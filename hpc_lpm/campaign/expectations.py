@@ -5,7 +5,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hpc_lpm.campaign.config import Campaign, Expectation
-from hpc_lpm.campaign.statistics import Estimate, identities, paired_ratio, rivals_of
+from hpc_lpm.campaign.statistics import (
+    IDENTITY,
+    Estimate,
+    identities,
+    paired_ratio,
+    rivals_of,
+)
+from hpc_lpm.campaign.trials import trials_of
 
 
 @dataclass(frozen=True)
@@ -33,14 +40,19 @@ class Verdict:
 
 
 def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
-    """Return a verdict for every expectation and every pair of contestants that it speaks of."""
+    """Return a verdict for every expectation and every pair of contestants that it speaks of.
+
+    These are all pairs of the matrix, whether or not they ran: of trials that are missing, others
+    of the same pair are judged, and a pair of which none is there does not hold.
+    """
+    matrix = _matrix(campaign)
     verdicts: list[Verdict] = []
     for expectation in campaign.expect:
         pairs = [
             (who, rival)
-            for who in identities(summary)
+            for who in identities(matrix)
             if who["strategy"] == expectation.strategy
-            for rival in rivals_of(who, summary)
+            for rival in rivals_of(who, matrix)
             if rival["strategy"] == expectation.relative_to
         ]
         for who, rival in pairs:
@@ -51,3 +63,11 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
         if not pairs:
             verdicts.append(Verdict(expectation, "the whole campaign", None))
     return verdicts
+
+
+def _matrix(campaign: Campaign) -> pd.DataFrame:
+    rows = [
+        [trial.model, trial.dataset, trial.strategy, trial.planner or ""]
+        for trial in trials_of(campaign)
+    ]
+    return pd.DataFrame(rows, columns=IDENTITY)

@@ -30,6 +30,21 @@ class CampaignFolder:
         return self.root / "provenance" / "launches.json"
 
     @property
+    def provenance(self) -> Path:
+        """What the campaign ran from and on and what came out, in one document."""
+        return self.root / "provenance" / "provenance.json"
+
+    @property
+    def workflow(self) -> Path:
+        """The Snakefile that the campaign was started with."""
+        return self.root / "provenance" / "Snakefile"
+
+    @property
+    def crate(self) -> Path:
+        """The RO-Crate metadata that make the folder a crate."""
+        return self.root / "ro-crate-metadata.json"
+
+    @property
     def figures(self) -> Path:
         """Figures as SVG, each with its CSV."""
         return self.root / "figures"

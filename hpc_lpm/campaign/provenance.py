@@ -1,5 +1,6 @@
 """What a campaign ran on and from, as JSON: enough to repeat it or to explain a difference."""
 
+import getpass
 import hashlib
 import importlib.metadata
 import json
@@ -12,10 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
+from hpc_lpm.campaign.launcher import launcher_options
+from hpc_lpm.campaign.locked_packages import compare_with_lock
+from hpc_lpm.campaign.machine import describe_machine
+from hpc_lpm.campaign.slurm_settings import slurm_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONSTRAINTS = REPOSITORY / "config" / "environment" / "constraints.txt"
 
 SLURM_VARIABLES = (
     "SLURM_CLUSTER_NAME",
@@ -27,30 +32,38 @@ SLURM_VARIABLES = (
     "SLURM_CPUS_PER_TASK",
 )
 
+SNAKEMAKE_PLUGINS = "snakemake-executor-plugin-"
+
 
 def describe_environment(campaign: Campaign) -> dict[str, Any]:
     """Return where and from what a campaign is run; what cannot be found out is None."""
-    options = campaign.launcher.options
+    packages, machine = _packages(), describe_machine()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "campaign": campaign.name,
         "campaign_sha256": campaign_sha256(campaign),
         "seeds": campaign.seeds,
-        "git": describe_source(Path(__file__).resolve().parents[2]),
-        "host": platform.node(),
+        "user": _user(),
+        "git": describe_source(REPOSITORY),
+        "host": machine.host,
         "kernel": platform.platform(),
         "processor": _lscpu(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": psutil.virtual_memory().total,
+        "cores": machine.cores,
+        "memory_bytes": machine.memory_bytes,
+        "gpus": list(machine.gpus),
+        "interconnects": machine.interconnects,
         "python": sys.version.split()[0],
-        "packages": _packages(),
+        "packages": packages,
+        "locked_packages": compare_with_lock(CONSTRAINTS, packages),
         "mpi": {
             "launcher": campaign.launcher.mpi,
-            "options": list(DEFAULT_OPTIONS[campaign.launcher.mpi] if options is None else options),
+            "options": list(launcher_options(campaign.launcher.mpi, campaign.launcher.options)),
             "version": _mpi_version(),
         },
         "slurm": {
             "version": _first_line(["sinfo", "--version"]),
+            "settings": slurm_settings(),
+            "plugins": {k: v for k, v in packages.items() if k.startswith(SNAKEMAKE_PLUGINS)},
             "variables": {k: os.environ[k] for k in SLURM_VARIABLES if k in os.environ},
         },
     }
@@ -95,6 +108,15 @@ def describe_source(repository: Path) -> dict[str, Any]:
         "dirty": dirty,
         "diff_sha256": difference.hexdigest() if dirty else None,
     }
+
+
+def _user() -> str | None:
+    """Return the name that git knows the user by, else that of the account."""
+    name = _first_line(["git", "-C", str(REPOSITORY), "config", "user.name"])
+    try:
+        return name or getpass.getuser()
+    except (OSError, KeyError):  # an account without a name, as in some containers
+        return None
 
 
 def _packages() -> dict[str, str]:

@@ -1,13 +1,12 @@
 """`report.html`: one page that opens from disk and needs nothing else."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
+from hpc_lpm.campaign.crate.write import write_crate
 from hpc_lpm.campaign.expectations import judge
 from hpc_lpm.campaign.figures.accuracy import draw_accuracy
 from hpc_lpm.campaign.figures.memory import draw_memory
@@ -23,8 +22,9 @@ from hpc_lpm.campaign.headline import (
     ratio,
     speed_sentence,
 )
-from hpc_lpm.campaign.launcher import DEFAULT_OPTIONS
-from hpc_lpm.campaign.provenance import read_environment
+from hpc_lpm.campaign.launcher import launcher_options
+from hpc_lpm.campaign.page import render_page
+from hpc_lpm.campaign.provenance_record import CampaignProvenance, write_provenance
 from hpc_lpm.campaign.reproduce import commands_of
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
 from hpc_lpm.campaign.runs import Contestant, MissingTrial, Run, contestants_of
@@ -75,7 +75,7 @@ class Race:
 
 
 def write_report(root: Path) -> ReportOutcome:
-    """Write the tables, the figures with their CSV, and report.html of a campaign's folder.
+    """Write the tables, the figures with their CSV, report.html and the folder's RO-Crate metadata.
 
     Trials that are missing are named in the report and left out of everything else.
 
@@ -84,13 +84,15 @@ def write_report(root: Path) -> ReportOutcome:
     """
     results = load_results(root)
     write_tables(results)
+    provenance = write_provenance(results)
     races = _races(results)
     for race in races:
         for figure in race.figures():
             write_text_atomically(results.folder.figures / f"{figure.name}.svg", figure.svg)
             write_table(figure.data, results.folder.figures / f"{figure.name}.csv")
     headline = races[0].sentence if races else "No trial of this campaign has finished yet."
-    write_text_atomically(results.folder.report, _render(results, races, headline))
+    write_text_atomically(results.folder.report, _render(results, provenance, races, headline))
+    write_crate(results, provenance)
     return ReportOutcome(
         path=results.folder.report,
         headline=headline,
@@ -101,11 +103,9 @@ def write_report(root: Path) -> ReportOutcome:
     )
 
 
-def _render(results: CampaignResults, races: list[Race], headline: str) -> str:
-    template = files("hpc_lpm.campaign").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+def _render(
+    results: CampaignResults, provenance: CampaignProvenance, races: list[Race], headline: str
+) -> str:
     launches = results.launches()
     context: dict[str, Any] = {
         "campaign": results.campaign,
@@ -116,11 +116,17 @@ def _render(results: CampaignResults, races: list[Race], headline: str) -> str:
         "trial_count": len(results.trials),
         "run_count": len(results.runs),
         "settings": _settings(results),
-        "environment": read_environment(results.folder.environment),
+        "environment": provenance.environment,
+        "provenance": provenance,
+        "continued": {
+            name: len(trial.attempts)
+            for name, trial in provenance.trials.items()
+            if len(trial.attempts) > 1
+        },
         "commands": commands_of(results, launches),
-        "ended": max((launch.ended for launch in launches.values()), default=None),
+        "ended": provenance.ended,
     }
-    return environment.from_string(template).render(context)
+    return render_page("report.html.j2", context)
 
 
 def _races(results: CampaignResults) -> list[Race]:
@@ -240,7 +246,7 @@ def _plans(results: CampaignResults, runs: list[Run]) -> list[DrawnFigure]:
 def _settings(results: CampaignResults) -> dict[str, str]:
     campaign = results.campaign
     launcher = campaign.launcher
-    options = DEFAULT_OPTIONS[launcher.mpi] if launcher.options is None else launcher.options
+    options = launcher_options(launcher.mpi, launcher.options)
     length = f"{campaign.epochs} epochs" if campaign.epochs else f"{campaign.steps} steps"
     return {
         "models": ", ".join(campaign.models),

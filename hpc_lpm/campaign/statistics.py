@@ -87,7 +87,7 @@ def paired(
     """
     keys = ["seed", "repeat"]
     sides = [
-        _select(summary, who)[[*keys, metric]].rename(columns={metric: name})
+        runs_of(summary, who)[[*keys, metric]].rename(columns={metric: name})
         for name, who in (("first", first), ("second", second))
     ]
     return sides[0].merge(sides[1], on=keys).dropna().sort_values(keys, ignore_index=True)
@@ -108,6 +108,14 @@ def paired_difference(
     """Return the estimate of first - second over pairs, None if there is no pair."""
     pairs = paired(summary, first, second, metric)
     return estimate(_values(pairs["first"] - pairs["second"])) if len(pairs) else None
+
+
+def runs_of(summary: pd.DataFrame, who: dict[str, str]) -> pd.DataFrame:
+    """Return the rows of one contestant, given as the columns that identify it."""
+    chosen = summary
+    for key, value in who.items():
+        chosen = chosen[chosen[key] == value]
+    return chosen
 
 
 def identities(summary: pd.DataFrame) -> list[dict[str, str]]:
@@ -139,7 +147,7 @@ def statistics_table(summary: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for who in identities(summary):
         for metric in METRICS:
-            values = _values(_select(summary, who)[metric].dropna())
+            values = _values(runs_of(summary, who)[metric].dropna())
             if values:
                 rows.append(_row(who, metric, "", "", estimate(values)))
         for rival in rivals_of(who, summary):
@@ -184,13 +192,6 @@ def _row(
         "maximum": value.maximum,
         "note": few if value.low is None else "",
     }
-
-
-def _select(summary: pd.DataFrame, who: dict[str, str]) -> pd.DataFrame:
-    chosen = summary
-    for key, value in who.items():
-        chosen = chosen[chosen[key] == value]
-    return chosen
 
 
 def _values(column: "pd.Series[float]") -> list[float]:

@@ -5,14 +5,19 @@ from pathlib import Path
 
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.resources import Request, request_of
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.campaign.update_options import planned_optimizer, update_arguments
 
 STRATEGIES_THAT_REPLAY = frozenset({"fbp"})
 """Strategies whose plan must count the replayed forwards; the others run each forward once."""
 
-RUN_FILES = ("result.json", "metrics.jsonl", "trace.json", "launch.json")
-"""What a finished trial leaves in its folder, beside `train.log`."""
+RUN_FILES = ("result.json", "trace.json", "launch.json")
+"""What makes a trial a finished one.
+
+Beside them its folder holds `train.log` and what an interrupted trial goes on from, which Snakemake
+must not remove before it starts again: `metrics.jsonl`, `checkpoint/` and `attempts.json`.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,30 @@ class Steps:
         self.runs: dict[str, Step] = {}
         for trial in self.trials.values():
             if trial.planner:
-                profile = folder.profile(trial.model, trial.dataset, campaign.micro_batch)
+                profile = self._profile_path(trial)
                 self.profiles.setdefault(profile.stem, self._profile(trial, profile))
                 plan = folder.plan(trial)
                 self.plans.setdefault(plan.stem, self._plan(trial, profile, plan))
+        for trial in self.trials.values():
             self.runs[trial.name] = self._run(trial)
+
+    def request(self, name: str) -> Request:
+        """Return what the job of a trial asks a cluster for.
+
+        Raises:
+            FileNotFoundError: while the plan or profile that tells it is not there.
+        """
+        trial = self.trials[name]
+        plan = self.folder.plan(trial) if trial.planner else None
+        return request_of(trial, self.campaign, self._profile_of(trial), plan)
+
+    def _profile_path(self, trial: Trial) -> Path:
+        return self.folder.profile(trial.model, trial.dataset, self.campaign.micro_batch)
+
+    def _profile_of(self, trial: Trial) -> Path | None:
+        """Return the profile of a trial's model, None if the campaign makes none."""
+        path = self._profile_path(trial)
+        return path if path.stem in self.profiles else None
 
     def _profile(self, trial: Trial, path: Path) -> Step:
         arguments = ["profile", trial.model, "--dataset", trial.dataset]
@@ -64,6 +88,8 @@ class Steps:
     def _run(self, trial: Trial) -> Step:
         campaign = self.campaign
         plan = (str(self.folder.plan(trial)),) if trial.planner else ()
+        profile = self._profile_of(trial)
+        inputs = (*plan, *([str(profile)] if profile else []))
         optimizer = campaign.optimizer
         arguments = ["train", "--model", trial.model, "--dataset", trial.dataset]
         arguments += ["--strategy", trial.strategy, *(["--plan", *plan] if plan else [])]
@@ -82,8 +108,10 @@ class Steps:
             arguments += ["--synchronous-tail", str(campaign.synchronous_tail)]
         arguments += update_arguments(campaign, trial.strategy)
         arguments += self._format()
+        # An earlier attempt may have left a checkpoint.
+        arguments += ["--resume"]
         output = str(self.folder.run(trial))
-        return Step((*arguments, *self._data_dir(), "--out", output), plan, output, trial.ranks)
+        return Step((*arguments, *self._data_dir(), "--out", output), inputs, output, trial.ranks)
 
     def _format(self) -> list[str]:
         campaign = self.campaign

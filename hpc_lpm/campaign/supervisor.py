@@ -14,7 +14,11 @@ from typing import IO, ClassVar
 
 import psutil
 
+from hpc_lpm.campaign.attempts import Attempt
 from hpc_lpm.campaign.killed import explain_killed
+from hpc_lpm.campaign.machine import Machine
+from hpc_lpm.campaign.placement import Placement
+from hpc_lpm.campaign.slurm_job import SlurmJob
 from hpc_lpm.files import VersionedFile
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -24,7 +28,10 @@ KEPT_LINES = 15
 
 
 class Launch(VersionedFile):
-    """`launch.json`: how a command was started, when, and how it ended."""
+    """`launch.json`: how a command was started, when and where, and how it ended.
+
+    `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`.
+    """
 
     kind: ClassVar[str] = "launch record"
 
@@ -33,11 +40,26 @@ class Launch(VersionedFile):
     started: datetime
     ended: datetime
     exit_code: int
+    nodes: tuple[str, ...] = ()
+    slurm: SlurmJob | None = None
+    machines: tuple[Machine, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def seconds(self) -> float:
         """Seconds from start to end, start-up included."""
         return (self.ended - self.started).total_seconds()
+
+    def placed(self, placement: Placement, attempts: tuple[Attempt, ...] = ()) -> "Launch":
+        """Return this launch with where it ran and all attempts at it."""
+        return self.model_copy(
+            update={
+                "nodes": placement.nodes,
+                "slurm": placement.slurm,
+                "machines": placement.machines,
+                "attempts": attempts,
+            }
+        )
 
 
 def supervise(
@@ -50,13 +72,15 @@ def supervise(
     progress: Callable[[], str | None] | None = None,
     interval_seconds: float = 5.0,
     grace_seconds: float = GRACE_SECONDS,
+    stop_signal: int | None = None,
 ) -> Launch:
     """Run `command` to its end and return how it went.
 
     The output is written to `log` as it comes. It is passed to `say` line by line, or, where
     `progress` is given, `say` gets that line instead every `interval_seconds` and the last lines
-    of the output only if the command fails. A signal to this process is passed to the command,
-    which is killed with all its children if it has not ended `grace_seconds` later.
+    of the output only if the command fails. A signal to this process is passed to the command, as
+    `stop_signal` if that is given; after any but SIGUSR2, the command is killed with all its
+    children if it has not ended `grace_seconds` later.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
@@ -79,7 +103,7 @@ def supervise(
             target=_copy, args=(child.stdout, stream, tail, echo), daemon=True
         )
         reader.start()
-        with _Forwarding(child, grace_seconds) as forwarding:
+        with _Forwarding(child, grace_seconds, stop_signal) as forwarding:
             spoken = time.monotonic()
             while child.poll() is None:
                 time.sleep(0.1)
@@ -128,9 +152,12 @@ def _say_progress(progress: Callable[[], str | None], say: Callable[[str], None]
 class _Forwarding:
     """Passes signals on to a child while the `with` block runs."""
 
-    def __init__(self, child: subprocess.Popen[str], grace_seconds: float) -> None:
+    def __init__(
+        self, child: subprocess.Popen[str], grace_seconds: float, stop_signal: int | None
+    ) -> None:
         self._child = child
         self._grace_seconds = grace_seconds
+        self._stop_signal = stop_signal
         self._deadline: float | None = None
         self.killed = False
         self._previous: dict[int, object] = {}
@@ -148,7 +175,7 @@ class _Forwarding:
 
     def _forward(self, number: int, _: FrameType | None) -> None:
         if self._child.poll() is None:
-            self._child.send_signal(number)
+            self._child.send_signal(self._stop_signal or number)
         if number != signal.SIGUSR2 and self._deadline is None:
             self._deadline = time.monotonic() + self._grace_seconds
 

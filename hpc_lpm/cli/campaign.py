@@ -1,7 +1,6 @@
 """`hpc-lpm campaign ...`: the steps of a campaign that the Snakefile calls."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ def environment(
     """Write what the campaign is and what it runs on into provenance/."""
     from hpc_lpm.campaign.config import campaign_from_document
     from hpc_lpm.campaign.folder import CampaignFolder
-    from hpc_lpm.campaign.provenance import describe_environment
+    from hpc_lpm.campaign.provenance import REPOSITORY, describe_environment
     from hpc_lpm.files import write_text_atomically
 
     files = CampaignFolder(folder)
@@ -35,6 +34,9 @@ def environment(
     write_text_atomically(files.campaign, resolved.model_dump_json(indent=2) + "\n")
     described = json.dumps(describe_environment(resolved), indent=2)
     write_text_atomically(files.environment, described + "\n")
+    workflow = REPOSITORY / "Snakefile"
+    if workflow.is_file():  # it is not where the toolkit was installed without its checkout
+        write_text_atomically(files.workflow, workflow.read_text(encoding="utf-8"))
 
 
 @campaign_app.command()
@@ -46,38 +48,27 @@ def launch(
     log: Annotated[Path, typer.Option(help="file that the output goes to")],
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
+    attempt: Annotated[int, typer.Option(help="how often this driver has tried the trial")] = 1,
 ) -> int:
     """Run a command on its ranks, log its output and say how far the campaign is."""
     from hpc_lpm.campaign.folder import CampaignFolder
-    from hpc_lpm.campaign.launcher import rank_command, rank_environment
-    from hpc_lpm.campaign.supervisor import supervise
+    from hpc_lpm.campaign.launching import launch_step, launch_trial
 
     files = CampaignFolder(folder)
-    campaign = files.read_campaign()
-    options = campaign.launcher.options if campaign.launcher.mpi == mpi else None
-    command = rank_command(arguments, ranks, mpi, options)
-    surroundings = rank_environment(os.environ, threads=1)
     if trial is None:
-        return supervise(command, surroundings, ranks, log, say=_say).exit_code
-    from hpc_lpm.campaign.progress import CampaignProgress
-    from hpc_lpm.campaign.steps import Steps
-
-    run_folder = files.run(trial)
-    run_folder.mkdir(parents=True, exist_ok=True)
-    (run_folder / "metrics.jsonl").unlink(missing_ok=True)
-    progress = CampaignProgress(Steps(campaign, files), trial)
-    done = supervise(command, surroundings, ranks, log, say=_say, progress=progress.line)
-    done.write(run_folder / "launch.json")
-    _say(progress.closing_line(done.exit_code))
-    return done.exit_code
+        return launch_step(files, arguments, ranks, mpi, log, _say)
+    return launch_trial(files, trial, arguments, ranks, mpi, log, _say, attempt=attempt)
 
 
 @campaign_app.command()
 def summary(folder: Folder) -> None:
-    """Write summary.csv, summary.parquet, statistics.csv and provenance/launches.json."""
+    """Write the tables, provenance/launches.json and provenance/provenance.json."""
+    from hpc_lpm.campaign.provenance_record import write_provenance
     from hpc_lpm.campaign.results import load_results, write_tables
 
-    write_tables(load_results(folder))
+    results = load_results(folder)
+    write_tables(results)
+    write_provenance(results)
 
 
 @campaign_app.command()
@@ -86,15 +77,20 @@ def expectations(
     out: Annotated[Path, typer.Option(help="file written if everything expected holds")],
 ) -> int:
     """Check what the campaign expects of its results; exit 1 if it does not hold."""
+    from hpc_lpm.campaign.crate.write import write_crate
     from hpc_lpm.campaign.expectations import judge
     from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.provenance_record import gather_provenance
     from hpc_lpm.campaign.results import load_results
     from hpc_lpm.files import write_text_atomically
 
-    verdicts = judge(CampaignFolder(folder).read_campaign(), load_results(folder).summary)
+    results = load_results(folder)
+    verdicts = judge(results.campaign, results.summary)
     for verdict in verdicts:
         console().print(verdict.sentence())
     if not all(verdict.held for verdict in verdicts):
+        out.unlink(missing_ok=True)
+        write_crate(results, gather_provenance(results))
         typer.echo(
             f"hpc-lpm: the campaign ran, but something that it expects does not hold: see "
             f"{CampaignFolder(folder).report}.",
@@ -103,6 +99,7 @@ def expectations(
         return EXIT_NOT_HELD
     sentences = [verdict.sentence() for verdict in verdicts]
     write_text_atomically(out, json.dumps(sentences, indent=2) + "\n")
+    write_crate(results, gather_provenance(results))
     return 0
 
 

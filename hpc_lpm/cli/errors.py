@@ -11,7 +11,7 @@ import typer
 from pydantic import ValidationError
 
 from hpc_lpm.cli.quiet_end import abort_ranks_after, others_stopped_too
-from hpc_lpm.errors import InputError, TrainingError
+from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.ranks import rank_from_environment
 
 EXIT_DONE = 0
@@ -26,7 +26,8 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     Bad usage and `InputError` become one sentence on stderr and code 2. Where every rank finds the
     same fault in the same input, only the first of a job speaks; a rank that is alone with its
     fault speaks for itself. `TrainingError` becomes one sentence and code 1, and ends all ranks at
-    once. A traceback comes with `--debug`.
+    once. A training that a signal has stopped becomes one sentence and code 75. A traceback comes
+    with `--debug`.
     """
     arguments = list(arguments)
     debug = "--debug" in arguments
@@ -41,6 +42,8 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _complain(str(error))
+    except InterruptedTrainingError as error:
+        return _complain(str(error), EXIT_INTERRUPTED)
     except TrainingError as error:
         if debug:
             traceback.print_exc()
@@ -49,7 +52,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         return _complain(_one_sentence(error.format_message() + _found(error.__cause__)))
     except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted before anything was saved: run the command again.")
+        return _complain("interrupted at once: run the command again.")
     return result if isinstance(result, int) else EXIT_DONE
 
 
@@ -64,16 +67,16 @@ def _one_sentence(message: str) -> str:
     return f"{' '.join(message.split()).rstrip('.')}: see `hpc-lpm --help`."
 
 
-def _complain(sentence: str) -> int:
+def _complain(sentence: str, exit_code: int = EXIT_BAD_INPUT) -> int:
     rank = rank_from_environment()
     where = ""
     if not others_stopped_too():
         # Say whose fault it is: a file may be missing on one node only.
         where = f"rank {rank} on {platform.node()}: "
     elif rank != 0:
-        return EXIT_BAD_INPUT
+        return exit_code
     _speak(f"{where}{sentence}")
-    return EXIT_BAD_INPUT
+    return exit_code
 
 
 def _speak(sentence: str) -> None:

@@ -6,11 +6,14 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.cli.quiet_end import end_ranks
+from hpc_lpm.stop_signals import STOP_SIGNALS
 
 
 def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
+    if arguments[:1] == ["train"]:
+        STOP_SIGNALS.install()  # before torch is imported, which takes seconds
     register(arguments)
     exit_code = run_guarded(app, arguments)
     end_ranks(exit_code)

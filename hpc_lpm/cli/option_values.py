@@ -29,8 +29,8 @@ def optimizer_options(texts: list[str]) -> dict[str, OptionValue]:
     return options
 
 
-def milestones(text: str | None) -> list[int]:
-    """Return the whole numbers of a text such as `100,200`; none without a text.
+def optimizer_steps(option: str, text: str | None) -> list[int]:
+    """Return the whole numbers of an option such as `100,200`; none without a text.
 
     Raises:
         InputError: if it is something else.
@@ -41,7 +41,7 @@ def milestones(text: str | None) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise InputError(
-            f"--lr-milestones is {text!r}, accepted are whole numbers of optimizer steps separated "
+            f"{option} is {text!r}, accepted are whole numbers of optimizer steps separated "
             "by commas, such as 100,200."
         ) from None
 

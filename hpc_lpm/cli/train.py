@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 
 from hpc_lpm.cli.app import app
-from hpc_lpm.cli.option_values import milestones, optimizer_options
+from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
 from hpc_lpm.cli.output import print_json, print_table
+from hpc_lpm.engine.checkpoint.folder import FOLDER
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.engine.progress import (
@@ -24,6 +25,7 @@ from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.settings import OptimizerSettings, checked_settings
 from hpc_lpm.engine.training import Training
 from hpc_lpm.ranks import started_by_launcher
+from hpc_lpm.stop_signals import STOP_SIGNALS
 
 _DEFAULTS = OptimizerSettings()
 _RATE = LearningRateSettings()
@@ -105,9 +107,26 @@ def train(
             show_default=False,
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the checkpoint in --out, if there is one")
+    ] = False,
+    checkpoint_epochs: Annotated[
+        int, typer.Option(help="save every so many epochs and at the end; 0: only if interrupted")
+    ] = 1,
+    checkpoint_steps: Annotated[
+        int, typer.Option(help="drain and save every so many optimizer steps too; 0: never")
+    ] = 0,
+    drain_at: Annotated[
+        str | None,
+        typer.Option(help="optimizer steps such as 5,12: drain there, as an interrupted run did"),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
-    """Train a model once and leave result, metrics and trace in --out."""
+    """Train a model once and leave result, metrics, trace and checkpoint in --out.
+
+    SIGTERM, SIGUSR2, SIGINT or SIGHUP to any rank stop it with exit code 75, once it has saved a
+    checkpoint.
+    """
     settings = checked_settings(
         model=model,
         dataset=dataset,
@@ -137,7 +156,7 @@ def train(
             "schedule": lr_schedule,
             "warmup_steps": warmup_steps,
             "final_factor": lr_final_factor,
-            "milestones": milestones(lr_milestones),
+            "milestones": optimizer_steps("--lr-milestones", lr_milestones),
             "factor": lr_factor,
         },
         clip_norm=clip_norm,
@@ -147,27 +166,48 @@ def train(
         memory_format=memory_format,
         transport=transport,
         progress_thread=progress_thread,
+        drain_at=optimizer_steps("--drain-at", drain_at),
+        checkpoint_epochs=checkpoint_epochs,
+        checkpoint_steps=checkpoint_steps,
     )
     job = start_job(parallel=strategy_named(strategy).parallel, limit_seconds=receive_timeout)
-    training = Training(settings, job)
-    reporter = None
-    if training.is_reporting_rank():
-        reporter = RunReporter(
-            _display(f"{strategy} {model} {dataset}", training.steps, quiet=json),
-            MetricsLog(out / "metrics.jsonl"),
-            batch_size=batch_size,
-            steps_an_epoch=training.steps_an_epoch,
-            learning_rate=training.learning_rate,
-        )
-    try:
-        result = training.run(out, reporter)
-    finally:
-        if reporter:
-            reporter.close()
-    if result is not None and json:
+    training = Training(settings, job, resume_from=out if resume else None)
+    result = training.finished or _run(training, out, resume=resume, quiet=json)
+    if job.rank != 0 or result is None:
+        return
+    if json:
         print_json(result.model_dump(mode="json"))
-    elif result is not None:
+    else:
         _print_result(result, out)
+
+
+def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResult | None:
+    if not training.is_reporting_rank():
+        return training.run(out, None, STOP_SIGNALS)
+    settings, history = training.settings, training.history
+    title = f"{settings.strategy} {settings.model} {settings.dataset}"
+    reporter = RunReporter(
+        _display(title, training.steps, quiet=quiet),
+        MetricsLog(out / "metrics.jsonl", steps=history.step, epochs=len(history.test_accuracy)),
+        batch_size=settings.batch_size,
+        steps_an_epoch=training.steps_an_epoch,
+        learning_rate=training.learning_rate,
+    )
+    try:
+        if resume:
+            reporter.message(_where_it_starts(training, out))
+        return training.run(out, reporter, STOP_SIGNALS)
+    finally:
+        reporter.close()
+
+
+def _where_it_starts(training: Training, out: Path) -> str:
+    if training.checkpoint is None:
+        return f"no checkpoint in {out / FOLDER}: starting from the beginning"
+    return (
+        f"going on from {training.checkpoint.path}, after step {training.history.step} of "
+        f"{training.steps}"
+    )
 
 
 def _display(title: str, steps: int, *, quiet: bool) -> ProgressDisplay:

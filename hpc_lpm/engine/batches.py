@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -49,6 +49,22 @@ class MicroBatches:
             self.epoch,
             self.replicas * replicas,
             tuple(self.step_samples()),
+        )
+
+    def between(self, first_step: int, end_step: int) -> "MicroBatches":
+        """Return the micro-batches of these optimizer steps of the run, numbered as they are here.
+
+        Args:
+            first_step: the first of them, from 0.
+            end_step: the one after the last.
+        """
+        first = first_step * self.per_step
+        of_steps = self.all_step_samples
+        return replace(
+            self,
+            chunks=self.chunks[first : end_step * self.per_step],
+            first_index=self.number(first),
+            all_step_samples=None if of_steps is None else of_steps[first_step:end_step],
         )
 
     def size(self, micro_batch: int) -> int:
@@ -104,6 +120,12 @@ def steps_per_epoch(split: Split, batch_size: int, last_batch: LastBatch) -> int
             f"dataset: use a batch of at most {len(split)}."
         )
     return steps + 1 if remainder and last_batch == "keep" else steps
+
+
+def samples_of_steps(split: Split, batch_size: int, steps_an_epoch: int, steps: int) -> list[int]:
+    """Return the samples, over all replicas, of each of the first `steps` optimizer steps."""
+    last = min(batch_size, len(split) - (steps_an_epoch - 1) * batch_size)
+    return [last if (n + 1) % steps_an_epoch == 0 else batch_size for n in range(steps)]
 
 
 def training_micro_batches(

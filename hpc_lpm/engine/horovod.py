@@ -5,11 +5,10 @@ import os
 from typing import Any
 
 import torch
-from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.engine.whole_model import WholeModel
 from hpc_lpm.errors import InputError
 
@@ -50,6 +49,9 @@ class HorovodRunner:
         """Train on this rank's share of these micro-batches."""
         self._model.module.train()
         for step, micro_batches in enumerate(batches.steps()):
+            self._model.begin_step(step)
+            if step == self._context.agreement.end:
+                break
             for n in self._share(micro_batches):
                 self._model.forward_backward(batches, n, self._context.job.size)
             self._update(step)
@@ -77,9 +79,10 @@ class HorovodRunner:
         self._average_buffers()
         return self._model.count_correct(batches, self._share(range(len(batches))))
 
-    def layers(self) -> dict[int, nn.Module]:
+    def state(self) -> TrainedState:
         """Return all layers; they are the same on every rank."""
-        return self._model.layers
+        rank = self._context.job.rank
+        return TrainedState(self._model.layers, self._optimizer, self._scheduler, rank)
 
     def bytes_sent(self) -> int:
         """Return what a ring all-reduce of the gradients sends: 2 (R - 1) / R of them a step."""

@@ -1,6 +1,7 @@
 """What a person sees while a run trains: a bar on a terminal, plain lines in a log."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from hpc_lpm.files import write_text_atomically
 
 _PLAIN_LINE_SECONDS = 5.0
 
@@ -84,19 +87,44 @@ class PlainLines:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: a line a step and a line an epoch, readable while the run goes on."""
+    """`metrics.jsonl`: a line a step and a line an epoch, readable while the run goes on.
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = path.open("w", encoding="utf-8", buffering=1)
+    Args:
+        path: of the file.
+        steps: of what is there already, so many steps are kept.
+        epochs: likewise so many evaluations.
+    """
+
+    def __init__(self, path: Path, *, steps: int = 0, epochs: int = 0) -> None:
+        kept = _lines_before(path, steps, epochs) if steps else []
+        write_text_atomically(path, "".join(kept))
+        self._stream = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: object) -> None:
         """Append one JSON object."""
         self._stream.write(json.dumps(values) + "\n")
 
+    def sync(self) -> None:
+        """Have all lines written to the disk."""
+        os.fsync(self._stream.fileno())
+
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
+    """Return the whole lines about the first steps and evaluations of what an earlier run wrote."""
+    if not path.exists():
+        return []
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break
+        entry = json.loads(line)
+        if entry["step"] < steps if "step" in entry else entry["epoch"] < epochs:
+            kept.append(line)
+    return kept
 
 
 class RunReporter:
@@ -126,13 +154,26 @@ class RunReporter:
         shown = "" if loss is None else f"loss {loss:.4f} | "
         self._display.step(step + 1, f"epoch {epoch + 1} | {shown}{rate}")
 
-    def epoch(self, epoch: int, epochs: int, accuracy: float, samples_per_second: float) -> None:
-        """Report the evaluation after an epoch; `accuracy` is a share from 0 to 1."""
+    def epoch(
+        self, epoch: int, epochs: int, accuracy: float, samples_per_second: float | None
+    ) -> None:
+        """Report the evaluation after an epoch; `accuracy` is a share from 0 to 1.
+
+        No rate is known of an epoch that was trained before a resumption.
+        """
         self._log.write(epoch=epoch, test_accuracy=accuracy)
+        rate = "" if samples_per_second is None else f" | {samples_per_second:.1f} samples/s"
         self._display.message(
-            f"epoch {epoch + 1}/{epochs} | test accuracy {100 * accuracy:.2f} % | "
-            f"{samples_per_second:.1f} samples/s"
+            f"epoch {epoch + 1}/{epochs} | test accuracy {100 * accuracy:.2f} %{rate}"
         )
+
+    def message(self, text: str) -> None:
+        """Tell a person something."""
+        self._display.message(text)
+
+    def sync(self) -> None:
+        """Have the log written to the disk."""
+        self._log.sync()
 
     def close(self) -> None:
         """End the display and the log."""

@@ -20,7 +20,7 @@ StepListener = Callable[[int, float | None, float], None]
 
 @dataclass(frozen=True)
 class Interval:
-    """One instruction: `start_seconds` counts from the start of its epoch."""
+    """One instruction: `start_seconds` counts from the start of its segment."""
 
     kind: str
     micro_batch: int
@@ -29,8 +29,8 @@ class Interval:
 
 
 @dataclass
-class EpochRecord:
-    """One epoch on one rank; times count from the epoch's common start.
+class SegmentRecord:
+    """The steps between two drains on one rank; times count from their common start.
 
     `step_losses` are means over the `step_samples` whose losses this rank saw; without any it is 0.
     """
@@ -69,45 +69,52 @@ class _EndedStep:
 class Recorder:
     """Collects the records of one rank.
 
-    Intervals are kept for the first `trace_steps` steps of each epoch only, of which the last
-    epoch's are written: a trace of the whole run would not open in a viewer.
+    Intervals are kept for the first `trace_steps` steps of each segment only, of which the last
+    segment's are written: a trace of the whole run would not open in a viewer.
 
     Instructions of a GPU are only queued when Python goes on. They are timed by marks of `timer` in
     the GPU's stream, which are read, like the losses, when the next step ends: the GPU has the work
     of that step to do meanwhile, and nothing is waited for in between.
     """
 
-    def __init__(self, trace_steps: int, on_step: StepListener, timer: Timer | None = None) -> None:
-        self.epochs: list[EpochRecord] = []
+    def __init__(
+        self,
+        trace_steps: int,
+        on_step: StepListener,
+        timer: Timer | None = None,
+        *,
+        steps_before: int = 0,
+    ) -> None:
+        self.segments: list[SegmentRecord] = []
         self.peak_in_flight = 0
         self.lag_counts: Counter[int] = Counter()
         self._trace_steps = trace_steps
         self._on_step = on_step
         self._timer = timer or ClockTimer()
         self._origin: object = None
-        self._steps_before = 0
+        self._steps_before = steps_before
         self._losses: list[Tensor] = []
         self._samples = 0
         self._unread: list[_Unread] = []
         self._steps_ended = 0
         self._unreported: _EndedStep | None = None
 
-    def begin_epoch(self) -> None:
-        """Start the clock of an epoch; every rank calls it right after a barrier."""
-        if self.epochs:
-            self._steps_before += self._steps_ended
-            self.epochs[-1].intervals.clear()
-        self.epochs.append(EpochRecord())
+    def begin_segment(self) -> None:
+        """Start the clock of a segment; every rank calls it right after a barrier."""
+        if self.segments:
+            self.segments[-1].intervals.clear()
+        self._steps_before += self._steps_ended
+        self.segments.append(SegmentRecord())
         self._steps_ended = 0
         self._unread.clear()
         self._origin = self._timer.mark()
 
-    def end_epoch(self) -> None:
-        """Stop the clock of the epoch."""
+    def end_segment(self) -> None:
+        """Stop the clock of the segment."""
         end = self._timer.mark()
         self._report()
         self._read(self._unread)
-        self.epochs[-1].end_seconds = self._since_origin(end)
+        self.segments[-1].end_seconds = self._since_origin(end)
 
     def _since_origin(self, mark: object) -> float:
         return self._timer.seconds(self._origin, mark)
@@ -122,14 +129,14 @@ class Recorder:
         self._unread.append(_Unread(kind, micro_batch, start, self._timer.mark(), traced))
 
     def _read(self, intervals: list[_Unread]) -> None:
-        epoch = self.epochs[-1]
+        segment = self.segments[-1]
         for unread in intervals:
             duration = self._timer.seconds(unread.start, unread.stop)
-            before = epoch.seconds_by_kind.get(unread.kind, 0.0)
-            epoch.seconds_by_kind[unread.kind] = before + duration
+            before = segment.seconds_by_kind.get(unread.kind, 0.0)
+            segment.seconds_by_kind[unread.kind] = before + duration
             if unread.traced:
                 start = self._since_origin(unread.start)
-                epoch.intervals.append(Interval(unread.kind, unread.micro_batch, start, duration))
+                segment.intervals.append(Interval(unread.kind, unread.micro_batch, start, duration))
 
     def add_in_flight(self, count: int) -> None:
         """Record how many micro-batches are between their forward and their backward pass."""
@@ -180,17 +187,17 @@ class Recorder:
         if self._unreported is None:
             return
         ended, self._unreported = self._unreported, None
-        epoch = self.epochs[-1]
-        previous = epoch.step_end_seconds[-1] if epoch.step_end_seconds else 0.0
+        segment = self.segments[-1]
+        previous = segment.step_end_seconds[-1] if segment.step_end_seconds else 0.0
         # From here on the step's marks have been passed and its loss has arrived.
-        epoch.step_end_seconds.append(self._since_origin(ended.end))
+        segment.step_end_seconds.append(self._since_origin(ended.end))
         self._read(ended.intervals)
         loss = None if ended.loss is None else float(ended.loss)
         if loss is not None:
             _check_finite(ended.number, loss)
-        epoch.step_losses.append(loss or 0.0)
-        epoch.step_samples.append(ended.samples)
-        self._on_step(ended.number, loss, epoch.step_end_seconds[-1] - previous)
+        segment.step_losses.append(loss or 0.0)
+        segment.step_samples.append(ended.samples)
+        self._on_step(ended.number, loss, segment.step_end_seconds[-1] - previous)
 
 
 def _on_its_way_to_host(loss: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from hpc_lpm.files import VersionedFile
 
+RESULT = "result.json"
+
 
 class RunResult(VersionedFile):
     """The outcome of one run; lists named after ranks hold one entry a rank, in rank order.
@@ -14,7 +16,8 @@ class RunResult(VersionedFile):
     excluded; `samples_per_second` is taken over all steps but the first `settings.discard_steps`.
     `idle_share` is the share of the training time in which a rank does not compute. `train_loss`
     has one entry a step, `test_accuracy` one an epoch. `weights_sha256` covers all parameters
-    and buffers in layer order, whatever the partition.
+    and buffers in layer order, whatever the partition. A run that went on from a checkpoint is told
+    as a whole; on another partition than before, lists named after ranks are about the time since.
     """
 
     kind: ClassVar[str] = "result"
@@ -33,6 +36,9 @@ class RunResult(VersionedFile):
     bytes_sent: list[int]
     train_loss: list[float]
     test_accuracy: list[float]
+    test_predictions: int | None = Field(
+        default=None, description="predictions behind each `test_accuracy`; unknown in old results"
+    )
     weights_sha256: str
     peak_in_flight: list[int] = Field(
         default=[], description="largest number of micro-batches between forward and backward"
@@ -43,6 +49,13 @@ class RunResult(VersionedFile):
     replicas: int = Field(default=1, description="copies of every stage; 1 without a plan")
     seconds_by_kind: list[dict[str, float]] = Field(
         default=[], description="seconds of training by what a rank did, waiting as `receive`"
+    )
+    drains: list[int] = Field(
+        default=[],
+        description="optimizer steps after which training drained other than for an evaluation",
+    )
+    interruptions: int = Field(
+        default=0, description="how often the run stopped and went on from a checkpoint"
     )
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]

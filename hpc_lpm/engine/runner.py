@@ -6,8 +6,10 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.recorder import Recorder
@@ -32,6 +34,7 @@ class RunContext:
     dataset: Dataset
     plan: Plan | None
     recorder: Recorder
+    agreement: StepAgreement
     updates: int
     epochs: int
     replicas: int = 1
@@ -48,6 +51,16 @@ class RunContext:
         stages = len(self.required_plan().stages)
         return PipelineTopology(self.job.rank, stages, self.replicas)
 
+    @property
+    def cuts(self) -> list[int]:
+        """The K+1 cut positions, [0, L] without a plan."""
+        return list(self.plan.cuts) if self.plan else [0, len(self.model.layers)]
+
+    @property
+    def copies(self) -> int:
+        """The ranks that hold the same layers: replicas of a stage or of the whole model."""
+        return self.job.size // (len(self.cuts) - 1)
+
     def required_plan(self) -> Plan:
         """Return the plan of a strategy that cannot run without one."""
         if self.plan is None:
@@ -55,17 +68,34 @@ class RunContext:
         return self.plan
 
 
+@dataclass(frozen=True)
+class TrainedState:
+    """What a rank goes on from at a drain, beside what its settings determine.
+
+    `layers` by their index in the model are held by every one of `replicas` ranks alike, but for
+    their buffers; the optimizer may leave parameters to another rank that they are copies of.
+    """
+
+    layers: dict[int, nn.Module]
+    optimizer: torch.optim.Optimizer
+    scheduler: LambdaLR
+    replica: int = 0
+
+
 class Runner(Protocol):
     """One rank's part of a training."""
 
     def train(self, batches: MicroBatches) -> None:
-        """Train on these micro-batches and drain, telling the recorder what happens when."""
+        """Train on these micro-batches and drain, telling the recorder what happens when.
+
+        Asks the agreement where to stop before each optimizer step.
+        """
 
     def evaluate(self, batches: MicroBatches) -> int:
         """Return how many predictions this rank found right; the ranks' sum is the total."""
 
-    def layers(self) -> dict[int, nn.Module]:
-        """Return the layers whose weights this rank answers for, by their index in the model."""
+    def state(self) -> TrainedState:
+        """Return what this rank answers for; what is put into it is what training goes on from."""
 
     def bytes_sent(self) -> int:
         """Return the bytes that this rank sent while training."""

@@ -1,10 +1,8 @@
 """Plain training on one device: the baseline of every comparison."""
 
-from torch import nn
-
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.engine.whole_model import WholeModel
 
 
@@ -27,6 +25,9 @@ class SequentialRunner:
         recorder = self._context.recorder
         self._model.module.train()
         for step, micro_batches in enumerate(batches.steps()):
+            self._model.begin_step(step)
+            if step == self._context.agreement.end:
+                break
             for n in micro_batches:
                 self._model.forward_backward(batches, n)
             start = recorder.start()
@@ -42,9 +43,9 @@ class SequentialRunner:
         """Return the number of right predictions."""
         return self._model.count_correct(batches, range(len(batches)))
 
-    def layers(self) -> dict[int, nn.Module]:
+    def state(self) -> TrainedState:
         """Return all layers."""
-        return self._model.layers
+        return TrainedState(self._model.layers, self._optimizer, self._scheduler)
 
     def bytes_sent(self) -> int:
         """Nothing is sent."""

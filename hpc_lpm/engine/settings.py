@@ -1,7 +1,8 @@
 """What one training run is asked to do."""
 
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -72,6 +73,9 @@ class TrainSettings(BaseModel):
     memory_format: MemoryFormat = "contiguous"
     transport: TransportName = "auto"
     progress_thread: bool | None = None
+    drain_at: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    checkpoint_epochs: int = Field(default=1, ge=0)
+    checkpoint_steps: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -84,6 +88,8 @@ class TrainSettings(BaseModel):
             raise ValueError("exactly one of epochs and steps is needed")
         if self.progress_thread and self.transport == "torch":
             raise ValueError("progress thread is for transport mpi, torch makes progress itself")
+        if any(b <= a for a, b in pairwise(self.drain_at)):
+            raise ValueError(f"drain at must ascend, found {list(self.drain_at)}")
         return self
 
     @property

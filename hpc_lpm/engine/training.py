@@ -1,33 +1,38 @@
-"""One run from its settings to its result: the loop that all strategies share."""
+"""One run from its settings to its result."""
 
 import math
 import random
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.engine.batches import (
-    evaluation_micro_batches,
-    steps_per_epoch,
-    training_micro_batches,
-)
+from hpc_lpm.engine.agreement import StepAgreement
+from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
+from hpc_lpm.engine.checkpoint.agreeing_settings import agreeing_settings
+from hpc_lpm.engine.checkpoint.finished import finished_result
+from hpc_lpm.engine.checkpoint.folder import FOLDER, remove_checkpoints
+from hpc_lpm.engine.checkpoint.opened import Checkpoint
+from hpc_lpm.engine.checkpoint.rank_record import RankRecord
 from hpc_lpm.engine.environment import run_environment
+from hpc_lpm.engine.figures import RankFigures
+from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.learning_rate import rate_factor
+from hpc_lpm.engine.loop import TrainingLoop
 from hpc_lpm.engine.memory import PeakMemory
 from hpc_lpm.engine.optimizer import check_optimizer
 from hpc_lpm.engine.progress import RunReporter
-from hpc_lpm.engine.recorder import EpochRecord, Interval, Recorder
+from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.recovery import check_recovery
 from hpc_lpm.engine.registry import Strategy, strategy_named
-from hpc_lpm.engine.result import RunResult
+from hpc_lpm.engine.result import RESULT, RunResult
 from hpc_lpm.engine.runner import RunContext
 from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.times import last_intervals, times_and_losses
 from hpc_lpm.engine.trace import chrome_trace
 from hpc_lpm.engine.update_rules import check_update_rules, check_warmup
 from hpc_lpm.engine.weights import weights_sha256
@@ -38,16 +43,27 @@ from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.ranks import local_rank_from_environment
+from hpc_lpm.stop_signals import StopSignals
 
 
 class Training:
     """A checked run: everything that can be wrong with its input is found in the constructor.
 
+    `checkpoint` is the one that is gone on from, if any; `finished` is the result if there is
+    nothing left to do.
+
+    Args:
+        settings: what to do.
+        job: the ranks that do it.
+        resume_from: the folder of a run to go on with, if it has a checkpoint.
+
     Raises:
         InputError: on every rank alike, before any rank talks to another.
     """
 
-    def __init__(self, settings: TrainSettings, job: Job) -> None:
+    def __init__(
+        self, settings: TrainSettings, job: Job, *, resume_from: Path | None = None
+    ) -> None:
         self.settings = settings
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
@@ -75,6 +91,25 @@ class Training:
             _check_whole_batches(settings, len(self.dataset.train))
             _check_untied(self.model)
         check_warmup(settings.learning_rate, self.steps)
+        _check_drains(settings, self.steps, independent=self.strategy.independent)
+        self.checkpoint: Checkpoint | None = None
+        self.finished: RunResult | None = None
+        if resume_from and not self.strategy.independent:
+            self._find_what_there_is(resume_from)
+
+    def _find_what_there_is(self, folder: Path) -> None:
+        stages = len(self.plan.stages) if self.plan else 1
+        settings, layers = agreeing_settings(self.settings), len(self.model.layers)
+        cuts = list(self.plan.cuts) if self.plan else [0, layers]
+        self.finished = finished_result(folder / RESULT, settings, cuts, self.job.size)
+        self.checkpoint = Checkpoint.newest(folder / FOLDER)
+        if self.checkpoint:
+            self.checkpoint.check(settings, self.job.size // stages, layers)
+
+    @property
+    def history(self) -> History:
+        """What there is of the run already."""
+        return self.checkpoint.manifest.history if self.checkpoint else History()
 
     def is_reporting_rank(self) -> bool:
         """Tell if this rank sees the losses first: the last stage, or rank 0 without stages.
@@ -88,18 +123,29 @@ class Training:
         factor = rate_factor(self.settings.learning_rate, step, self.steps)
         return self.settings.optimizer.lr * factor
 
-    def run(self, out: Path, reporter: RunReporter | None) -> RunResult | None:
+    def run(
+        self, out: Path, reporter: RunReporter | None, signals: StopSignals | None = None
+    ) -> RunResult | None:
         """Train, evaluate after every epoch and write the run's folder; rank 0 returns the result.
 
         Args:
             out: the run's folder.
             reporter: given on the reporting rank alone.
+            signals: what may ask to stop.
+
+        Raises:
+            InterruptedTrainingError: once a signal has stopped the training.
+            TrainingError: if anything fails on the way.
         """
         with ExitStack() as resources:
-            return self._run(out, reporter, resources)
+            return self._run(out, reporter, signals or StopSignals(), resources)
 
     def _run(
-        self, out: Path, reporter: RunReporter | None, resources: ExitStack
+        self,
+        out: Path,
+        reporter: RunReporter | None,
+        signals: StopSignals,
+        resources: ExitStack,
     ) -> RunResult | None:
         settings, job = self.settings, self.job
         torch.set_num_threads(settings.threads)
@@ -107,66 +153,48 @@ class Training:
         device = _device()
         if self.strategy.uses_transport:
             settings = _with_transport(settings, job, device)
+        if job.rank == 0:
+            self._remove_what_is_old(out)
         recorder = Recorder(
-            settings.trace_steps, reporter.step if reporter else _ignore_step, timer_for(device)
+            settings.trace_steps,
+            reporter.step if reporter else _ignore_step,
+            timer_for(device),
+            steps_before=self.history.step,
         )
-        memory = PeakMemory(device)
-        runner = self.strategy.start(
-            RunContext(
-                settings,
-                job,
-                device,
-                self.model,
-                self.dataset,
-                self.plan,
-                recorder,
-                self.steps,
-                self.epochs,
-                self.replicas,
-                resources,
-            )
+        figures = RankFigures(recorder, PeakMemory(device))
+        context = RunContext(
+            settings,
+            job,
+            device,
+            self.model,
+            self.dataset,
+            self.plan,
+            recorder,
+            StepAgreement(job, signals, independent=self.strategy.independent),
+            self.steps,
+            self.epochs,
+            self.replicas,
+            resources,
         )
-        micro_batch_size = settings.micro_batch_size // self.replicas
-        test = evaluation_micro_batches(self.dataset.test, micro_batch_size)
-        predictions = sum(test.targets(n).numel() for n in range(len(test)))
-        if self.strategy.independent:
-            predictions *= job.size
-        accuracy: list[float] = []
-        step_samples: list[int] = []
-        for epoch in range(self.epochs):
-            steps = min(self.steps_an_epoch, self.steps - epoch * self.steps_an_epoch)
-            batches = training_micro_batches(
-                self.dataset.train,
-                batch_size=settings.batch_size,
-                micro_batches=settings.micro_batches * self.replicas,
-                steps=steps,
-                seed=settings.seed,
-                epoch=epoch,
-                last_batch=settings.last_batch,
-                replicas=self.replicas,
-            )
-            step_samples += batches.step_samples()
-            job.barrier()
-            recorder.begin_epoch()
-            runner.train(batches)
-            recorder.end_epoch()
-            accuracy.append(sum(job.all_gather(runner.evaluate(test))) / predictions)
-            if reporter:
-                rate = sum(batches.step_samples()) / recorder.epochs[-1].end_seconds
-                reporter.epoch(epoch, self.epochs, accuracy[-1], rate)
-        fingerprint = weights_sha256(runner.layers(), job)
-        reports = job.all_gather(
-            (
-                recorder.epochs,
-                memory.peak_bytes(),
-                runner.bytes_sent(),
-                recorder.peak_in_flight,
-                dict(recorder.lag_counts),
-            )
+        runner = self.strategy.start(context)
+        loop = TrainingLoop(
+            context,
+            runner,
+            self.steps_an_epoch,
+            out,
+            signals,
+            figures,
+            reporter,
+            independent=self.strategy.independent,
         )
+        if self.checkpoint:
+            loop.resume(self.checkpoint)
+        loop.run()
+        fingerprint = weights_sha256(runner.state().layers, job)
+        records: list[RankRecord] = job.all_gather(figures.record(runner.bytes_sent()))
         if job.rank != 0:
             return None
-        records: list[list[EpochRecord]] = [report[0] for report in reports]
+        segments = [record.segments for record in records]
         result = RunResult(
             strategy=settings.strategy,
             model=settings.model,
@@ -175,80 +203,37 @@ class Training:
             seed=settings.seed,
             ranks=job.size,
             replicas=self.replicas,
-            test_accuracy=accuracy,
+            test_accuracy=loop.history.test_accuracy,
+            test_predictions=loop.test_predictions,
             weights_sha256=fingerprint,
-            peak_memory_bytes=[report[1] for report in reports],
-            bytes_sent=[report[2] for report in reports],
-            peak_in_flight=[report[3] for report in reports],
-            lag_counts=[report[4] for report in reports],
-            cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
+            peak_memory_bytes=[record.peak_memory_bytes for record in records],
+            bytes_sent=[record.bytes_sent for record in records],
+            peak_in_flight=[record.peak_in_flight for record in records],
+            lag_counts=[record.lag_counts for record in records],
+            drains=loop.history.drains,
+            interruptions=loop.history.interruptions,
+            cuts=context.cuts,
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
             **times_and_losses(
-                records,
-                step_samples,
+                segments,
+                samples_of_steps(
+                    self.dataset.train, settings.batch_size, self.steps_an_epoch, self.steps
+                ),
                 settings.discard_steps,
                 independent=self.strategy.independent,
+                earlier=loop.history.earlier,
             ),
         )
-        write_text_atomically(out / "trace.json", chrome_trace(_last_intervals(records)))
-        result.write(out / "result.json")
+        write_text_atomically(out / "trace.json", chrome_trace(last_intervals(segments)))
+        result.write(out / RESULT)
         return result
 
-
-def times_and_losses(
-    records: list[list[EpochRecord]],
-    step_samples: list[int],
-    discard_steps: int,
-    *,
-    independent: bool = False,
-) -> dict[str, Any]:
-    """Return the result's fields on time and loss from the epochs of every rank.
-
-    A step has ended when the slowest rank has ended it; losses of several ranks are averaged over
-    their samples. Ranks that are `independent` train a batch each a step, others one together.
-    """
-    step_seconds = _step_seconds(records)
-    training_seconds = 0.0
-    losses: list[float] = []
-    for epoch in zip(*records, strict=True):
-        training_seconds += max(record.end_seconds for record in epoch)
-        samples = np.array([record.step_samples for record in epoch])
-        summed = (samples * [record.step_losses for record in epoch]).sum(axis=0)
-        losses.extend((summed / samples.sum(axis=0)).tolist())
-    first = discard_steps if discard_steps < len(step_seconds) else 0
-    clocks = [[rank] for rank in records] if independent else [records]
-    rates = [sum(step_samples[first:]) / sum(_step_seconds(ranks)[first:]) for ranks in clocks]
-    busy = [sum(record.busy_seconds for record in rank) for rank in records]
-    return {
-        "step_seconds": step_seconds,
-        "training_seconds": training_seconds,
-        "samples_per_second": sum(rates),
-        "idle_share": [max(0.0, 1.0 - seconds / training_seconds) for seconds in busy],
-        "train_loss": losses,
-        "seconds_by_kind": [_seconds_by_kind(rank) for rank in records],
-    }
-
-
-def _step_seconds(records: list[list[EpochRecord]]) -> list[float]:
-    """Return how long each step took, ended when the slowest of these ranks has ended it."""
-    seconds: list[float] = []
-    for epoch in zip(*records, strict=True):
-        ends = np.max([record.step_end_seconds for record in epoch], axis=0)
-        seconds.extend(np.diff(ends, prepend=0.0).tolist())
-    return seconds
-
-
-def _seconds_by_kind(records: list[EpochRecord]) -> dict[str, float]:
-    kinds = {kind for record in records for kind in record.seconds_by_kind}
-    return {
-        kind: sum(record.seconds_by_kind.get(kind, 0.0) for record in records)
-        for kind in sorted(kinds)
-    }
-
-
-def _last_intervals(records: list[list[EpochRecord]]) -> list[list[Interval]]:
-    return [rank[-1].intervals for rank in records]
+    def _remove_what_is_old(self, out: Path) -> None:
+        """Remove what an earlier run left: a result, and checkpoints unless one is gone on from."""
+        (out / RESULT).unlink(missing_ok=True)
+        if self.checkpoint is None:
+            remove_checkpoints(out / FOLDER)
 
 
 def _checked_plan(
@@ -333,6 +318,19 @@ def _with_transport(settings: TrainSettings, job: Job, device: torch.device) -> 
     return with_transport(
         settings, find_placement(job, device), threads_may_call_mpi=threads_may_call_mpi()
     )
+
+
+def _check_drains(settings: TrainSettings, steps: int, *, independent: bool) -> None:
+    if settings.drain_at and settings.drain_at[-1] >= steps:
+        raise InputError(
+            f"--drain-at has step {settings.drain_at[-1]}, the run {steps} optimizer steps and a "
+            f"drain at their end: give steps from 1 to {steps - 1}."
+        )
+    if settings.checkpoint_steps and independent:
+        raise InputError(
+            f"--checkpoint-steps: --strategy {settings.strategy} saves no checkpoint, its ranks "
+            "wait for nobody: leave it out or use another strategy."
+        )
 
 
 def _seed_everything(seed: int) -> None:

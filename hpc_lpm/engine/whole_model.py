@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.faults import Faults, NonFiniteLossError
+from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.dropout import set_dropout_stream
@@ -27,6 +27,17 @@ class WholeModel:
         self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
+
+    def begin_step(self, step: int) -> None:
+        """Learn where training stops before a step of the segment, see `StepAgreement`.
+
+        Raises:
+            TrainingError: if rank 0 is silent too long.
+        """
+        try:
+            self._context.agreement.begin_step(step)
+        except BoundaryError as error:
+            raise self._faults.describe(error, f"step {step} of the segment") from error
 
     def forward_backward(self, batches: MicroBatches, n: int, replicas: int = 1) -> None:
         """Add the gradients of micro-batch `n`; those of `replicas` are averaged afterwards.

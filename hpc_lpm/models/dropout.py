@@ -18,15 +18,15 @@ class Dropout(nn.Module):
         self.probability = probability
         self.stream: tuple[int, ...] | None = None
         self._build_seed = torch.initial_seed()
-        self._passes = 0
+        self.passes = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Drop elements of a float tensor of any shape."""
         if not self.training:
             return inputs
         if self.stream is None:
-            key: tuple[int, ...] = (self._build_seed, self._passes)
-            self._passes += 1
+            key: tuple[int, ...] = (self._build_seed, self.passes)
+            self.passes += 1
         else:
             key = self.stream
         generator = torch.Generator(device=inputs.device).manual_seed(_seed_of(key))

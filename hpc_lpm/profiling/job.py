@@ -72,6 +72,8 @@ def profile_in_job(
         link=link,
         links=links,
         environment=environment,
+        train_samples=len(dataset.train),
+        test_samples=len(dataset.test),
     )
 
 

@@ -44,7 +44,8 @@ class Profile(VersionedFile):
     """A model profiled layer by layer on one device.
 
     `dtype` is the type that matrix products and convolutions compute in. `link` is the median over
-    the pairs of neighbouring ranks that profiled, `links` has them all, in order of the ranks.
+    the pairs of neighbouring ranks that profiled, `links` has them all, in order of the ranks. The
+    samples are those of the whole data set, None in profiles that come from elsewhere.
     """
 
     kind: ClassVar[str] = "profile"
@@ -58,3 +59,5 @@ class Profile(VersionedFile):
     links: tuple[Link, ...] = ()
     environment: dict[str, object] = Field(default_factory=dict)
     memory_format: MemoryFormat = "contiguous"
+    train_samples: int | None = Field(default=None, gt=0)
+    test_samples: int | None = Field(default=None, ge=0)

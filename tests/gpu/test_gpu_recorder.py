@@ -30,15 +30,15 @@ def test_queued_work_is_timed_and_reading_a_loss_waits_for_none_of_it() -> None:
     reported: list[tuple[int, float | None, float]] = []
     recorder = Recorder(8, lambda *values: reported.append(values), timer_for(GPU))
     torch.cuda.synchronize()
-    recorder.begin_epoch()
+    recorder.begin_segment()
     queue_step(recorder, 1000, 1.0)
     torch.cuda._sleep(1000)
     queue_step(recorder, CYCLES, 3.0)
     assert reported[0][:2] == (0, 1.0)
     assert not torch.cuda.current_stream().query(), "the second step still runs"
-    recorder.end_epoch()
+    recorder.end_segment()
     assert [entry[:2] for entry in reported] == [(0, 1.0), (1, 3.0)]
-    (epoch,) = recorder.epochs
+    (epoch,) = recorder.segments
     short, long = epoch.intervals
     assert long.duration_seconds > 0.02 > short.duration_seconds
     assert epoch.busy_seconds == pytest.approx(short.duration_seconds + long.duration_seconds)

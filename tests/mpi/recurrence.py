@@ -6,7 +6,7 @@ after u updates are functions of each other.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
 
@@ -38,7 +38,9 @@ class Recurrence:
         clip: float | None = None,
         precision: str = "fp32",
         channels_last: bool = False,
+        drains: Sequence[int] = (),
     ) -> None:
+        self.drains = drains
         self.prediction, self.rate, self.clip = prediction, rate, clip
         self.precision = precision
         self.model, self.inputs, self.targets, self.policy = model, inputs, targets, weights
@@ -81,8 +83,12 @@ class Recurrence:
     def d(self, k: int) -> int:
         return self.lead * (self.K - k)
 
+    def start(self, n: int) -> int:
+        """The first micro-batch after the last drain before n; everything counts from there."""
+        return max(g * self.M for g in (0, *self.drains) if g * self.M <= n)
+
     def forward_version(self, k: int, n: int) -> int:
-        return max(n - self.d(k), 0) // self.M
+        return max(n - self.d(k), self.start(n)) // self.M
 
     def backward_version(self, n: int) -> int:
         return n // self.M
@@ -122,7 +128,7 @@ class Recurrence:
         weights = self.weights(k, u, n)
         if not (self.prediction and self.lagged(k, n)):
             return weights
-        through = range(u * self.M, max(n - self.d(k), 0))
+        through = range(u * self.M, max(n - self.d(k), self.start(n)))
         mean = [torch.zeros_like(w) for w in weights]
         for m in through:
             for a, gradient in zip(mean, self.backward(k, m)[1], strict=True):
@@ -253,11 +259,14 @@ class Recurrence:
 
     def passes(self, k: int) -> list[tuple[str, int]]:
         d = self.d(k)
-        order = [("F", n) for n in range(min(d, self.N))]
-        for n in range(self.N):
-            if n + d < self.N:
-                order.append(("F", n + d))
-            order.append(("B", n))
+        order = []
+        ends = [g * self.M for g in self.drains] + [self.N]
+        for first, end in zip([0, *ends], ends, strict=False):
+            order += [("F", n) for n in range(first, min(first + d, end))]
+            for n in range(first, end):
+                if n + d < end:
+                    order.append(("F", n + d))
+                order.append(("B", n))
         return order
 
 

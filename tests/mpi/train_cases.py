@@ -5,7 +5,6 @@
 Starting ranks takes longer than training a tiny model, so all cases of one rank count share them.
 """
 
-import itertools
 import json
 import random
 import sys
@@ -13,26 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from plans import write_plan
+
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
-from hpc_lpm.planning.plan import Plan, StagePlan
-
-
-def write_plan(cuts: list[int], model: str, path: Path) -> None:
-    stages = tuple(
-        StagePlan(start=a, stop=b, compute_seconds=0, send_bytes=0, memory_bytes=0)
-        for a, b in itertools.pairwise(cuts)
-    )
-    Plan(
-        planner="by hand",
-        model=model,
-        stages=stages,
-        period_seconds=0,
-        boundary_bytes=0,
-        profile_sha256="",
-    ).write(path)
 
 
 def sleep_at_random(seed: int) -> None:
@@ -51,8 +36,9 @@ def main() -> None:
     cases = json.loads(Path(sys.argv[1]).read_text())
     job = start_job(parallel=True)
     outcomes = []
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Path(folder) / "plan.json"
+    with tempfile.TemporaryDirectory() as own:
+        folder = job.broadcast(own)
+        plan = Path(own) / "plan.json"
         for case in cases:
             sleepless = Recorder.start
             if case.pop("sleep", False):

@@ -16,6 +16,7 @@ from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
 
 SPEEDS = {"sequential": 200.0, "deepspeed-1f1b": 260.0, "fbp": 320.0, "horovod": 290.0}
 STEPS_AN_EPOCH = 4
+TEST_PREDICTIONS = 360
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -67,9 +68,10 @@ def write_run(
         bytes_sent=[0 if trial.ranks == 1 else 2**20 * steps] * trial.ranks,
         train_loss=[2.0 / (step + 1) for step in range(steps)],
         test_accuracy=accuracies,
+        test_predictions=TEST_PREDICTIONS,
         weights_sha256=f"{trial.name}-{chosen.epochs}",
         cuts=[0, 2, 4] if trial.planner else [0, 4],
-        settings={},
+        settings={"discard_steps": 2},
         environment={},
     ).write(folder.run(trial) / "result.json")
     lines: list[dict[str, object]] = []

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign, write_folder
 
+from hpc_lpm.campaign.supervisor import Launch
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -99,7 +100,7 @@ def test_compare_judges_the_second_campaign(
     assert verdicts["resnet20 digits fbp lpm", "peak_memory_bytes"] == "inconclusive"
     assert all(document["same_weights"].values())
     assert run_guarded(app, ["compare", str(a.root), str(b.root)]) == code
-    assert "12 of 12 common trials ended in the same weights" in capsys.readouterr().out
+    assert "12 of 12 common trials ended in the very same" in capsys.readouterr().out
 
 
 def test_the_environment_step_keeps_the_campaign_as_it_was_resolved(tmp_path: Path) -> None:
@@ -120,6 +121,9 @@ def test_launch_passes_on_exit_code_and_output(
     assert run_guarded(app, [*arguments, "validate", "nowhere.yaml"]) == 2
     assert "nowhere.yaml" in capsys.readouterr().out
     assert "nowhere.yaml" in log.read_text()
+    record = Launch.read(tmp_path / "log.launch.json")
+    assert record.exit_code == 2
+    assert record.nodes == (record.machines[0].host,)
 
 
 def test_a_trial_that_fails_leaves_a_record_of_its_launch(
@@ -134,4 +138,8 @@ def test_a_trial_that_fails_leaves_a_record_of_its_launch(
     assert run_guarded(app, arguments) == 2
     record = json.loads((folder.run(name) / "launch.json").read_text())
     assert record["exit_code"] == 2
+    assert run_guarded(app, arguments) == 2
+    again = Launch.read(folder.run(name) / "launch.json")
+    assert [attempt.exit_code for attempt in again.attempts] == [2, 2]
+    assert again.attempts[0].nodes == again.nodes
     assert "failed after" in capsys.readouterr().out

@@ -1,95 +1,217 @@
-import pandas as pd
+"""What two campaigns share, what their weights say about it, and what is missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
-from campaign_folders import campaign
-from test_statistics import summary
+from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign.compare import Change, compare_summaries
-from hpc_lpm.campaign.expectations import judge
+from hpc_lpm.campaign.compare import Comparison, compare_folders
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.engine.result import RunResult
 
-SLOW = [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
-FAST = [1.2 * value for value in SLOW]
-
-
-def speed_change(first: list[float], second: list[float]) -> Change:
-    a, b = (summary({("fbp", "lpm"): speeds}) for speeds in (first, second))
-    changes = compare_summaries(a, b).changes
-    return next(change for change in changes if change.metric == "samples_per_second")
+FBP = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"
+HOROVOD = "resnet20-digits-horovod-k2-seed0-repeat0"
+Pair = tuple[CampaignFolder, CampaignFolder]
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "verdict"),
-    [
-        (SLOW, FAST, "better"),
-        (FAST, SLOW, "worse"),
-        (SLOW, SLOW, "inconclusive"),
-        (SLOW, [value + 0.5 for value in SLOW], "inconclusive"),
-    ],
-)
-def test_a_change_is_called_so_only_if_the_interval_leaves_one_out(
-    first: list[float], second: list[float], verdict: str
-) -> None:
-    change = speed_change(first, second)
-    assert change.verdict == verdict
-    assert change.low is not None
-    assert change.high is not None
-    assert change.low <= change.ratio <= change.high
+@pytest.fixture
+def pair(tmp_path: Path) -> Callable[..., Pair]:
+    """Write two campaigns; those of B differ from A in the keys given."""
+
+    def write(**changes: Any) -> Pair:
+        common: dict[str, Any] = {"strategies": ["fbp", "horovod"], "repeats": 1}
+        chosen: list[Campaign] = [campaign(**common), campaign(**(common | changes))]
+        a, b = (write_folder(tmp_path / name, own) for name, own in zip("ab", chosen, strict=True))
+        # Written a moment later, B may have met another state of the working tree.
+        b.environment.write_text(a.environment.read_text())
+        return a, b
+
+    return write
 
 
-def test_few_runs_are_inconclusive_however_far_apart() -> None:
-    change = speed_change(SLOW[:5], [10 * value for value in SLOW])
-    assert (change.verdict, change.low, change.runs_a, change.runs_b) == (
-        "inconclusive",
-        None,
-        5,
-        6,
+def change_result(folder: CampaignFolder, trial: str, **fields: Any) -> None:
+    path = folder.run(trial) / "result.json"
+    RunResult.read(path).model_copy(update=fields).write(path)
+
+
+def change_environment(folder: CampaignFolder, change: Callable[[dict[str, Any]], None]) -> None:
+    document = json.loads(folder.environment.read_text())
+    change(document)
+    folder.environment.write_text(json.dumps(document))
+
+
+def compared(folders: Pair) -> Comparison:
+    return compare_folders(folders[0].root, folders[1].root)
+
+
+def different(comparison: Comparison, part: str) -> list[str]:
+    differences = comparison.agreement.parts()[part]
+    assert differences is not None
+    return [difference.text() for difference in differences]
+
+
+def test_the_same_campaign_twice_ends_in_the_very_same_weights(pair: Callable[..., Pair]) -> None:
+    comparison = compared(pair())
+    assert comparison.headline() == (
+        "Same configuration, same seeds: 2 of 2 common trials ended in the very same weights"
     )
+    assert comparison.agreement.complete
+    assert comparison.findings() == []
 
 
-def test_less_memory_is_better() -> None:
-    a = summary({("fbp", "lpm"): SLOW})
-    b = a.assign(peak_memory_bytes=5)
-    changes = {change.metric: change for change in compare_summaries(a, b).changes}
-    assert changes["peak_memory_bytes"].verdict == "better"
-    assert changes["peak_memory_bytes"].ratio == 0.5
-
-
-def test_trials_are_matched_by_name_and_by_their_weights() -> None:
-    a = summary({("fbp", "lpm"): SLOW[:3]})
-    b = summary({("fbp", "lpm"): SLOW[:2], ("horovod", ""): SLOW[:1]})
-    b.loc[1, "weights_sha256"] = "other"
-    compared = compare_summaries(a, b)
-    assert compared.same_weights == {"fbplpm0": True, "fbplpm1": False}
-    assert compared.only_in_a == ["fbplpm2"]
-    assert compared.only_in_b == ["horovod0"]
-
-
-def expecting(at_least: float) -> list[bool]:
-    expectation = {
-        "metric": "samples_per_second",
-        "strategy": "fbp",
-        "relative_to": "sequential",
-        "at_least": at_least,
-    }
-    table: pd.DataFrame = summary(
-        {("fbp", "lpm"): [300.0, 330.0, 310.0], ("sequential", ""): [200.0, 200.0, 200.0]}
-    )
-    chosen = campaign(strategies=["fbp", "sequential"], expect=[expectation])
-    return [verdict.held for verdict in judge(chosen, table)]
-
-
-def test_an_expectation_holds_up_to_the_median_of_the_paired_ratios() -> None:
-    assert expecting(1.55) == [True]
-    assert expecting(1.56) == [False]
-
-
-def test_an_expectation_without_runs_does_not_hold() -> None:
+def test_what_no_run_sees_is_no_difference_of_the_configuration(pair: Callable[..., Pair]) -> None:
     expectation = {
         "metric": "samples_per_second",
         "strategy": "fbp",
         "relative_to": "horovod",
-        "at_least": 0.1,
+        "at_least": 0.5,
     }
-    chosen = campaign(strategies=["fbp", "horovod"], expect=[expectation])
-    (verdict,) = judge(chosen, summary({("fbp", "lpm"): [300.0]}))
-    assert not verdict.held
-    assert "no pair of runs" in verdict.sentence()
+    comparison = compared(
+        pair(name="other", expect=[expectation], resources={"runtime_minutes": 1})
+    )
+    assert comparison.agreement.configuration == []
+
+
+def test_settings_that_differ_are_named(pair: Callable[..., Pair]) -> None:
+    comparison = compared(pair(batch_size=128, optimizer={"lr": 0.2}))
+    assert different(comparison, "configuration") == [
+        "batch_size: 64 in A, 128 in B",
+        "optimizer.lr: 0.1 in A, 0.2 in B",
+    ]
+    assert comparison.headline().startswith("Same configuration but for batch_size, optimizer.lr:")
+
+
+def test_machine_software_and_source_that_differ_are_named(pair: Callable[..., Pair]) -> None:
+    folders = pair()
+
+    def other_machine(document: dict[str, Any]) -> None:
+        document["cores"] += 2
+        document["processor"]["Flags"] = "fpu"
+        document["packages"]["torch"] = "0"
+        document["git"] = {"revision": "r", "dirty": True, "diff_sha256": "d"}
+
+    change_environment(folders[0], lambda document: document["processor"].update(Flags="fpu x"))
+    change_environment(folders[1], other_machine)
+    comparison = compared(folders)
+    cores, flag = different(comparison, "machine")
+    assert cores.startswith("cores: ")
+    assert flag == "processor flag x: yes in A, none in B"
+    (package,) = different(comparison, "software")
+    assert package.startswith("torch: ")
+    assert different(comparison, "source revision")[0].endswith("r in B")
+
+
+def test_what_was_not_recorded_is_not_said_to_be_the_same(pair: Callable[..., Pair]) -> None:
+    folders = pair()
+    change_result(folders[1], FBP, weights_sha256="other")
+    folders[0].environment.unlink()
+    comparison = compared(folders)
+    assert comparison.agreement.machine is None
+    assert not comparison.agreement.complete
+    assert comparison.findings() == []
+
+
+def test_a_source_outside_git_is_not_known_to_be_the_same(pair: Callable[..., Pair]) -> None:
+    folders = pair()
+    nowhere = {"revision": None, "dirty": None, "diff_sha256": None}
+    for folder in folders:
+        change_environment(folder, lambda document: document.update(git=nowhere))
+    assert compared(folders).agreement.source is None
+
+
+def test_weights_that_differ_for_no_reason_are_a_finding(pair: Callable[..., Pair]) -> None:
+    folders = pair()
+    change_result(folders[1], FBP, weights_sha256="other")
+    comparison = compared(folders)
+    assert "1 of 2 common trials" in comparison.headline()
+    (finding,) = comparison.findings()
+    assert finding.startswith("Not reproducible: 1 of them")
+    assert finding.endswith(FBP)
+
+
+@pytest.mark.parametrize(
+    ("fields", "findings"),
+    [({"cuts": [0, 1, 4]}, ["1 of them had other cuts"]), ({"environment": {"cores": 9}}, [])],
+)
+def test_weights_that_differ_for_a_reason_are_none(
+    pair: Callable[..., Pair], fields: dict[str, Any], findings: list[str]
+) -> None:
+    folders = pair()
+    change_result(folders[1], FBP, weights_sha256="other", **fields)
+    found = compared(folders).findings()
+    assert len(found) == len(findings)
+    assert all(text.startswith(start) for text, start in zip(found, findings, strict=True))
+
+
+def test_campaigns_without_a_common_trial_have_no_weights_to_compare(
+    pair: Callable[..., Pair],
+) -> None:
+    comparison = compared(pair(seeds=[5]))
+    assert "no weights to compare" in comparison.headline()
+    assert comparison.trials == []
+
+
+def test_a_missing_trial_is_named_with_its_reason_on_the_side_where_it_is(
+    pair: Callable[..., Pair],
+) -> None:
+    folders = pair(strategies=["fbp", "sequential"])
+    (folders[1].run(FBP) / "result.json").unlink()
+    comparison = compared(folders)
+    in_b = {absence.trial: absence.reason for absence in comparison.missing_in_b}
+    assert set(in_b) == {FBP, HOROVOD}
+    assert in_b[FBP].startswith("it ended with exit code 0")
+    assert in_b[HOROVOD] == "not in the matrix of B"
+    (in_a,) = comparison.missing_in_a
+    assert (in_a.trial, in_a.reason) == (
+        "resnet20-digits-sequential-k1-seed0-repeat0",
+        "not in the matrix of A",
+    )
+    document = comparison.document()
+    assert document["only_in_a"] == [FBP, HOROVOD]
+    assert document["only_in_b"] == [in_a.trial]
+
+
+def test_it_is_said_how_many_verdicts_chance_may_have_made(pair: Callable[..., Pair]) -> None:
+    assert "Nothing is judged" in compared(pair()).chance_sentence()
+
+
+def test_one_in_twenty_judged_changes_may_be_chance(tmp_path: Path) -> None:
+    roots = [
+        write_folder(tmp_path / name, campaign(strategies=["fbp"], repeats=6)).root
+        for name in ("a", "b")
+    ]
+    # Throughput, memory and traffic have six runs; accuracy has one seed.
+    assert compare_folders(*roots).chance_sentence() == (
+        "3 changes are judged, each at 95 %: one in twenty, here about 0.2, would be called better "
+        "or worse by chance if nothing had changed"
+    )
+
+
+KEYS = {
+    "changes",
+    "trials",
+    "same_weights",
+    "headline",
+    "findings",
+    "chance",
+    "differences",
+    "only_in_a",
+    "only_in_b",
+    "missing_in_a",
+    "missing_in_b",
+    "expectations",
+    "held",
+}
+
+
+def test_the_json_holds_the_documented_keys(pair: Callable[..., Pair]) -> None:
+    document: Any = compared(pair()).document()
+    assert set(document) == KEYS
+    documented = Path(__file__).parents[2].joinpath("docs", "compare.md").read_text()
+    for keys in (document, document["changes"][0], document["trials"][0], document["differences"]):
+        assert [key for key in keys if f"`{key}`" not in documented] == []
+    assert json.loads(json.dumps(document, allow_nan=False)) == document

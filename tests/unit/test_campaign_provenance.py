@@ -52,6 +52,8 @@ def test_the_environment_names_what_a_run_depends_on() -> None:
     assert described["cores"] >= 1
     assert "--bind-to" in described["mpi"]["options"]
     assert described["kernel"].startswith("Linux")
+    assert len(described["locked_packages"]["sha256"]) == 64
+    assert described["slurm"]["plugins"]["snakemake-executor-plugin-slurm"]
 
 
 def test_a_missing_or_broken_environment_is_none(tmp_path: Path) -> None:

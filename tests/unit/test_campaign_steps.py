@@ -42,15 +42,20 @@ def test_seeds_and_repeats_share_profile_and_plan() -> None:
     assert (len(made.profiles), len(made.plans), len(made.runs)) == (1, 1, 6)
 
 
-def test_a_trial_waits_for_the_plan_that_it_is_given() -> None:
+def test_a_trial_waits_for_its_plan_and_for_the_profile_that_tells_what_it_needs() -> None:
     made = steps()
+    (profile,) = (profile.output for profile in made.profiles.values())
     for name, step in made.runs.items():
         if made.trials[name].planner:
-            assert step.inputs == (option(step, "--plan"),)
+            assert step.inputs == (option(step, "--plan"), profile)
             plan = next(plan for plan in made.plans.values() if plan.output == step.inputs[0])
-            assert [profile.output for profile in made.profiles.values()] == list(plan.inputs)
+            assert plan.inputs == (profile,)
         else:
-            assert step.inputs == ()
+            assert step.inputs == (profile,)
+
+
+def test_every_trial_goes_on_from_its_checkpoint() -> None:
+    assert all("--resume" in step.arguments for step in steps().runs.values())
 
 
 def test_without_pipelined_strategies_nothing_is_profiled() -> None:

@@ -20,11 +20,11 @@ class LateTimer:
         return float(stop - start)
 
 
-def test_marks_are_read_a_step_later_and_all_at_the_end_of_the_epoch() -> None:
+def test_marks_are_read_a_step_later_and_all_at_the_end_of_the_segment() -> None:
     timer = LateTimer()
     reported: list[tuple[int, float | None, float]] = []
     recorder = Recorder(1, lambda *values: reported.append(values), timer)
-    recorder.begin_epoch()
+    recorder.begin_segment()
     ends = []
     for step in range(3):
         recorder.add("forward", step, recorder.start())
@@ -32,8 +32,8 @@ def test_marks_are_read_a_step_later_and_all_at_the_end_of_the_epoch() -> None:
         recorder.end_step()
         ends.append(timer.marks)
         assert timer.waited_for == (ends[-2] if step else 0)
-    recorder.end_epoch()
-    (epoch,) = recorder.epochs
+    recorder.end_segment()
+    (epoch,) = recorder.segments
     assert epoch.step_end_seconds == [end - 1 for end in ends]
     assert epoch.busy_seconds == 3
     assert epoch.end_seconds == timer.marks - 1

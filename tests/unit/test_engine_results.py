@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.recorder import EpochRecord, Interval
+from hpc_lpm.engine.recorder import Interval, SegmentRecord
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.times import times_and_losses
 from hpc_lpm.engine.trace import chrome_trace
-from hpc_lpm.engine.training import times_and_losses
+from hpc_lpm.engine.training import Training
 from hpc_lpm.engine.weights import weights_sha256
 
 
@@ -25,8 +29,8 @@ def record(
     busy: float,
     losses: list[float] | None = None,
     samples: list[int] | None = None,
-) -> EpochRecord:
-    return EpochRecord(
+) -> SegmentRecord:
+    return SegmentRecord(
         step_end_seconds=ends,
         seconds_by_kind={"forward": busy, "receive": 9.0},
         end_seconds=ends[-1],
@@ -116,3 +120,12 @@ def test_the_fingerprint_is_the_documented_one() -> None:
     bits = b"bias:torch.float32:(1,);\0\0\0\0weight:torch.float32:(1, 1);\0\0\x80\x3f"
     expected = hashlib.sha256(hashlib.sha256(bits).hexdigest().encode()).hexdigest()
     assert weights_sha256({0: layer}, SingleProcess()) == expected
+
+
+def test_a_result_knows_of_how_many_predictions_its_accuracy_is_the_share(tmp_path: Path) -> None:
+    settings = TrainSettings(model="mlp", dataset="digits", strategy="sequential", steps=1)
+    result = Training(settings, SingleProcess()).run(tmp_path, None)
+    assert result is not None
+    assert result.test_predictions == len(load_dataset("digits").test)
+    right = result.test_accuracy[-1] * result.test_predictions
+    assert right == pytest.approx(round(right), abs=1e-6)

@@ -13,7 +13,7 @@ from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.steps import Step, Steps
 from hpc_lpm.campaign.update_options import describe_updates
-from hpc_lpm.cli.option_values import milestones, optimizer_options
+from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.engine.optimizer import (
@@ -125,10 +125,10 @@ def test_an_option_that_is_no_name_and_value_is_refused(text: str) -> None:
 
 
 def test_milestones_are_whole_numbers() -> None:
-    assert milestones(None) == []
-    assert milestones("100,200") == [100, 200]
+    assert optimizer_steps("--lr-milestones", None) == []
+    assert optimizer_steps("--lr-milestones", "100,200") == [100, 200]
     with pytest.raises(InputError, match=r"--lr-milestones is '1\.5'"):
-        milestones("1.5")
+        optimizer_steps("--lr-milestones", "1.5")
 
 
 RUN = {"model": "mlp", "dataset": "digits,size=8", "strategy": "sequential", "steps": 4}

@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from hpc_lpm.campaign.provenance_record import CampaignProvenance
 from hpc_lpm.campaign.supervisor import Launch
+from tests.crates import PROFILES, complaints_about
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
@@ -65,6 +67,25 @@ def test_every_strategy_is_trained_and_reported(finished: tuple[Path, str]) -> N
         "plan",
         "timeline",
     }
+
+
+def test_the_folder_is_a_crate_that_its_validator_accepts(finished: tuple[Path, str]) -> None:
+    root = finished[0] / "results" / "tiny"
+    assert complaints_about(root, *PROFILES) == {profile: [] for profile in PROFILES}
+
+
+def test_the_provenance_has_the_weights_and_the_node_of_every_trial(
+    finished: tuple[Path, str],
+) -> None:
+    root = finished[0] / "results" / "tiny"
+    provenance = CampaignProvenance.read(root / "provenance" / "provenance.json")
+    summary = pd.read_csv(root / "summary.csv").set_index("trial")
+    hosts = tuple(machine.host for machine in provenance.machines)
+    for name, trial in provenance.trials.items():
+        assert trial.weights_sha256 == summary.loc[name, "weights_sha256"]
+        assert trial.nodes == hosts
+        assert [attempt.exit_code for attempt in trial.attempts] == [0]
+    assert {name.split("/")[0] for name in provenance.steps} == {"profiles", "plans"}
 
 
 def test_trials_run_one_after_the_other_in_the_order_of_the_matrix(

@@ -1,6 +1,6 @@
 """A DeepSpeed pipeline engine that runs any schedule of ours, over any number of batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import ClassVar
@@ -13,6 +13,8 @@ from torch import Tensor
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
+from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme
+from hpc_lpm.engine.pipeline.announcements import Announcements
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, StageBoundaries
 from hpc_lpm.engine.pipeline.discount import stage_optimizer
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
@@ -22,7 +24,7 @@ from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_au
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.schedules.instructions import (
@@ -43,7 +45,6 @@ from hpc_lpm.schedules.instructions import (
     TiedMessage,
     Update,
 )
-from hpc_lpm.schedules.replays import lagged_micro_batches
 
 
 class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
@@ -60,18 +61,20 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         optimizer = build_optimizer(
             tied.without_copies(module.parameters()), stage_optimizer(settings, context.topology)
         )
+        scheduler = build_scheduler(optimizer, settings.learning_rate, context.updates)
         super().__init__(
             args=SimpleNamespace(),
             model=module,
             optimizer=optimizer,
             # `_take_model_step` steps it once an update.
-            lr_scheduler=build_scheduler(optimizer, settings.learning_rate, context.updates),
+            lr_scheduler=scheduler,
             mpu=mpu,
             config=config,
             config_class=DeepSpeedConfig(config, mpu),
             dont_change_device=True,
         )
         self._context = context
+        self._scheduler = scheduler
         self._tied = tied
         self._recorder = context.recorder
         self._stage_pass = StagePass(
@@ -105,7 +108,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             if settings.prediction
             else None
         )
-        self._lagged: frozenset[int] = frozenset()
+        self._is_lagged: Callable[[int], bool] = _never
         self._in_flight: dict[int, InFlight] = {}
         self._leaving_activation: dict[int, tuple[Tensor, ...]] = {}
         self._leaving_gradient: dict[int, tuple[Tensor, ...]] = {}
@@ -132,12 +135,30 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._from_next, self._to_next = channels.from_next, channels.to_next
         self._tied_exchange = TiedExchange(self._tied, channels.tied)
 
-    def train_on(self, programme: Programme, batches: MicroBatches) -> int:
-        """Execute a training programme until it has drained; return the bytes this stage sent."""
+    def state(self) -> TrainedState:
+        """Return this stage's layers and what updates them."""
+        return TrainedState(
+            self.module.local_layers(),
+            self.basic_optimizer,
+            self._scheduler,
+            self._context.topology.replica,
+        )
+
+    def train_on(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:
+        """Execute a training programme until it has drained; return the bytes this stage sent.
+
+        Args:
+            programme_of: returns the programme for so many micro-batches: fewer if the ranks agree
+                to stop.
+            batches: all that there are.
+        """
         self.module.train()
-        self._lagged = lagged_micro_batches(programme)
         sent_before = self._bytes_sent()
-        self._execute(programme, batches)
+        agreed = AgreedProgramme(
+            programme_of, len(batches), batches.per_step, self._context.agreement
+        )
+        self._is_lagged = agreed.is_lagged
+        self._execute(agreed.run(self._announcements(agreed.whole(), batches)), batches)
         return self._bytes_sent() - sent_before
 
     def _bytes_sent(self) -> int:
@@ -149,29 +170,29 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def evaluate_on(self, programme: Programme, batches: MicroBatches) -> int:
         """Execute a programme of forward passes; the last stage returns the right predictions."""
         self.module.eval()
-        self._lagged = frozenset()
+        self._is_lagged = _never
         self._correct = 0
+        self._announcements(programme, batches).announce(len(batches))
         self._execute(programme, batches)
         return self._correct
 
-    def _execute(self, programme: Programme, batches: MicroBatches) -> None:
+    def _announcements(self, programme: Programme, batches: MicroBatches) -> Announcements:
+        return Announcements(
+            programme,
+            batches,
+            self._boundaries,
+            self._from_previous,
+            self._from_next,
+            self._tied_exchange,
+        )
+
+    def _execute(self, instructions: Iterable[Instruction], batches: MicroBatches) -> None:
         self._batches = batches
-        self._from_previous.expect(
-            self._boundaries.incoming[batches.size(instruction.micro_batch)].tensors
-            for instruction in programme
-            if isinstance(instruction, ReceiveActivation)
-        )
-        self._from_next.expect(
-            self._boundaries.outgoing[batches.size(instruction.micro_batch)].gradients()
-            for instruction in programme
-            if isinstance(instruction, ReceiveGradient)
-        )
-        self._tied_exchange.expect(programme)
         current: Instruction | None = None
         # DeepSpeed's hooks on the weights refuse a backward that they were not told about.
         self._running_engine_backward = True
         try:
-            for current in programme:
+            for current in instructions:
                 self._INSTRUCTION_MAP[type(current)](self, *current.arguments)
             self._to_previous.flush()
             self._to_next.flush()
@@ -205,7 +226,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._load(micro_batch)
         start = self._recorder.start()
         flight = self._in_flight[micro_batch]
-        lagged = micro_batch in self._lagged
+        lagged = self._is_lagged(micro_batch)
         with self._around_lagged_forward() if lagged else nullcontext():
             outputs = self._stage_pass.forward(
                 flight,
@@ -371,6 +392,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         Reduce: _exec_reduce,
         Update: _exec_optimizer_step,
     }
+
+
+def _never(micro_batch: int) -> bool:
+    """Tell that no micro-batch lags."""
+    return False
 
 
 def deepspeed_config(context: RunContext, clip_norm: float = 0.0) -> dict[str, object]:

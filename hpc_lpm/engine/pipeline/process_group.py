@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,20 +12,21 @@ from torch._C._distributed_c10d import TCPStore
 
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.pipeline.placement import find_placement
+from hpc_lpm.engine.pipeline.rendezvous import master_address, open_store
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.ranks import local_rank_from_environment
 
 _MPIRUN_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
-LOOPBACK = "127.0.0.1"
 _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
 
 
 def join_process_group(job: Job, device: torch.device) -> None:
     """Make the MPI ranks a torch process group and hand it to DeepSpeed (collective).
 
-    The rendezvous store listens on a port that the system chose, so two jobs on one machine
-    cannot collide. Operations of the group give up after `job.limit_seconds`. Host tensors go over
-    gloo; those of GPUs over NCCL if no two ranks share one.
+    In a Slurm job the store at which ranks meet listens on a port that comes from the job's number,
+    else on one that the system chose: two jobs on one machine do not collide. Operations of the
+    group give up after `job.limit_seconds`. Host tensors go over gloo; those of GPUs over NCCL if
+    no two ranks share one.
 
     Raises:
         TrainingError: if a rank does not come in time.
@@ -35,12 +35,9 @@ def join_process_group(job: Job, device: torch.device) -> None:
     if torch.distributed.is_initialized():
         return
     placement = find_placement(job, device)
-    address = LOOPBACK
     if placement.hosts == 1:
-        # The host's own name need not resolve on a laptop or in a container.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    else:
-        address = job.broadcast(socket.gethostname())
+    address = job.broadcast(master_address(placement.hosts) if job.rank == 0 else None)
     with meeting(job):
         _meet(job, address, "cpu:gloo,cuda:nccl" if placement.own_gpus else "gloo")
     quieten_deepspeed()
@@ -69,7 +66,7 @@ def _meet(job: Job, address: str, backend: str) -> None:
     limit = timedelta(seconds=job.limit_seconds)
     port = 0
     if job.rank == 0:
-        store = TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=limit)
+        store = open_store(address, limit)
         port = store.port
     port = job.broadcast(port)
     if job.rank != 0:

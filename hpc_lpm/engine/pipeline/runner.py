@@ -4,8 +4,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 
-from torch import nn
-
 from hpc_lpm.engine.batches import MicroBatches, evaluation_micro_batches, training_sizes
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import probe_boundaries
@@ -16,11 +14,12 @@ from hpc_lpm.engine.pipeline.placement import find_placement
 from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.schedules.communication import with_communication
 from hpc_lpm.schedules.evaluation import evaluation
+from hpc_lpm.schedules.instructions import Programme
 from hpc_lpm.schedules.registry import schedule_named
 
 _TAIL_SCHEDULE = schedule_named("1f1b")
@@ -78,22 +77,25 @@ class PipelineRunner:
         self._bytes_sent = 0
 
     def train(self, batches: MicroBatches) -> None:
-        """Train on this replica's share of these micro-batches without a stop, then drain."""
+        """Train on this replica's share of these micro-batches without a flush, then drain."""
         settings, topology = self._context.settings, self._topology
         share = batches.share(topology.replica, topology.replicas)
         in_tail = batches.epoch >= self._context.epochs - settings.synchronous_tail
         schedule = _TAIL_SCHEDULE if in_tail else self._schedule
-        programme = schedule.programme(
-            topology.stage,
-            topology.stages,
-            settings.micro_batches,
-            len(share),
-            settings.lead,
-            replay=settings.weights == "replay",
-            ties=self._tied_stages,
-            replicas=topology.replicas,
-        )
-        self._bytes_sent += self._engine.train_on(programme, share)
+
+        def programme_of(micro_batches: int) -> Programme:
+            return schedule.programme(
+                topology.stage,
+                topology.stages,
+                settings.micro_batches,
+                micro_batches,
+                settings.lead,
+                replay=settings.weights == "replay",
+                ties=self._tied_stages,
+                replicas=topology.replicas,
+            )
+
+        self._bytes_sent += self._engine.train_on(programme_of, share)
 
     def evaluate(self, batches: MicroBatches) -> int:
         """Return the right predictions among this replica's share on the last stage, else 0."""
@@ -107,9 +109,9 @@ class PipelineRunner:
             list(with_communication(forwards, topology.stage, topology.stages)), share
         )
 
-    def layers(self) -> dict[int, nn.Module]:
+    def state(self) -> TrainedState:
         """Return this stage's layers."""
-        return self._module.local_layers()
+        return self._engine.state()
 
     def bytes_sent(self) -> int:
         """Return the bytes sent to neighbouring stages and replicas while training."""

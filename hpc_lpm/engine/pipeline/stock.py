@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.faults import Faults, NonFiniteLossError
+from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
 from hpc_lpm.engine.pipeline.boundary import probe_boundaries
@@ -18,7 +18,7 @@ from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.placement import find_placement
 from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
 from hpc_lpm.engine.pipeline.stock_crossing import adapt_crossing
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import as_tuple
 
@@ -64,19 +64,20 @@ class StockPipelineRunner:
         self._loss = settings.compute_format.loss(context.model.loss)
         self._faults = Faults(
             context.model,
-            self.layers(),
+            self._module.local_layers(),
             job.rank,
             stage=context.topology.stage,
             compute_format=settings.compute_format,
         )
         if settings.clip_norm is not None:
             _count_in_global_norm(self._module)
-        optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
+        self._optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
+        self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
         with meeting(job):
             self._engine, *_ = deepspeed.initialize(
                 model=self._module,
-                optimizer=optimizer,
-                lr_scheduler=build_scheduler(optimizer, settings.learning_rate, context.updates),
+                optimizer=self._optimizer,
+                lr_scheduler=self._scheduler,
                 config=deepspeed_config(context, settings.clip_norm or 0.0),
             )
         self._module.arrange()
@@ -106,7 +107,10 @@ class StockPipelineRunner:
         stream = self._stream(self._share)
         self._done.clear()
         step_micro_batches = self._context.settings.micro_batches * replicas
-        for first in range(0, len(batches), step_micro_batches):
+        for step, first in enumerate(range(0, len(batches), step_micro_batches)):
+            self._begin_step(step)
+            if step == self._context.agreement.end:
+                break
             loss = self._engine.train_batch(data_iter=stream)
             if self._engine.is_last_stage():
                 self._add_loss(loss, batches.first_index + first, step_micro_batches)
@@ -129,13 +133,24 @@ class StockPipelineRunner:
         )
         return int(sum(counts)) if self._engine.is_last_stage() else 0
 
-    def layers(self) -> dict[int, nn.Module]:
+    def state(self) -> TrainedState:
         """Return this stage's layers."""
-        return self._module.local_layers()
+        return TrainedState(
+            self._module.local_layers(),
+            self._optimizer,
+            self._scheduler,
+            self._context.topology.replica,
+        )
 
     def bytes_sent(self) -> int:
         """Return the bytes sent to neighbouring stages and replicas while training."""
         return self._bytes_sent
+
+    def _begin_step(self, step: int) -> None:
+        try:
+            self._context.agreement.begin_step(step)
+        except BoundaryError as error:
+            raise self._faults.describe(error, f"step {step} of the segment") from error
 
     def _add_loss(self, loss: Tensor, first: int, count: int) -> None:
         try:

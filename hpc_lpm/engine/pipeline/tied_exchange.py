@@ -6,13 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.pipeline.boundary import TensorSpec
-from hpc_lpm.engine.pipeline.transport.channel import TiedChannels
+from hpc_lpm.engine.pipeline.transport.channel import Channel, TiedChannels
 from hpc_lpm.engine.ties import TiedParameters, add_gradient
-from hpc_lpm.schedules.instructions import (
-    Programme,
-    ReceiveTiedGradient,
-    ReceiveTiedWeights,
-)
+from hpc_lpm.schedules.instructions import ReceiveTiedGradient, ReceiveTiedWeights
 
 
 class TiedExchange:
@@ -29,20 +25,13 @@ class TiedExchange:
         channels = (*self._gradients.values(), *self._weights.values())
         return sum(channel.bytes_sent for channel in channels)
 
-    def expect(self, programme: Programme) -> None:
-        """Announce the messages that the programme receives."""
-        for stage, owned in self._tied.owned.items():
-            self._gradients[stage].expect(
-                _specs(owned)
-                for instruction in programme
-                if isinstance(instruction, ReceiveTiedGradient) and instruction.stage == stage
-            )
-        for stage, copied in self._tied.copied.items():
-            self._weights[stage].expect(
-                _specs(copied)
-                for instruction in programme
-                if isinstance(instruction, ReceiveTiedWeights) and instruction.stage == stage
-            )
+    def awaited(
+        self, message: ReceiveTiedGradient | ReceiveTiedWeights
+    ) -> tuple[Channel, tuple[TensorSpec, ...]]:
+        """Return the channel that a message comes over, and what it is."""
+        if isinstance(message, ReceiveTiedGradient):
+            return self._gradients[message.stage], _specs(self._tied.owned[message.stage])
+        return self._weights[message.stage], _specs(self._tied.copied[message.stage])
 
     def flush(self) -> None:
         """Wait until every message has left."""

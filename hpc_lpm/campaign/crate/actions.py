@@ -1,0 +1,75 @@
+"""Executions as the actions that the Process Run Crate profile asks for."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from rocrate.model.contextentity import ContextEntity
+from rocrate.rocrate import ROCrate
+
+from hpc_lpm.campaign.crate.execution import Execution
+
+ENVIRONMENT_TERM = {"environment": "https://w3id.org/ro/terms/workflow-run#environment"}
+"""A term of the Process Run Crate profile that RO-Crate 1.1 itself does not define."""
+
+
+def add_action(crate: ROCrate, execution: Execution, instrument: Any, agent: Any | None) -> Any:
+    """Add an execution; files that are not in the crate are left out of it."""
+    properties: dict[str, Any] = {
+        "name": execution.name,
+        "description": execution.description,
+        "startTime": timestamp(execution.started),
+        "actionStatus": "http://schema.org/FailedActionStatus"
+        if execution.error
+        else "http://schema.org/CompletedActionStatus",
+    }
+    if execution.ended:
+        properties["endTime"] = timestamp(execution.ended)
+    if execution.error:
+        properties["error"] = execution.error
+    if execution.nodes:
+        properties["location"] = ", ".join(execution.nodes)
+    if execution.environment:
+        properties["environment"] = _plain(_values(crate, execution.environment))
+    if agent is not None:
+        properties["agent"] = agent
+    outcomes = dict(execution.outcomes)
+    if execution.exit_code is not None:
+        outcomes["exit code"] = execution.exit_code
+    return crate.add_action(
+        instrument,
+        identifier=execution.identifier,
+        object=_plain([*_files(crate, execution.objects), *_values(crate, execution.parameters)]),
+        result=_plain([*_files(crate, execution.results), *_values(crate, outcomes)]),
+        properties=properties,
+    )
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as the profile wants it: UTC, to the second, with its offset."""
+    return moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _plain(entities: list[Any]) -> Any:
+    """Return a list, or its only element: RO-Crate 1.1 wants no list of one."""
+    return entities[0] if len(entities) == 1 else entities
+
+
+def _files(crate: ROCrate, paths: Iterable[str]) -> list[Any]:
+    found = (crate.get(path) for path in paths)
+    return [entity for entity in found if entity is not None]
+
+
+def _values(crate: ROCrate, values: Mapping[str, str | int]) -> list[Any]:
+    """Return the values as entities; runs with the same value share one."""
+    entities = []
+    for name, value in values.items():
+        digest = hashlib.sha256(f"{name}={value}".encode()).hexdigest()[:16]
+        identifier = f"#value/{digest}"
+        entity = crate.get(identifier)
+        if entity is None:
+            properties = {"@type": "PropertyValue", "name": name, "value": value}
+            entity = crate.add(ContextEntity(crate, identifier, properties=properties))
+        entities.append(entity)
+    return entities

@@ -1,0 +1,101 @@
+"""Every execution of a campaign: profiles, plans, and each attempt at each training run."""
+
+from pathlib import Path
+
+from hpc_lpm.campaign.attempts import Attempt
+from hpc_lpm.campaign.crate.execution import Execution
+from hpc_lpm.campaign.crate.payload import run_files
+from hpc_lpm.campaign.provenance_record import CampaignProvenance, StepProvenance, TrialProvenance
+from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.campaign.slurm_job import SlurmJob
+from hpc_lpm.campaign.trials import Trial
+
+CAMPAIGN_FILE = "provenance/campaign.json"
+
+
+def executions_of(results: CampaignResults, provenance: CampaignProvenance) -> list[Execution]:
+    """Return what was executed, steps before runs, runs in their order."""
+    found = [_step(name, step) for name, step in provenance.steps.items()]
+    for trial in results.trials:
+        found += _attempts(results, trial, provenance.trials[trial.name])
+    return found
+
+
+def _step(name: str, step: StepProvenance) -> Execution:
+    verb = "Measure" if name.startswith("profiles/") else "Compute"
+    return Execution(
+        identifier=f"#{name}",
+        name=f"{verb} {name}",
+        description=f"{verb} {name}.json from the campaign file",
+        started=step.started,
+        ended=step.ended,
+        exit_code=step.exit_code,
+        error=_error(step.exit_code),
+        objects=(CAMPAIGN_FILE,),
+        results=(f"{name}.json", f"{name}.launch.json"),
+        environment=_environment(step.slurm.job_id if step.slurm else None, step.slurm),
+        nodes=step.nodes,
+    )
+
+
+def _attempts(results: CampaignResults, trial: Trial, found: TrialProvenance) -> list[Execution]:
+    executions = []
+    for number, attempt in enumerate(found.attempts, start=1):
+        last = number == len(found.attempts)
+        executions.append(_attempt(results, trial, found, attempt, 0 if last else number))
+    return executions
+
+
+def _attempt(
+    results: CampaignResults, trial: Trial, found: TrialProvenance, attempt: Attempt, number: int
+) -> Execution:
+    """Return an attempt; the last one has `number` 0, and to it belong the files of the run."""
+    root = results.folder.root
+    outcomes: dict[str, str | int] = {}
+    if found.weights_sha256 and not number:
+        outcomes["SHA-256 of the weights"] = found.weights_sha256
+    files = () if number else tuple(file.path for file in run_files(root, trial.name))
+    # Only of the last attempt is the whole job known.
+    slurm = None if number else found.slurm
+    return Execution(
+        identifier=f"#train/{trial.name}" + (f"/attempt{number}" if number else ""),
+        name=f"Train {trial.name}" + (f", attempt {number}" if number else ""),
+        description=f"Train {trial.model} on {trial.dataset} with {trial.label} on "
+        f"{trial.ranks} ranks, seed {trial.seed}, repeat {trial.repeat}",
+        started=attempt.started,
+        ended=attempt.ended,
+        exit_code=attempt.exit_code,
+        error=_error(attempt.exit_code),
+        objects=(CAMPAIGN_FILE, *_inputs(results, trial)),
+        results=files,
+        parameters={"ranks": trial.ranks, "seed": trial.seed, "repeat": trial.repeat},
+        outcomes=outcomes,
+        environment=_environment(attempt.job_id, slurm),
+        nodes=attempt.nodes,
+    )
+
+
+def _inputs(results: CampaignResults, trial: Trial) -> list[str]:
+    if trial.planner is None:
+        return []
+    folder, micro_batch = results.folder, results.campaign.micro_batch
+    paths: list[Path] = [
+        folder.profile(trial.model, trial.dataset, micro_batch),
+        folder.plan(trial),
+    ]
+    return [path.relative_to(folder.root).as_posix() for path in paths]
+
+
+def _error(exit_code: int | None) -> str | None:
+    if exit_code is None:
+        return "it ended without a record, as when its node fails"
+    return f"exit code {exit_code}" if exit_code else None
+
+
+def _environment(job_id: str | None, slurm: SlurmJob | None) -> dict[str, str]:
+    found = {"SLURM_JOB_ID": job_id} if job_id else {}
+    if slurm and slurm.node_list:
+        found["SLURM_JOB_NODELIST"] = slurm.node_list
+    if slurm and slurm.partition:
+        found["SLURM_JOB_PARTITION"] = slurm.partition
+    return found

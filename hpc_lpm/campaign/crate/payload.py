@@ -1,0 +1,70 @@
+"""The files of a campaign's folder that its crate describes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DESCRIPTIONS = {
+    "report.html": "Report of the campaign: tables, figures, settings and how to repeat it",
+    "summary.csv": "One row a training run",
+    "summary.parquet": "One row a training run",
+    "statistics.csv": "Median, 95 % interval and number of runs of every metric and contestant",
+    "expectations.json": "What the campaign expects of its results, as it was found to hold",
+    "figures/*.svg": "Figure of the report",
+    "figures/*.csv": "Numbers of the figure of the same name",
+    "profiles/*.launch.json": "How and where the profile of the same name was measured",
+    "profiles/*.json": "Time, memory and output size of every layer, and of the link",
+    "plans/*.launch.json": "How and where the plan of the same name was computed",
+    "plans/*.json": "Which layers each stage holds",
+    "provenance/campaign.json": "The campaign file as it was resolved",
+    "provenance/environment.json": "Source, packages, hardware, MPI and Slurm at the start",
+    "provenance/launches.json": "Command, start, end, nodes and exit code of every run",
+    "provenance/provenance.json": "All of the provenance in one document",
+}
+RUN_DESCRIPTIONS = {
+    "result.json": "Throughput, accuracy, memory, traffic and weights hash of the run",
+    "metrics.jsonl": "Loss and time of every step",
+    "trace.json": "What each rank did in the last steps, in Chrome's trace format",
+    "launch.json": "Command, start, end, nodes and exit code of the run",
+    "attempts.json": "Every start of the run",
+    "train.log": "What the ranks wrote",
+}
+"""Without checkpoints: they are there to continue a run and come and go."""
+
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".log": "text/plain",
+    ".parquet": "application/vnd.apache.parquet",
+    ".svg": "image/svg+xml",
+}
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """A file by its path relative to the campaign's folder."""
+
+    path: str
+    description: str
+
+    @property
+    def media_type(self) -> str:
+        """Type of its content."""
+        return MEDIA_TYPES[Path(self.path).suffix]
+
+
+def campaign_files(root: Path) -> list[PayloadFile]:
+    """Return the files that are there and belong to no single run."""
+    found: dict[str, PayloadFile] = {}
+    for pattern, description in DESCRIPTIONS.items():
+        for path in sorted(root.glob(pattern)):
+            name = path.relative_to(root).as_posix()
+            found.setdefault(name, PayloadFile(name, description))
+    return list(found.values())
+
+
+def run_files(root: Path, trial: str) -> list[PayloadFile]:
+    """Return the files that are there of one run."""
+    names = ((f"runs/{trial}/{name}", text) for name, text in RUN_DESCRIPTIONS.items())
+    return [PayloadFile(name, text) for name, text in names if (root / name).is_file()]

@@ -1,0 +1,103 @@
+"""One driver a campaign: it holds a lock while it lives, and ends what a dead one has left."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+from hpc_lpm.errors import InputError
+
+_GONE_SECONDS = 120.0
+"""How long cancelled jobs may take to save their checkpoints and end."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The process that submits a campaign's jobs, all of them by the name `job_name` in Slurm."""
+
+    process: int
+    host: str
+    slurm_job: str | None
+    job_name: str | None
+
+    @staticmethod
+    def here(job_name: str | None) -> "Driver":
+        """Describe this process."""
+        job = os.environ.get("SLURM_JOB_ID")
+        return Driver(os.getpid(), platform.node(), job, job_name)
+
+    def __str__(self) -> str:
+        within = f" (Slurm job {self.slurm_job})" if self.slurm_job else ""
+        return f"process {self.process} on {self.host}{within}"
+
+
+def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> IO[str]:
+    """Return an open file that keeps other drivers of this campaign out until it is closed.
+
+    The lock ends with the process that holds it, however that ends. A driver that was killed leaves
+    its jobs in the queue, and they would train into the same folders as those of this one: they are
+    cancelled here and waited for. What they have done is in their checkpoints.
+
+    Args:
+        root: folder of the campaign.
+        driver: this one.
+        say: told what is done about jobs that are left.
+
+    Raises:
+        InputError: if another driver works on the campaign.
+    """
+    path = root / ".driver"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream = path.open("a+", encoding="utf-8")
+    stream.seek(0)
+    before = _read(stream.read())
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise InputError(
+            f"{root} is being worked on by {before or 'another process'}: wait for it, stop it, or "
+            "give this campaign another name (--config name=...)."
+        ) from None
+    if before is not None and before.job_name:
+        _end_jobs(before.job_name, say)
+    stream.truncate(0)
+    stream.write(json.dumps(asdict(driver)) + "\n")
+    stream.flush()
+    return stream
+
+
+def _read(text: str) -> Driver | None:
+    try:
+        return Driver(**json.loads(text))
+    except (ValueError, TypeError):
+        return None
+
+
+def _end_jobs(name: str, say: Callable[[str], None]) -> None:
+    left = _jobs_named(name)
+    if not left:
+        return
+    say(f"ending {len(left)} jobs of a driver that is gone: {', '.join(left)}")
+    _ask(["scancel", *left])
+    deadline = time.monotonic() + _GONE_SECONDS
+    while _jobs_named(name) and time.monotonic() < deadline:
+        time.sleep(1.0)
+
+
+def _jobs_named(name: str) -> list[str]:
+    return _ask(["squeue", "--noheader", f"--name={name}", "--format=%i"]).split()
+
+
+def _ask(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

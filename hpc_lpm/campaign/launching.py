@@ -1,0 +1,114 @@
+"""Running one step of a campaign: on its ranks, recorded, and stopped in order."""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import rmtree
+
+from hpc_lpm.campaign.allocation import check_allocation, with_allocation
+from hpc_lpm.campaign.attempts import Attempt, begin_attempt, end_attempt, read_attempts
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.job_signals import told_of_job_signals
+from hpc_lpm.campaign.launcher import rank_command, rank_environment
+from hpc_lpm.campaign.placement import Placement, find_placement
+from hpc_lpm.campaign.progress import CampaignProgress
+from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.supervisor import supervise
+
+REAL_FAILURES = frozenset({1, 2})
+"""Exit codes of what would fail in the same way again: faults of training and of input."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    command: list[str]
+    environment: dict[str, str]
+    ranks: int
+    placement: Placement
+
+
+def launch_step(
+    files: CampaignFolder,
+    arguments: Sequence[str],
+    ranks: int,
+    mpi: str,
+    log: Path,
+    say: Callable[[str], None],
+) -> int:
+    """Run a step that is no trial, passing its output on; return its exit code.
+
+    Raises:
+        InputError: if the ranks cannot be started.
+    """
+    start = _prepare(files, arguments, ranks, mpi)
+    with told_of_job_signals():
+        done = supervise(start.command, start.environment, ranks, log, say=say)
+    done.placed(start.placement).write(log.with_suffix(".launch.json"))
+    return done.exit_code
+
+
+def launch_trial(
+    files: CampaignFolder,
+    name: str,
+    arguments: Sequence[str],
+    ranks: int,
+    mpi: str,
+    log: Path,
+    say: Callable[[str], None],
+    *,
+    attempt: int = 1,
+) -> int:
+    """Train a trial, from its checkpoint if it has one, and say how far the campaign is.
+
+    It leaves its records in the trial's folder and returns the exit code of training. A driver
+    tries again whatever failed (`attempt` counts from 1); what failed for a reason that stays the
+    same is not run a second time.
+
+    Raises:
+        InputError: if the ranks cannot be started.
+    """
+    folder = files.run(name)
+    record = folder / "attempts.json"
+    earlier = read_attempts(record)
+    if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
+        say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
+        return int(earlier[-1].exit_code or 0)
+    start = _prepare(files, arguments, ranks, mpi)
+    folder.mkdir(parents=True, exist_ok=True)
+    progress = CampaignProgress(Steps(files.read_campaign(), files), name)
+    placement = start.placement
+    attempts = begin_attempt(
+        record,
+        Attempt(started=datetime.now(UTC), job_id=placement.job_id, nodes=placement.nodes),
+    )
+    with told_of_job_signals():
+        done = supervise(
+            start.command,
+            start.environment,
+            ranks,
+            log,
+            say=say,
+            progress=progress.line,
+            # mpirun hands it on to all ranks and lives on, unlike with SIGTERM.
+            stop_signal=signal.SIGUSR2,
+        )
+    attempts = end_attempt(record, attempts, done.ended, done.exit_code)
+    done.placed(placement, attempts).write(folder / "launch.json")
+    if done.exit_code == 0:
+        # It has done its service; a campaign has many trials.
+        rmtree(folder / "checkpoint", ignore_errors=True)
+    say(progress.closing_line(done.exit_code))
+    return done.exit_code
+
+
+def _prepare(files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str) -> _Start:
+    launcher = files.read_campaign().launcher
+    options = launcher.options if launcher.mpi == mpi else None
+    environment = rank_environment(with_allocation(os.environ), threads=1)
+    check_allocation(environment, ranks)
+    command = rank_command(arguments, ranks, mpi, options, environment)
+    placement = find_placement(ranks, mpi, options, environment)
+    return _Start(command, environment, ranks, placement)

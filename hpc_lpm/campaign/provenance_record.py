@@ -1,0 +1,140 @@
+"""`provenance.json`: what a campaign ran from and on, and what came out, in one document."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from hpc_lpm.campaign.attempts import Attempt, read_attempts
+from hpc_lpm.campaign.machine import Machine
+from hpc_lpm.campaign.provenance import campaign_sha256, read_environment
+from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.campaign.slurm_job import SlurmJob
+from hpc_lpm.campaign.supervisor import Launch
+from hpc_lpm.errors import InputError
+from hpc_lpm.files import VersionedFile
+
+
+class TrialProvenance(BaseModel):
+    """One trial; `weights_sha256` is None if it did not finish, `slurm` outside of a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    repeat: int
+    ranks: int
+    weights_sha256: str | None
+    nodes: tuple[str, ...]
+    slurm: SlurmJob | None
+    attempts: tuple[Attempt, ...]
+
+
+class StepProvenance(BaseModel):
+    """A profile or a plan, by the log of the command that made it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    started: datetime
+    ended: datetime
+    exit_code: int
+    nodes: tuple[str, ...]
+    slurm: SlurmJob | None
+
+
+class CampaignProvenance(VersionedFile):
+    """The document; `machines` are the nodes of all launches, `environment` that of the start.
+
+    `started` and `ended` are None if nothing was recorded, `environment` if its file is missing.
+    """
+
+    kind: ClassVar[str] = "provenance"
+
+    campaign: str
+    campaign_sha256: str
+    seeds: tuple[int, ...]
+    started: datetime | None
+    ended: datetime | None
+    job_ids: tuple[str, ...]
+    machines: tuple[Machine, ...]
+    trials: dict[str, TrialProvenance]
+    steps: dict[str, StepProvenance]
+    environment: dict[str, Any] | None
+
+
+def gather_provenance(results: CampaignResults) -> CampaignProvenance:
+    """Return the provenance of a campaign from what lies in its folder."""
+    launches, steps = results.launches(), _read_steps(results.folder.root)
+    weights = {run.trial.name: run.result.weights_sha256 for run in results.runs}
+    trials: dict[str, TrialProvenance] = {}
+    for trial in results.trials:
+        launch = launches.get(trial.name)
+        trials[trial.name] = TrialProvenance(
+            seed=trial.seed,
+            repeat=trial.repeat,
+            ranks=trial.ranks,
+            weights_sha256=weights.get(trial.name),
+            nodes=launch.nodes if launch else (),
+            slurm=launch.slurm if launch else None,
+            attempts=_attempts(results.folder.run(trial), launch),
+        )
+    attempts = [attempt for trial in trials.values() for attempt in trial.attempts]
+    every_launch: list[Launch] = [*steps.values(), *launches.values()]
+    environment = read_environment(results.folder.environment)
+    starts = [attempt.started for attempt in attempts]
+    starts += [launch.started for launch in every_launch]
+    if environment and "started" in environment:
+        starts.append(datetime.fromisoformat(environment["started"]))
+    ends = [attempt.ended for attempt in attempts if attempt.ended]
+    ends += [launch.ended for launch in every_launch]
+    jobs = [launch.slurm.job_id for launch in every_launch if launch.slurm]
+    jobs += [attempt.job_id for attempt in attempts if attempt.job_id]
+    machines = {machine.host: machine for launch in every_launch for machine in launch.machines}
+    return CampaignProvenance(
+        campaign=results.campaign.name,
+        campaign_sha256=campaign_sha256(results.campaign),
+        seeds=tuple(results.campaign.seeds),
+        started=min(starts, default=None),
+        ended=max(ends, default=None),
+        job_ids=tuple(dict.fromkeys(jobs)),
+        machines=tuple(machines[host] for host in sorted(machines)),
+        trials=trials,
+        steps={
+            name: StepProvenance(
+                started=launch.started,
+                ended=launch.ended,
+                exit_code=launch.exit_code,
+                nodes=launch.nodes,
+                slurm=launch.slurm,
+            )
+            for name, launch in steps.items()
+        },
+        environment=environment,
+    )
+
+
+def write_provenance(results: CampaignResults) -> CampaignProvenance:
+    """Write provenance/provenance.json and return what it says."""
+    provenance = gather_provenance(results)
+    provenance.write(results.folder.provenance)
+    return provenance
+
+
+def _attempts(run: Path, launch: Launch | None) -> tuple[Attempt, ...]:
+    recorded = read_attempts(run / "attempts.json")
+    if recorded or launch is None:
+        return recorded
+    return launch.attempts or (
+        Attempt(started=launch.started, ended=launch.ended, exit_code=launch.exit_code),
+    )
+
+
+def _read_steps(root: Path) -> dict[str, Launch]:
+    found: dict[str, Launch] = {}
+    for kind in ("profiles", "plans"):
+        for path in sorted((root / kind).glob("*.launch.json")):
+            try:
+                found[f"{kind}/{path.name.removesuffix('.launch.json')}"] = Launch.read(path)
+            except InputError:  # of another release
+                continue
+    return found

@@ -1,0 +1,100 @@
+"""What a trial asks a cluster for: memory and time, from plan and profile if not set."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.profiling.profile import Profile
+
+PROCESS_MEGABYTES = 2000
+"""A rank before it has a model: Python, torch, DeepSpeed, MPI's buffers and a small data set."""
+MEMORY_MARGIN = 1.5
+
+START_MINUTES = 5
+"""From the start of a job to its first step, on a file system that is slow."""
+TIME_MARGIN = 3.0
+"""Over sequential training without a stop; a slow network can make a rival slower than that."""
+
+UNPROFILED_MEGABYTES, UNPROFILED_MINUTES = 4000, 60
+"""For steps before the profile is there, and trials of which there is none."""
+
+_MIB = 2**20
+_OPTIMIZER_COPIES = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """Memory of one rank, and the time limit of the whole job."""
+
+    rank_megabytes: int
+    minutes: int
+
+
+def request_of(
+    trial: Trial, campaign: Campaign, profile: Path | None, plan: Path | None
+) -> Request:
+    """Return what the job of a trial needs; what the campaign sets is taken as it is.
+
+    Raises:
+        FileNotFoundError: if profile or plan are not there yet: Snakemake then asks again later.
+    """
+    read_profile = None
+    if profile is not None:
+        _check_there(profile)
+        read_profile = Profile.read(profile)
+    read_plan = None
+    if plan is not None:
+        _check_there(plan)
+        read_plan = Plan.read(plan)
+    asked = campaign.resources
+    return Request(
+        asked.memory_megabytes or _rank_megabytes(campaign, read_profile, read_plan),
+        asked.runtime_minutes or _minutes(trial, campaign, read_profile),
+    )
+
+
+def _rank_megabytes(campaign: Campaign, profile: Profile | None, plan: Plan | None) -> int:
+    if plan is not None:
+        model_bytes = max(stage.memory_bytes for stage in plan.stages)
+    elif profile is not None:
+        # The whole model: weights, gradients and state; activations of one micro-batch.
+        parameters = sum(layer.parameter_bytes for layer in profile.layers)
+        activations = sum(layer.activation_bytes for layer in profile.layers)
+        model_bytes = (2 + _OPTIMIZER_COPIES) * parameters + activations
+    else:
+        return UNPROFILED_MEGABYTES
+    return PROCESS_MEGABYTES + math.ceil(MEMORY_MARGIN * model_bytes / _MIB)
+
+
+def _minutes(trial: Trial, campaign: Campaign, profile: Profile | None) -> int:
+    if profile is None:
+        return UNPROFILED_MINUTES
+    layers = profile.layers
+    forward = sum(layer.forward_seconds for layer in layers)
+    backward = sum(layer.backward_seconds for layer in layers)
+    trained = _training_samples(campaign, profile)
+    if trained is None:
+        return UNPROFILED_MINUTES
+    samples, evaluated = trained
+    seconds = (samples * (forward + backward) + evaluated * forward) / profile.micro_batch
+    return START_MINUTES + math.ceil(TIME_MARGIN * seconds / 60)
+
+
+def _training_samples(campaign: Campaign, profile: Profile) -> tuple[int, int] | None:
+    """Return the samples trained on and evaluated in a whole trial, None if not known."""
+    train, test = profile.train_samples, profile.test_samples
+    if train is None or test is None:
+        return None
+    if campaign.epochs is not None:
+        return campaign.epochs * train, campaign.epochs * test
+    assert campaign.steps is not None
+    samples = campaign.steps * campaign.batch_size
+    return samples, math.ceil(samples / train) * test
+
+
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(path)

@@ -1,0 +1,29 @@
+"""Whether a run that is to be gone on with has been finished already."""
+
+from pathlib import Path
+
+from hpc_lpm.engine.checkpoint.agreeing_settings import first_difference, flattened
+from hpc_lpm.engine.result import RunResult
+from hpc_lpm.errors import InputError
+
+
+def finished_result(
+    path: Path, settings: dict[str, object], cuts: list[int], ranks: int
+) -> RunResult | None:
+    """Return the result at `path` if it is that of these settings on this partition, else None.
+
+    Args:
+        path: of `result.json`, which need not be there.
+        settings: as of `agreeing_settings`.
+        cuts: of the plan.
+        ranks: that were started.
+    """
+    if not path.exists():
+        return None
+    try:
+        result = RunResult.read(path)
+    except InputError:
+        return None
+    if (result.cuts, result.ranks) != (cuts, ranks):
+        return None
+    return None if first_difference(flattened(result.settings), settings) else result

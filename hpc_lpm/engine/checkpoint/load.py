@@ -1,0 +1,107 @@
+"""Putting a rank back to where a checkpoint was saved, whoever saved its layers."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from hpc_lpm.engine.checkpoint.manifest import CheckpointFile
+from hpc_lpm.engine.checkpoint.opened import Checkpoint
+from hpc_lpm.engine.checkpoint.rank_record import RankRecord, StateValue
+from hpc_lpm.engine.checkpoint.save import sha256_of
+from hpc_lpm.engine.checkpoint.tensors import (
+    RANDOM,
+    restore_dropout_passes,
+    restore_layers,
+    restore_optimizer,
+    restore_random_states,
+)
+from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.errors import InputError
+
+
+class CheckpointReader:
+    """Reads a checkpoint's files, each of which is hashed before it is trusted."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        # A file is opened once, however many tensors are read from it.
+        self._opened = cache(self._open)
+        self.record = cache(self._record)
+
+    def restore(self, state: TrainedState) -> None:
+        """Put layers, optimizer and learning rate back; the partition may be another one.
+
+        Raises:
+            InputError: if a file is damaged or is about another model.
+        """
+        restore_layers(state, self._tensor)
+        restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
+        for index, layer in state.layers.items():
+            if passes := self.record(self._rank_with(index, 0)).dropout_passes.get(index):
+                restore_dropout_passes(layer, passes)
+
+    def restore_random(self, rank: int) -> None:
+        """Put torch's own random generators back to where those of a rank were.
+
+        Raises:
+            InputError: as `restore`.
+        """
+        held = self._opened(rank)
+        restore_random_states(
+            {name: held.get_tensor(name) for name in held.keys() if name.startswith(RANDOM)}  # noqa: SIM118
+        )
+
+    def _tensor(self, layer: int, name: str, replica: int, shape: torch.Size) -> Tensor:
+        held = self._opened(self._rank_with(layer, replica))
+        tensor: Tensor | None = held.get_tensor(name) if name in held.keys() else None  # noqa: SIM118
+        if tensor is None or tensor.shape != shape:
+            found = "no such tensor" if tensor is None else f"shape {list(tensor.shape)}"
+            raise InputError(
+                f"--resume: checkpoint {self._checkpoint.path} has {found} for {name}, the model "
+                f"has shape {list(shape)}: give the model that was trained, or another --out."
+            )
+        return tensor
+
+    def _optimizer_of(
+        self, layer: int
+    ) -> tuple[dict[str, Tensor], dict[str, dict[str, StateValue]]]:
+        rank = self._rank_with(layer, 0)
+        held = self._opened(rank)
+        prefix = f"optimizer.{layer}."
+        tensors = {name: held.get_tensor(name) for name in held.keys() if name.startswith(prefix)}  # noqa: SIM118
+        return tensors, self.record(rank).optimizer_values
+
+    def _rank_with(self, layer: int, replica: int) -> int:
+        return next(
+            file.rank
+            for file in self._checkpoint.manifest.files
+            if file.start <= layer < file.stop and file.replica == replica
+        )
+
+    def _open(self, rank: int) -> Any:
+        return safe_open(self._checked(rank, ".safetensors"), framework="pt")
+
+    def _record(self, rank: int) -> RankRecord:
+        return RankRecord.read(self._checked(rank, ".json"))
+
+    def _checked(self, rank: int, suffix: str) -> Path:
+        file = self._file(rank, suffix)
+        path = self._checkpoint.path / file.name
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise self._checkpoint.damaged(f"{file.name}: {error}") from None
+        if found != file.sha256:
+            raise self._checkpoint.damaged(f"{file.name}: its bytes are not those that were saved")
+        return path
+
+    def _file(self, rank: int, suffix: str) -> CheckpointFile:
+        return next(
+            file
+            for file in self._checkpoint.manifest.files
+            if file.rank == rank and file.name.endswith(suffix)
+        )

@@ -1,0 +1,113 @@
+"""Saving a checkpoint: every rank writes aside and syncs, then rank 0 gives it its name."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from hpc_lpm.engine.checkpoint.folder import aside_of, begin_aside, publish, sync
+from hpc_lpm.engine.checkpoint.manifest import MANIFEST, CheckpointFile, Manifest
+from hpc_lpm.engine.checkpoint.rank_record import RankRecord
+from hpc_lpm.engine.checkpoint.tensors import (
+    dropout_passes,
+    layer_tensors,
+    optimizer_state,
+    random_states,
+)
+from hpc_lpm.engine.checkpoint.together import together
+from hpc_lpm.engine.history import History
+from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class CheckpointedRun:
+    """What the run is: see `Manifest`."""
+
+    settings: dict[str, object]
+    replicas: int
+    cuts: list[int]
+
+
+def save_checkpoint(
+    path: Path,
+    job: Job,
+    state: TrainedState,
+    record: RankRecord,
+    history: History,
+    about: CheckpointedRun,
+) -> None:
+    """Save a checkpoint under the name `path` and remove older ones (collective).
+
+    Whatever happens on the way, the newest checkpoint that is whole stays as it is.
+
+    Raises:
+        TrainingError: on every rank, if one of them cannot write.
+    """
+
+    def failure(problem: str, rank: str) -> TrainingError:
+        return TrainingError(
+            f"checkpoint {path} cannot be saved{rank}: {problem}: make room, or give an --out that "
+            "all ranks can write to; an older checkpoint is as it was."
+        )
+
+    errors = (OSError, SafetensorError)
+    together(job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure)
+    written = together(
+        job, lambda: _write(aside_of(path), job.rank, state, record), errors, failure
+    )
+
+    def finish() -> None:
+        if job.rank != 0:
+            return
+        files = [file for of_rank in written for file in of_rank]
+        manifest = Manifest(
+            history=history,
+            settings=about.settings,
+            ranks=job.size,
+            replicas=about.replicas,
+            cuts=about.cuts,
+            files=files,
+        )
+        manifest.write(aside_of(path) / MANIFEST)
+        publish(path)
+
+    together(job, finish, errors, failure)
+
+
+def _write(
+    folder: Path, rank: int, state: TrainedState, record: RankRecord
+) -> list[CheckpointFile]:
+    of_optimizer, values = optimizer_state(state)
+    tensors = folder / f"rank-{rank}.safetensors"
+    save_file({**layer_tensors(state), **of_optimizer, **random_states()}, tensors)
+    sync(tensors)
+    figures = folder / f"rank-{rank}.json"
+    parts = {"optimizer_values": values, "dropout_passes": dropout_passes(state)}
+    record.model_copy(update=parts).write(figures)
+    return [_entry(path, rank, state) for path in (tensors, figures)]
+
+
+def _entry(path: Path, rank: int, state: TrainedState) -> CheckpointFile:
+    return CheckpointFile(
+        name=path.name,
+        rank=rank,
+        replica=state.replica,
+        start=min(state.layers),
+        stop=max(state.layers) + 1,
+        size_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,159 @@
+"""A rank's state as named tensors, by layer, so that it does not depend on the partition."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.engine.checkpoint.rank_record import StateValue
+from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.models.dropout import Dropout
+
+RANDOM = "random"
+"""The state of torch's generator on the host; with a GPU there is also that of the GPU."""
+
+_RANDOM_OF_GPU = "random.cuda"
+
+
+def layer_tensors(state: TrainedState) -> dict[str, Tensor]:
+    """Return parameters and buffers; replicas share their parameters, so one alone has them."""
+    tensors: dict[str, Tensor] = {}
+    for index, layer in state.layers.items():
+        if state.replica == 0:
+            for name, parameter in layer.named_parameters():
+                tensors[f"layer.{index}.{name}"] = _on_host(parameter)
+        for name, buffer in layer.named_buffers():
+            tensors[f"layer.{index}.{name}"] = _on_host(buffer)
+    return tensors
+
+
+def optimizer_state(
+    state: TrainedState,
+) -> tuple[dict[str, Tensor], dict[str, dict[str, StateValue]]]:
+    """Return the tensors of the optimizer's state and its other values, by parameter."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, dict[str, StateValue]] = {}
+    if state.replica != 0:
+        return tensors, values
+    for index, name, parameter in _parameters(state):
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}/{key}"] = _on_host(value)
+            else:
+                values.setdefault(f"{index}.{name}", {})[key] = value
+    return tensors, values
+
+
+def restore_layers(
+    state: TrainedState, tensor: Callable[[int, str, int, torch.Size], Tensor]
+) -> None:
+    """Put parameters and buffers back.
+
+    Args:
+        state: of a rank that has not trained yet.
+        tensor: returns a tensor of a layer by the layer's index, the name, the replica that saved
+            it and the shape that it must have.
+    """
+    with torch.no_grad():
+        for index, layer in state.layers.items():
+            for name, parameter in layer.named_parameters():
+                parameter.copy_(tensor(index, f"layer.{index}.{name}", 0, parameter.shape))
+            for name, buffer in layer.named_buffers():
+                full_name = f"layer.{index}.{name}"
+                buffer.copy_(tensor(index, full_name, state.replica, buffer.shape))
+
+
+def restore_optimizer(
+    state: TrainedState,
+    of_layer: Callable[[int], tuple[dict[str, Tensor], dict[str, dict[str, StateValue]]]],
+    step: int,
+) -> None:
+    """Put the optimizer and the learning rate back to where they were after `step` updates.
+
+    Args:
+        state: of a rank that has not trained yet.
+        of_layer: returns what `optimizer_state` returned, as far as it is about a layer.
+        step: number of updates so far.
+    """
+    optimizer, scheduler = state.optimizer, state.scheduler
+    packed = optimizer.state_dict()
+    owned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    places = {parameter: place for place, parameter in enumerate(owned)}
+    packed["state"] = {
+        places[parameter]: _state_of(parameter, f"{index}.{name}", *of_layer(index))
+        for index, name, parameter in _parameters(state)
+        if parameter in places
+    }
+    packed["state"] = {place: found for place, found in packed["state"].items() if found}
+    # Its own rule says which tensors belong on the parameter's device.
+    optimizer.load_state_dict(packed)
+    scheduler.last_epoch = step
+    for group, rate, factor in zip(
+        optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = rate * factor(step)
+
+
+def dropout_passes(state: TrainedState) -> dict[int, list[int]]:
+    """Return by layer how often each of its dropouts has drawn a mask by its own count."""
+    counts = {index: [d.passes for d in _dropouts(layer)] for index, layer in state.layers.items()}
+    return {index: passes for index, passes in counts.items() if passes}
+
+
+def restore_dropout_passes(layer: nn.Module, passes: list[int]) -> None:
+    """Put the counts back."""
+    for dropout, count in zip(_dropouts(layer), passes, strict=True):
+        dropout.passes = count
+
+
+def random_states() -> dict[str, Tensor]:
+    """Return the state of torch's own random generators, for layers that draw from them."""
+    states = {RANDOM: torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[_RANDOM_OF_GPU] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Tensor]) -> None:
+    """Put them back, as far as there are such devices."""
+    torch.set_rng_state(states[RANDOM])
+    if torch.cuda.is_available() and _RANDOM_OF_GPU in states:
+        torch.cuda.set_rng_state(states[_RANDOM_OF_GPU])
+
+
+def _state_of(
+    parameter: nn.Parameter,
+    name: str,
+    tensors: dict[str, Tensor],
+    values: dict[str, dict[str, StateValue]],
+) -> dict[str, Any]:
+    own = f"optimizer.{name}/"
+    state: dict[str, Any] = dict(values.get(name, {}))
+    for full_name, tensor in tensors.items():
+        if full_name.startswith(own):
+            state[full_name.removeprefix(own)] = _laid_out_like(parameter, tensor)
+    return state
+
+
+def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """Return the tensor in the parameter's order in memory, if it is of that shape."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)
+
+
+def _parameters(state: TrainedState) -> Iterator[tuple[int, str, nn.Parameter]]:
+    for index, layer in state.layers.items():
+        for name, parameter in layer.named_parameters():
+            yield index, name, parameter
+
+
+def _dropouts(layer: nn.Module) -> list[Dropout]:
+    return [part for part in layer.modules() if isinstance(part, Dropout)]
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    # Cloned where need be: safetensors takes neither views of one memory nor other orders in it.
+    held = tensor.detach().cpu().contiguous()
+    return held.clone() if held.untyped_storage().nbytes() != held.nbytes else held

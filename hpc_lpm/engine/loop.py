@@ -1,0 +1,200 @@
+"""The loop that all strategies share: segments of steps, evaluations, checkpoints, a stop."""
+
+import math
+from pathlib import Path
+
+from hpc_lpm.engine.batches import (
+    MicroBatches,
+    evaluation_micro_batches,
+    training_micro_batches,
+)
+from hpc_lpm.engine.checkpoint.agreeing_settings import agreeing_settings
+from hpc_lpm.engine.checkpoint.folder import FOLDER, checkpoint_name
+from hpc_lpm.engine.checkpoint.opened import Checkpoint
+from hpc_lpm.engine.checkpoint.restore import restore
+from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
+from hpc_lpm.engine.drains import next_drain
+from hpc_lpm.engine.figures import RankFigures
+from hpc_lpm.engine.history import History
+from hpc_lpm.engine.progress import RunReporter
+from hpc_lpm.engine.runner import RunContext, Runner
+from hpc_lpm.errors import InterruptedTrainingError
+from hpc_lpm.stop_signals import StopSignals
+
+
+class TrainingLoop:
+    """Trains a run to its end, or to where a signal stops it.
+
+    A segment of steps ends with a drain: at the end of an epoch, where the model is evaluated, or
+    where one was asked for, a checkpoint is due or the ranks have agreed to stop. Evaluations and
+    checkpoints are outside the training clock.
+
+    Args:
+        context: of the run.
+        runner: of the strategy.
+        steps_an_epoch: optimizer steps of a whole epoch.
+        out: the run's folder.
+        signals: what asks to stop.
+        figures: of this rank.
+        reporter: given on the reporting rank alone.
+        independent: whether the ranks wait for nobody; such are neither saved nor resumed.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        runner: Runner,
+        steps_an_epoch: int,
+        out: Path,
+        signals: StopSignals,
+        figures: RankFigures,
+        reporter: RunReporter | None,
+        *,
+        independent: bool,
+    ) -> None:
+        self._context = context
+        self._runner = runner
+        self._steps_an_epoch = steps_an_epoch
+        self._folder = out / FOLDER
+        self._signals = signals
+        self._reporter = reporter
+        self._independent = independent
+        self.history = History()
+        self._figures = figures
+        self._saved: Path | None = None
+        replicas, job = context.replicas, context.job
+        size = context.settings.micro_batch_size // replicas
+        self._test = evaluation_micro_batches(context.dataset.test, size)
+        predictions = sum(self._test.targets(n).numel() for n in range(len(self._test)))
+        self.test_predictions = predictions * (job.size if independent else 1)
+        self._epoch_samples, self._epoch_seconds = 0, 0.0
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint (collective).
+
+        Raises:
+            InputError: on every rank, if it is damaged or that of another model.
+        """
+        context = self._context
+        self.history = restore(
+            checkpoint, context.job, context.cuts, self._runner.state(), self._figures
+        )
+        self._saved = checkpoint.path
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            InterruptedTrainingError: on every rank, once a signal has stopped it and the state is
+                saved.
+            TrainingError: if that fails.
+        """
+        history, steps = self.history, self._context.updates
+        while history.step < steps or self._evaluation_is_due():
+            if history.step < steps:
+                self._stop_if_asked()
+            if self._evaluation_is_due():
+                self._evaluate()
+                self._save_after_epoch()
+            else:
+                self._train_segment()
+
+    def _evaluation_is_due(self) -> bool:
+        done = self.history.step
+        if done < self._context.updates:
+            done -= done % self._steps_an_epoch
+        return len(self.history.test_accuracy) < math.ceil(done / self._steps_an_epoch)
+
+    def _train_segment(self) -> None:
+        history, context, first = self.history, self._context, self.history.step
+        end = next_drain(context.settings, first, self._steps_an_epoch, context.updates)
+        batches = self._batches(first, end)
+        context.job.barrier()
+        context.agreement.begin_segment(end - first)
+        context.recorder.begin_segment()
+        self._runner.train(batches)
+        context.recorder.end_segment()
+        context.agreement.end_segment()
+        history.step = first + context.agreement.end
+        self._epoch_samples += sum(batches.step_samples()[: history.step - first])
+        self._epoch_seconds += context.recorder.segments[-1].end_seconds
+        if not self._evaluation_is_due():
+            history.drains.append(history.step)
+            every = context.settings.checkpoint_steps
+            if every and history.step % every == 0:
+                self._save()
+
+    def _batches(self, first: int, end: int) -> MicroBatches:
+        settings, context = self._context.settings, self._context
+        epoch = first // self._steps_an_epoch
+        before = epoch * self._steps_an_epoch
+        return training_micro_batches(
+            context.dataset.train,
+            batch_size=settings.batch_size,
+            micro_batches=settings.micro_batches * context.replicas,
+            steps=end - before,
+            seed=settings.seed,
+            epoch=epoch,
+            last_batch=settings.last_batch,
+            replicas=context.replicas,
+        ).between(first - before, end - before)
+
+    def _evaluate(self) -> None:
+        correct = sum(self._context.job.all_gather(self._runner.evaluate(self._test)))
+        epoch = len(self.history.test_accuracy)
+        self.history.test_accuracy.append(correct / self.test_predictions)
+        if self._reporter:
+            rate = self._epoch_samples / self._epoch_seconds if self._epoch_seconds else None
+            self._reporter.epoch(epoch, self._context.epochs, self.history.test_accuracy[-1], rate)
+        self._epoch_samples, self._epoch_seconds = 0, 0.0
+
+    def _save_after_epoch(self) -> None:
+        every = self._context.settings.checkpoint_epochs
+        if not every:
+            return
+        finished = self.history.step == self._context.updates
+        if finished or len(self.history.test_accuracy) % every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        """Save a checkpoint of this place, unless it is there already (collective)."""
+        due = self._evaluation_is_due()
+        path = self._folder / checkpoint_name(self.history, evaluation_is_due=due)
+        if self._independent or path == self._saved:
+            return
+        if self._reporter:
+            self._reporter.sync()
+        context = self._context
+        save_checkpoint(
+            path,
+            context.job,
+            self._runner.state(),
+            self._figures.record(self._runner.bytes_sent()),
+            self.history,
+            CheckpointedRun(agreeing_settings(context.settings), context.copies, context.cuts),
+        )
+        self._saved = path
+
+    def _stop_if_asked(self) -> None:
+        """Save and stop if any rank was asked to (collective, unless ranks are independent)."""
+        own = self._signals.received
+        asked = [own] if self._independent else self._context.job.all_gather(own)
+        name = next((name for name in asked if name), None)
+        if name is None:
+            return
+        step, steps = self.history.step, self._context.updates
+        where = f"interrupted by {name} after step {step} of {steps}"
+        if self._independent:
+            raise InterruptedTrainingError(
+                f"{where}: strategy {self._context.settings.strategy} saves no checkpoint, run the "
+                "command again."
+            )
+        if step == 0:
+            raise InterruptedTrainingError(
+                f"interrupted by {name} before the first step: there is nothing to save, run the "
+                "command again."
+            )
+        self._save()
+        raise InterruptedTrainingError(
+            f"{where}: checkpoint saved in {self._folder}; the same command with --resume goes on."
+        )

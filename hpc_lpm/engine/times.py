@@ -1,0 +1,74 @@
+"""From the ranks' records to a result's figures on time and loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hpc_lpm.engine.recorder import Interval, SegmentRecord
+
+Ranks = Sequence[SegmentRecord]
+"""One segment: the records of all ranks that trained it, in rank order."""
+
+
+def times_and_losses(
+    records: list[list[SegmentRecord]],
+    step_samples: list[int],
+    discard_steps: int,
+    *,
+    independent: bool = False,
+    earlier: Sequence[Ranks] = (),
+) -> dict[str, Any]:
+    """Return the result's fields on time and loss from the segments of every rank.
+
+    A step has ended when the slowest rank has ended it; losses of several ranks are averaged over
+    their samples. Ranks that are `independent` train a batch each a step, others one together.
+    `earlier` segments were trained on another partition: they count for steps and losses, not for
+    the figures of single ranks.
+    """
+    segments = [*earlier, *zip(*records, strict=True)]
+    step_seconds = _step_seconds(segments)
+    losses: list[float] = []
+    for ranks in segments:
+        samples = np.array([record.step_samples for record in ranks])
+        summed = (samples * [record.step_losses for record in ranks]).sum(axis=0)
+        losses.extend((summed / samples.sum(axis=0)).tolist())
+    first = discard_steps if discard_steps < len(step_seconds) else 0
+    clocks = [[(record,) for record in rank] for rank in records] if independent else [segments]
+    rates = [sum(step_samples[first:]) / sum(_step_seconds(clock)[first:]) for clock in clocks]
+    busy = [sum(record.busy_seconds for record in rank) for rank in records]
+    own_seconds = _training_seconds(segments[len(earlier) :])
+    return {
+        "step_seconds": step_seconds,
+        "training_seconds": _training_seconds(segments),
+        "samples_per_second": sum(rates),
+        "idle_share": [max(0.0, own_seconds - one) / (own_seconds or 1.0) for one in busy],
+        "train_loss": losses,
+        "seconds_by_kind": [_seconds_by_kind(rank) for rank in records],
+    }
+
+
+def last_intervals(records: list[list[SegmentRecord]]) -> list[list[Interval]]:
+    """Return what every rank did in the last segment, as far as it was traced."""
+    return [rank[-1].intervals if rank else [] for rank in records]
+
+
+def _training_seconds(segments: Sequence[Ranks]) -> float:
+    return sum((max(record.end_seconds for record in ranks) for ranks in segments), 0.0)
+
+
+def _step_seconds(segments: Sequence[Ranks]) -> list[float]:
+    """Return how long each step took, ended when the slowest of these ranks has ended it."""
+    seconds: list[float] = []
+    for ranks in segments:
+        ends = np.max([record.step_end_seconds for record in ranks], axis=0)
+        seconds.extend(np.diff(ends, prepend=0.0).tolist())
+    return seconds
+
+
+def _seconds_by_kind(records: list[SegmentRecord]) -> dict[str, float]:
+    kinds = {kind for record in records for kind in record.seconds_by_kind}
+    return {
+        kind: sum(record.seconds_by_kind.get(kind, 0.0) for record in records)
+        for kind in sorted(kinds)
+    }

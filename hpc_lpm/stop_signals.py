@@ -1,0 +1,30 @@
+"""The signals that ask a run to stop at the next opportunity, noted but not acted upon here.
+
+Plain Python, so that it can be in place before torch is imported, which takes seconds.
+"""
+
+import signal
+from types import FrameType
+
+STOPPING = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
+
+
+class StopSignals:
+    """Notes the name of the first signal that came."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+    def install(self) -> None:
+        """Take over the signals; after one SIGINT another one interrupts at once."""
+        for number in STOPPING:
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+STOP_SIGNALS = StopSignals()
+"""Those of this process."""

@@ -1,0 +1,90 @@
+"""Campaigns on the cluster of the tests: a driver in a folder of its own, stopped in any way."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.slurm.testbed import REPOSITORY, Shell
+
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+PATIENCE_SECONDS = 240.0
+
+
+def wait_for(happened: Callable[[], object], what: str) -> None:
+    """Wait until something has happened."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.2)
+
+
+class ClusterCampaign:
+    """A campaign in the folder of a shell."""
+
+    def __init__(self, shell: Shell, text: str) -> None:
+        self.shell = shell
+        (shell.folder / "tiny.yaml").write_text(text)
+        self.root = shell.folder / "results" / "tiny"
+
+    @property
+    def command(self) -> list[str]:
+        """What a user types."""
+        return [
+            *(SNAKEMAKE, "--snakefile", str(REPOSITORY / "Snakefile")),
+            *("--profile", str(REPOSITORY / "slurm"), "--configfile", "tiny.yaml"),
+        ]
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """Run the driver to its end."""
+        return self.shell.run(*self.command, seconds=PATIENCE_SECONDS)
+
+    def start(self) -> "subprocess.Popen[str]":
+        """Start a driver."""
+        return self.shell.start(*self.command)
+
+    def runs(self, strategy: str) -> Path:
+        """Return the folder of the only trial of a strategy."""
+        (found,) = self.root.glob(f"runs/*-{strategy}-*")
+        return found
+
+    def steps_done(self, strategy: str) -> int:
+        """Return how many steps a trial has reported."""
+        found = list(self.root.glob(f"runs/*-{strategy}-*/metrics.jsonl"))
+        return found[0].read_text().count('"step"') if found else 0
+
+    def read(self, strategy: str, name: str) -> Any:
+        """Return a JSON file of a trial."""
+        return json.loads((self.runs(strategy) / name).read_text())
+
+    def exit_codes(self, strategy: str) -> list[int | None]:
+        """Return how the attempts at a trial ended."""
+        return [one["exit_code"] for one in self.read(strategy, "attempts.json")["attempts"]]
+
+    def jobs(self, state: str = "RUNNING") -> list[str]:
+        """Return the numbers of the cluster's jobs in a state."""
+        options = ("--noheader", "--partition=compute", "--format=%i", f"--states={state}")
+        return self.shell.output("squeue", *options).split()
+
+    def wait_for_steps(self, strategy: str, steps: int) -> None:
+        """Wait until a trial has trained that many steps."""
+        wait_for(lambda: self.steps_done(strategy) >= steps, f"{steps} steps of {strategy}")
+
+    def weights_without_interruption(self, strategy: str) -> str:
+        """Train the same trial by hand, with the same drains but in one go; return its weights."""
+        launch = self.read(strategy, "launch.json")
+        drains = self.read(strategy, "result.json")["drains"]
+        assert drains
+        command = [word for word in launch["command"] if word != "--resume"]
+        # On this machine instead of the cluster.
+        start = next(i for i, word in enumerate(command) if word == sys.executable)
+        mpirun = str(Path(sys.executable).parent / "mpirun")
+        command = [mpirun, "-n", "2", "--bind-to", "none", "--oversubscribe", *command[start:]]
+        out = self.shell.folder / "by hand"
+        command[command.index("--out") + 1] = str(out)
+        command += ["--drain-at", ",".join(map(str, drains))]
+        self.shell.output(*command, seconds=PATIENCE_SECONDS)
+        return str(json.loads((out / "result.json").read_text())["weights_sha256"])

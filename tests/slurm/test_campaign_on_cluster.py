@@ -1,0 +1,162 @@
+"""Whole campaigns on real nodes: they end in their report, also when they are stopped on the way."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.campaigns import ClusterCampaign, wait_for
+from tests.slurm.testbed import REPOSITORY, Shell
+
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
+
+WHOLE = """
+name: tiny
+models: [mlp, "breaking:model"]
+datasets: [digits]
+strategies: [sequential, fbp]
+optimizer: {name: momentum, lr: 0.05}
+epochs: 1
+"""
+# It can be built, profiled and planned, but not trained for long.
+BREAKING = """
+from torch import nn
+from hpc_lpm.models.registry import create_model
+
+class Breaking(nn.Module):
+    calls = 0
+
+    def forward(self, x):
+        Breaking.calls += self.training
+        if Breaking.calls > 40:
+            raise RuntimeError("this layer breaks")
+        return x
+
+def model(shape):
+    channels, height, width = shape.input_shape
+    size = channels * height * width
+    builders = [nn.Flatten, lambda: nn.Linear(size, 16), Breaking, nn.ReLU]
+    return [*builders, lambda: nn.Linear(16, shape.classes)]
+"""
+LONG = """
+name: tiny
+models: [resnet20]
+datasets: ["digits,size=8"]
+strategies: [fbp]
+weights: live
+optimizer: {name: momentum, lr: 0.05}
+epochs: 6
+launcher: {mpi: LAUNCHER}
+"""
+
+
+def test_a_campaign_ends_in_its_report_and_says_what_is_missing_and_why(shell: Shell) -> None:
+    (shell.folder / "breaking.py").write_text(BREAKING)
+    shell.environment["PYTHONPATH"] = str(shell.folder)
+    campaign = ClusterCampaign(shell, WHOLE)
+    done = campaign.run()
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    results = {path.parent.name for path in campaign.root.glob("runs/*/result.json")}
+    assert len(results) == 2, said
+    assert all(name.startswith("mlp-") for name in results)
+    # The report comes all the same, and the end names what did not work out.
+    page = (campaign.root / "report.html").read_text()
+    assert "trials are missing" in page
+    for folder in campaign.root.glob("runs/breaking*"):
+        assert folder.name in page
+        attempts = json.loads((folder / "attempts.json").read_text())["attempts"]
+        assert [one["exit_code"] for one in attempts] == [1]  # and not again
+    assert "it ended with exit code 1" in said
+    # Ranks were where the cluster has its cores, in order.
+    launch = json.loads(
+        (campaign.root / "runs" / _named(results, "fbp") / "launch.json").read_text()
+    )
+    assert launch["nodes"] == ["n1", "n2"]
+    assert launch["slurm"]["job_id"].isdigit()
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "srun"])
+def test_a_cancelled_job_goes_on_and_ends_in_the_same_weights(shell: Shell, launcher: str) -> None:
+    campaign = ClusterCampaign(shell, LONG.replace("LAUNCHER", launcher))
+    driver = campaign.start()
+    try:
+        campaign.wait_for_steps("fbp", 30)
+        shell.output("scancel", *campaign.jobs())
+        assert driver.wait(timeout=240) == 0
+    finally:
+        driver.kill()
+    assert campaign.exit_codes("fbp") == [75, 0]
+    result = campaign.read("fbp", "result.json")
+    assert result["interruptions"] == 1
+    assert result["weights_sha256"] == campaign.weights_without_interruption("fbp")
+    assert (campaign.root / "report.html").exists()
+
+
+def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(shell: Shell) -> None:
+    campaign = ClusterCampaign(
+        shell, LONG.replace("LAUNCHER", "mpirun").replace("[fbp]", "[sequential, fbp]")
+    )
+    first = campaign.start()
+    campaign.wait_for_steps("fbp", 30)
+    first.kill()
+    first.wait()
+    left = campaign.jobs()
+    assert left
+    finished = {path: path.stat().st_mtime for path in campaign.root.glob("runs/*/result.json")}
+    done = campaign.run()
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert f"of a driver that is gone: {left[0]}" in said
+    assert campaign.exit_codes("fbp")[-2:] == [75, 0]
+    assert {path: path.stat().st_mtime for path in finished} == finished
+    again = campaign.run()
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_signal_before_the_limit_and_a_node_that_goes_down(shell: Shell) -> None:
+    campaign = ClusterCampaign(shell, LONG.replace("LAUNCHER", "mpirun"))
+    driver = campaign.start()
+    try:
+        campaign.wait_for_steps("fbp", 25)
+        # What Slurm does two minutes before the time limit.
+        shell.output("scancel", "--batch", "--signal=USR2", *campaign.jobs())
+        wait_for(lambda: campaign.exit_codes("fbp")[0] == 75, "the first attempt's end")
+        campaign.wait_for_steps("fbp", 60)
+        shell.output("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+        wait_for(lambda: not campaign.jobs(), "the end of the job on the node that is gone")
+        shell.output("scontrol", "update", "nodename=n2", "state=resume")
+        assert driver.wait(timeout=240) == 0
+    finally:
+        driver.kill()
+        shell.run("scontrol", "update", "nodename=n2", "state=resume")
+    codes = campaign.exit_codes("fbp")
+    assert codes[0] == 75
+    assert codes[-1] == 0
+    assert len(codes) == 3
+    assert (campaign.root / "report.html").exists()
+
+
+def test_a_driver_that_is_a_job_can_be_cancelled_and_submitted_again(shell: Shell) -> None:
+    checkout = shell.folder / "checkout"
+    checkout.mkdir()
+    for name in ("Snakefile", "slurm", "hpc_lpm", "config", "pyproject.toml"):
+        (checkout / name).symlink_to(REPOSITORY / name)
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "snakemake").symlink_to(Path(sys.executable).parent / "snakemake")
+    shell = Shell(shell.environment, checkout)
+    campaign = ClusterCampaign(shell, LONG.replace("LAUNCHER", "mpirun"))
+    driver = shell.output("sbatch", "--parsable", "slurm/campaign.sbatch", "tiny.yaml").strip()
+    campaign.wait_for_steps("fbp", 30)
+    shell.output("scancel", driver)
+    wait_for(lambda: not shell.output("squeue", "--noheader"), "the end of driver and job")
+    assert campaign.exit_codes("fbp") == [75]
+    shell.output("sbatch", "--wait", "slurm/campaign.sbatch", "tiny.yaml", seconds=240)
+    assert campaign.exit_codes("fbp") == [75, 0]
+    assert (campaign.root / "report.html").exists()
+
+
+def _named(names: set[str], part: str) -> str:
+    (found,) = (name for name in names if part in name)
+    return found

@@ -1,0 +1,80 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc_lpm.campaign.driver import Driver, take_over
+from hpc_lpm.errors import InputError
+
+HOLD = """
+import sys
+from pathlib import Path
+from hpc_lpm.campaign.driver import Driver, take_over
+held = take_over(Path(sys.argv[1]), Driver.here(sys.argv[2]), print)
+print("held", flush=True)
+sys.stdin.read()
+"""
+QUEUE = """#!/bin/sh
+echo "$(basename $0) $*" >> "{folder}/calls"
+case "$(basename $0)" in
+squeue) [ -e "{folder}/cancelled" ] || printf '11\\n12\\n' ;;
+scancel) touch "{folder}/cancelled" ;;
+esac
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A stand-in for Slurm with two jobs in its queue; returns the file of what it was asked."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("squeue", "scancel"):
+        (programs / name).write_text(QUEUE.format(folder=programs))
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return programs / "calls"
+
+
+def other_driver(root: Path, job_name: str) -> "subprocess.Popen[str]":
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(root), job_name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_driver_is_refused_while_the_first_one_lives(tmp_path: Path) -> None:
+    first = other_driver(tmp_path / "c", "uuid")
+    try:
+        with pytest.raises(InputError, match=f"worked on by process {first.pid} on "):
+            take_over(tmp_path / "c", Driver.here(None), print)
+    finally:
+        first.kill()
+        first.communicate()
+    take_over(tmp_path / "c", Driver.here(None), print).close()
+
+
+def test_jobs_of_a_driver_that_was_killed_are_ended_once(tmp_path: Path, queue: Path) -> None:
+    first = other_driver(tmp_path / "c", "uuid-of-first")
+    first.kill()
+    first.communicate()
+    said: list[str] = []
+    take_over(tmp_path / "c", Driver.here("uuid-of-second"), said.append).close()
+    assert said == ["ending 2 jobs of a driver that is gone: 11, 12"]
+    calls = queue.read_text().splitlines()
+    assert "squeue --noheader --name=uuid-of-first --format=%i" in calls
+    assert "scancel 11 12" in calls
+    assert json.loads((tmp_path / "c" / ".driver").read_text())["job_name"] == "uuid-of-second"
+
+
+def test_without_slurm_nothing_is_asked(tmp_path: Path, queue: Path) -> None:
+    take_over(tmp_path / "c", Driver.here(None), print).close()
+    take_over(tmp_path / "c", Driver.here(None), print).close()
+    assert not queue.exists()

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+from campaign_folders import campaign
+
+from hpc_lpm.campaign.resources import (
+    MEMORY_MARGIN,
+    PROCESS_MEGABYTES,
+    START_MINUTES,
+    TIME_MARGIN,
+    UNPROFILED_MEGABYTES,
+    UNPROFILED_MINUTES,
+    Request,
+    request_of,
+)
+from hpc_lpm.campaign.trials import trials_of
+from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+
+MIB = 2**20
+
+
+def write_profile(folder: Path, **values: object) -> Path:
+    layer = LayerProfile(
+        name="layer",
+        forward_seconds=1.0,
+        backward_seconds=2.0,
+        output_bytes=1,
+        parameter_bytes=100 * MIB,
+        activation_bytes=50 * MIB,
+    )
+    profile = Profile(
+        model="m",
+        micro_batch=10,
+        device="cpu",
+        dtype="float32",
+        layers=(layer, layer),
+        link=LinkProfile(latency_seconds=0, bandwidth_bytes_per_second=1),
+        **values,  # type: ignore[arg-type]
+    )
+    profile.write(folder / "profile.json")
+    return folder / "profile.json"
+
+
+def write_plan(folder: Path) -> Path:
+    stages = [
+        StagePlan(start=n, stop=n + 1, compute_seconds=1, send_bytes=0, memory_bytes=size)
+        for n, size in enumerate((300 * MIB, 700 * MIB))
+    ]
+    plan = Plan(
+        planner="lpm",
+        model="m",
+        stages=tuple(stages),
+        period_seconds=1,
+        boundary_bytes=0,
+        profile_sha256="",
+    )
+    plan.write(folder / "plan.json")
+    return folder / "plan.json"
+
+
+def test_memory_is_that_of_the_fullest_stage_and_time_that_of_all_passes(tmp_path: Path) -> None:
+    chosen = campaign(epochs=3)
+    profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
+    found = request_of(trials_of(chosen)[0], chosen, profile, write_plan(tmp_path))
+    # 3 epochs of 100 micro-batches of 2 + 4 s, and of 20 of 2 s.
+    seconds = 3 * (100 * 6 + 20 * 2)
+    assert found == Request(
+        PROCESS_MEGABYTES + int(700 * MEMORY_MARGIN),
+        START_MINUTES + int(TIME_MARGIN * seconds / 60),
+    )
+
+
+def test_without_a_plan_a_rank_holds_the_whole_model(tmp_path: Path) -> None:
+    chosen = campaign()
+    profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
+    found = request_of(trials_of(chosen)[0], chosen, profile, None)
+    assert found.rank_megabytes == PROCESS_MEGABYTES + int(MEMORY_MARGIN * (4 * 200 + 100))
+
+
+def test_steps_are_counted_like_epochs(tmp_path: Path) -> None:
+    chosen = campaign(epochs=None, steps=10, batch_size=100, micro_batches=10)
+    profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
+    minutes = request_of(trials_of(chosen)[0], chosen, profile, None).minutes
+    assert minutes == START_MINUTES + int(TIME_MARGIN * (100 * 6 + 20 * 2) / 60)
+
+
+def test_what_the_campaign_sets_is_what_is_asked_for(tmp_path: Path) -> None:
+    chosen = campaign(resources={"memory_megabytes": 123, "runtime_minutes": 45})
+    profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
+    assert request_of(trials_of(chosen)[0], chosen, profile, None) == Request(123, 45)
+
+
+def test_without_a_profile_or_its_samples_there_is_a_default(tmp_path: Path) -> None:
+    chosen = campaign()
+    trial = trials_of(chosen)[0]
+    assert request_of(trial, chosen, None, None) == Request(
+        UNPROFILED_MEGABYTES, UNPROFILED_MINUTES
+    )
+    assert request_of(trial, chosen, write_profile(tmp_path), None).minutes == UNPROFILED_MINUTES
+
+
+def test_files_that_are_still_to_be_made_are_told_apart(tmp_path: Path) -> None:
+    chosen = campaign()
+    with pytest.raises(FileNotFoundError):
+        request_of(trials_of(chosen)[0], chosen, tmp_path / "profile.json", None)

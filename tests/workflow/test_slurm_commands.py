@@ -1,0 +1,149 @@
+"""What is submitted to Slurm, word for word: a stand-in for sbatch writes down what it is given."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+
+REPOSITORY = Path(__file__).parents[2]
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+GOLDEN = Path(__file__).with_name("golden")
+CAMPAIGN = """
+name: tiny
+models: [mlp]
+datasets: [digits]
+strategies: [sequential, fbp]
+epochs: 2
+resources: {nodes: 2}
+"""
+# It refuses every job, so that Snakemake ends as soon as it has submitted what it can.
+SBATCH = f"""#!{sys.executable}
+import json, sys
+with open("submitted", "a") as file:
+    file.write(json.dumps(sys.argv[1:]) + "\\n")
+sys.exit("sbatch: error: this is a stand-in")
+"""
+OTHERS = {
+    "sinfo": "echo 'PARTITION compute*'",
+    "scontrol": "echo 'MaxArraySize = 1001'; echo 'MinJobAge = 300 sec'",
+    "squeue": "true",
+    "scancel": "true",
+}
+
+
+def snakemake(folder: Path) -> list[list[str]]:
+    """Run the campaign of a folder with the profile; return what was submitted."""
+    path = f"{folder / 'programs'}{os.pathsep}{os.environ['PATH']}"
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    options = ["--profile", str(REPOSITORY / "slurm"), "--configfile", "tiny.yaml"]
+    done = subprocess.run(
+        [SNAKEMAKE, "--snakefile", str(REPOSITORY / "Snakefile"), *options, "--retries", "0"],
+        cwd=folder,
+        env=environment | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "this is a stand-in" in done.stdout + done.stderr, done.stdout + done.stderr
+    lines = (folder / "submitted").read_text().splitlines()
+    (folder / "submitted").unlink()
+    return [json.loads(line) for line in lines]
+
+
+def described(command: list[str], folder: Path) -> str:
+    """Write a command with an option a line, without what differs from run to run."""
+    options = [option for option in command if not option.startswith("--wrap")]
+    (wrapped,) = (option.removeprefix("--wrap=") for option in command if option not in options)
+    # What Snakemake runs within the job is its own affair.
+    lines = ["sbatch", *_by_option(options), f"--wrap {wrapped.partition(' -m snakemake ')[0]} ..."]
+    text = "\n    ".join(lines)
+    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "RUN-ID", text)
+    for path, name in ((sys.executable, "PYTHON"), (folder, "FOLDER"), (REPOSITORY, "CHECKOUT")):
+        text = text.replace(str(path), name)
+    return text + "\n"
+
+
+def _by_option(words: list[str]) -> list[str]:
+    lines: list[str] = []
+    for word in words:
+        if word.startswith("-") or not lines:
+            lines.append(word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a campaign that has been begun, and stand-ins for Slurm's programs."""
+    folder = tmp_path / "a folder"
+    programs = folder / "programs"
+    programs.mkdir(parents=True)
+    scripts = {"sbatch": SBATCH} | {n: f"#!/bin/sh\n{text}\n" for n, text in OTHERS.items()}
+    for name, text in scripts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    (folder / "tiny.yaml").write_text(CAMPAIGN)
+    provenance = folder / "results" / "tiny" / "provenance"
+    provenance.mkdir(parents=True)
+    for name in ("campaign.json", "environment.json"):
+        (provenance / name).write_text("{}")
+    return folder
+
+
+def write_profile_and_plan(folder: Path) -> None:
+    steps = load_steps({}, [], folder / "tiny.yaml", folder / "results")
+    layer = LayerProfile(
+        name="layer",
+        forward_seconds=0.5,
+        backward_seconds=1.0,
+        output_bytes=2**20,
+        parameter_bytes=2**28,
+        activation_bytes=2**20,
+    )
+    (profile,) = steps.profiles.values()
+    Profile(
+        model="mlp",
+        micro_batch=16,
+        device="cpu",
+        dtype="float32",
+        layers=(layer, layer),
+        link=LinkProfile(latency_seconds=1e-4, bandwidth_bytes_per_second=1e8),
+        train_samples=1600,
+        test_samples=160,
+    ).write(Path(profile.output))
+    (plan,) = steps.plans.values()
+    stage = StagePlan(start=0, stop=1, compute_seconds=1.5, send_bytes=2**20, memory_bytes=2**30)
+    Plan(
+        planner="lpm",
+        model="mlp",
+        stages=(stage, stage.model_copy(update={"start": 1, "stop": 2})),
+        period_seconds=1.5,
+        boundary_bytes=2**20,
+        profile_sha256="0" * 64,
+    ).write(Path(plan.output))
+
+
+def test_profiling_is_submitted_before_anything_is_known(folder: Path) -> None:
+    (command,) = snakemake(folder)
+    assert described(command, folder) == (GOLDEN / "profile.txt").read_text()
+
+
+def test_trials_ask_for_what_their_plan_and_profile_say(folder: Path) -> None:
+    write_profile_and_plan(folder)
+    commands = {}
+    for command in snakemake(folder):
+        (comment,) = (word for word in command if word.startswith("rule_"))
+        commands["fbp" if "fbp" in comment else "sequential"] = described(command, folder)
+    assert commands == {
+        name: (GOLDEN / f"{name}.txt").read_text() for name in ("sequential", "fbp")
+    }
