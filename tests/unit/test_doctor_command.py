@@ -13,6 +13,7 @@ from hpc_lpm.campaign.doctor import examination, starting
 from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.cores import core_quota
 from hpc_lpm.campaign.doctor.finding import Finding
+from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
 from hpc_lpm.campaign.doctor.probe import MARK, reports_in
 from hpc_lpm.campaign.doctor.reports import LinkOfNodes
 from hpc_lpm.campaign.doctor.situation import Situation
@@ -93,7 +94,7 @@ def test_less_than_one_rank_is_bad_input(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_launcher_that_is_missing_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object) -> list[str]:
+    def missing(*_: object, **__: object) -> list[str]:
         raise InputError("mpirun was not found.")
 
     monkeypatch.setattr(starting, "rank_command", missing)
@@ -147,6 +148,23 @@ def test_in_a_job_of_slurm_one_rank_a_task_is_started() -> None:
     assert starting.ranks_to_start({}) == starting.DEFAULT_RANKS
     batch_script = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "6"}
     assert starting.ranks_to_start(batch_script) == 6
+
+
+def test_from_a_step_of_one_process_mpirun_finds_the_nodes_of_the_whole_job() -> None:
+    step = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "n1",
+        "SLURM_NTASKS": "1",
+        "SLURM_TASKS_PER_NODE": "1",
+        "PMIX_RANK": "0",
+        "OMPI_MCA_btl": "tcp",
+    }
+    found = outside_of_steps(step, nodes=3)
+    assert (found["SLURM_NNODES"], found["SLURM_TASKS_PER_NODE"]) == ("3", "1(x3)")
+    assert found["OMPI_MCA_btl"] == "tcp"
+    assert "PMIX_RANK" not in found
+    batch = {"SLURM_JOB_ID": "7", "SLURM_TASKS_PER_NODE": "2(x3)"}
+    assert outside_of_steps(batch, nodes=3)["SLURM_TASKS_PER_NODE"] == "2(x3)"
 
 
 def show(nodes: int, capsys: pytest.CaptureFixture[str]) -> str:

@@ -93,9 +93,12 @@ def test_a_tournament_that_ran_out_of_time_says_so() -> None:
 
 
 def test_links_for_scripts_are_within_nodes_and_between_them() -> None:
-    ranks = rank(0), rank(1), rank(2), rank(3, host="n2")
-    links = links_of_nodes(job(*ranks, neighbours=(neighbours(0), neighbours(1, 9e-6, 1e9))))
-    assert [link.nodes for link in links] == [("n1", "n1"), ("n1", "n2")]
+    ranks = rank(0), rank(1), rank(2), rank(3, host="n2"), rank(4, host="n3")
+    measured = between("n2", "n3"), between("n1", "n3"), between("n1", "n2")
+    inner = neighbours(0), neighbours(1, 9e-6, 1e9)
+    links = links_of_nodes(job(*ranks, neighbours=inner, node_links=measured))
+    order = [("n1", "n1"), ("n1", "n2"), ("n1", "n3"), ("n2", "n3")]
+    assert [link.nodes for link in links] == order
     assert links[0].latency_seconds == 9e-6
     assert links[0].bandwidth_bytes_per_second == 1e9
 

@@ -58,7 +58,7 @@ def test_a_machine_without_slurm_is_ok() -> None:
         ),
         ("debug up 0/2/0/2 infinite\n", "warning", "no default partition"),
         ("debug* down 0/2/0/2 infinite\n", "warning", "none is up"),
-        ("debug* up 0/2/0/2 30:00\n", "warning", "asks for 60 minutes by default"),
+        ("debug* up 0/2/0/2 30:00\n", "warning", "ask for 60 minutes"),
     ],
 )
 def test_sinfo_is_believed(programs: Path, partitions: str, verdict: str, found: str) -> None:
@@ -205,7 +205,7 @@ def test_in_a_job_srun_is_tried(programs: Path, step: str, verdict: str, said: s
     finding = mpi_plugin.check_mpi_plugin(inside)
     assert finding.verdict == verdict
     assert said in finding.found
-    assert ("launcher.options" in finding.remedy) == (verdict == "ok")
+    assert ("keep `mpi: mpirun`" in finding.remedy) == (verdict == "warning")
 
 
 def test_ranks_of_a_step_do_not_take_themselves_for_those_of_mpirun(
@@ -213,7 +213,9 @@ def test_ranks_of_a_step_do_not_take_themselves_for_those_of_mpirun(
 ) -> None:
     monkeypatch.setenv("PMIX_RANK", "0")
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    step = 'echo "ranks 2"; echo "ranks ${PMIX_RANK:-2}${OMPI_COMM_WORLD_SIZE:-}"'
+    monkeypatch.setenv("OMPI_MCA_btl_tcp_if_include", "eth0")
+    step = 'echo "ranks 2"; echo "ranks ${PMIX_RANK:-2}${OMPI_COMM_WORLD_SIZE:-}"; '
+    step += 'test "$OMPI_MCA_btl_tcp_if_include" = eth0'
     plugins(programs, step=step, errors=False)
     inside = situation(job(rank(0), rank(1)), allocation=Allocation("7", 1, 2))
     assert mpi_plugin.check_mpi_plugin(inside).verdict == "ok"

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpc_lpm.campaign.allocation import with_allocation
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -20,6 +22,7 @@ def allocation_of_slurm(environment: Mapping[str, str] = os.environ) -> Allocati
 
     A batch script is one process, on the first node, whatever the job asked for.
     """
+    environment = with_allocation(environment)
     job = environment.get("SLURM_JOB_ID", "")
     if not job:
         return None

@@ -6,13 +6,13 @@ import sys
 
 from hpc_lpm.campaign.doctor.command import Answer, ask, installed
 from hpc_lpm.campaign.doctor.finding import Finding
+from hpc_lpm.campaign.doctor.job_environment import outside_of_ranks
 from hpc_lpm.campaign.doctor.situation import Situation
 
 NAME = "mpi plugin"
 
 _TRIAL_SECONDS = 60.0
 _SIZE = "from mpi4py import MPI; print('ranks', MPI.COMM_WORLD.size)"
-_OF_MPIRUN = ("OMPI_", "PMIX_", "PRTE_")
 _KEEP_MPIRUN = "keep `mpi: mpirun` as the campaign's launcher"
 
 
@@ -60,13 +60,11 @@ def check_mpi_plugin(situation: Situation) -> Finding:
 def _try(needed: str, found: str, option: str) -> Finding:
     """Start two ranks by srun in the job at hand and see if they know each other."""
     command = ["srun", "--overlap", "--overcommit", "--nodes=1", "--ntasks=2", f"--mpi={needed}"]
-    # The ranks of a step must not take themselves for those of the mpirun that started this one.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_OF_MPIRUN)}
+    environment = outside_of_ranks(os.environ)
     program = [sys.executable, "-c", _SIZE]
     answer = ask([*command, *program], environment=environment, seconds=_TRIAL_SECONDS)
     if answer.done and answer.output.count("ranks 2") == 2:
-        remedy = f"with `mpi: srun`, give launcher.options [{option.strip()}]" if option else ""
-        return Finding(NAME, "ok", f"{found}: srun{option} starts our ranks (tried)", remedy)
+        return Finding(NAME, "ok", f"{found}: srun{option} starts our ranks (tried)")
     why = "its ranks do not know each other" if answer.done else answer.complaint()
     return Finding(
         NAME,

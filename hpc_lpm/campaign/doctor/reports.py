@@ -153,7 +153,8 @@ def by_host(ranks: Iterable[RankReport]) -> dict[str, list[tuple[int, RankReport
 
 
 def links_of_nodes(job: JobReport) -> tuple[LinkOfNodes, ...]:
-    """Return the links within the nodes that have several ranks, and between all nodes."""
+    """Return the links within nodes that have several ranks and between nodes, by rank."""
+    order = list(by_host(job.ranks))
     within: dict[str, list[NeighbourLink]] = {}
     for link in job.neighbours:
         within.setdefault(job.ranks[link.ranks[0]].host, []).append(link)
@@ -173,4 +174,5 @@ def links_of_nodes(job: JobReport) -> tuple[LinkOfNodes, ...]:
         )
         for link in job.node_links
     ]
-    return (*inner, *between)
+    links = [*inner, *between]
+    return tuple(sorted(links, key=lambda link: [order.index(node) for node in link.nodes]))

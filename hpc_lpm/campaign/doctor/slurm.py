@@ -4,11 +4,11 @@ import shlex
 import sys
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.config import Resources
 from hpc_lpm.campaign.doctor.command import Answer, ask, installed
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.campaign.doctor.slurm_time import minutes_of
+from hpc_lpm.campaign.resources import UNPROFILED_MINUTES
 
 NAME = "slurm"
 
@@ -75,13 +75,14 @@ def _partitions(answer: Answer) -> list[_Partition]:
 
 
 def _judge_time_limit(default: _Partition, found: str) -> Finding | None:
-    limit, usual = minutes_of(default.time_limit), Resources().runtime_minutes
+    limit, usual = minutes_of(default.time_limit), UNPROFILED_MINUTES
     if limit is None or limit >= usual:
         return None
     return Finding(
         NAME,
         "warning",
-        f"{found}; a trial asks for {usual} minutes by default, more than {default.name} gives",
+        f"{found}; steps of a campaign ask for {usual} minutes before its profiles are there, more "
+        f"than {default.name} gives",
         f"set resources.runtime_minutes to {limit:.0f} at most in the campaign file, or "
         "slurm_partition in slurm/config.v8+.yaml",
     )

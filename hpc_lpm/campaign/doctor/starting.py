@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hpc_lpm.campaign.doctor.allocation import allocation_of_slurm
 from hpc_lpm.campaign.doctor.command import ask
+from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
 from hpc_lpm.campaign.doctor.probe import PROBE_SECONDS, probe_world, reports_in
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.campaign.launcher import rank_command, rank_environment
@@ -70,16 +71,20 @@ def start_ranks(asked: int) -> Situation:
     """
     folder = Path.cwd()
     allocation = allocation_of_slurm()
+    environment = dict(os.environ)
+    if allocation is not None:
+        environment = outside_of_steps(environment, allocation.nodes)
     try:
         # As a run is started, with the probe in the place of the toolkit's command line.
-        *start, _toolkit = rank_command([], asked, "mpirun")
+        *start, _toolkit = rank_command([], asked, "mpirun", environment=environment)
     except InputError as error:
         return Situation(asked, 0, (), folder, problem=str(error), allocation=allocation)
     seconds = START_SECONDS + SECONDS_A_RANK * asked + PROBE_SECONDS
-    environment = rank_environment(os.environ, threads=1)
-    # mpirun reaches other nodes by srun, which waits for ever if this process is itself a step.
-    environment["SLURM_OVERLAP"] = "1"
-    answer = ask([*start, PROBE_MODULE], environment=environment, seconds=seconds)
+    answer = ask(
+        [*start, PROBE_MODULE],
+        environment=rank_environment(environment, threads=1),
+        seconds=seconds,
+    )
     jobs = reports_in(answer.output)
     if answer.exit_code is None:
         problem = f"the ranks had not reported {seconds:.0f} s after their start"
