@@ -10,6 +10,7 @@ from shutil import rmtree
 
 from hpc_lpm.campaign.allocation import check_allocation, with_allocation
 from hpc_lpm.campaign.attempts import Attempt, begin_attempt, end_attempt, read_attempts
+from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.job_signals import told_of_job_signals
 from hpc_lpm.campaign.launcher import rank_command, rank_environment
@@ -17,6 +18,9 @@ from hpc_lpm.campaign.placement import Placement, find_placement
 from hpc_lpm.campaign.progress import CampaignProgress
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.supervisor import supervise
+
+INTERRUPTED = 75
+"""Exit code of a training that has saved a checkpoint because of a signal."""
 
 REAL_FAILURES = frozenset({1, 2})
 """Exit codes of what would fail in the same way again: faults of training and of input."""
@@ -101,7 +105,19 @@ def launch_trial(
         # It has done its service; a campaign has many trials.
         rmtree(folder / "checkpoint", ignore_errors=True)
     say(progress.closing_line(done.exit_code))
+    if done.exit_code == INTERRUPTED and done.stopped_by == "SIGUSR2" and placement.job_id:
+        _continue_later(placement.job_id, say)
     return done.exit_code
+
+
+def _continue_later(job: str, say: Callable[[str], None]) -> None:
+    """Have Slurm run this job again, for which its time limit was too short.
+
+    Where the site does not allow that, the driver submits another one.
+    """
+    answer = ask(["scontrol", "requeue", job])
+    said = "goes back into the queue" if answer.done else f"is not requeued ({answer.complaint()})"
+    say(f"Slurm job {job} {said}, its checkpoint is saved")
 
 
 def _prepare(files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str) -> _Start:

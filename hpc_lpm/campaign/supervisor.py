@@ -30,7 +30,8 @@ KEPT_LINES = 15
 class Launch(VersionedFile):
     """`launch.json`: how a command was started, when and where, and how it ended.
 
-    `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`.
+    `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`;
+    `stopped_by` names the first signal that was passed on to the command.
     """
 
     kind: ClassVar[str] = "launch record"
@@ -40,6 +41,7 @@ class Launch(VersionedFile):
     started: datetime
     ended: datetime
     exit_code: int
+    stopped_by: str | None = None
     nodes: tuple[str, ...] = ()
     slurm: SlurmJob | None = None
     machines: tuple[Machine, ...] = ()
@@ -127,6 +129,7 @@ def supervise(
         started=started,
         ended=datetime.now(UTC),
         exit_code=code,
+        stopped_by=forwarding.received[0].name if forwarding.received else None,
     )
 
 
@@ -160,6 +163,7 @@ class _Forwarding:
         self._stop_signal = stop_signal
         self._deadline: float | None = None
         self.killed = False
+        self.received: list[signal.Signals] = []
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "_Forwarding":
@@ -176,6 +180,7 @@ class _Forwarding:
     def _forward(self, number: int, _: FrameType | None) -> None:
         if self._child.poll() is None:
             self._child.send_signal(self._stop_signal or number)
+            self.received.append(signal.Signals(number))
         if number != signal.SIGUSR2 and self._deadline is None:
             self._deadline = time.monotonic() + self._grace_seconds
 

@@ -1,4 +1,4 @@
-"""Whole campaigns on real nodes: they end in their report, also when they are stopped on the way."""
+"""Whole campaigns on real nodes: they end in their report, however they are stopped."""
 
 import json
 import sys

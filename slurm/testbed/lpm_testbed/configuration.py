@@ -45,7 +45,8 @@ def _slurm_conf(layout: Layout) -> str:
         "SlurmUser": "root",
         "SlurmdUser": "root",
         "AuthType": "auth/munge",
-        "AuthInfo": f"socket={layout.munge_socket}",
+        # A job that is queued again waits for old credentials to expire, by default two minutes.
+        "AuthInfo": f"socket={layout.munge_socket},cred_expire=10",
         "StateSaveLocation": folder / "state",
         "SlurmdSpoolDir": folder / "spool" / "%n",
         # Nodes share the machine's /tmp, in which PMIx would make folders of the same name.
