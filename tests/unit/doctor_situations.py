@@ -80,6 +80,7 @@ def job(*ranks: RankReport, **changes: Any) -> JobReport:
     hosts = list(dict.fromkeys(one.host for one in ranks))
     numbered: Sequence[tuple[int, RankReport]] = list(enumerate(ranks))
     healthy = JobReport(
+        name=f"{hosts[0] if hosts else 'n1'}:{ranks[0].pid if ranks else 0}",
         library=LIBRARY,
         ranks=ranks,
         clocks=(READING,) * len(ranks),

@@ -117,15 +117,16 @@ def test_a_program_that_hangs_is_stopped_with_its_children() -> None:
 
 def test_a_program_that_is_missing_or_fails_says_why() -> None:
     assert "No such file" in ask(["/no/such/program"]).complaint()
-    failed = ask(["sh", "-c", "echo; echo 'the  reason' >&2; echo more >&2; exit 3"])
+    failed = ask(["sh", "-c", "echo; echo ---- >&2; echo 'the  reason' >&2; echo more >&2; exit 3"])
     assert (failed.exit_code, failed.complaint()) == (3, "the reason")
     assert ask(["sh", "-c", "exit 3"]).complaint() == "it ended with exit code 3"
 
 
-def test_reports_are_found_among_the_launchers_own_words() -> None:
-    alone = job(rank(0))
-    line = MARK + alone.model_dump_json()
-    assert reports_in(f"mpirun: hello\n{line}\nnoise {line}\n") == (alone, alone)
+def test_the_last_report_of_each_job_is_found_among_the_launchers_own_words() -> None:
+    half, whole, other = job(rank(0), unfinished="half"), job(rank(0)), job(rank(1))
+    first, *lines = (MARK + report.model_dump_json() for report in (half, whole, other))
+    output = f"mpirun: hello\n{first}\nnoise {lines[0]}\nmpirun: no\n{lines[1]}\n"
+    assert reports_in(output) == (whole, other)
 
 
 def test_a_step_of_srun_without_mpi_counts_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,12 @@ def test_a_node_that_all_slow_pairs_share_is_named() -> None:
     assert "and 1 more pairs" in finding.found
 
 
+def test_one_bad_node_of_four_is_found() -> None:
+    pairs = combinations(NODES[:4], 2)
+    links = tuple(between(a, b, 20e-6, 0.1e9 if "n4" in (a, b) else 1e9) for a, b in pairs)
+    assert "all of them are of n4" in check_link(of_job(job(*RANKS[:4], node_links=links))).found
+
+
 def test_microseconds_more_through_a_switch_are_no_warning() -> None:
     links = between("n1", "n2", 1e-6), between("n1", "n3", 1e-6), between("n2", "n3", 3e-6)
     assert check_link(of_job(job(*RANKS[:3], node_links=links))).verdict == "ok"
@@ -88,8 +94,15 @@ def test_two_nodes_without_a_message_between_them_fail_and_are_named() -> None:
     assert "btl_tcp_if_include" in finding.remedy
 
 
-def test_a_tournament_that_ran_out_of_time_says_so() -> None:
-    assert "time ran out" in check_link(of_job(job(*RANKS, node_links_complete=False))).found
+def test_links_that_were_not_all_measured_are_told_with_the_reason() -> None:
+    finding = check_link(of_job(job(*RANKS, node_links_complete=False)))
+    assert "for want of time" in finding.found
+    ended = "the probe ended at the link between n2 and n3"
+    stopped = job(*RANKS[:3], node_links=(between("n1", "n2"),), node_links_complete=False)
+    finding = check_link(of_job(stopped.model_copy(update={"unfinished": ended})))
+    assert finding.verdict == "warning"
+    assert ended in finding.found
+    assert "latency 20.0 us" in finding.found
 
 
 def test_links_for_scripts_are_within_nodes_and_between_them() -> None:

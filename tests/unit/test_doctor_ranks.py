@@ -152,5 +152,8 @@ def test_a_rank_that_did_not_come_to_the_end_fails_and_is_named() -> None:
     assert finding.verdict == "failed"
     assert "rank 1 (on n2)" in finding.found
     assert "rank 1 (on n2)" in check_link(of_job(half)).found
+    ended = check_ranks(situation(half, problem="n2 cannot reach n3"))
+    assert ended.verdict == "failed"
+    assert "n2 cannot reach n3" in ended.found
     none_came = check_ranks(situation(job(unfinished="rank 1 was not there")))
     assert (none_came.verdict, none_came.found) == ("failed", "rank 1 was not there")

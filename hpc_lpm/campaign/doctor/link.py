@@ -1,7 +1,7 @@
 """Latency and bandwidth between neighbouring ranks of a node and between every pair of nodes."""
 
 from collections import Counter
-from statistics import median
+from statistics import median_high, median_low
 
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.reports import JobReport, NodeLink
@@ -34,8 +34,15 @@ def check_link(situation: Situation) -> Finding:
         _judge_silence(job)
         or _judge_neighbours(job)
         or _judge_outliers(job)
+        or _judge_end(job)
         or Finding(NAME, "ok", _described(job))
     )
+
+
+def _judge_end(job: JobReport) -> Finding | None:
+    if not job.unfinished:
+        return None
+    return Finding(NAME, "warning", f"{_described(job)}; {job.unfinished}", "mend the ranks")
 
 
 def slow_pairs(links: tuple[NodeLink, ...]) -> list[NodeLink]:
@@ -48,7 +55,8 @@ def slow_pairs(links: tuple[NodeLink, ...]) -> list[NodeLink]:
     ]
     if not latencies or not bandwidths:
         return []
-    usual_latency, usual_bandwidth = median(latencies), median(bandwidths)
+    # The better of two middle ones: of four nodes with a bad one, half of the pairs are slow.
+    usual_latency, usual_bandwidth = median_low(latencies), median_high(bandwidths)
 
     def slowness(link: NodeLink) -> float:
         """Return by which factor a pair is slower than usual, in what it is worse at."""
@@ -125,8 +133,8 @@ def _described(job: JobReport) -> str:
             f"between nodes {_speed(latency, bandwidth)}{_at_worst(len(measured), 'pairs')}, "
             f"by messages of 8 B and {size} MiB"
         )
-    if not job.node_links_complete:
-        parts.append("time ran out before all pairs were measured")
+    if not job.node_links_complete and not job.unfinished:
+        parts.append("not all pairs were measured, for want of time")
     return "; ".join(parts)
 
 

@@ -5,8 +5,10 @@ of a job that is already there.
 """
 
 import os
+import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from hpc_lpm.campaign.doctor.probing.clock_offsets import measure_offsets
 from hpc_lpm.campaign.doctor.probing.gpu_sight import ANSWER_SECONDS
 from hpc_lpm.campaign.doctor.probing.meeting import Meeting, RanksMissingError
 from hpc_lpm.campaign.doctor.probing.neighbours import measure_neighbours
-from hpc_lpm.campaign.doctor.probing.node_links import measure_node_links
+from hpc_lpm.campaign.doctor.probing.node_links import NodeLinks, measure_node_links
 from hpc_lpm.campaign.doctor.probing.patience import bound_process
 from hpc_lpm.campaign.doctor.probing.rank_facts import describe_this_rank
 from hpc_lpm.campaign.doctor.probing.shared_files import try_shared_files
@@ -36,30 +38,52 @@ PROBE_SECONDS, PROBE_SECONDS_A_RANK = 300.0, 1.0
 ENDING_SECONDS = 60.0
 
 
-def probe_ranks(communicator: "MPI.Intracomm", library: str) -> JobReport:
+def _keep(report: JobReport) -> None:
+    """Publish nothing: who asked is there to get the report in the end."""
+
+
+def probe_ranks(
+    communicator: "MPI.Intracomm", library: str, *, publish: Callable[[JobReport], None] = _keep
+) -> JobReport:
     """Return the report of all ranks on rank 0; every rank must call this.
 
     A rank that does not come ends the probe, and the report says which; what the ranks found out
-    until then is in it.
+    until then is in it. `publish` gets, on rank 0, the report as it is before each part of the
+    probe: MPI may end all ranks when two nodes do not reach each other.
     """
     start_monotonic, start_wall = time.monotonic(), time.time()
     meeting = Meeting(communicator, MEETING_SECONDS)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"library": library, "name": f"{platform.node()}:{os.getpid()}"}
     ranks: list[RankReport] = []
+
+    def begin(part: str) -> None:
+        if communicator.rank == 0:
+            publish(JobReport(**found, unfinished=f"the probe ended at {part}"))
+
+    def keep_links(between: NodeLinks) -> None:
+        found.update(node_links=between.links, node_links_complete=between.complete)
+
+    def begin_round(between: NodeLinks, pairs: str) -> None:
+        keep_links(between)
+        begin(f"the link between {pairs}")
+
     try:
         ranks = meeting.gather(
             describe_this_rank(), "the start", extra_seconds=MEETING_SECONDS + ANSWER_SECONDS
         )
         found["ranks"] = tuple(ranks)
+        begin("the clocks of the hosts")
         hosts = meeting.share([rank.host for rank in ranks], "the start")
         representatives = [hosts.index(host) for host in dict.fromkeys(hosts)]
         found["offsets"] = measure_offsets(communicator, representatives, hosts)
+        begin("the files that all nodes should see")
         folder = nearest_existing(Path.cwd() / "results")
         found["shared_folder"] = str(folder)
         found["shared_files"] = try_shared_files(meeting, representatives, hosts, folder)
+        begin("the links within nodes")
         found["neighbours"] = measure_neighbours(meeting, hosts)
-        between = measure_node_links(meeting, representatives, hosts)
-        found |= {"node_links": between.links, "node_links_complete": between.complete}
+        keep_links(measure_node_links(meeting, representatives, hosts, begin_round))
+        begin("the clocks of the ranks")
         meeting.gather(None, "the clocks")
         reading = ClockReading(
             monotonic=time.monotonic(),
@@ -69,16 +93,17 @@ def probe_ranks(communicator: "MPI.Intracomm", library: str) -> JobReport:
         found["clocks"] = tuple(meeting.gather(reading, "the clocks"))
     except RanksMissingError as error:
         found["unfinished"] = _who_is_missing(error, ranks)
-    return JobReport(library=library, **found)
+    return JobReport(**found)
 
 
-def probe_world() -> JobReport:
+def probe_world(publish: Callable[[JobReport], None] = _keep) -> JobReport:
     """Return on rank 0 the report of all ranks of the MPI job that this process is in."""
     bound_process(PROBE_SECONDS)  # importing MPI starts it, and that alone may hang
     from mpi4py import MPI
 
     bound_process(PROBE_SECONDS + PROBE_SECONDS_A_RANK * MPI.COMM_WORLD.size)
-    return probe_ranks(MPI.COMM_WORLD, MPI.Get_library_version().rstrip("\0"))
+    library = MPI.Get_library_version().rstrip("\0")
+    return probe_ranks(MPI.COMM_WORLD, library, publish=publish)
 
 
 def abandon_ranks() -> None:
@@ -90,9 +115,10 @@ def abandon_ranks() -> None:
 
 
 def reports_in(output: str) -> tuple[JobReport, ...]:
-    """Return the reports in the output of a launcher."""
+    """Return the reports in the output of a launcher, of each job the last one."""
     lines = (line.partition(MARK)[2] for line in output.splitlines() if MARK in line)
-    return tuple(JobReport.model_validate_json(line) for line in lines)
+    reports = (JobReport.model_validate_json(line) for line in lines)
+    return tuple({report.name: report for report in reports}.values())
 
 
 def _who_is_missing(error: RanksMissingError, ranks: list[RankReport]) -> str:
@@ -102,15 +128,19 @@ def _who_is_missing(error: RanksMissingError, ranks: list[RankReport]) -> str:
 
 
 def _main() -> None:
-    report = probe_world()
+    report = probe_world(_write)
     from mpi4py import MPI
 
     if MPI.COMM_WORLD.rank == 0:
-        # In one piece: processes that are no job of one another write into the same pipe.
-        os.write(sys.stdout.fileno(), f"{MARK}{report.model_dump_json()}\n".encode())
+        _write(report)
         if report.unfinished:
             abandon_ranks()
     bound_process(ENDING_SECONDS)
+
+
+def _write(report: JobReport) -> None:
+    # In one piece: processes that are no job of one another write into the same pipe.
+    os.write(sys.stdout.fileno(), f"{MARK}{report.model_dump_json()}\n".encode())
 
 
 if __name__ == "__main__":

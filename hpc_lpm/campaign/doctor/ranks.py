@@ -77,7 +77,8 @@ def _judge_end(situation: Situation) -> Finding | None:
         return Finding(
             NAME,
             "failed",
-            f"{_counted(len(job.ranks), 'rank')} started, but {job.unfinished}",
+            f"{_counted(len(job.ranks), 'rank')} started, but {job.unfinished}"
+            + (f": {situation.problem}" if situation.problem else ""),
             "have that node looked at (its load, mounts and network) or leave it out "
             "(sbatch --exclude), and let Open MPI use a network that joins all nodes "
             "(--mca btl_tcp_if_include)",

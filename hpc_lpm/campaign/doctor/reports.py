@@ -129,9 +129,11 @@ class SharedFiles(_Report):
 class JobReport(_Report):
     """The ranks that see each other through MPI, in order, and what was measured between them.
 
-    `unfinished` says why the ranks stopped before all was measured; what was not is empty.
+    `name` is another one for each job. `unfinished` says why the ranks stopped before all was
+    measured; what was not is empty.
     """
 
+    name: str
     library: str
     ranks: tuple[RankReport, ...] = ()
     clocks: tuple[ClockReading, ...] = ()

@@ -26,16 +26,15 @@ def measure_neighbours(meeting: Meeting, hosts: Sequence[str]) -> tuple[Neighbou
     Raises:
         RanksMissingError: if a rank does not come to the end.
     """
-    from mpi4py import MPI
-
     communicator = meeting.communicator
     host = hosts[communicator.rank]
     members = [rank for rank, other in enumerate(hosts) if other == host][:MOST_RANKS_A_NODE]
-    takes_part = len(members) > 1 and communicator.rank in members
-    color = hosts.index(host) if takes_part else MPI.UNDEFINED
+    own: list[NeighbourLink] = []
     meeting.gather(None, _PURPOSE)  # MPI's own operations have no limit: now all ranks are here
-    local = communicator.Split(color, communicator.rank)
-    own = _measure(MPI.Intracomm(local), members) if takes_part else []
+    if len(members) > 1 and communicator.rank in members:
+        # Of the node's ranks alone: a Split would send between all nodes.
+        group = communicator.group.Incl(members)
+        own = _measure(communicator.Create_group(group), members)
     gathered = meeting.gather(own, _PURPOSE, extra_seconds=_MEASURING_SECONDS)
     return tuple(link for links in gathered for link in links)
 

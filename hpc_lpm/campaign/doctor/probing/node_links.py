@@ -1,7 +1,7 @@
 """Latency and bandwidth between every pair of nodes, with one rank a node."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -20,6 +20,7 @@ LARGEST_BYTES = 8 * 2**20
 LIMIT_SECONDS, LIMIT_AFTER_SILENCE_SECONDS = 10.0, 2.0
 """How long a pair waits for a message, and how long once some pair has waited in vain."""
 
+_NAMED = 8
 _TRIAL_BYTES = 64 * 1024
 _TINY_BYTES = 8
 _BURSTS, _ROUND_TRIPS = 5, 20
@@ -29,21 +30,25 @@ _FIRST_TAG, _TAGS = 1_000, 10_000
 
 @dataclass(frozen=True)
 class NodeLinks:
-    """The links between nodes, measured in `rounds`; `complete` is False where time ran out."""
+    """The links between nodes; `complete` tells if they are all, or time ran out before."""
 
     links: tuple[NodeLink, ...]
-    rounds: int
     complete: bool
 
 
 def measure_node_links(
-    meeting: Meeting, representatives: Sequence[int], hosts: Sequence[str]
+    meeting: Meeting,
+    representatives: Sequence[int],
+    hosts: Sequence[str],
+    begin_round: Callable[[NodeLinks, str], None],
 ) -> NodeLinks:
     """Return, on rank 0, the link between the hosts of each two of the representatives.
 
     Every rank must call this; `hosts` has the host of each rank. Pairs without a node in common
     are measured at the same time, as in training, and the more rounds that takes, the shorter
-    each: the time is bounded. Two nodes between which no message comes through have a link of None.
+    each: the time is bounded. Two nodes between which no message comes through have a link of None,
+    unless MPI itself ends all ranks then: before each round, `begin_round` gets on rank 0 what was
+    measured so far and which nodes are to meet.
 
     Raises:
         RanksMissingError: if a rank does not come to the end of a round.
@@ -54,6 +59,11 @@ def measure_node_links(
     deadline = time.perf_counter() + 2.0 * MEASURING_SECONDS
     found: list[NodeLink] = []
     for number, pairs in enumerate(rounds):
+        if meeting.communicator.rank == 0:
+            names = [
+                f"{hosts[representatives[a]]} and {hosts[representatives[b]]}" for a, b in pairs
+            ]
+            begin_round(NodeLinks(tuple(found), complete=False), ", ".join(names[:_NAMED]))
         own = _play(meeting, representatives, pairs, number, budget_seconds, limit_seconds)
         purpose = "the links between nodes"
         results = meeting.gather(own, purpose, extra_seconds=_TRANSFERS * limit_seconds)
@@ -69,8 +79,8 @@ def measure_node_links(
             purpose,
         )
         if not go_on:
-            return NodeLinks(tuple(found), number + 1, complete=number + 1 == len(rounds))
-    return NodeLinks(tuple(found), len(rounds), complete=True)
+            return NodeLinks(tuple(found), complete=number + 1 == len(rounds))
+    return NodeLinks(tuple(found), complete=True)
 
 
 Measured = tuple[float, float, int]
