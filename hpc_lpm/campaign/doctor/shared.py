@@ -73,4 +73,5 @@ def _judge_locks(nodes: tuple[SharedFiles, ...], found: str) -> Finding:
             "without nolock, Lustre with flock)",
         )
     locked = all(node.lock_problem is not None for node in nodes)
-    return Finding(NAME, "ok", f"{found}{'; locks work' if locked else ''}")
+    what = "locks work" if len(nodes) > 1 else "files can be locked there"
+    return Finding(NAME, "ok", f"{found}; {what}" if locked else found)
