@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_DONE, EXIT_NOT_HELD
+from hpc_lpm.cli.link_matrix import show_links
 from hpc_lpm.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,21 +19,39 @@ if TYPE_CHECKING:
 def doctor(
     ranks: Annotated[
         int | None,
-        typer.Option(min=1, help="Ranks to start, 2 by default; in an MPI job its own are used."),
+        typer.Option(
+            min=1,
+            help="Ranks to start, by default one a task of a Slurm job, else 2; in an MPI job its "
+            "own are used.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
-    """Check the machine: ranks, binding, link, clocks, GPU, Slurm, storage, packages."""
+    """Check the machine and every pair of nodes: ranks, links, clocks, GPUs, Slurm, files."""
     from hpc_lpm.campaign.doctor.examination import examine_machine
-    from hpc_lpm.campaign.doctor.starting import is_first_of_this_job
+    from hpc_lpm.campaign.doctor.probe import ENDING_SECONDS, abandon_ranks
+    from hpc_lpm.campaign.doctor.probing.patience import bound_process
+    from hpc_lpm.campaign.doctor.starting import in_job, is_first_of_this_job
 
-    findings = examine_machine(ranks)
+    examination = examine_machine(ranks)
+    findings = examination.findings
     failed = sum(finding.verdict == "failed" for finding in findings)
     if is_first_of_this_job():
         if as_json:
-            print_json({"checks": [asdict(finding) for finding in findings], "failed": failed})
+            print_json(
+                {
+                    "checks": [asdict(finding) for finding in findings],
+                    "failed": failed,
+                    "links": [link.model_dump(mode="json") for link in examination.links],
+                }
+            )
         else:
+            show_links(examination.links)
             _show(findings, failed)
+    if examination.ranks_hang:
+        abandon_ranks()
+    elif in_job():
+        bound_process(ENDING_SECONDS)
     return EXIT_NOT_HELD if failed else EXIT_DONE
 
 

@@ -14,10 +14,11 @@ def print_json(document: object) -> None:
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout; columns whose every cell is a number are aligned right."""
+    """Print a table on stdout; columns whose every cell is a number or empty are aligned right."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for position, column in enumerate(columns):
-        numeric = all(_is_number(row[position]) for row in rows)
+        cells = [row[position] for row in rows if row[position]]
+        numeric = bool(cells) and all(map(_is_number, cells))
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)

@@ -15,10 +15,11 @@ def mpirun(
     *arguments: str,
     timeout_seconds: float = TIMEOUT_SECONDS,
     options: Sequence[str] = (),
+    program: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m mpi4py ARGUMENTS` on so many ranks, more than there are cores if need be.
 
-    `options` are further options of mpirun.
+    `options` are further options of mpirun; `program` is what starts Python on each rank.
     """
     environment = {
         **os.environ,
@@ -29,6 +30,7 @@ def mpirun(
     command = [
         *(str(MPIRUN), "--bind-to", "none", "--oversubscribe"),
         *("--mca", "mpi_yield_when_idle", "1", "-n", str(ranks), *options),
+        *(() if program is None else (program,)),
         *(sys.executable, "-m", "mpi4py", *arguments),
     ]
     return subprocess.run(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from itertools import combinations
 from pathlib import Path
 
 import psutil
@@ -12,11 +13,14 @@ from hpc_lpm.campaign.doctor import examination, starting
 from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.cores import core_quota
 from hpc_lpm.campaign.doctor.finding import Finding
+from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
 from hpc_lpm.campaign.doctor.probe import MARK, reports_in
+from hpc_lpm.campaign.doctor.reports import LinkOfNodes
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.cli import doctor  # noqa: F401  registers the command
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_HELD, run_guarded
+from hpc_lpm.cli.link_matrix import show_links
 from hpc_lpm.errors import InputError
 
 
@@ -60,6 +64,7 @@ def test_a_failed_check_is_code_1_and_scripts_read_which(
     assert run_guarded(app, ["doctor", "--json"]) == EXIT_NOT_HELD
     document = json.loads(capsys.readouterr().out)
     assert document["failed"] == 1
+    assert document["links"] == []
     assert document["checks"][1] == {
         "name": "broken",
         "verdict": "failed",
@@ -73,7 +78,7 @@ def test_a_check_that_breaks_down_fails_and_stops_no_other(checks: list[object])
         raise ZeroDivisionError("no stars")
 
     checks += [check_stars, fine]
-    stars, after = examination.examine_machine(None)
+    stars, after = examination.examine_machine(None).findings
     assert (stars.name, stars.verdict) == ("stars", "failed")
     assert "ZeroDivisionError: no stars" in stars.found
     assert after.verdict == "ok"
@@ -89,7 +94,7 @@ def test_less_than_one_rank_is_bad_input(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_launcher_that_is_missing_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: object) -> list[str]:
+    def missing(*_: object, **__: object) -> list[str]:
         raise InputError("mpirun was not found.")
 
     monkeypatch.setattr(starting, "rank_command", missing)
@@ -112,15 +117,16 @@ def test_a_program_that_hangs_is_stopped_with_its_children() -> None:
 
 def test_a_program_that_is_missing_or_fails_says_why() -> None:
     assert "No such file" in ask(["/no/such/program"]).complaint()
-    failed = ask(["sh", "-c", "echo; echo 'the  reason' >&2; echo more >&2; exit 3"])
+    failed = ask(["sh", "-c", "echo; echo ---- >&2; echo 'the  reason' >&2; echo more >&2; exit 3"])
     assert (failed.exit_code, failed.complaint()) == (3, "the reason")
     assert ask(["sh", "-c", "exit 3"]).complaint() == "it ended with exit code 3"
 
 
-def test_reports_are_found_among_the_launchers_own_words() -> None:
-    alone = job(rank(0))
-    line = MARK + alone.model_dump_json()
-    assert reports_in(f"mpirun: hello\n{line}\nnoise {line}\n") == (alone, alone)
+def test_the_last_report_of_each_job_is_found_among_the_launchers_own_words() -> None:
+    half, whole, other = job(rank(0), unfinished="half"), job(rank(0)), job(rank(1))
+    first, *lines = (MARK + report.model_dump_json() for report in (half, whole, other))
+    output = f"mpirun: hello\n{first}\nnoise {lines[0]}\nmpirun: no\n{lines[1]}\n"
+    assert reports_in(output) == (whole, other)
 
 
 def test_a_step_of_srun_without_mpi_counts_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +138,73 @@ def test_a_step_of_srun_without_mpi_counts_its_processes(monkeypatch: pytest.Mon
     assert not starting.is_first_of_this_job(step)
     assert starting.is_first_of_this_job({**step, "SLURM_PROCID": "0"})
     assert not starting.in_job({})
+    # mpirun's own processes on the nodes are such a step, and its ranks see the variables.
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
+    assert starting.ranks_of_this_job({**step, "OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
     assert starting.is_first_of_this_job({})
+
+
+def test_in_a_job_of_slurm_one_rank_a_task_is_started() -> None:
+    assert starting.ranks_to_start({}) == starting.DEFAULT_RANKS
+    batch_script = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "6"}
+    assert starting.ranks_to_start(batch_script) == 6
+
+
+def test_from_a_step_of_one_process_mpirun_finds_the_nodes_of_the_whole_job() -> None:
+    step = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "n1",
+        "SLURM_NTASKS": "1",
+        "SLURM_TASKS_PER_NODE": "1",
+        "PMIX_RANK": "0",
+        "OMPI_MCA_btl": "tcp",
+    }
+    found = outside_of_steps(step, nodes=3)
+    assert (found["SLURM_NNODES"], found["SLURM_TASKS_PER_NODE"]) == ("3", "1(x3)")
+    assert found["OMPI_MCA_btl"] == "tcp"
+    assert "PMIX_RANK" not in found
+    batch = {"SLURM_JOB_ID": "7", "SLURM_TASKS_PER_NODE": "2(x3)"}
+    assert outside_of_steps(batch, nodes=3)["SLURM_TASKS_PER_NODE"] == "2(x3)"
+
+
+def show(nodes: int, capsys: pytest.CaptureFixture[str]) -> str:
+    names = [f"n{number}" for number in range(1, nodes + 1)]
+    links = [
+        LinkOfNodes(nodes=pair, latency_seconds=20e-6, bandwidth_bytes_per_second=1.25e9)
+        for pair in combinations(names, 2)
+    ]
+    links[0] = LinkOfNodes(
+        nodes=("n1", "n2"), latency_seconds=None, bandwidth_bytes_per_second=None
+    )
+    inner = LinkOfNodes(nodes=("n1", "n1"), latency_seconds=1e-6, bandwidth_bytes_per_second=9e9)
+    show_links((inner, *links))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 16])
+def test_links_are_shown_as_a_matrix_with_a_row_a_node_that_fits(
+    nodes: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = show(nodes, capsys)
+    for title in ("latency in us", "bandwidth in GB/s"):
+        assert title in shown
+    rows = [line.split("│")[1:-1] for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 2 * nodes
+    assert {len(row) for row in rows} == {nodes + 1}
+    first, second = rows[0], rows[1]
+    assert [cell.strip() for cell in first[:3]] == ["1 n1", "1.0", "none"]
+    assert second[1].strip() == "none"
+    assert all(line.count("\n") == 0 and len(line) <= 140 for line in shown.splitlines())
+
+
+def test_of_many_nodes_the_worst_pairs_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = show(20, capsys)
+    assert "10 of 190 pairs" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("│")]
+    assert len(rows) == 20
+    assert "n1 - n2" in rows[0]
+    assert "n1 - n2" in rows[10]
 
 
 def control_group(root: Path, lines: str, files: dict[str, str]) -> float | None:

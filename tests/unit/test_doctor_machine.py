@@ -5,92 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctor_situations import job, rank, situation
+from doctor_situations import NO_GPU, gpus, job, of_ranks, rank, situation
 
-from hpc_lpm.campaign.doctor import accounting, gpu, packages, slurm, storage
+from hpc_lpm.campaign.doctor import gpu, packages, storage
 from hpc_lpm.campaign.doctor.command import Answer
 from hpc_lpm.campaign.doctor.finding import Finding
-
-NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
-
-
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that holds all programs there are, beside those of the base system."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/nowhere")
-    return folder
-
-
-def install(folder: Path, name: str, script: str) -> None:
-    program = folder / name
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-
-
-@pytest.mark.usefixtures("programs")
-def test_a_machine_without_slurm_is_ok() -> None:
-    for check in (slurm.check_slurm, accounting.check_accounting):
-        finding = check(situation())
-        assert (finding.verdict, finding.found) == ("ok", "not on this machine")
-
-
-@pytest.mark.parametrize(
-    ("script", "verdict", "found"),
-    [
-        ("echo 'debug* up 0/2/0/2'; echo 'long up 4/0/0/4'", "ok", "debug* (up, nodes 0/2/0/2)"),
-        ("echo 'debug up 0/2/0/2'", "warning", "no default partition"),
-        ("echo 'debug* down 0/2/0/2'", "warning", "none is up"),
-        ("echo 'slurm_load_partitions: Unable to contact' >&2; exit 1", "warning", "Unable to"),
-    ],
-)
-def test_sinfo_is_believed(programs: Path, script: str, verdict: str, found: str) -> None:
-    install(programs, "sinfo", script)
-    finding = slurm.check_slurm(situation())
-    assert finding.verdict == verdict
-    assert found in finding.found
-
-
-def test_a_controller_that_does_not_answer_is_a_warning_and_no_hang(
-    programs: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    install(programs, "sinfo", "exec /bin/sleep 60")
-    ask = slurm.ask
-    monkeypatch.setattr(slurm, "ask", lambda command: ask(command, seconds=0.2))
-    finding = slurm.check_slurm(situation())
-    assert finding.verdict == "warning"
-    assert "did not answer in time" in finding.found
-
-
-def test_without_accounting_the_profile_must_ask_squeue(programs: Path, tmp_path: Path) -> None:
-    install(programs, "sacct", NO_ACCOUNTING)
-    bare = accounting.check_accounting(situation(folder=tmp_path))
-    assert bare.verdict == "warning"
-    assert "accounting storage is disabled" in bare.found
-    assert "slurm-status-command: squeue" in bare.remedy
-    profile = tmp_path / accounting.PROFILE
-    profile.parent.mkdir()
-    profile.write_text("slurm-status-command: squeue\nslurm-no-account: true\n")
-    assert accounting.check_accounting(situation(folder=tmp_path)).verdict == "ok"
-
-
-def test_the_profile_that_ships_suits_a_cluster_without_accounting(programs: Path) -> None:
-    install(programs, "sacct", NO_ACCOUNTING)
-    repository = Path(__file__).parents[2]
-    assert accounting.check_accounting(situation(folder=repository)).verdict == "ok"
-
-
-def test_accounts_are_named_where_the_profile_uses_none(programs: Path, tmp_path: Path) -> None:
-    install(programs, "sacct", "exit 0")
-    install(programs, "sacctmgr", "echo physics; echo chemistry; echo physics")
-    profile = tmp_path / accounting.PROFILE
-    profile.parent.mkdir()
-    profile.write_text("slurm-no-account: true\n")
-    finding = accounting.check_accounting(situation(folder=tmp_path))
-    assert finding.verdict == "ok"
-    assert "chemistry, physics" in finding.found
-    assert "slurm_account" in finding.remedy
+from hpc_lpm.campaign.doctor.probing import gpu_sight
 
 
 def look_at_gpu(
@@ -99,10 +19,10 @@ def look_at_gpu(
     file = tmp_path / "version"
     if driver:
         file.write_text("NVRM version: ...")
-    monkeypatch.setattr(gpu, "DRIVER", file)
-    monkeypatch.setattr(gpu.torch.version, "cuda", cuda)
-    monkeypatch.setattr(gpu.torch.version, "hip", None)
-    monkeypatch.setattr(gpu, "ask", lambda *_, **__: seen)
+    monkeypatch.setattr(gpu_sight, "DRIVER", file)
+    monkeypatch.setattr(gpu_sight.torch.version, "cuda", cuda)
+    monkeypatch.setattr(gpu_sight.torch.version, "hip", None)
+    monkeypatch.setattr(gpu_sight, "ask", lambda *_, **__: seen)
     return gpu.check_gpu(situation())
 
 
@@ -111,9 +31,9 @@ def look_at_gpu(
     [
         (False, None, "", "ok", "none"),
         (True, None, "", "warning", "build for CPUs"),
-        (False, "12.8", "0 ", "ok", "none"),
-        (True, "12.8", "0 ", "warning", "finds no GPU"),
-        (True, "12.8", "4 Some Card", "ok", "4 x Some Card"),
+        (False, "12.8", "[]", "ok", "none"),
+        (True, "12.8", "[]", "warning", "finds no GPU"),
+        (True, "12.8", '[["Some Card", "a"], ["Some Card", "b"]]', "ok", "2 x Some Card"),
     ],
 )
 def test_gpu_driver_and_build_of_torch_must_match(
@@ -137,6 +57,38 @@ def test_a_driver_that_hangs_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_p
     finding = look_at_gpu(monkeypatch, tmp_path, driver=True, cuda="12.8", seen=hung)
     assert finding.verdict == "warning"
     assert "did not answer in time" in finding.found
+
+
+def test_every_rank_with_a_gpu_of_its_own_is_ok() -> None:
+    own = [rank(n, gpu=gpus(f"card-{n}", visible=str(n))) for n in range(2)]
+    finding = gpu.check_gpu(of_ranks(*own))
+    assert finding.verdict == "ok"
+    assert "2 x Some Card" in finding.found
+    assert "CUDA_VISIBLE_DEVICES=0, 1" in finding.found
+    in_turn = [rank(n, gpu=gpus("a", "b"), gpu_number=n) for n in range(2)]
+    assert gpu.check_gpu(of_ranks(*in_turn)).verdict == "ok"
+
+
+def test_ranks_that_share_a_gpu_are_a_warning_and_ranks_of_two_nodes_share_none() -> None:
+    finding = gpu.check_gpu(of_ranks(*(rank(n, gpu=gpus("a", visible="0")) for n in range(2))))
+    assert finding.verdict == "warning"
+    assert "ranks 0, 1 on n1 share one GPU" in finding.found
+    assert "--gpus-per-task=1" in finding.remedy
+    apart = [rank(n, host=f"n{n}", gpu=gpus("0")) for n in range(2)]
+    assert gpu.check_gpu(of_ranks(*apart)).verdict == "ok"
+
+
+def test_nodes_with_other_gpus_and_ranks_without_are_warnings_that_name_them() -> None:
+    one = rank(0, gpu=gpus("a"))
+    other = gpu.check_gpu(of_ranks(one, rank(1, host="n2", gpu=gpus("b", name="Old Card"))))
+    assert other.verdict == "warning"
+    assert "n2: 1 x Old Card" in other.found
+    blind = gpu.check_gpu(of_ranks(one, rank(1, host="n2", gpu=NO_GPU)))
+    assert blind.verdict == "warning"
+    assert "rank 1 on n2 sees no GPU" in blind.found
+    hidden = gpu.check_gpu(of_ranks(one, rank(1, gpu=gpus(visible=""))))
+    assert hidden.verdict == "warning"
+    assert "CUDA_VISIBLE_DEVICES=''" in hidden.found
 
 
 @pytest.fixture

@@ -1,27 +1,38 @@
 """What the doctor concludes from what ranks report about themselves."""
 
 import pytest
-from doctor_situations import FAST, job, of_ranks, rank, situation
+from doctor_situations import job, of_job, of_ranks, rank, situation
 
 from hpc_lpm.campaign.doctor.binding import check_binding
 from hpc_lpm.campaign.doctor.clock import check_clock
+from hpc_lpm.campaign.doctor.environment import check_environment
 from hpc_lpm.campaign.doctor.link import check_link
+from hpc_lpm.campaign.doctor.placement import check_placement
 from hpc_lpm.campaign.doctor.ranks import check_ranks
-from hpc_lpm.campaign.doctor.reports import RankReport
-from hpc_lpm.profiling.profile import LinkProfile
+from hpc_lpm.campaign.doctor.shared import check_shared_files
+from hpc_lpm.campaign.doctor.situation import Situation
 
 HEALTHY = of_ranks(rank(0), rank(1))
-SLOW = LinkProfile(latency_seconds=2e-3, bandwidth_bytes_per_second=1e8)
+TWO_NODES = of_ranks(rank(0), rank(1), rank(2, host="n2"), rank(3, host="n2"))
+ON_RANKS = [
+    check_placement,
+    check_binding,
+    check_link,
+    check_clock,
+    check_shared_files,
+    check_environment,
+]
 
 
-@pytest.mark.parametrize("check", [check_ranks, check_binding, check_link, check_clock])
-def test_a_healthy_job_is_ok_and_leaves_nothing_to_do(check: object) -> None:
-    finding = check(HEALTHY)  # type: ignore[operator]
+@pytest.mark.parametrize("machine", [HEALTHY, TWO_NODES], ids=["one node", "two nodes"])
+@pytest.mark.parametrize("check", [check_ranks, *ON_RANKS])
+def test_a_healthy_job_is_ok_and_leaves_nothing_to_do(check: object, machine: Situation) -> None:
+    finding = check(machine)  # type: ignore[operator]
     assert (finding.verdict, finding.remedy) == ("ok", "")
     assert finding.found
 
 
-@pytest.mark.parametrize("check", [check_binding, check_link, check_clock])
+@pytest.mark.parametrize("check", ON_RANKS)
 def test_without_ranks_only_the_check_of_ranks_fails(check: object) -> None:
     nothing = situation(problem="mpirun: command not found")
     assert check(nothing).verdict != "failed"  # type: ignore[operator]
@@ -102,33 +113,47 @@ def test_cores_of_different_hosts_are_not_mixed_up() -> None:
     assert finding.verdict == "ok"
 
 
-def test_milliseconds_within_one_host_are_absurd_and_between_hosts_are_not() -> None:
-    here, there = rank(1), rank(1, host="n2")
-    absurd = check_link(situation(job(rank(0), here, links=(SLOW,))))
-    assert absurd.verdict == "warning"
-    assert "ranks 0 and 1" in absurd.found
-    assert check_link(situation(job(rank(0), there, links=(SLOW,)))).verdict == "ok"
+def test_a_warning_about_binding_says_on_how_many_nodes() -> None:
+    greedy = {"threads": 4}
+    one = check_binding(of_ranks(rank(0, **greedy), rank(1, host="n2")))
+    assert one.verdict == "ok", one
+    both = check_binding(
+        of_ranks(*(rank(n, host=host, **greedy) for n, host in enumerate(["n1", "n1", "n2", "n2"])))
+    )
+    assert both.verdict == "warning"
+    assert "of 2 nodes 2" in both.found
 
 
-def test_the_worst_link_is_shown() -> None:
-    ranks = rank(0), rank(1), rank(2, host="n2")
-    finding = check_link(situation(job(*ranks, links=(FAST, SLOW)), asked=3))
-    assert "latency 2000.0 us, bandwidth 0.10 GB/s" in finding.found
+def test_nodes_that_are_bound_differently_are_told_apart() -> None:
+    finding = check_binding(of_ranks(rank(0), rank(1, host="n2", cores=(0,), launcher_cores=1)))
+    assert finding.verdict == "ok"
+    assert "n1: every rank on 4 core(s)" in finding.found
+    assert "n2: every rank on 1 core(s)" in finding.found
 
 
-@pytest.mark.parametrize(
-    ("second", "about"),
-    [
-        (rank(1, wall=1e9 + 5), "wall clocks"),
-        (rank(1, monotonic=99.0), "monotonic clocks"),
-        (rank(1, wall_elapsed=0.7), "wall clock moved"),
-    ],
-)
-def test_clocks_that_disagree_or_jump_are_a_warning(second: RankReport, about: str) -> None:
-    finding = check_clock(of_ranks(rank(0), second))
+def test_ranks_that_may_leave_the_cores_that_slurm_allotted_are_a_warning() -> None:
+    loose = check_binding(of_ranks(rank(0, slurm_cores=2), rank(1, slurm_cores=2)))
+    assert loose.verdict == "warning"
+    assert "Slurm allotted 2 core(s) on n1" in loose.found
+    assert "--exclusive" in loose.remedy
+    held = {"slurm_cores": 2, "cores": (0, 1), "launcher_cores": 2}
+    assert check_binding(of_ranks(rank(0, **held), rank(1, **held))).verdict == "ok"
+
+
+def test_fewer_cores_from_slurm_than_ranks_are_a_warning() -> None:
+    finding = check_binding(of_ranks(rank(0, slurm_cores=1), rank(1, slurm_cores=1)))
     assert finding.verdict == "warning"
-    assert about in finding.found
+    assert "share 1 core(s)" in finding.found
 
 
-def test_monotonic_clocks_of_two_hosts_need_not_agree() -> None:
-    assert check_clock(of_ranks(rank(0), rank(1, host="n2", monotonic=9e6))).verdict == "ok"
+def test_a_rank_that_did_not_come_to_the_end_fails_and_is_named() -> None:
+    half = job(rank(0), rank(1, host="n2"), clocks=(), node_links=(), unfinished="rank 1 (on n2)")
+    finding = check_ranks(of_job(half))
+    assert finding.verdict == "failed"
+    assert "rank 1 (on n2)" in finding.found
+    assert "rank 1 (on n2)" in check_link(of_job(half)).found
+    ended = check_ranks(situation(half, problem="n2 cannot reach n3"))
+    assert ended.verdict == "failed"
+    assert "n2 cannot reach n3" in ended.found
+    none_came = check_ranks(situation(job(unfinished="rank 1 was not there")))
+    assert (none_came.verdict, none_came.found) == ("failed", "rank 1 was not there")

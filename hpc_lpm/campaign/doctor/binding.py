@@ -1,6 +1,7 @@
 """Which cores the ranks may run on, and with how many threads they compute there."""
 
 import math
+from dataclasses import replace
 
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.reports import RankReport, by_host
@@ -16,9 +17,26 @@ def check_binding(situation: Situation) -> Finding:
     if situation.job is None:
         return Finding(NAME, "warning", "not looked at: the ranks did not come", "mend the ranks")
     hosts = by_host(situation.job.ranks)
-    findings = [_judge(host, local) for host, local in hosts.items()]
-    order = ("failed", "warning", "ok")
-    return min(findings, key=lambda finding: order.index(finding.verdict))
+    findings = {host: _judge(host, local) for host, local in hosts.items()}
+    for verdict in ("failed", "warning"):
+        bad = {host: one for host, one in findings.items() if one.verdict == verdict}
+        if bad:
+            first = next(iter(bad.values()))
+            more = f"; of {len(hosts)} nodes {len(bad)} are like that or similar"
+            return replace(first, found=first.found + (more if len(bad) > 1 else ""))
+    return Finding(NAME, "ok", _of_all_hosts({host: one.found for host, one in findings.items()}))
+
+
+def _of_all_hosts(found: dict[str, str]) -> str:
+    alike: dict[str, list[str]] = {}
+    for host, text in found.items():
+        alike.setdefault(text, []).append(host)
+    if len(alike) == 1:
+        (text,) = alike
+        return text + (f", on each of {len(found)} nodes" if len(found) > 1 else "")
+    groups = list(alike.items())
+    shown = "; ".join(f"{', '.join(hosts[:4])}: {text}" for text, hosts in groups[:4])
+    return shown + ("; and others" if len(groups) > 4 else "")
 
 
 def _judge(host: str, local: Local) -> Finding:
@@ -53,7 +71,28 @@ def _judge(host: str, local: Local) -> Finding:
             f"(OMP_NUM_THREADS={local[0][1].omp_num_threads or 'unset'})",
             f"export OMP_NUM_THREADS={max(1, available // len(local))} before mpirun",
         )
+    loose = _beyond_slurm(local)
+    if loose:
+        return Finding(
+            NAME,
+            "warning",
+            f"Slurm allotted {loose} core(s) on {host}, but nothing holds the ranks to them: "
+            f"{_described(local)}",
+            "ask for whole nodes (sbatch --exclusive) so that no other job computes there, or have "
+            "TaskPlugin=task/affinity,task/cgroup set in slurm.conf",
+        )
     return Finding(NAME, "ok", f"{_described(local)}; {available} cores for {len(local)} rank(s)")
+
+
+def _beyond_slurm(local: Local) -> int | None:
+    """Return what Slurm allotted on a host whose ranks may run on more cores than that."""
+    allowed = {core for _, rank in local for core in rank.cores}
+    allotted = _allotted(local)
+    return allotted if allotted is not None and len(allowed) > allotted else None
+
+
+def _allotted(local: Local) -> int | None:
+    return max((rank.slurm_cores for _, rank in local if rank.slurm_cores), default=None)
 
 
 def _available_cores(local: Local) -> int:
@@ -61,7 +100,11 @@ def _available_cores(local: Local) -> int:
     allowed = {core for _, rank in local for core in rank.cores}
     cores = max(len(allowed), *(rank.launcher_cores for _, rank in local))
     quotas = [rank.core_quota for _, rank in local if rank.core_quota is not None]
-    return min([cores, *(max(1, math.floor(quota)) for quota in quotas)])
+    limits = [max(1, math.floor(quota)) for quota in quotas]
+    allotted = _allotted(local)
+    if allotted is not None:
+        limits.append(allotted)
+    return min([cores, *limits])
 
 
 def _crowd(local: Local) -> Local:

@@ -3,45 +3,92 @@
 import time
 from pathlib import Path
 
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.reports import by_host
+from hpc_lpm.campaign.doctor.finding import Finding, Verdict
+from hpc_lpm.campaign.doctor.reports import ClockOffset, by_host
 from hpc_lpm.campaign.doctor.situation import Situation
 
 NAME = "clock"
 
-SKEW_SECONDS = 1.0
-"""Ranks leave a barrier within this time of each other, even on a crowded core."""
+MONOTONIC_SKEW_SECONDS = 1.0
+"""Ranks leave a meeting within this time of each other, even on a crowded core."""
+
+OFFSET_SECONDS = 0.1
+"""Hosts that are synchronised are within milliseconds."""
+
+REFUSED_SECONDS = 300.0
+"""By so much apart, a host takes the other's credentials (munge) for expired: Slurm fails."""
 
 DRIFT_SECONDS, DRIFT_SHARE = 0.05, 0.02
 DAY_SECONDS = 86_400.0
 
 
 def check_clock(situation: Situation) -> Finding:
-    """Judge the wall clock against this file's age, the other clock and the other ranks."""
+    """Judge the wall clock against this file's age, the other clock and the other hosts' clocks."""
     behind = Path(__file__).stat().st_mtime - time.time()
     if behind > DAY_SECONDS:
-        return _warning(f"the wall clock is {behind / DAY_SECONDS:.0f} days behind the files")
-    ranks = situation.job.ranks if situation.job else ()
-    for number, rank in enumerate(ranks):
-        drift = abs(rank.wall_elapsed - rank.monotonic_elapsed)
-        if drift > DRIFT_SECONDS + DRIFT_SHARE * rank.monotonic_elapsed:
-            return _warning(
-                f"rank {number}: in {rank.monotonic_elapsed:.2f} s the wall clock moved by "
-                f"{rank.wall_elapsed:.2f} s"
+        return _bad(
+            "warning", f"the wall clock is {behind / DAY_SECONDS:.0f} days behind the files"
+        )
+    job = situation.job
+    if job is None or (len(job.clocks) < len(job.ranks) and not job.offsets):
+        return _bad("warning", f"not compared: {situation.unmeasured}", "mend the ranks")
+    far = [offset for offset in job.offsets if _certainly(offset) > OFFSET_SECONDS]
+    if far:
+        worst = max(far, key=_certainly)
+        refused = _certainly(worst) > REFUSED_SECONDS
+        return _bad(
+            "failed" if refused else "warning",
+            f"the wall clock of {worst.host} is {worst.offset_seconds:+.3g} s off that of "
+            f"{job.ranks[0].host}"
+            + (f", {len(far) - 1} more hosts are off as well" if len(far) > 1 else "")
+            + (": Slurm and munge refuse each other" if refused else ""),
+        )
+    for number, reading in enumerate(job.clocks):
+        drift = abs(reading.wall_elapsed - reading.monotonic_elapsed)
+        if drift > DRIFT_SECONDS + DRIFT_SHARE * reading.monotonic_elapsed:
+            return _bad(
+                "warning",
+                f"rank {number}: in {reading.monotonic_elapsed:.2f} s the wall clock moved by "
+                f"{reading.wall_elapsed:.2f} s",
             )
-    hosts = by_host(ranks)
-    for host, local in hosts.items():
-        if (skew := _spread([rank.monotonic for _, rank in local])) > SKEW_SECONDS:
-            return _warning(f"monotonic clocks of the ranks on {host} differ by {skew:.1f} s")
-    skew = _spread([rank.wall for rank in ranks])
-    if skew > SKEW_SECONDS:
-        return _warning(f"wall clocks of the ranks differ by {skew:.1f} s")
-    return Finding(NAME, "ok", f"even, ranks agree within {skew * 1e3:.1f} ms")
+    for host, local in by_host(job.ranks).items():
+        times = [job.clocks[number].monotonic for number, _ in local if job.clocks]
+        if times and (skew := max(times) - min(times)) > MONOTONIC_SKEW_SECONDS:
+            return _bad(
+                "warning", f"monotonic clocks of the ranks on {host} differ by {skew:.1f} s"
+            )
+    return Finding(NAME, "ok", f"even{_agreement(job.offsets)}")
 
 
-def _spread(times: list[float]) -> float:
-    return max(times) - min(times) if times else 0.0
+def _certainly(offset: ClockOffset) -> float:
+    """Return by how many seconds a clock is off at least."""
+    if offset.offset_seconds is None or offset.uncertainty_seconds is None:
+        return 0.0
+    return abs(offset.offset_seconds) - offset.uncertainty_seconds
 
 
-def _warning(found: str) -> Finding:
-    return Finding(NAME, "warning", found, "synchronise the hosts' clocks (chrony or ntpd)")
+def _agreement(offsets: tuple[ClockOffset, ...]) -> str:
+    known = [
+        (abs(offset.offset_seconds), offset.uncertainty_seconds)
+        for offset in offsets
+        if offset.offset_seconds is not None and offset.uncertainty_seconds is not None
+    ]
+    if not known:
+        return ""
+    largest, uncertainty = max(known)
+    return (
+        f", hosts agree within {_short(largest)} (known to {_short(uncertainty)}, by half the "
+        "shortest round trip)"
+    )
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"
+
+
+def _bad(
+    verdict: Verdict,
+    found: str,
+    remedy: str = "synchronise the hosts' clocks (chrony or ntpd; `chronyc tracking` on each)",
+) -> Finding:
+    return Finding(NAME, verdict, found, remedy)

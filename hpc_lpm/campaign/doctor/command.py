@@ -31,7 +31,9 @@ class Answer:
         """Return why it is not done, in one line."""
         if self.exit_code is None:
             return "it did not answer in time"
-        lines = [line for line in (self.errors + self.output).splitlines() if line.strip()]
+        # Open MPI draws lines of dashes around what it says.
+        said = (self.errors + self.output).splitlines()
+        lines = [line for line in said if any(map(str.isalnum, line))]
         return " ".join(lines[0].split()) if lines else f"it ended with exit code {self.exit_code}"
 
 

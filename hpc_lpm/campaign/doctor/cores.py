@@ -1,7 +1,7 @@
 """How many cores this process may use: its affinity and the quota of its control groups."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -60,3 +60,9 @@ def _quota(file: Path) -> float | None:
     except (OSError, ValueError):  # not there, or `max`: no limit
         return None
     return microseconds / period if microseconds > 0 else None
+
+
+def slurm_cores(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Return how many cores Slurm allotted to this job on this node, None outside a job."""
+    number = environment.get("SLURM_CPUS_ON_NODE", "")
+    return int(number) if number.isdigit() else None

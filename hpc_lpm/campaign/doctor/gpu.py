@@ -1,50 +1,108 @@
-"""GPUs, their driver, and whether torch was built to use them."""
+"""GPUs: their driver, whether torch was built to use them, and which rank sees which."""
 
-import sys
-from pathlib import Path
+from collections import Counter
 
-import torch
-
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.finding import Finding
+from hpc_lpm.campaign.doctor.probing.gpu_sight import look_at_gpus
+from hpc_lpm.campaign.doctor.reports import GpuSight, RankReport, by_host
 from hpc_lpm.campaign.doctor.situation import Situation
 
 NAME = "gpu"
 
-DRIVER = Path("/proc/driver/nvidia/version")
-
-# In a process of its own: a broken driver can hang whoever asks it.
-_COUNT = (
-    "import torch; n = torch.cuda.device_count() if torch.cuda.is_available() else 0; "
-    "print(n, torch.cuda.get_device_name(0) if n else '')"
-)
-_IMPORT_SECONDS = 60.0
-
 
 def check_gpu(situation: Situation) -> Finding:
-    """Judge what torch sees against the driver that is there."""
-    driver = DRIVER.exists()
-    built_for = torch.version.cuda or torch.version.hip
-    if built_for is None:
-        if not driver:
-            return Finding(NAME, "ok", f"none; torch {torch.__version__} computes on the CPU")
+    """Judge what torch sees on every rank, or in this process where no ranks came."""
+    ranks = situation.job.ranks if situation.job else ()
+    if not ranks:
+        return _judge_sight(look_at_gpus())
+    for number, rank in enumerate(ranks):
+        finding = _judge_sight(rank.gpu, f" for rank {number} on {rank.host}")
+        if finding.verdict != "ok":
+            return finding
+    if not any(rank.gpu.gpus for rank in ranks):
+        return _judge_sight(ranks[0].gpu)
+    return _judge_differences(ranks) or _judge_sharing(ranks) or Finding(NAME, "ok", _seen(ranks))
+
+
+def _judge_sight(sight: GpuSight, where: str = "") -> Finding:
+    """Judge what one process sees against the driver that is there."""
+    if sight.gpus:
+        models = Counter(gpu.name for gpu in sight.gpus)
+        shown = ", ".join(f"{count} x {name}" for name, count in models.items())
+        return Finding(NAME, "ok", f"{shown}, torch {sight.torch}")
+    if sight.built_for is None and sight.driver:
         return Finding(
             NAME,
             "warning",
-            f"an NVIDIA driver is there, but torch {torch.__version__} is a build for CPUs",
+            f"an NVIDIA driver is there{where}, but torch {sight.torch} is a build for CPUs",
             "remove .venv and run `make setup` on this machine, which then picks a CUDA build",
         )
-    answer = ask([sys.executable, "-c", _COUNT], seconds=_IMPORT_SECONDS)
-    count, _, name = answer.output.strip().partition(" ")
-    if answer.done and count.isdigit() and int(count):
-        return Finding(NAME, "ok", f"{count} x {name}, torch {torch.__version__}")
-    if not driver and torch.version.hip is None:
-        return Finding(NAME, "ok", f"none; torch {torch.__version__} computes on the CPU")
+    if not sight.driver and not sight.problem:
+        return Finding(NAME, "ok", f"none; torch {sight.torch} computes on the CPU")
+    hidden = sight.visible_devices
     return Finding(
         NAME,
         "warning",
-        f"torch {torch.__version__} finds no GPU"
-        + ("" if answer.done else f": {answer.complaint()}"),
+        f"torch {sight.torch} finds no GPU{where}"
+        + (f": {sight.problem}" if sight.problem else "")
+        + ("" if hidden is None else f" (CUDA_VISIBLE_DEVICES={hidden!r})"),
         f"see what nvidia-smi says, that CUDA_VISIBLE_DEVICES hides none, and that the driver is "
-        f"recent enough for {built_for}; in a Slurm job ask for one (--gres=gpu:1)",
+        f"recent enough for {sight.built_for}; in a Slurm job ask for one (--gres=gpu:1)",
     )
+
+
+def _judge_differences(ranks: tuple[RankReport, ...]) -> Finding | None:
+    shown = {host: _models(local) for host, local in by_host(ranks).items()}
+    blind = [f"{number} on {rank.host}" for number, rank in enumerate(ranks) if not rank.gpu.gpus]
+    if blind:
+        return Finding(
+            NAME,
+            "warning",
+            f"rank {', '.join(blind)} sees no GPU, others do",
+            "give every rank one (sbatch --gpus-per-task=1, or --gres=gpu:N on every node), or "
+            "leave out the nodes without (sbatch --exclude)",
+        )
+    if len(set(shown.values())) > 1:
+        nodes = "; ".join(f"{host}: {models}" for host, models in shown.items())
+        return Finding(
+            NAME,
+            "warning",
+            f"nodes differ in the GPUs that their ranks see: {nodes}",
+            "ask for nodes of one kind (sbatch --constraint, --gpus-per-node with the model's "
+            "name), or plan with --speeds",
+        )
+    return None
+
+
+def _judge_sharing(ranks: tuple[RankReport, ...]) -> Finding | None:
+    for host, local in by_host(ranks).items():
+        taken: dict[str, list[int]] = {}
+        for number, rank in local:
+            taken.setdefault(rank.gpu.gpus[rank.gpu_number].uuid, []).append(number)
+        for uuid, numbers in taken.items():
+            if len(numbers) > 1:
+                return Finding(
+                    NAME,
+                    "warning",
+                    f"ranks {', '.join(map(str, numbers))} on {host} share one GPU ({uuid}); "
+                    f"{_seen(ranks)}",
+                    "start no more ranks a node than it has GPUs, ask for one a rank "
+                    "(sbatch --gpus-per-task=1), and set CUDA_VISIBLE_DEVICES to all of them or "
+                    "to another one for each rank",
+                )
+    return None
+
+
+def _models(local: list[tuple[int, RankReport]]) -> str:
+    """Return the models of all GPUs that the ranks of a node see together."""
+    names = {gpu.uuid: gpu.name for _, rank in local for gpu in rank.gpu.gpus}
+    models = Counter(names.values())
+    return ", ".join(f"{count} x {name}" for name, count in sorted(models.items()))
+
+
+def _seen(ranks: tuple[RankReport, ...]) -> str:
+    (_, local), *others = by_host(ranks).items()
+    variables = {rank.gpu.visible_devices for rank in ranks}
+    shown = ", ".join(sorted(value for value in variables if value is not None)) or "unset"
+    each = " on each of several nodes" if others else ""
+    return f"{_models(local)}{each}, CUDA_VISIBLE_DEVICES={shown}, torch {ranks[0].gpu.torch}"

@@ -1,4 +1,4 @@
-"""What every rank runs: it looks at itself and at the link, and rank 0 writes the report.
+"""What every rank runs: it looks at itself and at the others, and rank 0 writes the report.
 
 Started as `mpirun -n K python -m mpi4py -m hpc_lpm.campaign.doctor.probe`, or called on the ranks
 of a job that is already there.
@@ -8,13 +8,20 @@ import os
 import platform
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from hpc_lpm.campaign.doctor.cores import allowed_cores, core_quota, launcher_cores
-from hpc_lpm.campaign.doctor.reports import JobReport, RankReport
-from hpc_lpm.profiling.link import measure_link
+from hpc_lpm.campaign.doctor.folders import nearest_existing
+from hpc_lpm.campaign.doctor.probing.clock_offsets import measure_offsets
+from hpc_lpm.campaign.doctor.probing.gpu_sight import ANSWER_SECONDS
+from hpc_lpm.campaign.doctor.probing.meeting import Meeting, RanksMissingError
+from hpc_lpm.campaign.doctor.probing.neighbours import measure_neighbours
+from hpc_lpm.campaign.doctor.probing.node_links import NodeLinks, measure_node_links
+from hpc_lpm.campaign.doctor.probing.patience import bound_process
+from hpc_lpm.campaign.doctor.probing.rank_facts import describe_this_rank
+from hpc_lpm.campaign.doctor.probing.shared_files import try_shared_files
+from hpc_lpm.campaign.doctor.reports import ClockReading, JobReport, RankReport
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -22,49 +29,118 @@ if TYPE_CHECKING:
 MARK = "hpc-lpm-probe:"
 """Starts a report's line, since a launcher's own messages may share its output."""
 
+MEETING_SECONDS = 30.0
+"""How long ranks wait for each other, beyond what each may take for its part."""
 
-def probe_ranks(communicator: "MPI.Intracomm", library: str) -> JobReport:
-    """Return the report of all ranks; every rank must call this, and all return the same."""
-    monotonic, wall = time.monotonic(), time.time()
-    links = measure_link(communicator).pairs if communicator.size > 1 else ()
-    communicator.Barrier()
-    monotonic_met, wall_met = time.monotonic(), time.time()
-    own = RankReport(
-        pid=os.getpid(),
-        host=platform.node(),
-        cores=allowed_cores(),
-        launcher_cores=launcher_cores(),
-        core_quota=core_quota(),
-        threads=torch.get_num_threads(),
-        omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
-        monotonic=monotonic_met,
-        wall=wall_met,
-        monotonic_elapsed=monotonic_met - monotonic,
-        wall_elapsed=wall_met - wall,
-    )
-    return JobReport(library=library, ranks=tuple(communicator.allgather(own)), links=links)
+PROBE_SECONDS, PROBE_SECONDS_A_RANK = 300.0, 1.0
+"""After this time a rank is ended from outside, should it hang in MPI itself."""
+
+ENDING_SECONDS = 60.0
 
 
-def probe_world() -> JobReport:
-    """Return the report of all ranks of the MPI job that this process is in."""
-    from mpi4py import MPI  # importing it starts MPI
+def _keep(report: JobReport) -> None:
+    """Publish nothing: who asked is there to get the report in the end."""
 
-    return probe_ranks(MPI.COMM_WORLD, MPI.Get_library_version().rstrip("\0"))
+
+def probe_ranks(
+    communicator: "MPI.Intracomm", library: str, *, publish: Callable[[JobReport], None] = _keep
+) -> JobReport:
+    """Return the report of all ranks on rank 0; every rank must call this.
+
+    A rank that does not come ends the probe, and the report says which; what the ranks found out
+    until then is in it. `publish` gets, on rank 0, the report as it is before each part of the
+    probe: MPI may end all ranks when two nodes do not reach each other.
+    """
+    start_monotonic, start_wall = time.monotonic(), time.time()
+    meeting = Meeting(communicator, MEETING_SECONDS)
+    found: dict[str, Any] = {"library": library, "name": f"{platform.node()}:{os.getpid()}"}
+    ranks: list[RankReport] = []
+
+    def begin(part: str) -> None:
+        if communicator.rank == 0:
+            publish(JobReport(**found, unfinished=f"the probe ended at {part}"))
+
+    def keep_links(between: NodeLinks) -> None:
+        found.update(node_links=between.links, node_links_complete=between.complete)
+
+    def begin_round(between: NodeLinks, pairs: str) -> None:
+        keep_links(between)
+        begin(f"the link between {pairs}")
+
+    try:
+        ranks = meeting.gather(
+            describe_this_rank(), "the start", extra_seconds=MEETING_SECONDS + ANSWER_SECONDS
+        )
+        found["ranks"] = tuple(ranks)
+        begin("the clocks of the hosts")
+        hosts = meeting.share([rank.host for rank in ranks], "the start")
+        representatives = [hosts.index(host) for host in dict.fromkeys(hosts)]
+        found["offsets"] = measure_offsets(communicator, representatives, hosts)
+        begin("the files that all nodes should see")
+        folder = nearest_existing(Path.cwd() / "results")
+        found["shared_folder"] = str(folder)
+        found["shared_files"] = try_shared_files(meeting, representatives, hosts, folder)
+        begin("the links within nodes")
+        found["neighbours"] = measure_neighbours(meeting, hosts)
+        keep_links(measure_node_links(meeting, representatives, hosts, begin_round))
+        begin("the clocks of the ranks")
+        meeting.gather(None, "the clocks")
+        reading = ClockReading(
+            monotonic=time.monotonic(),
+            monotonic_elapsed=time.monotonic() - start_monotonic,
+            wall_elapsed=time.time() - start_wall,
+        )
+        found["clocks"] = tuple(meeting.gather(reading, "the clocks"))
+    except RanksMissingError as error:
+        found["unfinished"] = _who_is_missing(error, ranks)
+    return JobReport(**found)
+
+
+def probe_world(publish: Callable[[JobReport], None] = _keep) -> JobReport:
+    """Return on rank 0 the report of all ranks of the MPI job that this process is in."""
+    bound_process(PROBE_SECONDS)  # importing MPI starts it, and that alone may hang
+    from mpi4py import MPI
+
+    bound_process(PROBE_SECONDS + PROBE_SECONDS_A_RANK * MPI.COMM_WORLD.size)
+    library = MPI.Get_library_version().rstrip("\0")
+    return probe_ranks(MPI.COMM_WORLD, library, publish=publish)
+
+
+def abandon_ranks() -> None:
+    """End all ranks of this MPI job, some of which hang, with exit code 1."""
+    from mpi4py import MPI
+
+    sys.stdout.flush()
+    MPI.COMM_WORLD.Abort(1)
 
 
 def reports_in(output: str) -> tuple[JobReport, ...]:
-    """Return the reports in the output of a launcher."""
+    """Return the reports in the output of a launcher, of each job the last one."""
     lines = (line.partition(MARK)[2] for line in output.splitlines() if MARK in line)
-    return tuple(JobReport.model_validate_json(line) for line in lines)
+    reports = (JobReport.model_validate_json(line) for line in lines)
+    return tuple({report.name: report for report in reports}.values())
+
+
+def _who_is_missing(error: RanksMissingError, ranks: list[RankReport]) -> str:
+    hosts = dict.fromkeys(ranks[rank].host for rank in error.ranks) if ranks else ()
+    where = f" (on {', '.join(hosts)})" if hosts else ""
+    return f"{error}{where}"
 
 
 def _main() -> None:
+    report = probe_world(_write)
     from mpi4py import MPI
 
-    report = probe_world()
     if MPI.COMM_WORLD.rank == 0:
-        # In one piece: processes that are no job of one another write into the same pipe.
-        os.write(sys.stdout.fileno(), f"{MARK}{report.model_dump_json()}\n".encode())
+        _write(report)
+        if report.unfinished:
+            abandon_ranks()
+    bound_process(ENDING_SECONDS)
+
+
+def _write(report: JobReport) -> None:
+    # In one piece: processes that are no job of one another write into the same pipe.
+    os.write(sys.stdout.fileno(), f"{MARK}{report.model_dump_json()}\n".encode())
 
 
 if __name__ == "__main__":

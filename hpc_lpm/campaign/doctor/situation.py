@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_lpm.campaign.doctor.allocation import Allocation
 from hpc_lpm.campaign.doctor.reports import JobReport
 
 
@@ -13,7 +14,7 @@ class Situation:
     `jobs` holds one report for each MPI job that answered: exactly one where all is well, one a
     process where the launcher and the MPI library do not know each other, none where nothing
     started. `problem` says what went wrong with the start. `processes` is how many the launcher,
-    known by the name `launcher`, started.
+    known by the name `launcher`, started. `allocation` is the job of Slurm that this is in.
     """
 
     ranks_asked: int
@@ -22,6 +23,7 @@ class Situation:
     folder: Path
     launcher: str = "mpirun"
     problem: str = ""
+    allocation: Allocation | None = None
 
     @property
     def job(self) -> JobReport | None:
@@ -29,3 +31,10 @@ class Situation:
         if len(self.jobs) == 1 and len(self.jobs[0].ranks) == self.ranks_asked:
             return self.jobs[0]
         return None
+
+    @property
+    def unmeasured(self) -> str:
+        """Why what is missing in `job` was not measured."""
+        if self.job is not None and self.job.unfinished:
+            return self.job.unfinished
+        return "the ranks did not come"

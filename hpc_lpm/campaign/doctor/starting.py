@@ -5,8 +5,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from hpc_lpm.campaign.doctor.allocation import allocation_of_slurm
 from hpc_lpm.campaign.doctor.command import ask
-from hpc_lpm.campaign.doctor.probe import probe_world, reports_in
+from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
+from hpc_lpm.campaign.doctor.probe import PROBE_SECONDS, probe_world, reports_in
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.campaign.launcher import rank_command, rank_environment
 from hpc_lpm.errors import InputError
@@ -14,7 +16,9 @@ from hpc_lpm.ranks import rank_from_environment, ranks_from_environment
 
 PROBE_MODULE = "hpc_lpm.campaign.doctor.probe"
 START_SECONDS, SECONDS_A_RANK = 60.0, 10.0
-"""How long ranks may take to start and report, on a machine that is busy or short of cores."""
+"""How long ranks may take to start, on a machine that is busy or short of cores."""
+
+DEFAULT_RANKS = 2
 
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
@@ -27,8 +31,17 @@ def ranks_of_this_job(environment: Mapping[str, str] = os.environ) -> int:
 
     srun tells a step's size even where its processes do not find each other through MPI.
     """
+    if "OMPI_COMM_WORLD_SIZE" in environment:
+        # mpirun's own processes are a step of Slurm, one a node; their ranks inherit its variables.
+        return ranks_from_environment()
     step = environment.get("SLURM_STEP_NUM_TASKS", "")
     return max(ranks_from_environment(), int(step) if step.isdigit() else 1)
+
+
+def ranks_to_start(environment: Mapping[str, str] = os.environ) -> int:
+    """Return one rank a task that Slurm allotted, so that all nodes are seen, or a default."""
+    allocation = allocation_of_slurm(environment)
+    return DEFAULT_RANKS if allocation is None else allocation.tasks
 
 
 def is_first_of_this_job(environment: Mapping[str, str] = os.environ) -> bool:
@@ -46,25 +59,36 @@ def look_at_this_job(asked: int | None) -> Situation:
         processes=started,
         jobs=(probe_world(),),
         folder=Path.cwd(),
+        allocation=allocation_of_slurm(),
         launcher="mpirun" if "OMPI_COMM_WORLD_SIZE" in os.environ else "the launcher of this job",
     )
 
 
 def start_ranks(asked: int) -> Situation:
-    """Start that many ranks as a campaign would, and return what they report."""
+    """Start that many ranks as a campaign would, and return what they report.
+
+    In a job of Slurm, mpirun finds its nodes and starts the ranks there.
+    """
     folder = Path.cwd()
+    allocation = allocation_of_slurm()
+    environment = dict(os.environ)
+    if allocation is not None:
+        environment = outside_of_steps(environment, allocation.nodes)
     try:
         # As a run is started, with the probe in the place of the toolkit's command line.
-        *start, _toolkit = rank_command([], asked, "mpirun")
+        *start, _toolkit = rank_command([], asked, "mpirun", environment=environment)
     except InputError as error:
-        return Situation(asked, 0, (), folder, problem=str(error))
-    seconds = START_SECONDS + SECONDS_A_RANK * asked
-    environment = rank_environment(os.environ, threads=1)
-    answer = ask([*start, PROBE_MODULE], environment=environment, seconds=seconds)
+        return Situation(asked, 0, (), folder, problem=str(error), allocation=allocation)
+    seconds = START_SECONDS + SECONDS_A_RANK * asked + PROBE_SECONDS
+    answer = ask(
+        [*start, PROBE_MODULE],
+        environment=rank_environment(environment, threads=1),
+        seconds=seconds,
+    )
     jobs = reports_in(answer.output)
     if answer.exit_code is None:
         problem = f"the ranks had not reported {seconds:.0f} s after their start"
     else:
         problem = "" if answer.done else answer.complaint()
     launcher = "mpirun" if asked > 1 else Path(sys.executable).name
-    return Situation(asked, asked, jobs, folder, launcher, problem)
+    return Situation(asked, asked, jobs, folder, launcher, problem, allocation)

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from hpc_lpm.campaign.doctor.finding import Finding, Verdict
+from hpc_lpm.campaign.doctor.folders import nearest_existing
 from hpc_lpm.campaign.doctor.situation import Situation
 
 NAME = "storage"
@@ -23,7 +24,7 @@ def check_storage(situation: Situation) -> Finding:
     }
     room: list[str] = []
     for purpose, wanted in folders.items():
-        folder = _nearest_existing(wanted)
+        folder = nearest_existing(wanted)
         complaint = _complaint_on_writing(folder)
         if complaint:
             # The cache serves the set-up alone; nothing runs without the other two.
@@ -60,10 +61,6 @@ def cache_folder() -> Path:
         return Path(own)
     caches = os.environ.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path("~/.cache").expanduser()) / "hpc-lpm"
-
-
-def _nearest_existing(folder: Path) -> Path:
-    return next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
 
 
 def _complaint_on_writing(folder: Path) -> str | None:

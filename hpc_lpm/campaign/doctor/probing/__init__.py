@@ -1,0 +1,1 @@
+"""What ranks measure for the doctor: themselves, their clocks, files and links."""

@@ -1,0 +1,194 @@
+"""The doctor on real ranks of several hosts, and on ranks of which one hangs."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mpi.hosts import host_namer, needs_hosts
+from tests.mpi.ranks import mpirun
+
+pytestmark = pytest.mark.mpi
+
+DOCTOR = ("-m", "hpc_lpm", "doctor")
+
+
+def on_hosts(
+    folder: Path, ranks: int, ranks_a_host: int, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m mpi4py ARGUMENTS` on ranks of several hosts."""
+    return mpirun(ranks, *arguments, program=host_namer(folder, ranks_a_host))
+
+
+def check(document: dict[str, Any], name: str) -> dict[str, str]:
+    found: dict[str, str] = next(one for one in document["checks"] if one["name"] == name)
+    return found
+
+
+@needs_hosts
+def test_every_pair_of_hosts_is_measured_and_every_host_looked_at(tmp_path: Path) -> None:
+    done = on_hosts(tmp_path, 6, 2, *DOCTOR, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads(done.stdout)
+    pairs = sorted(tuple(link["nodes"]) for link in document["links"])
+    nodes = ["n1", "n2", "n3"]
+    assert pairs == sorted((a, b) for a in nodes for b in nodes if a <= b)
+    for link in document["links"]:
+        assert 1e-8 < link["latency_seconds"] < 0.1
+        assert 1e6 < link["bandwidth_bytes_per_second"] < 1e12
+    assert "6 ranks in 6 processes on 3 hosts" in check(document, "ranks")["found"]
+    assert check(document, "placement")["found"].startswith("n1: ranks 0-1; n2: ranks 2-3")
+    assert "of 3 pairs" in check(document, "link")["found"]
+    assert "hosts agree within" in check(document, "clock")["found"]
+    assert "on each of 3 nodes" in check(document, "binding")["found"]
+    assert "on all 3 nodes" in check(document, "environment")["found"]
+    files = check(document, "shared files")
+    assert files["verdict"] == "ok"
+    assert "3 nodes write" in files["found"]
+    assert "locks work" in files["found"]
+
+
+@needs_hosts
+def test_people_see_a_matrix(tmp_path: Path) -> None:
+    done = on_hosts(tmp_path, 2, 1, *DOCTOR)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "latency in us" in done.stdout
+    assert "2 n2" in done.stdout
+
+
+PROBED = """
+import sys, time
+from mpi4py import MPI
+from hpc_lpm.campaign.doctor import probe
+from hpc_lpm.campaign.doctor.probing import {module} as changed
+
+probe.MEETING_SECONDS = 2.0
+rank = MPI.COMM_WORLD.rank
+{change}
+report = probe.probe_ranks(MPI.COMM_WORLD, "some MPI")
+if rank == 0:
+    print("report", report.model_dump_json())
+    if report.unfinished:
+        probe.abandon_ranks()
+"""
+
+
+def probed(
+    folder: Path, module: str, change: str, *, ranks: int = 2, ranks_a_host: int = 1
+) -> dict[str, Any]:
+    """Return the report of ranks, each on a host, on which a module was changed."""
+    program = folder / "probed.py"
+    program.write_text(PROBED.format(module=module, change=change), encoding="utf-8")
+    done = on_hosts(folder, ranks, ranks_a_host, str(program))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("report ")]
+    assert lines, done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(lines[0].removeprefix("report "))
+    return report
+
+
+@needs_hosts
+def test_a_rank_that_hangs_is_named_and_the_others_wait_no_longer_than_the_limit(
+    tmp_path: Path,
+) -> None:
+    change = "if rank == 1:\n    probe.measure_neighbours = lambda *_: time.sleep(600)"
+    before = time.monotonic()
+    report = probed(tmp_path, "neighbours", change)
+    assert time.monotonic() - before < 60
+    assert "rank 1 was not there for the links within nodes" in report["unfinished"]
+    assert "(on n2)" in report["unfinished"]
+    assert len(report["shared_files"]) == 2
+    assert report["node_links"] == []
+
+
+@needs_hosts
+def test_two_hosts_that_do_not_hear_each_other_are_found_and_the_rest_is_measured(
+    tmp_path: Path,
+) -> None:
+    change = """
+changed.LIMIT_SECONDS = 1.0
+play = changed._lead
+if rank == 1:  # it leads against rank 2 alone
+    changed._lead = lambda *_: (_ for _ in ()).throw(changed.NoAnswerError("deaf"))
+"""
+    report = probed(tmp_path, "node_links", change, ranks=4)
+    found = {tuple(link["nodes"]): link["latency_seconds"] for link in report["node_links"]}
+    assert report["unfinished"] == ""
+    assert len(found) == 6
+    assert {pair for pair, latency in found.items() if latency is None} == {
+        ("n2", "n3"),
+        ("n2", "n4"),
+    }
+
+
+@needs_hosts
+def test_a_clock_that_is_off_is_measured_to_half_a_round_trip(tmp_path: Path) -> None:
+    change = """
+class Clock:
+    perf_counter = time.perf_counter
+    def time():
+        return time.time() + 2.5
+if rank == 1:
+    changed.time = Clock
+"""
+    (offset,) = probed(tmp_path, "clock_offsets", change)["offsets"]
+    assert offset["host"] == "n2"
+    assert abs(offset["offset_seconds"] - 2.5) <= offset["uncertainty_seconds"] + 1e-3
+    assert offset["uncertainty_seconds"] < 0.05
+
+
+@needs_hosts
+def test_a_host_that_does_not_see_the_folder_is_told_apart_and_nothing_is_left(
+    tmp_path: Path,
+) -> None:
+    change = """
+from pathlib import Path
+changed.SEEN_SECONDS = 1.0
+if rank == 1:
+    write, has_content = changed._write, changed._has_content
+    changed._write = lambda folder, rank: write(Path("/nowhere"), rank)
+if rank == 2:
+    changed._has_content = lambda folder, other: other == rank
+"""
+    first, second, third = probed(tmp_path, "shared_files", change, ranks=3)["shared_files"]
+    assert (first["problem"], first["unseen"]) == ("", [])
+    assert "No such file" in second["problem"]
+    assert third["unseen"] == ["n1"]
+    assert third["waited_seconds"] >= 1.0
+
+
+@needs_hosts
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ("lambda *_: None", "two nodes hold the same lock"),
+        ("refuse", "No locks available"),
+    ],
+)
+def test_locks_that_do_not_hold_between_hosts_are_told(
+    tmp_path: Path, refusal: str, said: str
+) -> None:
+    change = f"""
+import errno
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+if rank == 1:
+    changed.fcntl.flock = {refusal}
+"""
+    first, second = probed(tmp_path, "shared_files", change)["shared_files"]
+    assert first["lock_problem"] == ""
+    assert second["lock_problem"] == said
+
+
+def test_a_call_that_hangs_is_given_up() -> None:
+    from hpc_lpm.campaign.doctor.probing.patience import within
+
+    before = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):
+        within(0.2, lambda: time.sleep(5))
+    assert time.monotonic() - before < 3
+    assert within(5.0, lambda: 7) == 7
+    with pytest.raises(FileNotFoundError):
+        within(5.0, Path("/no/such/file").read_bytes)
