@@ -20,6 +20,16 @@ def mpirun(
 
     `options` are further options of mpirun.
     """
+    process = start(ranks, *arguments, options=options)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_seconds)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def start(ranks: int, *arguments: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start the same and return."""
     environment = {
         **os.environ,
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -31,12 +41,11 @@ def mpirun(
         *("--mca", "mpi_yield_when_idle", "1", "-n", str(ranks), *options),
         *(sys.executable, "-m", "mpi4py", *arguments),
     ]
-    return subprocess.run(
+    return subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout_seconds,
-        check=False,
     )

@@ -64,9 +64,7 @@ def step_of(instruction: Instruction, per_step: int) -> int | None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("replay", [False, True])
 def test_the_rest_is_that_of_the_programme_for_fewer_steps(name: str, replay: bool) -> None:
-    for stages, per_step, lead, replicas in itertools.product(
-        (1, 3, 5), (1, 2, 4), (1, 3), (1, 2)
-    ):
+    for stages, per_step, lead, replicas in itertools.product((1, 3, 5), (1, 2, 4), (1, 3), (1, 2)):
         ties = [(first, last) for first, last in [(0, stages - 1), (0, 1), (1, 2)] if last < stages]
         ties = sorted({tie for tie in ties if tie[0] < tie[1]})
         for stage, stop in itertools.product(range(stages), range(STEPS_AHEAD, STEPS + 1)):
