@@ -1,5 +1,6 @@
 """`hpc-lpm train` under real signals: exit code 75, one sentence, and --resume to the same bits."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -145,6 +146,18 @@ def test_a_crash_goes_on_from_the_checkpoint_of_the_last_epoch(tmp_path: Path) -
     assert whole.returncode == 0, whole.stderr
     check_alike(result(out), result(tmp_path / "whole"))
     assert result(out)["drains"] == []
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("horovod") is None, reason="Horovod is not installed here"
+)
+def test_horovod_stops_in_order_by_a_signal_that_mpi_takes_when_it_starts(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    launcher = start(2, *train(out, "--strategy", "horovod"))
+    done = ended_by(launcher, out, 30, lambda: os.kill(ranks_of(launcher)[1], signal.SIGHUP))
+    assert done.returncode == 75, done.stderr
+    (sentence,) = sentences(done)
+    assert "interrupted by SIGHUP after step" in sentence
 
 
 def test_independent_ranks_stop_without_a_checkpoint(tmp_path: Path) -> None:

@@ -34,9 +34,12 @@ def test_the_first_signal_is_the_one_that_is_told() -> None:
     assert signals.received == "SIGUSR2"
 
 
-def test_a_second_interrupt_interrupts_at_once() -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_second_interrupt_interrupts_at_once(times: int) -> None:
     signals = StopSignals()
     signals.install()
     os.kill(os.getpid(), signal.SIGINT)
+    if times == 2:
+        signals.install()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
