@@ -14,15 +14,21 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._interrupted = False
 
     def install(self) -> None:
-        """Take over the signals; after one SIGINT another one interrupts at once."""
+        """Take over the signals; after one SIGINT another one interrupts at once.
+
+        To be called again once MPI has started: UCX takes SIGHUP for itself.
+        """
         for number in STOPPING:
-            signal.signal(number, self._note)
+            if number != signal.SIGINT or not self._interrupted:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
         if number == signal.SIGINT:
+            self._interrupted = True
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

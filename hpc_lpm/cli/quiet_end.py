@@ -1,14 +1,18 @@
 """Ending all ranks of a job without MPI's abort notice, and never with a hang."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from hpc_lpm.ranks import rank_from_environment
+from hpc_lpm.stop_signals import STOP_SIGNALS
 
 _PATIENCE_SECONDS = 5.0
 _TURN_SECONDS = 0.2
+_TERMINATED_WITHIN_SECONDS = 0.5
+_KILLED_WITHIN_SECONDS = 3.0
 
 
 def others_stopped_too() -> bool:
@@ -49,6 +53,11 @@ def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
     Of several ranks with a fault at about the same time the first one ends the others before it
     is their turn to speak.
     """
+    # The launcher ends all ranks after the fault of one, of which this rank's may be a consequence:
+    # first with SIGTERM, which is not to be outlived any longer, then with SIGKILL.
+    terminated = STOP_SIGNALS.received is not None
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(_KILLED_WITHIN_SECONDS if terminated else _TERMINATED_WITHIN_SECONDS)
     time.sleep(min(_TURN_SECONDS * rank_from_environment(), _PATIENCE_SECONDS))
     speak()
     mpi = _started_mpi()

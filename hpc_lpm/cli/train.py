@@ -171,6 +171,7 @@ def train(
         checkpoint_steps=checkpoint_steps,
     )
     job = start_job(parallel=strategy_named(strategy).parallel, limit_seconds=receive_timeout)
+    STOP_SIGNALS.install()  # MPI may have taken one of them
     training = Training(settings, job, resume_from=out if resume else None)
     result = training.finished or _run(training, out, resume=resume, quiet=json)
     if job.rank != 0 or result is None:

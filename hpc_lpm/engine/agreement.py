@@ -37,7 +37,7 @@ class StepAgreement:
     def __init__(self, job: Job, signals: StopSignals, *, independent: bool = False) -> None:
         self.end = self.agreed = 0
         self._rank = 0 if independent else job.rank
-        self._limit_seconds = job.limit_seconds
+        self.limit_seconds = job.limit_seconds
         self._signals = signals
         self._communicator: Any = None
         self._others = range(0)
@@ -63,8 +63,8 @@ class StepAgreement:
             self._decide(step + STEPS_AHEAD)
             return
         self._ask_to_stop()
-        if not wait_until(lambda: self._knows(step + 1), self._limit_seconds):
-            raise BoundaryError.silence(0, self._limit_seconds)
+        if not wait_until(lambda: self._knows(step + 1), self.limit_seconds):
+            raise BoundaryError.silence(0, self.limit_seconds)
 
     def listen(self) -> None:
         """Learn what has come meanwhile, without waiting."""
@@ -77,7 +77,7 @@ class StepAgreement:
         Raises:
             BoundaryError: if a rank does not take its words in time.
         """
-        if not wait_until(self._all_sent, self._limit_seconds):
+        if not wait_until(self._all_sent, self.limit_seconds):
             raise BoundaryError("a rank does not take the word on where training stops")
 
     def _decide(self, step: int) -> None:

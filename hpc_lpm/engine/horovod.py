@@ -10,7 +10,7 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
 from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.engine.whole_model import WholeModel
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, InterruptedTrainingError
 
 BEST_SETTINGS = {
     # Horovod's background thread wakes up this often [ms]; at its default of 1 it takes a core
@@ -28,6 +28,7 @@ class HorovodRunner:
             os.environ.setdefault(name, value)
         hvd = import_horovod()
         hvd.init()
+        context.resources.push(_shut_down_if_interrupted)
         settings = context.settings
         self._hvd = hvd
         self._context = context
@@ -95,6 +96,15 @@ class HorovodRunner:
         for name, buffer in sorted(self._model.module.named_buffers()):
             if buffer.is_floating_point():
                 buffer.copy_(self._hvd.allreduce(buffer, name=name))
+
+
+def _shut_down_if_interrupted(kind: type[BaseException] | None, *_: object) -> None:
+    """Stop Horovod's thread before MPI ends, as it does of its own accord where all went well.
+
+    Where a rank has failed, stopping could wait for it.
+    """
+    if kind is not None and issubclass(kind, InterruptedTrainingError):
+        import_horovod().shutdown()
 
 
 def import_horovod() -> Any:

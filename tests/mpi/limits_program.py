@@ -1,6 +1,6 @@
 """Run under mpirun -n 2: rank 0 stays away from one wait; rank 1 writes what it is told.
 
-limits_program.py {barrier,gathering,broadcast,probe,group,"new group",connection}
+limits_program.py {barrier,gathering,broadcast,probe,group,"new group",connection,agreement}
 """
 
 import os
@@ -14,6 +14,8 @@ import torch
 import torch.distributed
 
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.engine.agreement import StepAgreement
+from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.module import PlannedModule
@@ -24,12 +26,22 @@ from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.stop_signals import StopSignals
 
 LIMIT_SECONDS = 1.0
 
 
 CPU = torch.device("cpu")
 SHAPE = load_dataset("digits,size=8").shape
+
+
+def begin_three_steps(agreement: StepAgreement) -> None:
+    agreement.begin_segment(5)
+    agreement.begin_step(0)  # of the first two steps all are sure
+    try:
+        agreement.begin_step(1)
+    except BoundaryError as error:
+        raise TrainingError(f"{error}.") from error
 
 
 def wait_in_vain(job: MpiJob, where: str, probe: Callable[[], object]) -> None:
@@ -68,16 +80,19 @@ def main() -> None:
     if where != "group":
         join_process_group(job, CPU)
         module = PlannedModule(model, [0, 2, 4], 0, ComputeFormat())
+    agreement = StepAgreement(job, StopSignals())
     job.barrier()
     if job.rank == 0:
         time.sleep(60)  # ended by the other
-    job.limit_seconds = LIMIT_SECONDS
+    job.limit_seconds = agreement.limit_seconds = LIMIT_SECONDS
     start = time.monotonic()
     try:
         wait_in_vain(
             job,
             where,
-            lambda: probe_boundaries(
+            (lambda: begin_three_steps(agreement))
+            if where == "agreement"
+            else lambda: probe_boundaries(
                 module, model, [4], SHAPE, job, PipelineTopology(1, 2, 1), CPU
             ),
         )

@@ -21,6 +21,16 @@ def mpirun(
 
     `options` are further options of mpirun; `program` is what starts Python on each rank.
     """
+    process = start(ranks, *arguments, options=options)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_seconds)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def start(ranks: int, *arguments: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start the same and return."""
     environment = {
         **os.environ,
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
@@ -33,12 +43,11 @@ def mpirun(
         *(() if program is None else (program,)),
         *(sys.executable, "-m", "mpi4py", *arguments),
     ]
-    return subprocess.run(
+    return subprocess.Popen(
         command,
         env=environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=timeout_seconds,
-        check=False,
     )

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.mpi
         ("group", "rank 1: not all 2 ranks came to a barrier within 1 s"),
         ("new group", "rank 1: the ranks cannot form a process group within 1 s"),
         ("probe", "stage 1 (rank 1), probe of 4 zero samples before training: no word from rank 0"),
+        ("agreement", "no word from rank 0 for 1 s: it, or a stage behind it, hangs or is gone"),
         ("connection", "rank 1: the stages cannot be connected over gloo within 1 s"),
     ],
 )

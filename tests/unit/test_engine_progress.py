@@ -31,6 +31,27 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
     assert stream.getvalue() == "epoch 1/2 | test accuracy 75.00 % | 32.0 samples/s\n"
 
 
+def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path)
+    for step in range(5):
+        log.write(step=step, epoch=step // 2, seconds=1.0)
+        if step % 2:
+            log.write(epoch=step // 2, test_accuracy=0.5)
+    log.close()
+    path.write_text(path.read_text() + '{"step": 5, "ep', encoding="utf-8")
+    resumed = MetricsLog(path, steps=4, epochs=1)
+    resumed.sync()
+    resumed.write(epoch=1, test_accuracy=0.25)
+    resumed.close()
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [entry["step"] for entry in found if "step" in entry] == [0, 1, 2, 3]
+    assert [entry["test_accuracy"] for entry in found if "test_accuracy" in entry] == [0.5, 0.25]
+    started_again = MetricsLog(path)
+    started_again.close()
+    assert path.read_text() == ""
+
+
 def test_a_log_gets_plain_lines_and_a_terminal_gets_a_bar() -> None:
     log = io.StringIO()
     lines = PlainLines("run", 4, log)

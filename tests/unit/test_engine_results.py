@@ -73,6 +73,16 @@ def test_independent_ranks_train_a_batch_each_a_step() -> None:
     assert apart["samples_per_second"] == pytest.approx(16)
 
 
+def test_segments_of_another_partition_count_for_steps_and_losses_alone() -> None:
+    earlier = [[record([1.0, 2.0], 2.0), record([1.0, 2.0], 1.0), record([1.0, 3.0], 1.0, [7, 8])]]
+    found = times_and_losses([[record([2.0], 1.0, [9])]], [8] * 3, 0, earlier=earlier)
+    assert found["step_seconds"] == pytest.approx([1.0, 2.0, 2.0])
+    assert found["train_loss"] == [7, 8, 9]
+    assert found["training_seconds"] == pytest.approx(5.0)
+    assert found["idle_share"] == pytest.approx([0.5])
+    assert found["seconds_by_kind"] == [{"forward": 1.0, "receive": 9.0}]
+
+
 def test_a_run_shorter_than_the_discarded_steps_still_has_a_throughput() -> None:
     found = times_and_losses([[record([2.0], 1.0, [1])]], [8], 2)
     assert found["samples_per_second"] == pytest.approx(4.0)

@@ -22,6 +22,7 @@ class Announcements:
     """The messages that a programme receives, told to each channel in the order of the programme.
 
     Receives are posted for what has been announced, and a message that was announced must come.
+    `micro_batches_per_step` tells which optimizer step a micro-batch belongs to.
     """
 
     def __init__(
@@ -32,16 +33,17 @@ class Announcements:
         from_previous: Channel,
         from_next: Channel,
         tied: TiedExchange,
+        micro_batches_per_step: int,
     ) -> None:
         self._waiting: dict[Channel, deque[tuple[int, Message]]] = {}
         for instruction in programme:
             match instruction:
                 case ReceiveActivation(n):
                     specs = boundaries.incoming[batches.size(n)].tensors
-                    self._add(from_previous, n // batches.per_step, specs)
+                    self._add(from_previous, n // micro_batches_per_step, specs)
                 case ReceiveGradient(n):
                     specs = boundaries.outgoing[batches.size(n)].gradients()
-                    self._add(from_next, n // batches.per_step, specs)
+                    self._add(from_next, n // micro_batches_per_step, specs)
                 case ReceiveTiedGradient() | ReceiveTiedWeights():
                     channel, specs = tied.awaited(instruction)
                     self._add(channel, instruction.step, specs)

@@ -158,7 +158,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             programme_of, len(batches), batches.per_step, self._context.agreement
         )
         self._is_lagged = agreed.is_lagged
-        self._execute(agreed.run(self._announcements(agreed.whole(), batches)), batches)
+        announcements = self._announcements(agreed.whole(), batches, batches.per_step)
+        self._execute(agreed.run(announcements), batches)
         return self._bytes_sent() - sent_before
 
     def _bytes_sent(self) -> int:
@@ -172,11 +173,13 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self.module.eval()
         self._is_lagged = _never
         self._correct = 0
-        self._announcements(programme, batches).announce(len(batches))
+        self._announcements(programme, batches, 1).announce(len(batches))
         self._execute(programme, batches)
         return self._correct
 
-    def _announcements(self, programme: Programme, batches: MicroBatches) -> Announcements:
+    def _announcements(
+        self, programme: Programme, batches: MicroBatches, micro_batches_per_step: int
+    ) -> Announcements:
         return Announcements(
             programme,
             batches,
@@ -184,6 +187,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             self._from_previous,
             self._from_next,
             self._tied_exchange,
+            micro_batches_per_step,
         )
 
     def _execute(self, instructions: Iterable[Instruction], batches: MicroBatches) -> None:

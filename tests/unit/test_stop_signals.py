@@ -1,0 +1,45 @@
+"""Signals are noted, the first counts, and a second SIGINT gets through."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from hpc_lpm.stop_signals import STOPPING, StopSignals
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2", "SIGINT", "SIGHUP"])
+def test_a_signal_is_noted_by_its_name(name: str) -> None:
+    signals = StopSignals()
+    signals.install()
+    assert signals.received is None
+    os.kill(os.getpid(), getattr(signal, name))
+    assert signals.received == name
+
+
+def test_the_first_signal_is_the_one_that_is_told() -> None:
+    signals = StopSignals()
+    signals.install()
+    for number in (signal.SIGUSR2, signal.SIGTERM, signal.SIGTERM):
+        os.kill(os.getpid(), number)
+    assert signals.received == "SIGUSR2"
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_second_interrupt_interrupts_at_once(times: int) -> None:
+    signals = StopSignals()
+    signals.install()
+    os.kill(os.getpid(), signal.SIGINT)
+    if times == 2:
+        signals.install()
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
