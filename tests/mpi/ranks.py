@@ -21,7 +21,7 @@ def mpirun(
 
     `options` are further options of mpirun; `program` is what starts Python on each rank.
     """
-    process = start(ranks, *arguments, options=options)
+    process = start(ranks, *arguments, options=options, program=program)
     try:
         stdout, stderr = process.communicate(timeout=timeout_seconds)
     finally:
@@ -29,7 +29,9 @@ def mpirun(
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def start(ranks: int, *arguments: str, options: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(
+    ranks: int, *arguments: str, options: Sequence[str] = (), program: str | None = None
+) -> subprocess.Popen[str]:
     """Start the same and return."""
     environment = {
         **os.environ,
