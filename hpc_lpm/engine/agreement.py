@@ -71,24 +71,13 @@ class StepAgreement:
         if self._rank != 0:
             self._knows(self.end)
 
-    def end_segment(self) -> None:
-        """Let go of the words that were sent.
-
-        Raises:
-            BoundaryError: if a rank does not take its words in time.
-        """
-        if not wait_until(self._all_sent, self.limit_seconds):
-            raise BoundaryError("a rank does not take the word on where training stops")
-
     def _decide(self, step: int) -> None:
         if step >= self.end:
             return
         stop = self._stop_wanted()
         word = np.array([step, stop], dtype=np.int64)
         for rank in self._others:
-            request = self._communicator.Isend(word, dest=rank, tag=_WORD_TAG)
-            self._sent.append((word, request))
-        self._all_sent()
+            self._send(word, rank, _WORD_TAG)
         self._note(step, stop=stop)
 
     def _stop_wanted(self) -> bool:
@@ -101,8 +90,7 @@ class StepAgreement:
         if self._signals.received is None or self._asked:
             return
         self._asked = True
-        word = np.zeros(1, dtype=np.int64)
-        self._sent.append((word, self._communicator.Isend(word, dest=0, tag=_REQUEST_TAG)))
+        self._send(np.zeros(1, dtype=np.int64), 0, _REQUEST_TAG)
 
     def _knows(self, step: int) -> bool:
         """Take the words that have come; tell if it is known whether this step will be trained."""
@@ -119,6 +107,7 @@ class StepAgreement:
             self.agreed = step + 1
         assert self.agreed <= self.end
 
-    def _all_sent(self) -> bool:
-        self._sent = [(word, request) for word, request in self._sent if not request.Test()]
-        return not self._sent
+    def _send(self, word: Any, rank: int, tag: int) -> None:
+        # Words are so short that MPI takes them at once; until it says so their memory is held.
+        self._sent = [(held, request) for held, request in self._sent if not request.Test()]
+        self._sent.append((word, self._communicator.Isend(word, dest=rank, tag=tag)))

@@ -114,7 +114,6 @@ class TrainingLoop:
         context.recorder.begin_segment()
         self._runner.train(batches)
         context.recorder.end_segment()
-        context.agreement.end_segment()
         history.step = first + context.agreement.end
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
         self._epoch_seconds += context.recorder.segments[-1].end_seconds
