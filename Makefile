@@ -15,7 +15,7 @@ PYTEST_ARGS ?=
 ENGINE := results/reference/engine
 PLANNER := results/reference/planner
 
-.PHONY: run test setup bench-engine bench-planner lint clean
+.PHONY: run test setup bench-engine bench-planner bench-cluster lint clean
 
 run: setup
 	.venv/bin/snakemake --cores 2 --configfile $(CONFIG) --quiet host reason rules
@@ -43,6 +43,7 @@ lint: setup
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/snakefmt --check Snakefile
 
 clean:
 	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,11 +19,9 @@ for variable, first in (
     ("PATH", str(Path(sys.executable).parent)),
     ("PYTHONPATH", REPOSITORY),
 ):
-    os.environ[variable] = os.pathsep.join(
-        filter(None, [first, os.environ.get(variable)])
-    )
+    os.environ[variable] = os.pathsep.join(filter(None, [first, os.environ.get(variable)]))
 # Where jobs of a cluster find slurm/job.sh.
-os.environ["HPC_LPM_REPOSITORY"] = REPOSITORY
+os.environ |= {"HPC_LPM_REPOSITORY": REPOSITORY}
 
 from hpc_lpm.campaign.driver import Driver, take_over
 from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES
@@ -53,6 +51,8 @@ EVERY_RUN = [f"{ROOT}/runs/{trial}/{file}" for trial in STEPS.trials for file in
 WHOLE_MACHINE = 4096
 # On how many nodes ranks are put, where the campaign says so.
 SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
+# What the steps need, for those who have conda bring it.
+SOFTWARE = "config/environment/conda.yaml"
 # Profiles and plans come before the first trial, so that no contestant has to wait out its turn.
 BEFORE_TRIALS = len(STEPS.trials) + 1
 
@@ -68,18 +68,20 @@ localrules:
 
 
 rule all:
+    default_target: True
     input:
         # Asked for by name: a report made of an unfinished campaign must not pass for the whole.
         EVERY_RUN,
         STEPS.folder.report,
         f"{ROOT}/expectations.json",
-    default_target: True
 
 
 rule environment:
     output:
         STEPS.folder.environment,
         STEPS.folder.campaign,
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/provenance/environment.log",
     params:
@@ -94,22 +96,24 @@ rule profile:
         ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/profiles/{{profile}}.json",
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/profiles/{{profile}}.log",
     wildcard_constraints:
         profile=any_of(STEPS.profiles),
-    params:
-        folder=lambda wildcards: ROOT,
-        arguments=lambda wildcards: STEPS.profiles[wildcards.profile].arguments,
     priority: BEFORE_TRIALS
     threads: WHOLE_MACHINE
     resources:
+        **SPREAD,
         mpi=CAMPAIGN.launcher.mpi,
         tasks=CAMPAIGN.stages,
         cpus_per_task=1,
         mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES,
         runtime=CAMPAIGN.resources.runtime_minutes or UNPROFILED_MINUTES,
-        **SPREAD,
+    params:
+        folder=lambda wildcards: ROOT,
+        arguments=lambda wildcards: STEPS.profiles[wildcards.profile].arguments,
     shell:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
         " --log {log:q} -- {params.arguments:q}"
@@ -121,14 +125,16 @@ rule plan:
         campaign=ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/plans/{{plan}}.json",
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/plans/{{plan}}.log",
     wildcard_constraints:
         plan=any_of(STEPS.plans),
+    priority: BEFORE_TRIALS
     params:
         folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
-    priority: BEFORE_TRIALS
     shell:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
 
@@ -140,13 +146,12 @@ rule train_alone:
         campaign=ancient(STEPS.folder.campaign),
     output:
         [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/runs/{{trial}}/train.log",
     wildcard_constraints:
         trial=any_of(ALONE),
-    params:
-        folder=lambda wildcards: ROOT,
-        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     # Contestants take turns (A B C A B C), because a machine's speed drifts.
     priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
     threads: WHOLE_MACHINE
@@ -156,6 +161,9 @@ rule train_alone:
         runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
+    params:
+        folder=lambda wildcards: ROOT,
+        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial}"
         " --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
@@ -167,16 +175,16 @@ rule train_ranks:
         campaign=ancient(STEPS.folder.campaign),
     output:
         [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/runs/{{trial}}/train.log",
     wildcard_constraints:
         trial=any_of(TOGETHER),
-    params:
-        folder=lambda wildcards: ROOT,
-        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
     threads: WHOLE_MACHINE
     resources:
+        **SPREAD,
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: RANKS[wildcards.trial],
         cpus_per_task=1,
@@ -184,7 +192,9 @@ rule train_ranks:
         runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
-        **SPREAD,
+    params:
+        folder=lambda wildcards: ROOT,
+        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
         " --trial {wildcards.trial} --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
@@ -200,6 +210,8 @@ rule summary:
         f"{ROOT}/statistics.csv",
         STEPS.folder.launches,
         STEPS.folder.provenance,
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/provenance/summary.log",
     params:
@@ -216,6 +228,8 @@ rule report:
         STEPS.folder.report,
         STEPS.folder.crate,
         directory(STEPS.folder.figures),
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/provenance/report.log",
     params:
@@ -230,6 +244,8 @@ rule expectations:
         STEPS.folder.report,
     output:
         f"{ROOT}/expectations.json",
+    conda:
+        SOFTWARE
     log:
         f"{ROOT}/provenance/expectations.log",
     params:

@@ -1,6 +1,8 @@
 """What a trial asks a cluster for: memory and time, from plan and profile if not set."""
 
+import errno
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,4 +99,5 @@ def _training_samples(campaign: Campaign, profile: Profile) -> tuple[int, int] |
 
 def _check_there(path: Path) -> None:
     if not path.exists():
-        raise FileNotFoundError(path)
+        # Snakemake looks at the name that comes with the error.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

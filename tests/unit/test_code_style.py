@@ -11,7 +11,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize(
     "arguments",
-    [("ruff", "check", "--no-cache"), ("ruff", "format", "--check", "--no-cache"), ("mypy",)],
+    [
+        ("ruff", "check", "--no-cache"),
+        ("ruff", "format", "--check", "--no-cache"),
+        ("mypy",),
+        ("snakefmt", "--check", "Snakefile"),
+    ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
 def test_the_tree_is_clean(arguments: tuple[str, ...]) -> None:

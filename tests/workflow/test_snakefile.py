@@ -109,9 +109,7 @@ def test_the_slurm_profile_is_accepted(tmp_path: Path) -> None:
     assert "train_ranks" in done.stdout + done.stderr
 
 
-def test_lint_finds_nothing_but_the_missing_containers(tmp_path: Path) -> None:
+def test_lint_finds_nothing(tmp_path: Path) -> None:
     path = write_campaign(tmp_path / "lint")
     done = snakemake(path.parent, "--lint", "--configfile", str(path))
-    said = (done.stdout + done.stderr).splitlines()
-    lints = {line.strip(" *") for line in said if line.startswith("    * ")}
-    assert lints == {"Specify a conda environment or container for each rule.:"}
+    assert done.returncode == 0, done.stdout + done.stderr
