@@ -80,10 +80,10 @@ rule environment:
     output:
         STEPS.folder.environment,
         STEPS.folder.campaign,
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/provenance/environment.log",
+    conda:
+        SOFTWARE
     params:
         folder=lambda wildcards: ROOT,
         campaign=CAMPAIGN.model_dump_json(),
@@ -96,13 +96,13 @@ rule profile:
         ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/profiles/{{profile}}.json",
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/profiles/{{profile}}.log",
     wildcard_constraints:
         profile=any_of(STEPS.profiles),
     priority: BEFORE_TRIALS
+    conda:
+        SOFTWARE
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
@@ -125,13 +125,13 @@ rule plan:
         campaign=ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/plans/{{plan}}.json",
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/plans/{{plan}}.log",
     wildcard_constraints:
         plan=any_of(STEPS.plans),
     priority: BEFORE_TRIALS
+    conda:
+        SOFTWARE
     params:
         folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
@@ -146,14 +146,14 @@ rule train_alone:
         campaign=ancient(STEPS.folder.campaign),
     output:
         [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/runs/{{trial}}/train.log",
     wildcard_constraints:
         trial=any_of(ALONE),
     # Contestants take turns (A B C A B C), because a machine's speed drifts.
     priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
+    conda:
+        SOFTWARE
     threads: WHOLE_MACHINE
     resources:
         cpus_per_task=1,
@@ -175,13 +175,13 @@ rule train_ranks:
         campaign=ancient(STEPS.folder.campaign),
     output:
         [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/runs/{{trial}}/train.log",
     wildcard_constraints:
         trial=any_of(TOGETHER),
     priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
+    conda:
+        SOFTWARE
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
@@ -210,10 +210,10 @@ rule summary:
         f"{ROOT}/statistics.csv",
         STEPS.folder.launches,
         STEPS.folder.provenance,
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/provenance/summary.log",
+    conda:
+        SOFTWARE
     params:
         folder=lambda wildcards: ROOT,
     shell:
@@ -228,10 +228,10 @@ rule report:
         STEPS.folder.report,
         STEPS.folder.crate,
         directory(STEPS.folder.figures),
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/provenance/report.log",
+    conda:
+        SOFTWARE
     params:
         folder=lambda wildcards: ROOT,
     shell:
@@ -244,10 +244,10 @@ rule expectations:
         STEPS.folder.report,
     output:
         f"{ROOT}/expectations.json",
-    conda:
-        SOFTWARE
     log:
         f"{ROOT}/provenance/expectations.log",
+    conda:
+        SOFTWARE
     params:
         folder=lambda wildcards: ROOT,
     shell:
