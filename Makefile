@@ -7,6 +7,8 @@
 # make bench-planner  time and memory of the planner, what it and its rivals find on the same layer
 #                    times, and its predictions beside measured periods (results/reference/planner);
 #                    about 15 minutes on two idle cores
+# make bench-cluster  FBP and its rivals on two nodes with 1 Gbit/s and 200 Mbit/s between them, on a
+#                    Slurm cluster that it starts (results/reference/cluster); needs root, about an hour
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash
@@ -14,6 +16,7 @@ CONFIG ?= config/quick.yaml
 PYTEST_ARGS ?=
 ENGINE := results/reference/engine
 PLANNER := results/reference/planner
+CLUSTER := results/reference/cluster
 
 .PHONY: run test setup bench-engine bench-planner bench-cluster lint clean
 
@@ -38,6 +41,9 @@ bench-engine: setup
 bench-planner: setup
 	.venv/bin/python -m benchmarks.planner --out $(PLANNER)
 	.venv/bin/python -m benchmarks.prediction --out $(PLANNER)
+
+bench-cluster: setup
+	.venv/bin/python -m benchmarks.cluster --out $(CLUSTER)
 
 lint: setup
 	.venv/bin/ruff check

@@ -121,7 +121,7 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(shell: 
 
 
 def test_signal_before_the_limit_and_a_node_that_goes_down(shell: Shell) -> None:
-    campaign = long_campaign(shell, epochs=25)
+    campaign = long_campaign(shell, epochs=12)
     driver = campaign.start()
     try:
         campaign.wait_for_steps("fbp", 25)
