@@ -131,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     text = (
         "# Two nodes of one core with a network between them\n\n"
-        f"`python -m benchmarks.cluster --rates {options.rates}`; settings in campaign.yaml, medians over "
-        "interleaved runs. The last column but two compares two campaigns, minutes apart.\n\n"
+        f"`python -m benchmarks.cluster --rates {options.rates}`; settings in campaign.yaml, "
+        "medians over interleaved runs. Shared memory is another campaign, minutes apart.\n\n"
     )
     (options.out / "cluster.md").write_text(text + table, encoding="utf-8")
     print(text + table)
