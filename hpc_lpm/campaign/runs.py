@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_lpm.campaign.attempts import read_attempts
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.supervisor import Launch
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError
+
+_OURS = "hpc-lpm: "
+"""Begins the sentence by which a command says what was wrong."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,21 @@ def contestants_of(runs: list[Run]) -> list[Contestant]:
 
 
 def _why_missing(path: Path) -> str:
+    attempts = read_attempts(path / "attempts.json")
+    if not attempts:
+        return "it was not run"
+    log, code = path / "train.log", attempts[-1].exit_code
+    ended = "it was lost" if code is None else f"it ended with exit code {code}"
+    tried = f" after {len(attempts)} attempts" if len(attempts) > 1 else ""
+    said = _last_complaint(log)
+    return f"{ended}{tried}{f' ({said})' if said else ''}, see {log}"
+
+
+def _last_complaint(log: Path) -> str | None:
+    """Return the last sentence by which the toolkit itself said what was wrong."""
     try:
-        launch = Launch.read(path / "launch.json")
-    except InputError:
-        log = path / "train.log"
-        return f"it did not finish, see {log}" if log.exists() else "it was not run"
-    return f"it ended with exit code {launch.exit_code}, see {path / 'train.log'}"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    said = [line.removeprefix(_OURS).rstrip(".") for line in lines if line.startswith(_OURS)]
+    return said[-1] if said else None

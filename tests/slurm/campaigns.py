@@ -11,7 +11,7 @@ from typing import Any
 from tests.slurm.testbed import REPOSITORY, Shell
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 420.0
 
 
 def wait_for(happened: Callable[[], object], what: str) -> None:
@@ -38,9 +38,9 @@ class ClusterCampaign:
             *("--profile", str(REPOSITORY / "slurm"), "--configfile", "tiny.yaml"),
         ]
 
-    def run(self) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run the driver to its end."""
-        return self.shell.run(*self.command, seconds=PATIENCE_SECONDS)
+        return self.shell.run(*self.command, *options, seconds=PATIENCE_SECONDS)
 
     def start(self) -> "subprocess.Popen[str]":
         """Start a driver."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.campaigns import ClusterCampaign, wait_for
+from tests.slurm.campaigns import PATIENCE_SECONDS, ClusterCampaign, wait_for
 from tests.slurm.testbed import REPOSITORY, Shell
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 WHOLE = """
 name: tiny
@@ -61,7 +61,7 @@ def test_a_campaign_ends_in_its_report_and_says_what_is_missing_and_why(shell: S
     (shell.folder / "breaking.py").write_text(BREAKING)
     shell.environment["PYTHONPATH"] = str(shell.folder)
     campaign = ClusterCampaign(shell, WHOLE)
-    done = campaign.run()
+    done = campaign.run("--retries", "1")
     said = done.stdout + done.stderr
     assert done.returncode == 1, said
     results = {path.parent.name for path in campaign.root.glob("runs/*/result.json")}
@@ -90,7 +90,7 @@ def test_a_cancelled_job_goes_on_and_ends_in_the_same_weights(shell: Shell, laun
     try:
         campaign.wait_for_steps("fbp", 30)
         shell.output("scancel", *campaign.jobs())
-        assert driver.wait(timeout=240) == 0
+        assert driver.wait(timeout=PATIENCE_SECONDS) == 0
     finally:
         driver.kill()
     assert campaign.exit_codes("fbp") == [75, 0]
@@ -133,7 +133,7 @@ def test_signal_before_the_limit_and_a_node_that_goes_down(shell: Shell) -> None
         wait_for(lambda: not campaign.jobs(), "the end of the job on the node that is gone")
         # It may have come back by itself.
         shell.run("scontrol", "update", "nodename=n2", "state=resume")
-        assert driver.wait(timeout=240) == 0
+        assert driver.wait(timeout=PATIENCE_SECONDS) == 0
     finally:
         driver.kill()
         shell.run("scontrol", "update", "nodename=n2", "state=resume")
@@ -158,7 +158,7 @@ def test_a_driver_that_is_a_job_can_be_cancelled_and_submitted_again(shell: Shel
     shell.output("scancel", driver)
     wait_for(lambda: not shell.output("squeue", "--noheader"), "the end of driver and job")
     assert campaign.exit_codes("fbp") == [75]
-    shell.output("sbatch", "--wait", "slurm/campaign.sbatch", "tiny.yaml", seconds=240)
+    shell.output("sbatch", "--wait", "slurm/campaign.sbatch", "tiny.yaml", seconds=PATIENCE_SECONDS)
     assert campaign.exit_codes("fbp") == [75, 0]
     assert (campaign.root / "report.html").exists()
 

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from campaign_folders import campaign, write_folder
 
+from hpc_lpm.campaign.attempts import Attempt, AttemptRecord
 from hpc_lpm.campaign.compare import Comparison, compare_folders
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
@@ -159,11 +161,21 @@ def test_a_missing_trial_is_named_with_its_reason_on_the_side_where_it_is(
     pair: Callable[..., Pair],
 ) -> None:
     folders = pair(strategies=["fbp", "sequential"])
-    (folders[1].run(FBP) / "result.json").unlink()
+    run = folders[1].run(FBP)
+    (run / "result.json").unlink()
+    AttemptRecord(
+        attempts=(
+            Attempt(started=datetime.now(UTC)),
+            Attempt(started=datetime.now(UTC), exit_code=1),
+        )
+    ).write(run / "attempts.json")
+    (run / "train.log").write_text("epoch 1\nhpc-lpm: stage 0: it broke.\nmpirun said more\n")
     comparison = compared(folders)
     in_b = {absence.trial: absence.reason for absence in comparison.missing_in_b}
     assert set(in_b) == {FBP, HOROVOD}
-    assert in_b[FBP].startswith("it ended with exit code 0")
+    assert in_b[FBP] == (
+        f"it ended with exit code 1 after 2 attempts (stage 0: it broke), see {run / 'train.log'}"
+    )
     assert in_b[HOROVOD] == "not in the matrix of B"
     (in_a,) = comparison.missing_in_a
     assert (in_a.trial, in_a.reason) == (
