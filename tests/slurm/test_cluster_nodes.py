@@ -66,6 +66,12 @@ def test_the_link_between_nodes_has_the_rate_asked_for(shell: Shell) -> None:
     assert 0.5e9 < measured < 1.1e9
 
 
+def test_jobs_find_their_cluster_without_being_told(shell: Shell) -> None:
+    # The machine's own configuration may be that of another cluster.
+    script = "env -u SLURM_CONF scontrol show config | grep ClusterName"
+    assert "= tests" in shell.output("srun", "--mpi=none", "-n1", "bash", "-c", script)
+
+
 def test_srun_starts_ranks_that_know_each_other(shell: Shell) -> None:
     found = shell.output("srun", "--mpi=pmix", "--distribution=block", "-n2", PYTHON, "-c", WHO)
     assert found.strip() == "[(0, 2, 'n1'), (1, 2, 'n2')]"

@@ -188,7 +188,7 @@ def _start_node(node: Node, layout: Layout) -> None:
         [
             *("nsenter", f"--net=/run/netns/{node.namespace}", "unshare"),
             *("--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"),
-            *(sys.executable, str(program), node.name, str(layout.folder / "hosts")),
+            *(sys.executable, str(program), node.name, str(layout.folder)),
             ",".join(map(str, node.cores)),
             *("slurmd", "-D", "-N", node.name, "-f", str(layout.configuration)),
         ],

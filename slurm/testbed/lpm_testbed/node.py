@@ -1,6 +1,6 @@
 """The first process of a node, in namespaces of its own: sets the node up and watches over it.
 
-Started as `python node.py NAME HOSTS CORES COMMAND...` by `unshare`, it is the node's process 1:
+Started as `python node.py NAME FOLDER CORES COMMAND...` by `unshare`, it is the node's process 1:
 whatever loses its parent there becomes its child, and when it is killed the kernel kills the whole
 node.
 """
@@ -10,13 +10,26 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
+
+SLURM = Path("/etc/slurm")
 
 
-def main(name: str, hosts: str, cores: str, command: list[str]) -> int:
-    """Give the node its name, table of hosts, shared memory and cores; run the command."""
+def main(name: str, folder: Path, cores: str, command: list[str]) -> int:
+    """Give the node its name, configuration, shared memory and cores; run the command.
+
+    Args:
+        name: of the host.
+        folder: of the cluster, with its table of hosts and its slurm.conf.
+        cores: their numbers, separated by commas.
+        command: the daemon with whose end the node ends.
+    """
     socket.sethostname(name)
-    # In this node's own mount namespace: the machine's table of hosts stays as it is.
-    subprocess.run(["mount", "--bind", hosts, "/etc/hosts"], check=True)
+    # All in this node's own mount namespace: the machine's files stay as they are.
+    _bind(folder / "hosts", Path("/etc/hosts"))
+    if SLURM.is_dir():
+        # Snakemake's executor takes SLURM_CONF from what it starts.
+        _bind(folder, SLURM)
     # Nodes have no memory in common; programs that meet in /dev/shm must not meet across nodes.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"], check=True)
     os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
@@ -29,5 +42,9 @@ def main(name: str, hosts: str, cores: str, command: list[str]) -> int:
             return os.waitstatus_to_exitcode(status)
 
 
+def _bind(source: Path, target: Path) -> None:
+    subprocess.run(["mount", "--bind", str(source), str(target)], check=True)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))
