@@ -1,16 +1,16 @@
 """FBP and its rivals on two nodes with a real network between them, and FBP without the network.
 
-    python -m benchmarks.cluster [--rates 1gbit,200mbit] [--out FOLDER]
+    python -m benchmarks.cluster [--rates 1gbit,200mbit] [--set steps=8 ...] [--out FOLDER]
 
 For each rate a cluster is started (slurm/testbed, which needs root) and config/cluster.yaml is run
 on it through `snakemake --profile slurm`; FBP alone is run on this machine's shared memory in
-between. Ratios to rivals are over pairs of runs of one campaign; that to shared memory is between
+between, and what is there already is not run again. `--set` changes keys of the campaign on the
+cluster. Ratios to rivals are over pairs of runs of one campaign; that to shared memory is between
 two campaigns, minutes apart.
 """
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,22 +29,20 @@ LOCAL = "cluster-local"
 SPEED = "samples_per_second"
 
 
-def snakemake(*options: str, name: str) -> Path:
-    """Run the campaign under a name and return its folder."""
+def snakemake(*options: str, name: str, settings: Sequence[str]) -> Path:
+    """Run the campaign under a name, with some of its keys changed; return its folder."""
     program = str(Path(sys.executable).with_name("snakemake"))
     command = [program, *options, "--configfile", CAMPAIGN, "--config", f"name={name}"]
-    if "--cores" in options:
-        command.append('strategies=["fbp"]')
-    subprocess.run(command, cwd=REPOSITORY, check=True)
+    subprocess.run([*command, *settings], cwd=REPOSITORY, check=True)
     return REPOSITORY / "results" / name
 
 
-def run_on_cluster(rate: str) -> Path:
+def run_on_cluster(rate: str, settings: Sequence[str]) -> Path:
     """Run the campaign on two nodes whose links have that rate."""
     start = [str(CLUSTER), "up", "--nodes", "2", "--cores-per-node", "1", "--rate", rate]
     subprocess.run(start, check=True)
     try:
-        return snakemake("--profile", "slurm", name=f"cluster-{rate}")
+        return snakemake("--profile", "slurm", name=f"cluster-{rate}", settings=settings)
     finally:
         subprocess.run([str(CLUSTER), "down"], check=True)
 
@@ -63,8 +61,12 @@ def collect(folder: Path, out: Path) -> pd.DataFrame:
         for prefix in (f"{Path(sys.executable).parent}{os.sep}", f"{REPOSITORY}{os.sep}"):
             text = text.replace(prefix, "")
         target.write_text(text, encoding="utf-8")
-    shutil.copy(REPOSITORY / CAMPAIGN, out / "campaign.yaml")
-    return pd.read_csv(out / "summary.csv", keep_default_na=False)
+    return read_summary(out)
+
+
+def read_summary(folder: Path) -> pd.DataFrame:
+    """Return the runs of a campaign that was kept."""
+    return pd.read_csv(folder / "summary.csv", keep_default_na=False)
 
 
 def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[str]]:
@@ -119,20 +121,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", default="1gbit,200mbit")
     parser.add_argument("--out", type=Path, default=Path("results/reference/cluster"))
+    parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE of the campaign")
     options = parser.parse_args(arguments)
-    rates = options.rates.split(",")
-    summaries = {rates[0]: collect(run_on_cluster(rates[0]), options.out / rates[0])}
-    local = collect(snakemake("--cores", "2", name=LOCAL), options.out / "shared-memory")
-    for rate in rates[1:]:
-        summaries[rate] = collect(run_on_cluster(rate), options.out / rate)
+    first, *others = options.rates.split(",")
+    folder = options.out / "shared-memory"
+    collect(run_on_cluster(first, options.set), options.out / first)
+    local = collect(snakemake("--cores", "2", name=LOCAL, settings=['strategies=["fbp"]']), folder)
+    for rate in others:
+        collect(run_on_cluster(rate, options.set), options.out / rate)
+    # Those of an earlier call, too.
+    rates = sorted(
+        path.parent for path in options.out.glob("*/summary.csv") if path.parent != folder
+    )
+    summaries = {rate.name: read_summary(rate) for rate in rates}
     table = markdown(
         COLUMNS,
         [row for rate, summary in summaries.items() for row in rows_of(rate, summary, local)],
     )
     text = (
         "# Two nodes of one core with a network between them\n\n"
-        f"`python -m benchmarks.cluster --rates {options.rates}`; settings in campaign.yaml, "
-        "medians over interleaved runs. Shared memory is another campaign, minutes apart.\n\n"
+        "`python -m benchmarks.cluster`, settings of each rate in its provenance/campaign.json. "
+        "Medians over interleaved runs; shared memory is another campaign, minutes apart.\n\n"
     )
     (options.out / "cluster.md").write_text(text + table, encoding="utf-8")
     print(text + table)
