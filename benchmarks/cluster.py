@@ -109,8 +109,8 @@ COLUMNS = [
     "model",
     "strategy",
     "samples/s",
-    "FBP is faster by",
-    "of its speed on shared memory",
+    "speed of FBP over it",
+    "over shared memory",
     "MiB sent a step",
     "idle",
 ]
