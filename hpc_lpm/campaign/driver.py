@@ -4,17 +4,19 @@ import fcntl
 import json
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.errors import InputError
 
 _GONE_SECONDS = 120.0
 """How long cancelled jobs may take to save their checkpoints and end."""
+_QUEUE_SECONDS = 60.0
+"""How long a busy controller may take to answer."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +87,12 @@ def _end_jobs(name: str, say: Callable[[str], None]) -> None:
     if not left:
         return
     say(f"ending {len(left)} jobs of a driver that is gone: {', '.join(left)}")
-    _ask(["scancel", *left])
+    ask(["scancel", *left], seconds=_QUEUE_SECONDS)
     deadline = time.monotonic() + _GONE_SECONDS
     while _jobs_named(name) and time.monotonic() < deadline:
         time.sleep(1.0)
 
 
 def _jobs_named(name: str) -> list[str]:
-    return _ask(["squeue", "--noheader", f"--name={name}", "--format=%i"]).split()
-
-
-def _ask(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout
+    command = ["squeue", "--noheader", f"--name={name}", "--format=%i"]
+    return ask(command, seconds=_QUEUE_SECONDS).output.split()

@@ -21,7 +21,13 @@ def mpirun(
 
     `options` are further options of mpirun; `program` is what starts Python on each rank.
     """
-    process = start(ranks, *arguments, options=options, program=program)
+    return finished(start(ranks, *arguments, options=options, program=program), timeout_seconds)
+
+
+def finished(
+    process: subprocess.Popen[str], timeout_seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a process; it is killed if that does not come in time."""
     try:
         stdout, stderr = process.communicate(timeout=timeout_seconds)
     finally:

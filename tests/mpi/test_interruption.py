@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.mpi.ranks import start
+from tests.mpi.ranks import finished, start
 from tests.mpi.test_bad_input import LAYERS, write_plan
 from tests.mpi.test_failures import sentences
 
@@ -56,14 +56,6 @@ def steps_of(out: Path) -> list[int]:
     return [entry["step"] for entry in map(json.loads, lines) if "step" in entry]
 
 
-def finished(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        stdout, stderr = process.communicate(timeout=PATIENCE_SECONDS)
-    finally:
-        process.kill()
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
 def ended_by(
     process: subprocess.Popen[str], out: Path, step: int, send: Callable[[], None]
 ) -> subprocess.CompletedProcess[str]:
@@ -73,7 +65,7 @@ def ended_by(
         assert time.monotonic() < deadline
         time.sleep(0.01)
     send()
-    return finished(process)
+    return finished(process, PATIENCE_SECONDS)
 
 
 def ranks_of(launcher: subprocess.Popen[str]) -> list[int]:
@@ -114,18 +106,20 @@ def test_a_run_stops_by_signals_and_goes_on_to_the_same_weights(tmp_path: Path) 
     assert "interrupted by SIGTERM after step" in sentence
     assert f"going on from {out / 'checkpoint' / f'step-{stopped}'}" in by_ranks.stdout
 
-    done = finished(start(2, *pipeline(out, "--resume")))
+    done = finished(start(2, *pipeline(out, "--resume")), PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     resumed = result(out)
     assert resumed["interruptions"] == 2
     assert steps_of(out) == list(range(STEPS))
 
     drains = ",".join(map(str, resumed["drains"]))
-    whole = finished(start(2, *pipeline(tmp_path / "whole", "--drain-at", drains)))
+    whole = finished(
+        start(2, *pipeline(tmp_path / "whole", "--drain-at", drains)), PATIENCE_SECONDS
+    )
     assert whole.returncode == 0, whole.stderr
     check_alike(resumed, result(tmp_path / "whole"))
 
-    again = finished(start(2, *pipeline(out, "--resume")))
+    again = finished(start(2, *pipeline(out, "--resume")), PATIENCE_SECONDS)
     assert again.returncode == 0, again.stderr
     assert result(out) == resumed, "a finished run stays as it is"
 
@@ -138,11 +132,11 @@ def test_a_crash_goes_on_from_the_checkpoint_of_the_last_epoch(tmp_path: Path) -
     )
     assert crashed.returncode not in {0, 75}
     assert [path.name for path in (out / "checkpoint").glob("step-*")] == [f"step-{EPOCH}"]
-    done = finished(start(2, *pipeline(out, "--resume")))
+    done = finished(start(2, *pipeline(out, "--resume")), PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr
     assert f"after step {EPOCH} of {STEPS}" in done.stdout
     assert steps_of(out) == list(range(STEPS))
-    whole = finished(start(2, *pipeline(tmp_path / "whole")))
+    whole = finished(start(2, *pipeline(tmp_path / "whole")), PATIENCE_SECONDS)
     assert whole.returncode == 0, whole.stderr
     check_alike(result(out), result(tmp_path / "whole"))
     assert result(out)["drains"] == []
@@ -177,7 +171,7 @@ def test_one_process_stops_and_a_run_without_resume_starts_again(tmp_path: Path)
     assert stopped.returncode == 75, stopped.stderr
     assert "interrupted by SIGINT after step" in sentences(stopped)[0]
     assert (out / "checkpoint").exists()
-    again = finished(alone(out, "--drain-at", "7", "--checkpoint-epochs", "0"))
+    again = finished(alone(out, "--drain-at", "7", "--checkpoint-epochs", "0"), PATIENCE_SECONDS)
     assert again.returncode == 0, again.stderr
     assert result(out)["drains"] == [7]
     assert result(out)["interruptions"] == 0
@@ -190,7 +184,7 @@ def test_a_signal_before_the_first_step_saves_nothing(tmp_path: Path) -> None:
     # Python itself has started, the imports have not ended.
     time.sleep(0.7)
     process.send_signal(signal.SIGTERM)
-    done = finished(process)
+    done = finished(process, PATIENCE_SECONDS)
     if done.returncode == -signal.SIGTERM:
         pytest.skip("the machine is too slow: Python itself had not started")
     assert done.returncode == 75, done.stderr
