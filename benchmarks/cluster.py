@@ -1,12 +1,12 @@
 """FBP and its rivals on two nodes with a real network between them, and FBP without the network.
 
-    python -m benchmarks.cluster [--rates 1gbit,200mbit] [--set steps=8 ...] [--out FOLDER]
+    python -m benchmarks.cluster [--rates 1gbit,200mbit] [--repeats 6] [--set steps=8] [--out DIR]
 
 For each rate a cluster is started (slurm/testbed, which needs root) and config/cluster.yaml is run
-on it through `snakemake --profile slurm`; FBP alone is run on this machine's shared memory in
-between, and what is there already is not run again. `--set` changes keys of the campaign on the
-cluster. Ratios to rivals are over pairs of runs of one campaign; that to shared memory is between
-two campaigns, minutes apart.
+on it through `snakemake --profile slurm`; FBP alone is run on this machine's shared memory. The
+speed of machines drifts within minutes, so all take turns: every round adds one repeat to each
+campaign, and ratios, to rivals and to shared memory, are over pairs of runs of one round. What is
+there already is not run again. `--set` changes keys of all campaigns.
 """
 
 import argparse
@@ -15,26 +15,27 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import rmtree
 
 import pandas as pd
 
 from benchmarks.race import markdown
-from hpc_lpm.campaign.intervals import ratio_of_medians
 from hpc_lpm.campaign.statistics import estimate, identities, paired_ratio, runs_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLUSTER = REPOSITORY / "slurm" / "testbed" / "cluster"
 CAMPAIGN = "config/cluster.yaml"
-LOCAL = "cluster-local"
+LOCAL = "shared-memory"
 SPEED = "samples_per_second"
 
 
 def snakemake(*options: str, name: str, settings: Sequence[str]) -> Path:
-    """Run the campaign under a name, with some of its keys changed; return its folder."""
+    """Run the campaign, named after `name`, with some of its keys changed; return its folder."""
     program = str(Path(sys.executable).with_name("snakemake"))
-    command = [program, *options, "--configfile", CAMPAIGN, "--config", f"name={name}"]
+    campaign = f"cluster-{name}"
+    command = [program, *options, "--configfile", CAMPAIGN, "--config", f"name={campaign}"]
     subprocess.run([*command, *settings], cwd=REPOSITORY, check=True)
-    return REPOSITORY / "results" / name
+    return REPOSITORY / "results" / campaign
 
 
 def run_on_cluster(rate: str, settings: Sequence[str]) -> Path:
@@ -42,14 +43,20 @@ def run_on_cluster(rate: str, settings: Sequence[str]) -> Path:
     start = [str(CLUSTER), "up", "--nodes", "2", "--cores-per-node", "1", "--rate", rate]
     subprocess.run(start, check=True)
     try:
-        return snakemake("--profile", "slurm", name=f"cluster-{rate}", settings=settings)
+        return snakemake("--profile", "slurm", name=rate, settings=settings)
     finally:
         subprocess.run([str(CLUSTER), "down"], check=True)
 
 
+def run_on_shared_memory(settings: Sequence[str]) -> Path:
+    """Run FBP's part of the campaign on this machine, without a network."""
+    return snakemake("--cores", "2", name=LOCAL, settings=[*settings, 'strategies=["fbp"]'])
+
+
 def collect(folder: Path, out: Path) -> pd.DataFrame:
-    """Keep the small files of a campaign, without the paths of this machine; return its summary."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Keep the small files of a campaign, without paths of this machine; return its summary."""
+    rmtree(out, ignore_errors=True)  # of an earlier call
+    out.mkdir(parents=True)
     kept = [folder / "summary.csv", folder / "statistics.csv"]
     for pattern in ("figures/*", "plans/*.json", "profiles/*.json", "provenance/*.json"):
         kept += sorted(folder.glob(pattern))
@@ -61,12 +68,7 @@ def collect(folder: Path, out: Path) -> pd.DataFrame:
         for prefix in (f"{Path(sys.executable).parent}{os.sep}", f"{REPOSITORY}{os.sep}"):
             text = text.replace(prefix, "")
         target.write_text(text, encoding="utf-8")
-    return read_summary(out)
-
-
-def read_summary(folder: Path) -> pd.DataFrame:
-    """Return the runs of a campaign that was kept."""
-    return pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    return pd.read_csv(out / "summary.csv", keep_default_na=False)
 
 
 def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[str]]:
@@ -79,16 +81,14 @@ def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[
             if other["model"] == who["model"] and other["strategy"] == "fbp"
         )
         own = runs_of(summary, who)
-        ratio = paired_ratio(summary, ours, who, SPEED)
-        against_rival = ratio.text() if ratio is not None and who != ours else ""
         rows.append(
             [
                 rate,
                 who["model"],
                 who["strategy"],
                 estimate(own[SPEED].tolist()).text(1),
-                against_rival,
-                _of_shared_memory(own, runs_of(local, who)) if who == ours else "",
+                _ratio(summary, ours, who) if who != ours else "",
+                _ratio(*_beside(summary, local, ours)) if who == ours else "",
                 f"{own['bytes_sent'].median() / own['steps'].median() / 2**20:.1f}",
                 f"{100 * own['idle_share'].median():.0f} %",
             ]
@@ -96,12 +96,18 @@ def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[
     return rows
 
 
-def _of_shared_memory(own: pd.DataFrame, local: pd.DataFrame) -> str:
-    if not len(local):
-        return ""
-    ratio = own[SPEED].median() / local[SPEED].median()
-    low, high = ratio_of_medians(local[SPEED].tolist(), own[SPEED].tolist())
-    return f"{ratio:.2f} (95 % interval {low:.2f} to {high:.2f})"
+def _ratio(summary: pd.DataFrame, first: dict[str, str], second: dict[str, str]) -> str:
+    ratio = paired_ratio(summary, first, second, SPEED)
+    return ratio.text() if ratio is not None else ""
+
+
+def _beside(
+    summary: pd.DataFrame, local: pd.DataFrame, who: dict[str, str]
+) -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
+    """Return one table with a contestant's runs over the network and on shared memory, and both."""
+    without = {**who, "strategy": f"{who['strategy']} on shared memory"}
+    runs = runs_of(local, who).assign(strategy=without["strategy"])
+    return pd.concat([runs_of(summary, who), runs]), who, without
 
 
 COLUMNS = [
@@ -120,31 +126,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run everything and write `cluster.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", default="1gbit,200mbit")
+    parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("results/reference/cluster"))
-    parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE of the campaign")
+    parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE of the campaigns")
     options = parser.parse_args(arguments)
-    first, *others = options.rates.split(",")
-    folder = options.out / "shared-memory"
-    collect(run_on_cluster(first, options.set), options.out / first)
-    local = collect(snakemake("--cores", "2", name=LOCAL, settings=['strategies=["fbp"]']), folder)
-    for rate in others:
-        collect(run_on_cluster(rate, options.set), options.out / rate)
-    # Those of an earlier call, too.
-    rates = sorted(
-        path.parent for path in options.out.glob("*/summary.csv") if path.parent != folder
-    )
-    summaries = {rate.name: read_summary(rate) for rate in rates}
-    table = markdown(
-        COLUMNS,
-        [row for rate, summary in summaries.items() for row in rows_of(rate, summary, local)],
-    )
+    rates = options.rates.split(",")
+    campaigns = {}
+    for repeats in range(1, options.repeats + 1):
+        settings = [*options.set, f"repeats={repeats}"]
+        for rate in rates:
+            campaigns[rate] = run_on_cluster(rate, settings)
+        campaigns[LOCAL] = run_on_shared_memory(settings)
+    tables = {name: collect(folder, options.out / name) for name, folder in campaigns.items()}
+    local = tables.pop(LOCAL)
+    rows = [row for rate, summary in tables.items() for row in rows_of(rate, summary, local)]
     text = (
         "# Two nodes of one core with a network between them\n\n"
         "`python -m benchmarks.cluster`, settings of each rate in its provenance/campaign.json. "
-        "Medians over interleaved runs; shared memory is another campaign, minutes apart.\n\n"
+        "Medians and ratios over runs that took turns, one of each a round.\n\n"
     )
-    (options.out / "cluster.md").write_text(text + table, encoding="utf-8")
-    print(text + table)
+    (options.out / "cluster.md").write_text(text + markdown(COLUMNS, rows), encoding="utf-8")
+    print(text + markdown(COLUMNS, rows))
 
 
 if __name__ == "__main__":
