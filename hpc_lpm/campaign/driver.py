@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.errors import InputError
+from hpc_lpm.programs import ask
 
 _GONE_SECONDS = 120.0
 """How long cancelled jobs may take to save their checkpoints and end."""

@@ -10,7 +10,6 @@ from shutil import rmtree
 
 from hpc_lpm.campaign.allocation import check_allocation, with_allocation
 from hpc_lpm.campaign.attempts import Attempt, begin_attempt, end_attempt, read_attempts
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.job_signals import told_of_job_signals
 from hpc_lpm.campaign.launcher import rank_command, rank_environment
@@ -18,6 +17,7 @@ from hpc_lpm.campaign.placement import Placement, find_placement
 from hpc_lpm.campaign.progress import CampaignProgress
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.supervisor import supervise
+from hpc_lpm.programs import ask
 
 INTERRUPTED = 75
 """Exit code of a training that has saved a checkpoint because of a signal."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-from hpc_lpm.campaign.doctor.command import ask
+from hpc_lpm.programs import ask
 
 MARK = "hpc-lpm-machine:"
 """Starts the line, since a launcher's own messages may share its output."""

@@ -5,10 +5,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.launcher import rank_command
 from hpc_lpm.campaign.machine import Machine, describe_machine, machines_in
-from hpc_lpm.campaign.slurm_job import SlurmJob, describe_job, host_names
+from hpc_lpm.campaign.slurm_job import SlurmJob, describe_job
+from hpc_lpm.host_names import host_names
+from hpc_lpm.programs import ask
 
 MACHINE_MODULE = "hpc_lpm.campaign.machine"
 HOST_OPTIONS = frozenset({"--host", "-host", "-H", "--hostfile", "-hostfile", "--machinefile"})

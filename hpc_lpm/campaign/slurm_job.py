@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict
 
-from hpc_lpm.campaign.doctor.command import ask
+from hpc_lpm.programs import ask
 
 _VARIABLES = {
     "Partition": "SLURM_JOB_PARTITION",
@@ -65,12 +65,6 @@ def job_values(line: str) -> dict[str, str]:
     """Return the `Key=value` pairs of `scontrol show job --oneliner`, those without value out."""
     pairs = re.findall(r"(?:^|\s)([A-Za-z][\w/:]*)=(\S+)", line)
     return {key: value for key, value in pairs if value != "(null)"}
-
-
-def host_names(node_list: str) -> list[str]:
-    """Return the names in a list such as `n[1-2]`; the list itself where Slurm does not answer."""
-    answer = ask(["scontrol", "show", "hostnames", node_list])
-    return answer.output.split() if answer.done else [node_list]
 
 
 def _count(text: str | None) -> int | None:

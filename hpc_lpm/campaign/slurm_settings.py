@@ -2,7 +2,7 @@
 
 import re
 
-from hpc_lpm.campaign.doctor.command import ask
+from hpc_lpm.programs import ask
 
 SETTINGS = (
     "ClusterName",

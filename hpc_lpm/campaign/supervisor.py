@@ -6,13 +6,10 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import IO, ClassVar
-
-import psutil
 
 from hpc_lpm.campaign.attempts import Attempt
 from hpc_lpm.campaign.killed import explain_killed
@@ -20,6 +17,7 @@ from hpc_lpm.campaign.machine import Machine
 from hpc_lpm.campaign.placement import Placement
 from hpc_lpm.campaign.slurm_job import SlurmJob
 from hpc_lpm.files import VersionedFile
+from hpc_lpm.programs import family, kill
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE_SECONDS = 60.0
@@ -190,15 +188,5 @@ class _Forwarding:
 
     def _kill(self) -> None:
         self.killed = True
-        for process in _family(self._child.pid):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill(family(self._child.pid))
         self._child.wait()
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [*parent.children(recursive=True), parent]
-    except psutil.NoSuchProcess:
-        return []

@@ -1,8 +1,8 @@
 import sys
 from pathlib import Path
 
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.machine import MARK, describe_machine, interconnects, machines_in
+from hpc_lpm.programs import ask
 
 
 def write(path: Path, text: str) -> None:

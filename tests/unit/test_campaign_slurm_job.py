@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.campaign.slurm_job import describe_job, host_names, job_values
+from hpc_lpm.campaign.slurm_job import describe_job, job_values
 from hpc_lpm.campaign.slurm_settings import settings_in, slurm_settings
+from hpc_lpm.host_names import host_names
 
 SHOW_JOB = (
     "JobId=7 JobName=a name UserId=u(0) MCS_label=N/A Account=(null) JobState=RUNNING Restarts=1 "

@@ -1,16 +1,13 @@
-"""`hpc-lpm doctor` as users and scripts call it, and how it asks other programs."""
+"""`hpc-lpm doctor` as users and scripts call it."""
 
 import json
-import time
 from itertools import combinations
 from pathlib import Path
 
-import psutil
 import pytest
 from doctor_situations import job, rank, situation
 
 from hpc_lpm.campaign.doctor import examination, starting
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.cores import core_quota
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
@@ -100,26 +97,6 @@ def test_a_launcher_that_is_missing_is_a_finding(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(starting, "rank_command", missing)
     started = starting.start_ranks(2)
     assert (started.jobs, started.problem) == ((), "mpirun was not found.")
-
-
-def test_a_program_that_hangs_is_stopped_with_its_children() -> None:
-    # The inner shell leaves the process group, as ranks do, and holds the pipe open.
-    script = "setsid sh -c 'sleep 61 & sleep 62' & echo started; wait"
-    before = time.monotonic()
-    answer = ask(["sh", "-c", script], seconds=1.0)
-    assert time.monotonic() - before < 8
-    assert answer.exit_code is None
-    assert "in time" in answer.complaint()
-    names = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
-    assert ["sleep", "61"] not in names
-    assert ["sleep", "62"] not in names
-
-
-def test_a_program_that_is_missing_or_fails_says_why() -> None:
-    assert "No such file" in ask(["/no/such/program"]).complaint()
-    failed = ask(["sh", "-c", "echo; echo ---- >&2; echo 'the  reason' >&2; echo more >&2; exit 3"])
-    assert (failed.exit_code, failed.complaint()) == (3, "the reason")
-    assert ask(["sh", "-c", "exit 3"]).complaint() == "it ended with exit code 3"
 
 
 def test_the_last_report_of_each_job_is_found_among_the_launchers_own_words() -> None:

@@ -8,9 +8,9 @@ import pytest
 from doctor_situations import NO_GPU, gpus, job, of_ranks, rank, situation
 
 from hpc_lpm.campaign.doctor import gpu, packages, storage
-from hpc_lpm.campaign.doctor.command import Answer
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.probing import gpu_sight
+from hpc_lpm.programs import Answer
 
 
 def look_at_gpu(

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from hpc_lpm.campaign.doctor.command import ask, installed
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.programs import ask, installed
 
 NAME = "accounting"
 

@@ -3,10 +3,10 @@
 import shlex
 import sys
 
-from hpc_lpm.campaign.doctor.command import ask, installed
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.reports import by_host
 from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.programs import ask, installed
 
 NAME = "environment"
 

@@ -4,10 +4,10 @@ import os
 import re
 import sys
 
-from hpc_lpm.campaign.doctor.command import Answer, ask, installed
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.job_environment import outside_of_ranks
 from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.programs import Answer, ask, installed
 
 NAME = "mpi plugin"
 

@@ -5,9 +5,9 @@ import re
 import sys
 from pathlib import Path
 
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.programs import ask
 
 NAME = "packages"
 

@@ -4,11 +4,11 @@ import shlex
 import sys
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.doctor.command import Answer, ask, installed
 from hpc_lpm.campaign.doctor.finding import Finding
 from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.campaign.doctor.slurm_time import minutes_of
 from hpc_lpm.campaign.resources import UNPROFILED_MINUTES
+from hpc_lpm.programs import Answer, ask, installed
 
 NAME = "slurm"
 

@@ -2,12 +2,13 @@
 
 import os
 import socket
-import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
 
 import torch.distributed
 from torch._C._distributed_c10d import TCPStore
+
+from hpc_lpm.host_names import host_names
 
 LOOPBACK = "127.0.0.1"
 
@@ -26,8 +27,9 @@ def master_address(hosts: int, environment: Mapping[str, str] = os.environ) -> s
     if hosts == 1:
         return LOOPBACK
     own = socket.gethostname()
-    first = _first_node(environment.get("SLURM_JOB_NODELIST"))
-    return first if first and first.partition(".")[0] == own.partition(".")[0] else own
+    node_list = environment.get("SLURM_JOB_NODELIST")
+    first = host_names(node_list)[0] if node_list else own
+    return first if first.partition(".")[0] == own.partition(".")[0] else own
 
 
 def master_port(environment: Mapping[str, str] = os.environ) -> int:
@@ -46,15 +48,3 @@ def open_store(address: str, limit: timedelta) -> TCPStore:
 
 def _store(address: str, port: int, limit: timedelta) -> TCPStore:
     return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=limit)
-
-
-def _first_node(node_list: str | None) -> str | None:
-    if not node_list:
-        return None
-    command = ["scontrol", "show", "hostnames", node_list]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    names = done.stdout.split()
-    return names[0] if names else None

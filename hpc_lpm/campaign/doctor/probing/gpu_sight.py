@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from hpc_lpm.campaign.doctor.command import ask
 from hpc_lpm.campaign.doctor.reports import GpuReport, GpuSight
+from hpc_lpm.programs import ask
 
 DRIVER = Path("/proc/driver/nvidia/version")
 

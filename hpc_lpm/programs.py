@@ -1,4 +1,4 @@
-"""Other programs, asked with a time limit."""
+"""Other programs: asked with a time limit, and ended with all that they started."""
 
 import shutil
 import subprocess
@@ -73,21 +73,30 @@ def ask(
 
 def _stop(child: subprocess.Popen[str]) -> tuple[str, str]:
     """End a child with all its descendants and return what it wrote until then."""
-    family = _family(child.pid)  # found by descent: ranks leave their launcher's process group
+    everyone = family(child.pid)  # before the launcher ends and its ranks are orphans
     child.terminate()  # a launcher cleans up after itself if it still can
     with suppress(subprocess.TimeoutExpired):
         child.wait(timeout=_GRACE_SECONDS)
-    for process in family:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill(everyone)
     with suppress(subprocess.TimeoutExpired):
         return child.communicate(timeout=_GRACE_SECONDS)
     return "", ""
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def family(pid: int) -> list[psutil.Process]:
+    """Return a process with all its descendants, none if it is gone.
+
+    Found by descent, because ranks leave their launcher's process group.
+    """
     try:
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill those that still live."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

@@ -1,0 +1,27 @@
+"""Other programs are asked with a time limit and leave nothing behind."""
+
+import time
+
+import psutil
+
+from hpc_lpm.programs import ask
+
+
+def test_a_program_that_hangs_is_stopped_with_its_children() -> None:
+    # The inner shell leaves the process group, as ranks do, and holds the pipe open.
+    script = "setsid sh -c 'sleep 61 & sleep 62' & echo started; wait"
+    before = time.monotonic()
+    answer = ask(["sh", "-c", script], seconds=1.0)
+    assert time.monotonic() - before < 8
+    assert answer.exit_code is None
+    assert "in time" in answer.complaint()
+    names = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert ["sleep", "61"] not in names
+    assert ["sleep", "62"] not in names
+
+
+def test_a_program_that_is_missing_or_fails_says_why() -> None:
+    assert "No such file" in ask(["/no/such/program"]).complaint()
+    failed = ask(["sh", "-c", "echo; echo ---- >&2; echo 'the  reason' >&2; echo more >&2; exit 3"])
+    assert (failed.exit_code, failed.complaint()) == (3, "the reason")
+    assert ask(["sh", "-c", "exit 3"]).complaint() == "it ended with exit code 3"
