@@ -12,6 +12,10 @@ from hpc_lpm.campaign.update_options import planned_optimizer, update_arguments
 STRATEGIES_THAT_REPLAY = frozenset({"fbp"})
 """Strategies whose plan must count the replayed forwards; the others run each forward once."""
 
+STRATEGIES_THAT_BLOCK = frozenset({"deepspeed-1f1b"})
+"""Strategies that compute nothing during their transfers, whatever the link could do: they get the
+plan that is best for that."""
+
 RUN_FILES = ("result.json", "trace.json", "launch.json")
 """What makes a trial a finished one.
 
@@ -82,6 +86,7 @@ class Steps:
         arguments += ["--micro-batches", str(campaign.micro_batches)]
         arguments += ["--weights", campaign.weights if replays else "live"]
         arguments += ["--lead", str(campaign.lead)]
+        arguments += ["--no-overlap"] if trial.strategy in STRATEGIES_THAT_BLOCK else []
         arguments += ["--optimizer", planned_optimizer(campaign.optimizer)]
         return Step((*arguments, "--out", str(path)), (str(profile),), str(path), 1)
 

@@ -37,6 +37,12 @@ def test_only_the_plan_of_a_strategy_that_replays_counts_replays() -> None:
     assert weights == {"fbp": "replay", "deepspeed-1f1b": "live"}
 
 
+def test_a_strategy_whose_transfers_block_gets_the_plan_that_is_best_for_that() -> None:
+    plans = steps(strategies=["fbp", "1f1b", "deepspeed-1f1b"]).plans
+    blocking = {name.rsplit("lpm-")[1]: "--no-overlap" in s.arguments for name, s in plans.items()}
+    assert blocking == {"fbp": False, "1f1b": False, "deepspeed-1f1b": True}
+
+
 def test_seeds_and_repeats_share_profile_and_plan() -> None:
     made = steps(strategies=["fbp"], seeds=[0, 1], repeats=3)
     assert (len(made.profiles), len(made.plans), len(made.runs)) == (1, 1, 6)
