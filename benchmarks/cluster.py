@@ -3,10 +3,11 @@
     python -m benchmarks.cluster [--rates 1gbit,200mbit] [--repeats 6] [--set steps=8] [--out DIR]
 
 For each rate a cluster is started (slurm/testbed, which needs root) and config/cluster.yaml is run
-on it through `snakemake --profile slurm`; FBP alone is run on this machine's shared memory. The
-speed of machines drifts within minutes, so all take turns: every round adds one repeat to each
-campaign, and ratios, to rivals and to shared memory, are over pairs of runs of one round. What is
-there already is not run again. `--set` changes keys of all campaigns.
+on it through `snakemake --profile slurm`, and FBP alone in a second campaign on this machine's
+shared memory. The speed of machines drifts within minutes, so all take turns: every round adds one
+repeat to both, and ratios, to rivals and to shared memory, are over pairs of runs of one round.
+What is there already is not run again, and rates of an earlier call stay in the table. `--set`
+changes keys of all campaigns.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from hpc_lpm.campaign.statistics import estimate, identities, paired_ratio, runs
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLUSTER = REPOSITORY / "slurm" / "testbed" / "cluster"
 CAMPAIGN = "config/cluster.yaml"
-LOCAL = "shared-memory"
+BESIDE = "shared-memory-beside-"
 SPEED = "samples_per_second"
 
 
@@ -48,13 +49,14 @@ def run_on_cluster(rate: str, settings: Sequence[str]) -> Path:
         subprocess.run([str(CLUSTER), "down"], check=True)
 
 
-def run_on_shared_memory(settings: Sequence[str]) -> Path:
-    """Run FBP's part of the campaign on this machine, without a network."""
-    return snakemake("--cores", "2", name=LOCAL, settings=[*settings, 'strategies=["fbp"]'])
+def run_on_shared_memory(rate: str, settings: Sequence[str]) -> Path:
+    """Run FBP's part of the campaign of one rate on this machine, without a network."""
+    settings = [*settings, 'strategies=["fbp"]']
+    return snakemake("--cores", "2", name=f"{BESIDE}{rate}", settings=settings)
 
 
-def collect(folder: Path, out: Path) -> pd.DataFrame:
-    """Keep the small files of a campaign, without paths of this machine; return its summary."""
+def collect(folder: Path, out: Path) -> None:
+    """Keep the small files of a campaign, without paths of this machine."""
     rmtree(out, ignore_errors=True)  # of an earlier call
     out.mkdir(parents=True)
     kept = [folder / "summary.csv", folder / "statistics.csv"]
@@ -68,7 +70,11 @@ def collect(folder: Path, out: Path) -> pd.DataFrame:
         for prefix in (f"{Path(sys.executable).parent}{os.sep}", f"{REPOSITORY}{os.sep}"):
             text = text.replace(prefix, "")
         target.write_text(text, encoding="utf-8")
-    return pd.read_csv(out / "summary.csv", keep_default_na=False)
+
+
+def read_summary(folder: Path) -> pd.DataFrame:
+    """Return the runs of a campaign that was kept."""
+    return pd.read_csv(folder / "summary.csv", keep_default_na=False)
 
 
 def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[str]]:
@@ -136,10 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = [*options.set, f"repeats={repeats}"]
         for rate in rates:
             campaigns[rate] = run_on_cluster(rate, settings)
-        campaigns[LOCAL] = run_on_shared_memory(settings)
-    tables = {name: collect(folder, options.out / name) for name, folder in campaigns.items()}
-    local = tables.pop(LOCAL)
-    rows = [row for rate, summary in tables.items() for row in rows_of(rate, summary, local)]
+            campaigns[f"{BESIDE}{rate}"] = run_on_shared_memory(rate, settings)
+    for name, folder in campaigns.items():
+        collect(folder, options.out / name)
+    rows = [
+        row
+        for beside in sorted(options.out.glob(f"{BESIDE}*"))
+        for rate in [beside.name.removeprefix(BESIDE)]
+        for row in rows_of(rate, read_summary(options.out / rate), read_summary(beside))
+    ]
     text = (
         "# Two nodes of one core with a network between them\n\n"
         "`python -m benchmarks.cluster`, settings of each rate in its provenance/campaign.json. "
