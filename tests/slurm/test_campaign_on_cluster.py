@@ -22,7 +22,6 @@ epochs: 1
 # It can be built, profiled and planned, but not trained for long.
 BREAKING = """
 from torch import nn
-from hpc_lpm.models.registry import create_model
 
 class Breaking(nn.Module):
     calls = 0
@@ -39,9 +38,24 @@ def model(shape):
     builders = [nn.Flatten, lambda: nn.Linear(size, 16), Breaking, nn.ReLU]
     return [*builders, lambda: nn.Linear(16, shape.classes)]
 """
+# However fast the machine: every step of training takes 80 ms.
+PACED = """
+import time
+from torch import nn
+from hpc_lpm.models.registry import create_model
+
+class Pause(nn.Module):
+    def forward(self, x):
+        time.sleep(0.02 if self.training else 0)
+        return x
+
+def model(shape):
+    *layers, classifier = [layer.build for layer in create_model("resnet20", shape).layers]
+    return [*layers, Pause, classifier]
+"""
 LONG = """
 name: tiny
-models: [resnet20]
+models: ["paced:model"]
 datasets: ["digits,size=8"]
 strategies: [fbp]
 weights: live
@@ -51,15 +65,21 @@ launcher: {mpi: LAUNCHER}
 """
 
 
+def own_model(shell: Shell, name: str, code: str) -> None:
+    """Have the trials find a model of a user's own."""
+    (shell.folder / f"{name}.py").write_text(code)
+    shell.environment["PYTHONPATH"] = str(shell.folder)
+
+
 def long_campaign(shell: Shell, launcher: str = "mpirun", epochs: int = 6) -> ClusterCampaign:
-    """Return a campaign of one trial that takes long enough to be stopped."""
+    """Return a campaign of one trial that takes long enough to be stopped, 2 s an epoch."""
+    own_model(shell, "paced", PACED)
     text = LONG.replace("LAUNCHER", launcher).replace("EPOCHS", str(epochs))
     return ClusterCampaign(shell, text)
 
 
 def test_a_campaign_ends_in_its_report_and_says_what_is_missing_and_why(shell: Shell) -> None:
-    (shell.folder / "breaking.py").write_text(BREAKING)
-    shell.environment["PYTHONPATH"] = str(shell.folder)
+    own_model(shell, "breaking", BREAKING)
     campaign = ClusterCampaign(shell, WHOLE)
     done = campaign.run("--retries", "1")
     said = done.stdout + done.stderr
@@ -101,7 +121,7 @@ def test_a_cancelled_job_goes_on_and_ends_in_the_same_weights(shell: Shell, laun
 
 
 def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(shell: Shell) -> None:
-    campaign = long_campaign(shell)
+    campaign = long_campaign(shell, epochs=15)  # longer than the next driver takes to start
     first = campaign.start()
     campaign.wait_for_steps("fbp", 30)
     first.kill()
