@@ -8,7 +8,7 @@
 #                    times, and its predictions beside measured periods (results/reference/planner);
 #                    about 15 minutes on two idle cores
 # make bench-cluster  FBP and its rivals on two nodes with 1 Gbit/s and 200 Mbit/s between them, on a
-#                    Slurm cluster that it starts (results/reference/cluster); needs root, about an hour
+#                    Slurm cluster that it starts (results/reference/cluster); needs root, a little over an hour
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash

@@ -30,29 +30,33 @@ BESIDE = "shared-memory-beside-"
 SPEED = "samples_per_second"
 
 
-def snakemake(*options: str, name: str, settings: Sequence[str]) -> Path:
-    """Run the campaign, named after `name`, with some of its keys changed; return its folder."""
+def campaign_name(name: str) -> str:
+    """Return the name of the campaign whose small files are kept as `name`."""
+    return f"cluster-{name}"
+
+
+def snakemake(*options: str, name: str, settings: Sequence[str]) -> None:
+    """Run the campaign that is kept as `name`, with some of its keys changed."""
     program = str(Path(sys.executable).with_name("snakemake"))
-    campaign = f"cluster-{name}"
-    command = [program, *options, "--configfile", CAMPAIGN, "--config", f"name={campaign}"]
-    subprocess.run([*command, *settings], cwd=REPOSITORY, check=True)
-    return REPOSITORY / "results" / campaign
+    changes = [f"name={campaign_name(name)}", *settings]
+    command = [program, *options, "--configfile", CAMPAIGN, "--config", *changes]
+    subprocess.run(command, cwd=REPOSITORY, check=True)
 
 
-def run_on_cluster(rate: str, settings: Sequence[str]) -> Path:
+def run_on_cluster(rate: str, settings: Sequence[str]) -> None:
     """Run the campaign on two nodes whose links have that rate."""
     start = [str(CLUSTER), "up", "--nodes", "2", "--cores-per-node", "1", "--rate", rate]
     subprocess.run(start, check=True)
     try:
-        return snakemake("--profile", "slurm", name=rate, settings=settings)
+        snakemake("--profile", "slurm", name=rate, settings=settings)
     finally:
         subprocess.run([str(CLUSTER), "down"], check=True)
 
 
-def run_on_shared_memory(rate: str, settings: Sequence[str]) -> Path:
+def run_on_shared_memory(rate: str, settings: Sequence[str]) -> None:
     """Run FBP's part of the campaign of one rate on this machine, without a network."""
     settings = [*settings, 'strategies=["fbp"]']
-    return snakemake("--cores", "2", name=f"{BESIDE}{rate}", settings=settings)
+    snakemake("--cores", "2", name=f"{BESIDE}{rate}", settings=settings)
 
 
 def collect(folder: Path, out: Path) -> None:
@@ -60,7 +64,7 @@ def collect(folder: Path, out: Path) -> None:
     rmtree(out, ignore_errors=True)  # of an earlier call
     out.mkdir(parents=True)
     kept = [folder / "summary.csv", folder / "statistics.csv"]
-    for pattern in ("figures/*", "plans/*.json", "profiles/*.json", "provenance/*.json"):
+    for pattern in ("figures/[!.]*", "plans/*.json", "profiles/*.json", "provenance/*.json"):
         kept += sorted(folder.glob(pattern))
     for path in kept:
         target = out / path.relative_to(folder)
@@ -137,20 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", nargs="*", default=[], help="KEY=VALUE of the campaigns")
     options = parser.parse_args(arguments)
     rates = options.rates.split(",")
-    campaigns = {}
     for repeats in range(1, options.repeats + 1):
         settings = [*options.set, f"repeats={repeats}"]
         for rate in rates:
-            campaigns[rate] = run_on_cluster(rate, settings)
-            campaigns[f"{BESIDE}{rate}"] = run_on_shared_memory(rate, settings)
-    for name, folder in campaigns.items():
-        collect(folder, options.out / name)
-    rows = [
-        row
-        for beside in sorted(options.out.glob(f"{BESIDE}*"))
-        for rate in [beside.name.removeprefix(BESIDE)]
-        for row in rows_of(rate, read_summary(options.out / rate), read_summary(beside))
-    ]
+            run_on_cluster(rate, settings)
+            run_on_shared_memory(rate, settings)
+    for rate in rates:
+        for name in (rate, f"{BESIDE}{rate}"):
+            collect(REPOSITORY / "results" / campaign_name(name), options.out / name)
+    rows = []
+    for local in sorted(options.out.glob(f"{BESIDE}*")):
+        rate = local.name.removeprefix(BESIDE)
+        rows += rows_of(rate, read_summary(options.out / rate), read_summary(local))
     text = (
         "# Two nodes of one core with a network between them\n\n"
         "`python -m benchmarks.cluster`, settings of each rate in its provenance/campaign.json. "

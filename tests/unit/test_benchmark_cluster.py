@@ -65,6 +65,9 @@ def test_a_campaign_is_kept_without_paths_of_this_machine_and_without_what_was_k
     (out / "figures" / "old.svg").touch()
     runs("fbp", 97, DRIFT).to_csv(folder / "summary.csv", index=False)
     (folder / "statistics.csv").write_text("metric\n")
+    (folder / "figures").mkdir()
+    for name in ("new.svg", ".snakemake_timestamp"):
+        (folder / "figures" / name).touch()
     program, file = Path(sys.executable).with_name("mpirun"), cluster.REPOSITORY / "results" / "x"
     (folder / "provenance" / "launches.json").write_text(f'["{program}", "{file}"]')
 
@@ -72,4 +75,4 @@ def test_a_campaign_is_kept_without_paths_of_this_machine_and_without_what_was_k
 
     assert len(cluster.read_summary(out)) == ROUNDS
     assert (out / "provenance" / "launches.json").read_text() == '["mpirun", "results/x"]'
-    assert not (out / "figures" / "old.svg").exists()
+    assert [path.name for path in (out / "figures").iterdir()] == ["new.svg"]
