@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 TICKS_PER_SECOND = 2**30
 """Layer times of the race are whole ticks, about a nanosecond: even sums of doubles are exact."""

@@ -21,7 +21,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 WORSE = (1.2, 1.5)
 PERIOD = "period_milliseconds"

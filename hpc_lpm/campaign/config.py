@@ -7,13 +7,17 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.engine.recovery import PREDICTED_OPTIMIZERS
-from hpc_lpm.engine.settings import OptimizerSettings, WeightPolicyName
-from hpc_lpm.engine.update_rules import ClipScope
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.models.formats import MemoryFormat, Precision
+from hpc_lpm.options import (
+    ClipScope,
+    LearningRateSettings,
+    MemoryFormat,
+    OptimizerSettings,
+    Precision,
+    WeightPolicyName,
+)
 
 METRICS = (
     "samples_per_second",

@@ -35,7 +35,7 @@ from hpc_lpm.campaign.update_options import describe_updates
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 MIB = 2**20
 

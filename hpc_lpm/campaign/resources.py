@@ -9,7 +9,7 @@ from pathlib import Path
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 PROCESS_MEGABYTES = 2000
 """A rank before it has a model: Python, torch, DeepSpeed, MPI's buffers and a small data set."""

@@ -5,16 +5,14 @@ out of its command: the discount where nothing lags. Where one can clip in one w
 """
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.engine.learning_rate import LearningRateSettings
-from hpc_lpm.engine.settings import OptimizerSettings
 from hpc_lpm.engine.update_rules import (
     CLIPS_GLOBALLY,
-    ClipScope,
     check_update_rules,
     check_warmup,
     lags,
 )
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import ClipScope, LearningRateSettings, OptimizerSettings
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, OTHER_OPTIMIZER
 
 

@@ -2,7 +2,7 @@
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profiling.profile import Link, Profile
+from hpc_lpm.profile import Link, Profile
 
 MEASURED = "measured"
 _ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes a second, such as 5e-5:1.25e8"

@@ -14,7 +14,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.candidates import Candidate, DeviceSearch
 from hpc_lpm.planning.devices import LEADS, search_devices
 from hpc_lpm.planning.options import OTHER_OPTIMIZER, PlanOptions
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 MOST_ROWS = 8
 _COLUMNS = (

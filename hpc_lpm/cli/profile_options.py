@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from hpc_lpm.profile import Link, Profile
 from hpc_lpm.profiling.pipedream_graph import ASSUMED_LINK
-from hpc_lpm.profiling.profile import Link, Profile
 
 PROFILE_HELP = "Profile, written by `hpc-lpm profile`, or a graph.txt of PipeDream's profiler."
 

@@ -18,7 +18,7 @@ from hpc_lpm.cli.profile_options import (
 )
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profiling.profile import Link, Profile
+from hpc_lpm.profile import Link, Profile
 from hpc_lpm.profiling.read import read_profile, with_link
 from hpc_lpm.schedules.prediction import Prediction, predict
 from hpc_lpm.schedules.registry import schedule_named

@@ -12,7 +12,6 @@ from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
 from hpc_lpm.cli.output import print_json, print_table
 from hpc_lpm.engine.checkpoint.folder import FOLDER
 from hpc_lpm.engine.job import start_job
-from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.engine.progress import (
     MetricsLog,
     PlainLines,
@@ -22,8 +21,8 @@ from hpc_lpm.engine.progress import (
 )
 from hpc_lpm.engine.registry import strategy_named
 from hpc_lpm.engine.result import RunResult
-from hpc_lpm.engine.settings import OptimizerSettings, checked_settings
 from hpc_lpm.engine.training import Training
+from hpc_lpm.options import LearningRateSettings, OptimizerSettings, checked_settings
 from hpc_lpm.ranks import started_by_launcher
 from hpc_lpm.stop_signals import STOP_SIGNALS
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.data.dataset import Split, epoch_order
-from hpc_lpm.engine.settings import LastBatch
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import LastBatch
 
 
 @dataclass(frozen=True)

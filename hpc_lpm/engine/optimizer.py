@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from hpc_lpm.engine.learning_rate import LearningRateSettings, rate_factor
-from hpc_lpm.engine.settings import OptimizerSettings
+from hpc_lpm.engine.learning_rate import rate_factor
 from hpc_lpm.errors import InputError, closest, look_up
+from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 
 _SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,

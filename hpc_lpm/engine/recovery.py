@@ -1,7 +1,7 @@
 """Options against what lagged weights cost in accuracy: which runs can have them."""
 
-from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import TrainSettings
 
 PREDICTED_OPTIMIZERS = ("sgd", "momentum")
 """Optimizers whose next step is predicted; the formula is that of SGD with momentum."""

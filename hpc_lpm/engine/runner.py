@@ -13,9 +13,10 @@ from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.recorder import Recorder
-from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.options import TrainSettings
 from hpc_lpm.planning.plan import Plan
 
 
@@ -39,6 +40,11 @@ class RunContext:
     epochs: int
     replicas: int = 1
     resources: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def compute_format(self) -> ComputeFormat:
+        """Precision and memory format of all layers."""
+        return ComputeFormat(self.settings.precision, self.settings.memory_format)
 
     @property
     def micro_batch_size(self) -> int:

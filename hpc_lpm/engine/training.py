@@ -31,7 +31,6 @@ from hpc_lpm.engine.recovery import check_recovery
 from hpc_lpm.engine.registry import Strategy, strategy_named
 from hpc_lpm.engine.result import RESULT, RunResult
 from hpc_lpm.engine.runner import RunContext
-from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.times import last_intervals, times_and_losses
 from hpc_lpm.engine.trace import chrome_trace
 from hpc_lpm.engine.update_rules import check_update_rules, check_warmup
@@ -40,6 +39,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.options import TrainSettings
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.ranks import local_rank_from_environment

@@ -3,13 +3,9 @@
 Plain Python without torch: a campaign file is checked with it before anything trains.
 """
 
-from typing import Literal
-
-from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import ClipScope, LearningRateSettings
 from hpc_lpm.schedules.registry import SCHEDULES
-
-ClipScope = Literal["stage", "global"]
 
 CLIPS_GLOBALLY = frozenset({"deepspeed-1f1b"})
 """Strategies whose stages agree on one norm before every update, in an engine not ours."""

@@ -18,7 +18,7 @@ class WholeModel:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         settings, model = context.settings, context.model
-        self._format = settings.compute_format
+        self._format = context.compute_format
         self.layers = {
             index: model.build_layer(index, settings.seed).to(context.device)
             for index in range(len(model.layers))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.formats import MemoryFormat, Precision
+from hpc_lpm.options import MemoryFormat, Precision
 
 
 @dataclass(frozen=True)

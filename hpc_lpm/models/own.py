@@ -1,14 +1,11 @@
 """Models of the user's own: `package.module:callable`, imported from anywhere Python looks."""
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.data.identifier import Identifier, convert_options
-from hpc_lpm.errors import InputError, closest
+from hpc_lpm.errors import InputError
+from hpc_lpm.extensions import import_attribute
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 
 
@@ -35,29 +32,11 @@ def create_own_model(identifier: Identifier, shape: DataShape) -> LayeredModel:
 
 
 def _import_callable(identifier: Identifier) -> Callable[..., object]:
-    try:
-        with _current_directory_importable():
-            module = importlib.import_module(identifier.name)
-    except ImportError as error:
-        raise InputError(
-            f"module {identifier.name!r} of model {identifier.text!r} cannot be imported "
-            f"({error}): name a module that Python finds from here."
-        ) from error
-    found = getattr(module, identifier.argument or "", None)
+    attribute = identifier.argument or ""
+    found = import_attribute("model", identifier.text, identifier.name, attribute, "callable")
     if not callable(found):
-        names = [name for name, value in vars(module).items() if callable(value)]
         raise InputError(
-            f"module {identifier.name!r} has no callable {identifier.argument!r}"
-            f"{closest(identifier.argument or '', names)}: name a callable(shape, **options)."
+            f"module {identifier.name!r} has no callable {attribute!r}, which is a "
+            f"{type(found).__name__}: name a callable(shape, **options)."
         )
-    return found  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+    return found

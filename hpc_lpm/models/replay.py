@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.models.checks import require_images
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.profile import Profile
 
 _SPIN_SECONDS = 0.2e-3
 _BYTES_PER_ELEMENT = 4
@@ -33,11 +34,6 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
     Raises:
         InputError: if the data are not images, or the profile is missing or broken.
     """
-    # The profile's file is defined once, in `profiling`, which builds on models: imported only
-    # here, so that between the packages imports keep going one way. The definition itself knows
-    # nothing of either.
-    from hpc_lpm.profiling.profile import Profile
-
     require_images("replay", shape)
     profile = Profile.read(path)
     last = len(profile.layers) - 1

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from hpc_lpm.profiling.profile import LinkProfile
+from hpc_lpm.profile import LinkProfile
 
 
 def ring_all_reduce_seconds(size_bytes: int, replicas: int, link: LinkProfile) -> Fraction:

@@ -27,7 +27,7 @@ from math import gcd
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
 from hpc_lpm.planning.weighted_sums import Column
-from hpc_lpm.profiling.profile import Link, Profile
+from hpc_lpm.profile import Link, Profile
 
 
 @dataclass(frozen=True)

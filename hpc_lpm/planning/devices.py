@@ -20,7 +20,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.reach import Limits
 from hpc_lpm.planning.search import cheapest_within
 from hpc_lpm.planning.steady_state import steady_step
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 LEADS = range(1, 9)
 

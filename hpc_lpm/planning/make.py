@@ -6,7 +6,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.planning.registry import planner_named
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 
 def make_plan(

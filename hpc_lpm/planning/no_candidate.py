@@ -7,7 +7,7 @@ from hpc_lpm.planning.candidates import LeftOut, Reason
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.infeasible import least_memory_limit
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 
 
 def check_request(

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.profiling.profile import Link
+from hpc_lpm.profile import Link
 
 WeightPolicy = Literal["replay", "live", "stash"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]

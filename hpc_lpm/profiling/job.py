@@ -9,10 +9,10 @@ from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.profile import LayerProfile, Link, Profile
 from hpc_lpm.profiling.environment import describe_environment
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
-from hpc_lpm.profiling.profile import LayerProfile, Link, Profile
 from hpc_lpm.profiling.threads import compute_threads
 from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.profile import LayerProfile
 from hpc_lpm.profiling.activations import measure_activation_bytes
 from hpc_lpm.profiling.chain import DetachedChain
-from hpc_lpm.profiling.profile import LayerProfile
 from hpc_lpm.profiling.timer import timer_for
 
 

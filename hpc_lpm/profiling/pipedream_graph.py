@@ -20,13 +20,13 @@ from math import ceil
 from typing import NoReturn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 from hpc_lpm.profiling.linearise import (
     CycleError,
     articulation_nodes,
     blocks_between,
     topological_order,
 )
-from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
 
 ASSUMED_LINK = LinkProfile(latency_seconds=5e-6, bandwidth_bytes_per_second=12.5e9)
 """The files have none: this is an interconnect of 100 Gbit/s."""

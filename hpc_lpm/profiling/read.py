@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.profile import LinkProfile, Profile
 from hpc_lpm.profiling.pipedream_graph import parse_pipedream_graph
-from hpc_lpm.profiling.profile import LinkProfile, Profile
 
 
 def read_profile(path: Path) -> Profile:

@@ -9,7 +9,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.stage_times import stage_times
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 from hpc_lpm.schedules.registry import Schedule
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.profiling.profile import Profile
+from hpc_lpm.profile import Profile
 from tests.mpi.ranks import mpirun
 
 pytestmark = pytest.mark.mpi

@@ -15,7 +15,7 @@ from hpc_lpm.campaign.resources import (
 )
 from hpc_lpm.campaign.trials import trials_of
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.profiling.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 MIB = 2**20
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from hpc_lpm.engine.pipeline.predicted_weights import PredictedWeights
 from hpc_lpm.engine.recovery import check_recovery
-from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import checked_settings
 
 GOOD = {"model": "mlp", "dataset": "digits", "strategy": "fbp", "epochs": 2}
 

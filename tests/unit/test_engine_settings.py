@@ -2,8 +2,8 @@
 
 import pytest
 
-from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import checked_settings
 
 GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs": 1}
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from hpc_lpm.engine.learning_rate import LearningRateSettings, rate_factor
+from hpc_lpm.engine.learning_rate import rate_factor
+from hpc_lpm.options import LearningRateSettings
 
 UPDATES = 8
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pipedream_files import RESIDUAL, node
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.profile import LayerProfile
 from hpc_lpm.profiling.pipedream_graph import parse_pipedream_graph
-from hpc_lpm.profiling.profile import LayerProfile
 
 
 def parsed(text):

@@ -12,10 +12,10 @@ from hpc_lpm.data.dataset import Dataset, DataShape, Split
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.profile import LayerProfile
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.job import median_over_ranks, profile_in_job
 from hpc_lpm.profiling.layers import profile_model
-from hpc_lpm.profiling.profile import LayerProfile
 from hpc_lpm.profiling.threads import compute_threads
 
 INPUTS = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))

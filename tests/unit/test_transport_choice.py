@@ -10,8 +10,8 @@ from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.pipeline.placement import Placement, find_placement
 from hpc_lpm.engine.pipeline.transport.choice import with_transport
 from hpc_lpm.engine.pipeline.transport.cuda_aware import says_cuda
-from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import checked_settings
 
 RUN = {"model": "mlp", "dataset": "digits", "strategy": "fbp", "epochs": 1}
 ONE_HOST, TWO_HOSTS = Placement(1, False), Placement(2, False)

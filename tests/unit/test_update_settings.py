@@ -15,7 +15,6 @@ from hpc_lpm.campaign.steps import Step, Steps
 from hpc_lpm.campaign.update_options import describe_updates
 from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.learning_rate import LearningRateSettings
 from hpc_lpm.engine.optimizer import (
     build_optimizer,
     build_scheduler,
@@ -23,11 +22,11 @@ from hpc_lpm.engine.optimizer import (
     clip_gradients,
 )
 from hpc_lpm.engine.pipeline.discount import stage_optimizer
-from hpc_lpm.engine.settings import OptimizerSettings, checked_settings
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.engine.training import Training
 from hpc_lpm.engine.update_rules import check_update_rules
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import LearningRateSettings, OptimizerSettings, checked_settings
 
 OF_TORCH = [
     name

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.options import TrainSettings
 
 _FREE = frozenset(
     {

@@ -1,7 +1,7 @@
 """The discount of the learning rate of a stage whose weights lag."""
 
-from hpc_lpm.engine.settings import OptimizerSettings, TrainSettings
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.options import OptimizerSettings, TrainSettings
 from hpc_lpm.schedules.registry import schedule_named
 
 

@@ -81,14 +81,14 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             self.module,
             module.local_layers(),
             settings.seed,
-            settings.compute_format.loss(context.model.loss) if self.is_last_stage() else None,
+            context.compute_format.loss(context.model.loss) if self.is_last_stage() else None,
         )
         self._faults = Faults(
             context.model,
             module.local_layers(),
             context.job.rank,
             stage=context.topology.stage,
-            compute_format=settings.compute_format,
+            compute_format=context.compute_format,
         )
         self._average = (
             GradientAverage(
@@ -365,7 +365,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         start = self._recorder.start()
         if self.is_first_stage():
             inputs = self._batches.inputs(micro_batch).to(self.device)
-            arranged = self._context.settings.compute_format.arranged(inputs)
+            arranged = self._context.compute_format.arranged(inputs)
             self._in_flight[micro_batch] = InFlight(arranged)
         if self.is_last_stage():
             targets = self._batches.targets(micro_batch).to(self.device)

@@ -39,9 +39,7 @@ class PipelineRunner:
         ties = context.model.ties
         self._tied_stages = _tied_stages(ties, cuts)
         with meeting(job):
-            self._module = PlannedModule(
-                context.model, cuts, settings.seed, settings.compute_format
-            )
+            self._module = PlannedModule(context.model, cuts, settings.seed, context.compute_format)
             tied = TiedParameters(ties, self._module.local_layers(), partial(_stage_of, cuts=cuts))
             self._engine = ScheduledPipelineEngine(context, self._module, tied)
         self._module.arrange()

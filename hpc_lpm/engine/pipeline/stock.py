@@ -57,17 +57,15 @@ class StockPipelineRunner:
         cuts = context.required_plan().cuts
         self._context = context
         with meeting(job):
-            self._module = PlannedModule(
-                context.model, cuts, settings.seed, settings.compute_format
-            )
+            self._module = PlannedModule(context.model, cuts, settings.seed, context.compute_format)
         self._module.loss_fn = self._loss_or_correct
-        self._loss = settings.compute_format.loss(context.model.loss)
+        self._loss = context.compute_format.loss(context.model.loss)
         self._faults = Faults(
             context.model,
             self._module.local_layers(),
             job.rank,
             stage=context.topology.stage,
-            compute_format=settings.compute_format,
+            compute_format=context.compute_format,
         )
         if settings.clip_norm is not None:
             _count_in_global_norm(self._module)
@@ -166,10 +164,10 @@ class StockPipelineRunner:
         return self._context.model.correct(outputs, targets).float()
 
     def _stream(self, batches: MicroBatches) -> Iterator[tuple[Tensor, Tensor]]:
-        size, settings = self._context.micro_batch_size, self._context.settings
+        size = self._context.micro_batch_size
         for n in range(len(batches)):
             yield (
-                settings.compute_format.arranged(_padded(batches.inputs(n), size, 0)),
+                self._context.compute_format.arranged(_padded(batches.inputs(n), size, 0)),
                 _padded(batches.targets(n), size, _NO_CLASS),
             )
 

@@ -3,7 +3,7 @@
 import logging
 
 from hpc_lpm.engine.pipeline.placement import Placement
-from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.options import TrainSettings
 
 _logger = logging.getLogger(__name__)
 

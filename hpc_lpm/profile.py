@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.files import VersionedFile
-from hpc_lpm.models.formats import MemoryFormat
+from hpc_lpm.options import MemoryFormat
 
 
 class LayerProfile(BaseModel):

@@ -1,20 +1,20 @@
-"""What one training run is asked to do."""
+"""What a run can be asked for, defined once: the settings that every strategy shares.
+
+Plain Python without torch: campaign files are read with it.
+"""
 
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hpc_lpm.engine.learning_rate import LearningRateSettings
-from hpc_lpm.engine.update_rules import ClipScope
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.models.formats import MemoryFormat, Precision
 
-if TYPE_CHECKING:
-    from hpc_lpm.models.compute_format import ComputeFormat
-
+Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+ClipScope = Literal["stage", "global"]
 WeightPolicyName = Literal["replay", "live", "stash"]
 LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
@@ -35,6 +35,40 @@ class OptimizerSettings(BaseModel):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     options: dict[str, OptimizerOption] = {}
+
+
+class LearningRateSettings(BaseModel):
+    """How the learning rate changes from update to update, as factors of the optimizer's rate.
+
+    `warmup_steps` updates of linear warm-up come before any schedule. `final_factor` matters to
+    `linear` and `cosine` alone; `factor` is applied at each of the `milestones` (indices of
+    updates, counted from 0) of `step`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    final_factor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    milestones: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    factor: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _has_its_milestones(self) -> Self:
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("learning rate schedule step needs milestones, none was given")
+        if self.schedule != "step" and self.milestones:
+            raise ValueError(
+                f"milestones belong to learning rate schedule step, found {self.schedule}"
+            )
+        if any(b <= a for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
+            raise ValueError(f"milestones must ascend, found {list(self.milestones)}")
+        if self.milestones and self.milestones[0] < self.warmup_steps:
+            raise ValueError(
+                f"milestone {self.milestones[0]} lies within the {self.warmup_steps} updates of "
+                "warm-up, where the rate still rises"
+            )
+        return self
 
 
 class TrainSettings(BaseModel):
@@ -96,14 +130,6 @@ class TrainSettings(BaseModel):
     def micro_batch_size(self) -> int:
         """Samples of a micro-batch where stages have no replicas."""
         return self.batch_size // self.micro_batches
-
-    @property
-    def compute_format(self) -> "ComputeFormat":
-        """Precision and memory format of all layers."""
-        # Here, since it brings torch along and campaign files are read without.
-        from hpc_lpm.models.compute_format import ComputeFormat
-
-        return ComputeFormat(self.precision, self.memory_format)
 
 
 def checked_settings(**values: object) -> TrainSettings:

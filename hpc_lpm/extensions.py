@@ -1,0 +1,156 @@
+"""Registries that users can extend: by `module:name`, or by an entry point of their own package."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from hpc_lpm.errors import InputError, closest
+
+Entry = TypeVar("Entry")
+
+
+class Registry(Generic[Entry]):
+    """The things of one kind by name: those that come with the toolkit, and those that users add.
+
+    A user adds one without touching the toolkit. Either its name is `module:name`, which is
+    imported from anywhere Python looks and from the current directory; or an installed package
+    declares an entry point, which has a plain name.
+
+    Args:
+        kind: what one of them is called in messages, such as "strategy".
+        group: the group of entry points, such as "hpc_lpm.strategies".
+        entries: those that come with the toolkit.
+        adapt: turns what `module:name` or an entry point refers to into an entry, given the name by
+            which the user called it; it raises an `InputError` for what cannot be one.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        entries: Mapping[str, Entry],
+        adapt: Callable[[str, object], Entry],
+    ) -> None:
+        self.kind = kind
+        self.group = group
+        self._entries = dict(entries)
+        self._adapt = adapt
+        self._imported: dict[str, Entry] = {}
+
+    def names(self) -> list[str]:
+        """Return the names of all entries, those of installed packages after the toolkit's own."""
+        installed = (point for point in _points(self.group) if point not in self._entries)
+        return [*self._entries, *installed]
+
+    def items(self) -> Iterator[tuple[str, Entry]]:
+        """Yield every name with its entry, in the order of `names`.
+
+        Raises:
+            InputError: if an installed package's entry cannot be imported.
+        """
+        for name in self.names():
+            yield name, self.named(name)
+
+    def named(self, name: str) -> Entry:
+        """Return the entry of that name; asked twice, it is the same object.
+
+        Raises:
+            InputError: if there is none, or what the name refers to cannot be imported or used.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        if name not in self._imported:
+            self._imported[name] = self._adapt(name, self._found(name))
+        return self._imported[name]
+
+    def _found(self, name: str) -> object:
+        point = _points(self.group).get(name)
+        if point is not None:
+            return self._loaded(point)
+        module, colon, attribute = name.partition(":")
+        if colon:
+            return import_attribute(self.kind, name, module, attribute)
+        accepted = self.names()
+        raise InputError(
+            f"{self.kind} {name!r} is unknown{closest(name, accepted)}: accepted are "
+            f"{', '.join(accepted)}, and module:name for one of your own."
+        )
+
+    def _loaded(self, point: EntryPoint) -> object:
+        try:
+            return point.load()
+        except Exception as error:
+            package = point.dist.name if point.dist else "an installed package"
+            raise InputError(
+                f"{self.kind} {point.name!r} of {package} cannot be imported ({error}): mend or "
+                "remove that package."
+            ) from error
+
+
+def import_attribute(
+    kind: str, text: str, module: str, attribute: str, what: str = "name"
+) -> object:
+    """Return what `module:attribute` refers to; the current directory is looked in first.
+
+    Args:
+        kind: what the user asked for, such as "model".
+        text: the whole of what the user typed, for messages.
+        module: the module to import.
+        attribute: the name to take from it.
+        what: what the name should refer to, for messages.
+
+    Raises:
+        InputError: if the module cannot be imported or has no such name.
+    """
+    try:
+        with _current_directory_importable():
+            imported = importlib.import_module(module)
+    except Exception as error:
+        raise InputError(
+            f"module {module!r} of {kind} {text!r} cannot be imported ({error}): name a module "
+            "that Python finds from here."
+        ) from error
+    if not attribute or not hasattr(imported, attribute):
+        names = [name for name in vars(imported) if not name.startswith("_")]
+        raise InputError(
+            f"module {module!r} has no {what} {attribute!r}{closest(attribute, names)}: name what "
+            f"is to be the {kind}."
+        )
+    found: object = getattr(imported, attribute)
+    return found
+
+
+def expect_type(kind: str, name: str, found: object, accepted: type[Entry]) -> Entry:
+    """Return `found`, or an instance of it if it is a class of that type.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if isinstance(found, type) and issubclass(found, accepted):
+        return found()
+    if isinstance(found, accepted):
+        return found
+    raise InputError(
+        f"{kind} {name!r} is {type(found).__name__}, accepted is an instance or a subclass of "
+        f"{accepted.__module__}.{accepted.__name__}."
+    )
+
+
+@cache
+def _points(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+@contextmanager
+def _current_directory_importable() -> Iterator[None]:
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
