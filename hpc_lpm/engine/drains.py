@@ -1,6 +1,6 @@
 """Where training drains of its own accord: the end of a segment."""
 
-from hpc_lpm.options import TrainSettings
+from hpc_lpm.engine.settings import TrainSettings
 
 
 def next_drain(settings: TrainSettings, step: int, steps_an_epoch: int, steps: int) -> int:

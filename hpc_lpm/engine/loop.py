@@ -8,7 +8,6 @@ from hpc_lpm.engine.batches import (
     evaluation_micro_batches,
     training_micro_batches,
 )
-from hpc_lpm.engine.checkpoint.agreeing_settings import agreeing_settings
 from hpc_lpm.engine.checkpoint.folder import FOLDER, checkpoint_name
 from hpc_lpm.engine.checkpoint.opened import Checkpoint
 from hpc_lpm.engine.checkpoint.restore import restore
@@ -17,7 +16,8 @@ from hpc_lpm.engine.drains import next_drain
 from hpc_lpm.engine.figures import RankFigures
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.progress import RunReporter
-from hpc_lpm.engine.runner import RunContext, Runner
+from hpc_lpm.engine.runners.runner import RunContext, Runner
+from hpc_lpm.engine.settings import computing_settings
 from hpc_lpm.errors import InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals
 
@@ -170,7 +170,11 @@ class TrainingLoop:
             self._runner.state(),
             self._figures.record(self._runner.bytes_sent()),
             self.history,
-            CheckpointedRun(agreeing_settings(context.settings), context.copies, context.cuts),
+            CheckpointedRun(
+                computing_settings(context.settings.model_dump(mode="json")),
+                context.copies,
+                context.cuts,
+            ),
         )
         self._saved = path
 

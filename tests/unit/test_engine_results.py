@@ -11,11 +11,11 @@ from torch import nn
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.recorder import Interval, SegmentRecord
+from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.times import times_and_losses
 from hpc_lpm.engine.trace import chrome_trace
 from hpc_lpm.engine.training import Training
 from hpc_lpm.engine.weights import weights_sha256
-from hpc_lpm.options import TrainSettings
 
 
 def test_independent_ranks_do_not_slow_each_other_down() -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from hpc_lpm.engine.checkpoint.agreeing_settings import first_difference, flattened
 from hpc_lpm.engine.result import RunResult
+from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 
 
@@ -14,7 +14,7 @@ def finished_result(
 
     Args:
         path: of `result.json`, which need not be there.
-        settings: as of `agreeing_settings`.
+        settings: as of `computing_settings`.
         cuts: of the plan.
         ranks: that were started.
     """
@@ -26,4 +26,4 @@ def finished_result(
         return None
     if (result.cuts, result.ranks) != (cuts, ranks):
         return None
-    return None if first_difference(flattened(result.settings), settings) else result
+    return None if first_difference(computing_settings(result.settings), settings) else result

@@ -19,7 +19,7 @@ from hpc_lpm.engine.checkpoint.tensors import (
     restore_optimizer,
     restore_random_states,
 )
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_lpm.engine.checkpoint.agreeing_settings import first_difference
 from hpc_lpm.engine.checkpoint.folder import newest_checkpoint
 from hpc_lpm.engine.checkpoint.manifest import MANIFEST, Manifest
+from hpc_lpm.engine.settings import first_difference
 from hpc_lpm.errors import InputError
 
 

@@ -8,7 +8,7 @@ from hpc_lpm.engine.checkpoint.together import together
 from hpc_lpm.engine.figures import RankFigures
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.checkpoint.rank_record import StateValue
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.models.dropout import Dropout
 
 RANDOM = "random"

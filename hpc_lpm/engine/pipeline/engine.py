@@ -24,7 +24,8 @@ from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_au
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
-from hpc_lpm.engine.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.schedules.instructions import (
@@ -55,7 +56,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     """
 
     def __init__(self, context: RunContext, module: PlannedModule, tied: TiedParameters) -> None:
-        settings = context.settings
+        settings, own = context.settings, LaggingOptions.of(context.settings.own)
         config = deepspeed_config(context)
         mpu = module.mpu()
         optimizer = build_optimizer(
@@ -101,11 +102,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             else None
         )
         self._policy = weight_policy(
-            settings.weights, list(module.parameters()), casts=settings.precision != "fp32"
+            own.weights, list(module.parameters()), casts=settings.precision != "fp32"
         )
         self._predicted_weights = (
-            PredictedWeights(self.basic_optimizer, in_place=settings.weights == "live")
-            if settings.prediction
+            PredictedWeights(self.basic_optimizer, in_place=own.weights == "live")
+            if own.prediction
             else None
         )
         self._is_lagged: Callable[[int], bool] = _never

@@ -3,7 +3,8 @@
 import logging
 
 from hpc_lpm.engine.pipeline.placement import Placement
-from hpc_lpm.options import TrainSettings
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 
 _logger = logging.getLogger(__name__)
 
@@ -17,10 +18,11 @@ def with_transport(
     runs by default where messages cross a network under MPI; shared memory needs none, and gloo
     and NCCL have their own.
     """
-    transport = settings.transport
+    own = LaggingOptions.of(settings.own)
+    transport = own.transport
     if transport == "auto":
         transport = "torch" if placement.own_gpus else "mpi"
-    wanted = settings.progress_thread
+    wanted = own.progress_thread
     if wanted is None:
         wanted = placement.hosts > 1
     progress_thread = wanted and transport == "mpi"
@@ -31,4 +33,4 @@ def with_transport(
             "thread support or --transport torch."
         )
         progress_thread = False
-    return settings.model_copy(update={"transport": transport, "progress_thread": progress_thread})
+    return settings.with_own(transport=transport, progress_thread=progress_thread)

@@ -13,10 +13,10 @@ from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
-from hpc_lpm.options import TrainSettings
 from hpc_lpm.planning.plan import Plan
 
 
@@ -66,6 +66,17 @@ class RunContext:
     def copies(self) -> int:
         """The ranks that hold the same layers: replicas of a stage or of the whole model."""
         return self.job.size // (len(self.cuts) - 1)
+
+    def build_layers(self) -> dict[int, nn.Module]:
+        """Build the layers that this rank holds, by their index in the model, on its device.
+
+        With a plan they are those of its stage, else all. Their weights depend on the seed alone.
+        """
+        cuts, stage = self.cuts, self.topology.stage if self.plan else 0
+        return {
+            index: self.model.build_layer(index, self.settings.seed).to(self.device)
+            for index in range(cuts[stage], cuts[stage + 1])
+        }
 
     def required_plan(self) -> Plan:
         """Return the plan of a strategy that cannot run without one."""

@@ -14,13 +14,14 @@ from hpc_lpm.engine.pipeline.placement import find_placement
 from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
-from hpc_lpm.engine.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.schedules.communication import with_communication
 from hpc_lpm.schedules.evaluation import evaluation
 from hpc_lpm.schedules.instructions import Programme
-from hpc_lpm.schedules.registry import schedule_named
+from hpc_lpm.schedules.registry import Schedule, schedule_named
 
 _TAIL_SCHEDULE = schedule_named("1f1b")
 
@@ -28,18 +29,21 @@ _TAIL_SCHEDULE = schedule_named("1f1b")
 class PipelineRunner:
     """One merged stage of a pipeline under one of the named schedules."""
 
-    def __init__(self, context: RunContext, schedule_name: str) -> None:
+    def __init__(self, context: RunContext, schedule: Schedule) -> None:
         settings, job = context.settings, context.job
         assert isinstance(job, MpiJob)
         join_process_group(job, context.device)
         cuts = context.required_plan().cuts
         self._context = context
-        self._schedule = schedule_named(schedule_name)
+        self._schedule = schedule
+        self._own = LaggingOptions.of(settings.own)
         self._topology = context.topology
         ties = context.model.ties
         self._tied_stages = _tied_stages(ties, cuts)
         with meeting(job):
-            self._module = PlannedModule(context.model, cuts, settings.seed, context.compute_format)
+            self._module = PlannedModule(
+                context.build_layers(), cuts, context.model.loss, context.compute_format
+            )
             tied = TiedParameters(ties, self._module.local_layers(), partial(_stage_of, cuts=cuts))
             self._engine = ScheduledPipelineEngine(context, self._module, tied)
         self._module.arrange()
@@ -68,17 +72,17 @@ class PipelineRunner:
             context.device,
             own_devices=find_placement(job, context.device).own_gpus,
             receive_timeout_seconds=settings.receive_timeout_seconds,
-            progress_thread=bool(settings.progress_thread),
+            progress_thread=bool(self._own.progress_thread),
             resources=context.resources,
         )
-        self._engine.connect(boundaries, open_channels(settings.transport, circumstances))
+        self._engine.connect(boundaries, open_channels(self._own.transport, circumstances))
         self._bytes_sent = 0
 
     def train(self, batches: MicroBatches) -> None:
         """Train on this replica's share of these micro-batches without a flush, then drain."""
         settings, topology = self._context.settings, self._topology
         share = batches.share(topology.replica, topology.replicas)
-        in_tail = batches.epoch >= self._context.epochs - settings.synchronous_tail
+        in_tail = batches.epoch >= self._context.epochs - self._own.synchronous_tail
         schedule = _TAIL_SCHEDULE if in_tail else self._schedule
 
         def programme_of(micro_batches: int) -> Programme:
@@ -87,8 +91,8 @@ class PipelineRunner:
                 topology.stages,
                 settings.micro_batches,
                 micro_batches,
-                settings.lead,
-                replay=settings.weights == "replay",
+                self._own.lead,
+                replay=self._own.weights == "replay",
                 ties=self._tied_stages,
                 replicas=topology.replicas,
             )

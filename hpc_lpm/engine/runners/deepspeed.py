@@ -17,8 +17,8 @@ from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.placement import find_placement
 from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
-from hpc_lpm.engine.pipeline.stock_crossing import adapt_crossing
-from hpc_lpm.engine.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.deepspeed_crossing import adapt_crossing
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import as_tuple
 
@@ -57,7 +57,9 @@ class StockPipelineRunner:
         cuts = context.required_plan().cuts
         self._context = context
         with meeting(job):
-            self._module = PlannedModule(context.model, cuts, settings.seed, context.compute_format)
+            self._module = PlannedModule(
+                context.build_layers(), cuts, context.model.loss, context.compute_format
+            )
         self._module.loss_fn = self._loss_or_correct
         self._loss = context.compute_format.loss(context.model.loss)
         self._faults = Faults(

@@ -2,8 +2,8 @@
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
-from hpc_lpm.engine.runner import RunContext, TrainedState
-from hpc_lpm.engine.whole_model import WholeModel
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.whole_model import WholeModel
 
 
 class SequentialRunner:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.dropout import set_dropout_stream
 
@@ -17,12 +17,9 @@ class WholeModel:
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        settings, model = context.settings, context.model
+        model = context.model
         self._format = context.compute_format
-        self.layers = {
-            index: model.build_layer(index, settings.seed).to(context.device)
-            for index in range(len(model.layers))
-        }
+        self.layers = context.build_layers()
         self.module = nn.Sequential(*self.layers.values())
         self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
         self._format.arrange(self.module)

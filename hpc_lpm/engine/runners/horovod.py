@@ -8,24 +8,20 @@ import torch
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
-from hpc_lpm.engine.runner import RunContext, TrainedState
-from hpc_lpm.engine.whole_model import WholeModel
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.whole_model import WholeModel
+from hpc_lpm.engine.strategies.horovod import HorovodOptions
 from hpc_lpm.errors import InputError, InterruptedTrainingError
-
-BEST_SETTINGS = {
-    # Horovod's background thread wakes up this often [ms]; at its default of 1 it takes a core
-    # that has but one thread away from training.
-    "HOROVOD_CYCLE_TIME": "5",
-    "HOROVOD_CPU_OPERATIONS": "MPI",
-}
 
 
 class HorovodRunner:
     """One replica; of the M micro-batches of a step, rank r of R trains those with n mod R = r."""
 
     def __init__(self, context: RunContext) -> None:
-        for name, value in BEST_SETTINGS.items():
-            os.environ.setdefault(name, value)
+        own = context.settings.own
+        assert isinstance(own, HorovodOptions)
+        if own.cycle_time_milliseconds is not None:
+            os.environ["HOROVOD_CYCLE_TIME"] = f"{own.cycle_time_milliseconds:g}"
         hvd = import_horovod()
         hvd.init()
         context.resources.push(_shut_down_if_interrupted)
