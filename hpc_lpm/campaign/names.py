@@ -8,7 +8,7 @@ from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.registry import strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.planning.registry import planner_named
+from hpc_lpm.planning.planners.registry import planner_named
 
 
 def check_names(campaign: Campaign, where: str) -> None:

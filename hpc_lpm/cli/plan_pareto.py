@@ -9,7 +9,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.make import price_plan
-from hpc_lpm.planning.pareto import ParetoFront, pareto_front
+from hpc_lpm.planning.pareto.front import ParetoFront, pareto_front
 
 MOST_ROWS = 20
 PLANNER = "pareto"

@@ -18,11 +18,11 @@ from hpc_lpm.cli.profile_options import (
 )
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.prediction import Prediction, predict
 from hpc_lpm.profile import Link, Profile
 from hpc_lpm.profiling.read import read_profile, with_link
-from hpc_lpm.schedules.prediction import Prediction, predict
+from hpc_lpm.schedules.drawing import LEGEND, timeline_rows
 from hpc_lpm.schedules.registry import schedule_named
-from hpc_lpm.schedules.timeline import LEGEND, timeline_rows
 
 TIMELINE_COLUMNS = 120
 TIMELINE_PERIODS = 12

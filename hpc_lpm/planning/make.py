@@ -5,7 +5,7 @@ from itertools import pairwise
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.planning.registry import planner_named
+from hpc_lpm.planning.planners.registry import planner_named
 from hpc_lpm.profile import Profile
 
 

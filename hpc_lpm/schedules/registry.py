@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hpc_lpm.errors import look_up
-from hpc_lpm.schedules.communication import with_communication
 from hpc_lpm.schedules.fbp import fbp, fbp_ahead
 from hpc_lpm.schedules.gpipe import gpipe, gpipe_ahead
+from hpc_lpm.schedules.insertions import (
+    TiedStages,
+    with_communication,
+    with_replays,
+    with_replicas,
+    with_tied_weights,
+)
 from hpc_lpm.schedules.instructions import Instruction, Programme
 from hpc_lpm.schedules.naive import naive, naive_ahead
 from hpc_lpm.schedules.one_f_one_b import one_f_one_b, one_f_one_b_ahead
-from hpc_lpm.schedules.replays import with_replays
-from hpc_lpm.schedules.replicas import with_replicas
-from hpc_lpm.schedules.tied_weights import TiedStages, with_tied_weights
 
 
 class ComputeProgramme(Protocol):

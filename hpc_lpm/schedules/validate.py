@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hpc_lpm.schedules.draw import draw
+from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,

@@ -4,9 +4,9 @@ from textwrap import dedent
 
 import pytest
 
-from hpc_lpm.schedules.communication import with_communication
-from hpc_lpm.schedules.draw import draw
-from hpc_lpm.schedules.evaluation import evaluation
+from hpc_lpm.schedules.drawing import draw
+from hpc_lpm.schedules.insertions import with_communication
+from hpc_lpm.schedules.ordering import evaluation
 from hpc_lpm.schedules.registry import SCHEDULES
 
 

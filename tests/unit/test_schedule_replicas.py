@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpc_lpm.schedules.draw import draw
+from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.instructions import Backward, Forward, Reduce, Update
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import PipelineClock, simulate

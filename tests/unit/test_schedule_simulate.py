@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 
+from hpc_lpm.schedules.drawing import timeline_rows
 from hpc_lpm.schedules.instructions import Forward, ReceiveActivation
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import PipelineClock, simulate
-from hpc_lpm.schedules.timeline import timeline_rows
 
 
 def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):

@@ -17,9 +17,9 @@ from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.layered import Tie
-from hpc_lpm.schedules.communication import with_communication
-from hpc_lpm.schedules.evaluation import evaluation
+from hpc_lpm.schedules.insertions import with_communication
 from hpc_lpm.schedules.instructions import Programme
+from hpc_lpm.schedules.ordering import evaluation
 from hpc_lpm.schedules.registry import schedule_named
 
 _TAIL_SCHEDULE = schedule_named("1f1b")

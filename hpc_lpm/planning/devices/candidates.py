@@ -5,7 +5,7 @@ from enum import Enum
 from fractions import Fraction
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.steady_state import SteadyStep
+from hpc_lpm.planning.devices.steady_state import SteadyStep
 
 
 @dataclass(frozen=True)

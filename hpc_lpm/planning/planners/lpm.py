@@ -8,9 +8,9 @@ answer is that of trying all partitions.
 from fractions import Fraction
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.infeasible import infeasible_memory
-from hpc_lpm.planning.reach import Limits, first_step, least_relaxed_period
-from hpc_lpm.planning.search import Cheapest, cheapest_within
+from hpc_lpm.planning.search.alternatives import infeasible_memory
+from hpc_lpm.planning.search.cheapest import Cheapest, cheapest_within
+from hpc_lpm.planning.search.reach import Limits, first_step, least_relaxed_period
 
 _FIRST_STEP = Fraction(1, 2**16)
 _STEP_GROWTH = 4

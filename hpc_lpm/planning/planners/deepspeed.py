@@ -1,16 +1,22 @@
-"""Planner `parameters`: balanced parameters, as DeepSpeed's partition method `parameters` aims at.
+"""Planners `uniform` and `parameters`: what DeepSpeed's partition methods of these names aim at.
 
-DeepSpeed's own search is a heuristic for the least difference between the largest and the smallest
-stage. This one is exact for: least parameters in the largest stage, then most in the smallest, then
-smallest cut positions.
+For `parameters` DeepSpeed's own search is a heuristic for the least difference between the largest
+and the smallest stage. This one is exact for: least parameters in the largest stage, then most in
+the smallest, then smallest cut positions.
 """
 
 import numpy as np
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.integers import Integers, integers
+from hpc_lpm.planning.exact_integers import Integers, integers
 
 _NO_PLAN = -1
+
+
+def uniform_cuts(model: CostModel) -> tuple[int, ...]:
+    """Return cuts with stages of floor(L / K) layers, the first L mod K of them one longer."""
+    size, longer = divmod(model.layers, model.stages)
+    return tuple(stage * size + min(stage, longer) for stage in range(model.stages + 1))
 
 
 def parameters_cuts(model: CostModel) -> tuple[int, ...]:

@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from hpc_lpm.planning.arcs import FullArcs, WindowArcs
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.integers import Integers, integers
-from hpc_lpm.planning.reach import Limits, reach
+from hpc_lpm.planning.exact_integers import Integers, integers
+from hpc_lpm.planning.search.arcs import FullArcs, WindowArcs
+from hpc_lpm.planning.search.reach import Limits, reach
 
 
 @dataclass(frozen=True)

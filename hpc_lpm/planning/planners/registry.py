@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from hpc_lpm.errors import look_up
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.greedy import greedy_cuts
-from hpc_lpm.planning.optimal import optimal_cuts
-from hpc_lpm.planning.parameters import parameters_cuts
-from hpc_lpm.planning.pipedream import pipedream_cuts
-from hpc_lpm.planning.uniform import uniform_cuts
+from hpc_lpm.planning.planners.deepspeed import parameters_cuts, uniform_cuts
+from hpc_lpm.planning.planners.greedy import greedy_cuts
+from hpc_lpm.planning.planners.lpm import optimal_cuts
+from hpc_lpm.planning.planners.pipedream import pipedream_cuts
 
 
 @dataclass(frozen=True)

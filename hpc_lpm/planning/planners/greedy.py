@@ -9,9 +9,8 @@ the fastest layer's time from all times first and loses that promise; here they 
 import numpy as np
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.integers import integers
-from hpc_lpm.planning.layer_times import layer_time_sums
-from hpc_lpm.planning.uniform import uniform_cuts
+from hpc_lpm.planning.exact_integers import integers
+from hpc_lpm.planning.planners.deepspeed import uniform_cuts
 
 
 def greedy_cuts(model: CostModel) -> tuple[int, ...]:
@@ -24,7 +23,7 @@ def greedy_cuts(model: CostModel) -> tuple[int, ...]:
     # Every layer counts 1 / (L + 1) of a unit more: no stage is left without a layer then, and as
     # none holds more than L of them, it decides nothing else but ties.
     scale = model.layers + 1
-    times = [scale * time + number for number, time in enumerate(layer_time_sums(model))]
+    times = [scale * time + number for number, time in enumerate(model.layer_time_sums())]
     sums = integers(times, times[-1])
     allowed = np.diff(sums).max()
     cuts = np.array(uniform_cuts(model))

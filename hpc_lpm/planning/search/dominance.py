@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.planning.integers import Integers
+from hpc_lpm.planning.exact_integers import Integers
 
 _PAIRS_AT_ONCE = 2**16
 

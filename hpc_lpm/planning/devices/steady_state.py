@@ -23,7 +23,7 @@ from fractions import Fraction
 from math import lcm
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.cycle_ratio import Constraint, slowest_cycle
+from hpc_lpm.planning.devices.cycle_ratio import Constraint, slowest_cycle
 from hpc_lpm.planning.stage_times import StageTimes, stage_times
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.integers import Integers, integers
-from hpc_lpm.planning.reach import Limits, reach
-from hpc_lpm.planning.too_wide import too_wide
+from hpc_lpm.planning.exact_integers import Integers, integers
+from hpc_lpm.planning.search.reach import Limits, reach
 
 Ranks = NDArray[np.int64]
 MOST_STAGES = 1_500_000
@@ -159,3 +159,13 @@ def _table(possible: NDArray[np.bool_], ranks: Ranks, none: int) -> Ranks:
     table = np.full(possible.shape, none, dtype=np.int64)
     table[possible] = ranks
     return table
+
+
+def too_wide(model: CostModel, longest: Fraction | None, found: str) -> InputError:
+    """Return the error; `longest` is the period that bounds the front, `found` what is too much."""
+    bound = "any period" if longest is None else f"a period of at most {float(longest):.6g} s"
+    remedy = "--pareto-within, such as 0.1" if longest is None else "a smaller --pareto-within"
+    return InputError(
+        f"the Pareto front of {model.profile.model} ({model.layers} layers) in {model.stages} "
+        f"stages takes {found} with {bound}: bound the period by {remedy}, or ask for fewer stages."
+    )

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.dominance import Queries, least_below, least_in_windows
-from hpc_lpm.planning.integers import Integers
-from hpc_lpm.planning.reach import Limits
-from hpc_lpm.planning.weighted_sums import Column, WeightedSums, count_at_most
+from hpc_lpm.planning.exact_integers import Column, Integers, WeightedSums, count_at_most
+from hpc_lpm.planning.search.dominance import Queries, least_below, least_in_windows
+from hpc_lpm.planning.search.reach import Limits
 
 
 class WindowArcs:

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.integers import Integers, integers
-from hpc_lpm.planning.non_dominated import non_dominated
-from hpc_lpm.planning.stage_ranks import RankedStage, Ranks, StageRanks
-from hpc_lpm.planning.too_wide import too_wide
+from hpc_lpm.planning.exact_integers import Integers, integers
+from hpc_lpm.planning.pareto.non_dominated import non_dominated
+from hpc_lpm.planning.pareto.stage_ranks import RankedStage, Ranks, StageRanks, too_wide
 
 MOST_LABELS = 200_000
 """Labels before one stage, of all its cuts."""

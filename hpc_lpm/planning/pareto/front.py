@@ -12,9 +12,9 @@ import numpy as np
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.optimal import optimal_cuts
-from hpc_lpm.planning.partial_plans import PartialPlans, partial_plans
-from hpc_lpm.planning.stage_ranks import StageRanks, rank_stages
+from hpc_lpm.planning.pareto.partial_plans import PartialPlans, partial_plans
+from hpc_lpm.planning.pareto.stage_ranks import StageRanks, rank_stages
+from hpc_lpm.planning.planners.lpm import optimal_cuts
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ A(k, j) = min over i < j of max(A(k - 1, i), time of layers [i, j)).
 import numpy as np
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.integers import integers
-from hpc_lpm.planning.layer_times import layer_time_sums
+from hpc_lpm.planning.exact_integers import integers
 
 
 def pipedream_cuts(model: CostModel) -> tuple[int, ...]:
@@ -19,7 +18,7 @@ def pipedream_cuts(model: CostModel) -> tuple[int, ...]:
     slowest stage too it is the one whose last cut is smallest, then the one before it, and so on.
     """
     layers, stages = model.layers, model.stages
-    times = layer_time_sums(model)
+    times = model.layer_time_sums()
     sums = integers(times, times[-1])
     slowest = sums
     last_cuts = []

@@ -5,7 +5,7 @@ from bisect import bisect_right
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.planning.integers import Integers
+from hpc_lpm.planning.exact_integers import Integers
 
 _FEW = 256
 _SAMPLE = 32

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.relaxed_transfers import relaxed_transfers
+from hpc_lpm.planning.search.relaxed_transfers import relaxed_transfers
 
 _FIRST_STEP = Fraction(1, 2**6)
 _SMALLEST_STEP = Fraction(1, 2**40)

@@ -12,14 +12,14 @@ stages, then the fewest micro-batches. Everything is compared exactly.
 
 from collections.abc import Iterator, Sequence
 
-from hpc_lpm.planning.candidates import Candidate, DeviceSearch, LeftOut, Reason
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.no_candidate import check_request, no_candidate
-from hpc_lpm.planning.optimal import optimal_cuts
+from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch, LeftOut, Reason
+from hpc_lpm.planning.devices.refusals import check_request, no_candidate
+from hpc_lpm.planning.devices.steady_state import steady_step
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.reach import Limits
-from hpc_lpm.planning.search import cheapest_within
-from hpc_lpm.planning.steady_state import steady_step
+from hpc_lpm.planning.planners.lpm import optimal_cuts
+from hpc_lpm.planning.search.cheapest import cheapest_within
+from hpc_lpm.planning.search.reach import Limits
 from hpc_lpm.profile import Profile
 
 LEADS = range(1, 9)

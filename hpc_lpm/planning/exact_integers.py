@@ -1,4 +1,4 @@
-"""Exact comparisons of many long integers at the speed of floating point.
+"""Arrays of exact integers, and comparisons of many long ones at the speed of floating point.
 
 What is compared are weighted sums of columns of integers, one sum a cut. All sums are computed at
 once in doubles; where two come closer than rounding allows to tell, the integers themselves decide.
@@ -9,14 +9,24 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
+Integers = NDArray[Any]
+"""Exact integers: int64, or Python's own where they may grow beyond it."""
+
+_LARGEST_MACHINE_INTEGER = 2**61
 _EXACT_DOUBLES = 2**53
 _ROUNDING = 2.0**-47
 """Above the error of a sum of three rounded products that are together at most 1."""
+
+
+def integers(values: Sequence[int], largest: int) -> Integers:
+    """Return an array of exact integers: of the machine's where `largest` fits, else Python's."""
+    fits = largest < _LARGEST_MACHINE_INTEGER
+    return np.array(values, dtype=np.int64 if fits else object)
 
 
 class Column:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.candidates import LeftOut, Reason
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.infeasible import least_memory_limit
+from hpc_lpm.planning.devices.candidates import LeftOut, Reason
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.search.alternatives import least_memory_limit
 from hpc_lpm.profile import Profile
 
 
