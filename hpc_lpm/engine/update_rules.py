@@ -13,7 +13,7 @@ CLIPS_GLOBALLY = frozenset({"deepspeed-1f1b"})
 
 def lags(strategy: str) -> bool:
     """Tell if weights are updated between the two passes of a micro-batch."""
-    return strategy in SCHEDULES and not SCHEDULES[strategy].flushes
+    return strategy in SCHEDULES.names() and not SCHEDULES.named(strategy).flushes
 
 
 def check_update_rules(
@@ -25,12 +25,12 @@ def check_update_rules(
         InputError: if it cannot.
     """
     if lr_discount and not lags(strategy):
-        offered = ", ".join(name for name in SCHEDULES if lags(name))
+        offered = ", ".join(name for name in SCHEDULES.names() if lags(name))
         raise InputError(
             f"--lr-discount was given with --strategy {strategy}, where no micro-batch lags and "
             f"nothing is to be discounted: leave it out, or use --strategy {offered}."
         )
-    if clip_scope == "global" and strategy in SCHEDULES:
+    if clip_scope == "global" and strategy in SCHEDULES.names():
         raise InputError(
             f"--clip-scope global was given with --strategy {strategy}: the norm over all stages "
             "would make every stage wait for all others before each update: use --clip-scope "

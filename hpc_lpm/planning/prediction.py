@@ -10,7 +10,7 @@ from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.stage_times import stage_times
 from hpc_lpm.profile import Profile
-from hpc_lpm.schedules.registry import Schedule
+from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
 
 SETTLING_STEPS = 16

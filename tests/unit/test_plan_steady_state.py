@@ -153,7 +153,7 @@ def played_updates(model, steps):
         ],
     )
     lines = play(
-        SCHEDULES["fbp"].programmes(
+        SCHEDULES.named("fbp").programmes(
             model.stages,
             options.micro_batches,
             steps * options.micro_batches,

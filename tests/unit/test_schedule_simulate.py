@@ -17,7 +17,7 @@ def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):
 def run(name, clock, micro_batches, steps=24, lead=1, replay=False):
     stages = len(clock.forward_seconds)
     total = micro_batches * steps
-    programmes = SCHEDULES[name].programmes(stages, micro_batches, total, lead, replay=replay)
+    programmes = SCHEDULES.named(name).programmes(stages, micro_batches, total, lead, replay=replay)
     return simulate(programmes, clock)
 
 
@@ -104,7 +104,7 @@ def test_a_replay_runs_while_the_gradient_is_on_its_way():
 )
 def test_an_update_waits_for_the_average_over_replicas(name, step):
     clock = PipelineClock([1.0], [2.0], [], averaging_seconds=[5.0])
-    programmes = SCHEDULES[name].programmes(1, 3, 60, replicas=2)
+    programmes = SCHEDULES.named(name).programmes(1, 3, 60, replicas=2)
     result = simulate(programmes, clock)
     assert result.period_seconds == step / 3
     assert result.idle_share == pytest.approx([1 - 9 / step])
