@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Reduce, Replay, Update
-from hpc_lpm.schedules.playback import Interval, Playback, UnitClock, play
+from hpc_lpm.schedules.playback import Playback, StageTimeline, TimedInstruction, UnitClock, play
 
 
 def draw(
@@ -37,21 +37,21 @@ def _cells(
 ) -> list[str]:
     """Return the texts of one row; marks of what was never reached come behind its last cell."""
     cells: list[str] = []
-    for index, interval in enumerate(playback.intervals[stage]):
-        slot = int(interval.start_seconds)
-        match interval.instruction:
+    for index, timed in enumerate(playback.timelines[stage]):
+        slot = int(timed.start_seconds)
+        match timed.instruction:
             case Forward() | Replay() | Backward():
                 cells.extend("." for _ in range(slot - len(cells)))
-                cells.append(str(interval.instruction))
+                cells.append(str(timed.instruction))
             case Reduce() | Update():
                 if not cells:
                     cells.append("")
-                cells[-1] += "a" if isinstance(interval.instruction, Reduce) else "u"
+                cells[-1] += "a" if isinstance(timed.instruction, Reduce) else "u"
         if (stage, index) in marks:
             if not cells:
                 cells.append("")
             cells[-1] += marks[stage, index]
-    reached = len(playback.intervals[stage])
+    reached = len(playback.timelines[stage])
     cells.extend(
         marks[stage, index]
         for index in range(reached, len(programme) + 1)
@@ -66,30 +66,30 @@ LEGEND = (
 )
 
 
-def timeline_rows(
-    timeline: Sequence[Sequence[Interval]], end_seconds: float, columns: int
+def draw_timelines(
+    timelines: Sequence[StageTimeline], end_seconds: float, columns: int
 ) -> list[str]:
     """Return one row of `columns` characters a stage for the time from 0 to `end_seconds`.
 
     A character shows what the stage does in the middle of its slice of time.
     """
-    return [_row(line, end_seconds / columns, columns) for line in timeline]
+    return [_row(timeline, end_seconds / columns, columns) for timeline in timelines]
 
 
-def _row(line: Sequence[Interval], slice_seconds: float, columns: int) -> str:
+def _row(timeline: StageTimeline, slice_seconds: float, columns: int) -> str:
     letters = []
     position = 0
     for column in range(columns):
         now = (column + 0.5) * slice_seconds
-        while position < len(line) and line[position].end_seconds <= now:
+        while position < len(timeline) and timeline[position].end_seconds <= now:
             position += 1
-        busy = position < len(line) and line[position].start_seconds <= now
-        letters.append(_letter(line[position]) if busy else ".")
+        busy = position < len(timeline) and timeline[position].start_seconds <= now
+        letters.append(_letter(timeline[position]) if busy else ".")
     return "".join(letters)
 
 
-def _letter(interval: Interval) -> str:
-    match interval.instruction:
+def _letter(timed: TimedInstruction) -> str:
+    match timed.instruction:
         case Forward(micro_batch):
             return str(micro_batch % 10)
         case Replay(micro_batch):

@@ -162,7 +162,7 @@ def played_updates(model, steps):
             replicas=options.replicas,
         ),
         clock,
-    ).intervals
+    ).timelines
     drain = min(
         max(i.end_seconds for i in line if isinstance(i.instruction, Forward)) for line in lines
     )

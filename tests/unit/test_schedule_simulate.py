@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from hpc_lpm.schedules.drawing import timeline_rows
+from hpc_lpm.schedules.drawing import draw_timelines
 from hpc_lpm.schedules.instructions import Forward, ReceiveActivation
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import PipelineClock, simulate
@@ -118,15 +118,15 @@ def test_fewer_steps_than_a_steady_state_needs_are_taken_as_a_whole():
 
 def test_stage_intervals_do_not_overlap_and_end_with_the_makespan():
     result = run("fbp", equal_stages(4, transfer=0.5, overlap=False), 3)
-    for line in result.timeline:
+    for line in result.timelines:
         for earlier, later in pairwise(line):
             assert earlier.end_seconds <= later.start_seconds
-    assert max(line[-1].end_seconds for line in result.timeline) == result.makespan_seconds
+    assert max(line[-1].end_seconds for line in result.timelines) == result.makespan_seconds
 
 
 def test_timeline_is_drawn_to_scale():
     result = run("fbp", equal_stages(2), 1, steps=3)
-    assert timeline_rows(result.timeline, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
+    assert draw_timelines(result.timelines, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
 
 
 def test_deadlock_is_refused():
