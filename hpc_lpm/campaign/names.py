@@ -15,7 +15,7 @@ from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.planning.registry import planner_named
+from hpc_lpm.planning.planners.registry import planner_named
 
 
 def check_names(campaign: Campaign, where: str) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.pipeline.announcements import Announcements
+from hpc_lpm.schedules.insertions import lagged_micro_batches
 from hpc_lpm.schedules.instructions import Forward, Instruction, Programme, ReceiveActivation
-from hpc_lpm.schedules.replays import lagged_micro_batches
 
 
 class AgreedProgramme:

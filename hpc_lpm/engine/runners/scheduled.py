@@ -18,12 +18,13 @@ from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.layered import Tie
-from hpc_lpm.schedules.communication import with_communication
-from hpc_lpm.schedules.evaluation import evaluation
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.insertions import with_communication
 from hpc_lpm.schedules.instructions import Programme
-from hpc_lpm.schedules.registry import Schedule, schedule_named
+from hpc_lpm.schedules.ordering import evaluation
+from hpc_lpm.schedules.registry import FLUSHING_SCHEDULE, schedule_named
 
-_TAIL_SCHEDULE = schedule_named("1f1b")
+_TAIL_SCHEDULE = schedule_named(FLUSHING_SCHEDULE)
 
 
 class PipelineRunner:

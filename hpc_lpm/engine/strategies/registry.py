@@ -11,7 +11,8 @@ from hpc_lpm.engine.strategies.limit import Limit
 from hpc_lpm.engine.strategies.scheduled import ForwardBackwardParallel, Scheduled
 from hpc_lpm.engine.strategies.sequential import Sequential
 from hpc_lpm.extensions import Registry, expect_type
-from hpc_lpm.schedules.registry import SCHEDULES, Schedule
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.registry import SCHEDULES
 
 
 class StrategyRegistry(Registry[Strategy]):
@@ -20,15 +21,16 @@ class StrategyRegistry(Registry[Strategy]):
     def names(self) -> list[str]:
         """Return all names, those of schedules that are no other strategy last."""
         own = super().names()
-        return [*own, *(name for name in SCHEDULES if name not in own)]
+        return [*own, *(name for name in SCHEDULES.names() if name not in own)]
 
     def _found(self, name: str) -> object:
-        return SCHEDULES[name] if name in SCHEDULES else super()._found(name)
+        return SCHEDULES.named(name) if name in SCHEDULES.names() else super()._found(name)
 
 
 def _adapt(name: str, found: object) -> Strategy:
-    if isinstance(found, Schedule):
-        return Scheduled(found, name)
+    kind = found if isinstance(found, type) else type(found)
+    if issubclass(kind, Schedule):
+        return Scheduled(SCHEDULES.named(name))
     strategy = expect_type("strategy", name, found, Strategy)  # type: ignore[type-abstract]
     strategy.name = name
     return strategy
@@ -42,8 +44,8 @@ STRATEGIES = StrategyRegistry(
         for strategy in (
             Sequential(),
             Limit(),
-            ForwardBackwardParallel(SCHEDULES["fbp"]),
-            *(Scheduled(SCHEDULES[name]) for name in ("1f1b", "gpipe", "naive")),
+            ForwardBackwardParallel(SCHEDULES.named("fbp")),
+            *(Scheduled(SCHEDULES.named(name)) for name in ("1f1b", "gpipe", "naive")),
             DeepSpeed1F1B(),
             Horovod(),
         )

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
-from hpc_lpm.schedules.registry import Schedule
+from hpc_lpm.schedules.base import Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -86,20 +86,15 @@ class LaggingOptions(ScheduledOptions):
 
 
 class Scheduled(Strategy):
-    """The strategy that runs one schedule on merged stages.
-
-    Args:
-        schedule: what each stage does and when.
-        name: what the strategy is called, the schedule's name by default.
-    """
+    """The strategy that runs one schedule on merged stages, under the schedule's name."""
 
     needs_plan = True
     pipelined = True
     clip_scopes = ("stage",)
 
-    def __init__(self, schedule: Schedule, name: str | None = None) -> None:
+    def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.name = name or schedule.name
+        self.name = schedule.name
         self.description = f"{schedule.description}, on our engine"
         self.lags = not schedule.flushes
         self.options = LaggingOptions if self.lags else ScheduledOptions
