@@ -1,19 +1,43 @@
 """All checks on the ranks at hand or on ranks started for them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.probing.meeting import Meeting
-from hpc_lpm.campaign.doctor.probing.patience import bound_process
-from hpc_lpm.campaign.doctor.registry import CHECKS
-from hpc_lpm.campaign.doctor.reports import LinkOfNodes, links_of_nodes
-from hpc_lpm.campaign.doctor.situation import Situation
-from hpc_lpm.campaign.doctor.starting import (
+from hpc_lpm.doctor.bounded_waits import Meeting, bound_process
+from hpc_lpm.doctor.clocks import check_clock
+from hpc_lpm.doctor.cores import check_binding
+from hpc_lpm.doctor.gpu import check_gpu
+from hpc_lpm.doctor.link_check import check_link
+from hpc_lpm.doctor.probe_report import LinkOfNodes, links_of_nodes
+from hpc_lpm.doctor.rank_checks import check_placement, check_ranks
+from hpc_lpm.doctor.shared_files import check_shared_files
+from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.doctor.slurm import check_accounting, check_mpi_plugin, check_slurm
+from hpc_lpm.doctor.software import check_environment, check_packages
+from hpc_lpm.doctor.starting import (
     in_job,
     look_at_this_job,
     ranks_to_start,
     start_ranks,
 )
+from hpc_lpm.doctor.storage import check_storage
+
+CHECKS: list[Callable[[Situation], Finding]] = [
+    check_ranks,
+    check_placement,
+    check_binding,
+    check_link,
+    check_clock,
+    check_gpu,
+    check_slurm,
+    check_accounting,
+    check_mpi_plugin,
+    check_storage,
+    check_shared_files,
+    check_environment,
+    check_packages,
+]
+
 
 CHECK_SECONDS = 600.0
 """How long the other ranks of a job wait for rank 0, whose checks ask other programs."""

@@ -5,9 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hpc_lpm.campaign.doctor.finding import Finding, Verdict
-from hpc_lpm.campaign.doctor.folders import nearest_existing
-from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.doctor.situation import Finding, Situation, Verdict
 
 NAME = "storage"
 
@@ -73,3 +71,8 @@ def _complaint_on_writing(folder: Path) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+def nearest_existing(folder: Path) -> Path:
+    """Return the folder, or where it is not there yet the nearest one above it that is."""
+    return next(one for one in (folder, *folder.absolute().parents) if one.is_dir())

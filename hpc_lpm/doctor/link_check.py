@@ -3,9 +3,8 @@
 from collections import Counter
 from statistics import median_high, median_low
 
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.reports import JobReport, NodeLink
-from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.doctor.probe_report import JobReport, NodeLink
+from hpc_lpm.doctor.situation import Finding, Situation
 
 NAME = "link"
 

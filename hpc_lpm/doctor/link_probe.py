@@ -1,18 +1,67 @@
-"""Latency and bandwidth between every pair of nodes, with one rank a node."""
+"""Measures latency and bandwidth between the ranks of a node and between every pair of nodes."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpc_lpm.campaign.doctor.probing.meeting import Meeting
-from hpc_lpm.campaign.doctor.probing.messages import Buffer, NoAnswerError, Partner
-from hpc_lpm.campaign.doctor.probing.tournament import tournament_rounds
-from hpc_lpm.campaign.doctor.reports import NodeLink
+from hpc_lpm.doctor.bounded_waits import Buffer, Meeting, NoAnswerError, Partner
+from hpc_lpm.doctor.probe_report import NeighbourLink, NodeLink
+from hpc_lpm.profiling.link import measure_link
 
-MEASURING_SECONDS = 15.0
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+
+MOST_RANKS_A_NODE = 8
+"""Of a node with more ranks, the links between the first ones stand for all."""
+
+_NEIGHBOURS_SECONDS = 60.0
+_PURPOSE = "the links within nodes"
+
+
+def measure_neighbours(meeting: Meeting, hosts: Sequence[str]) -> tuple[NeighbourLink, ...]:
+    """Return, on rank 0, the links within all nodes; all nodes measure at the same time.
+
+    Every rank must call this; `hosts` has the host of each rank.
+
+    Raises:
+        RanksMissingError: if a rank does not come to the end.
+    """
+    communicator = meeting.communicator
+    host = hosts[communicator.rank]
+    members = [rank for rank, other in enumerate(hosts) if other == host][:MOST_RANKS_A_NODE]
+    own: list[NeighbourLink] = []
+    meeting.gather(None, _PURPOSE)  # MPI's own operations have no limit: now all ranks are here
+    if len(members) > 1 and communicator.rank in members:
+        # Of the node's ranks alone: a Split would send between all nodes.
+        group = communicator.group.Incl(members)
+        own = _measure_on_node(communicator.Create_group(group), members)
+    gathered = meeting.gather(own, _PURPOSE, extra_seconds=_NEIGHBOURS_SECONDS)
+    return tuple(link for links in gathered for link in links)
+
+
+def _measure_on_node(local: "MPI.Intracomm", members: Sequence[int]) -> list[NeighbourLink]:
+    """Return the links of a node on the first of its ranks; the others return nothing."""
+    links = measure_link(local).pairs
+    first = local.rank == 0
+    local.Free()
+    return [
+        NeighbourLink(
+            ranks=pair,
+            latency_seconds=link.latency_seconds,
+            bandwidth_bytes_per_second=link.bandwidth_bytes_per_second,
+        )
+        for pair, link in zip(pairwise(members), links, strict=True)
+        if first
+    ]
+
+
+ALL_PAIRS_SECONDS = 15.0
 """For all rounds of the tournament together."""
 
 MOST_SECONDS_A_PAIR = 1.0
@@ -54,9 +103,9 @@ def measure_node_links(
         RanksMissingError: if a rank does not come to the end of a round.
     """
     rounds = list(tournament_rounds(len(representatives)))
-    budget_seconds = min(MOST_SECONDS_A_PAIR, MEASURING_SECONDS / max(1, len(rounds)))
+    budget_seconds = min(MOST_SECONDS_A_PAIR, ALL_PAIRS_SECONDS / max(1, len(rounds)))
     limit_seconds = LIMIT_SECONDS
-    deadline = time.perf_counter() + 2.0 * MEASURING_SECONDS
+    deadline = time.perf_counter() + 2.0 * ALL_PAIRS_SECONDS
     found: list[NodeLink] = []
     for number, pairs in enumerate(rounds):
         if meeting.communicator.rank == 0:
@@ -186,3 +235,21 @@ def _named(measured: Measured | None, left: str, right: str) -> NodeLink:
         bandwidth_bytes_per_second=bandwidth,
         message_bytes=size,
     )
+
+
+def tournament_rounds(players: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Yield rounds of disjoint pairs (a < b) such that every pair of players meets exactly once.
+
+    The circle method (T. P. Kirkman, 1847; E. Lucas, Recreations mathematiques, 1883): one player
+    keeps its seat, all others move on by one. It takes players - 1 rounds, players if odd::
+
+        0 1 2      0 5 1      0 4 5
+        5 4 3      4 3 2      3 2 1     ...
+    """
+    seats = players + players % 2  # with an odd number, one has nobody to play with each round
+    circle = list(range(seats))
+    for _ in range(seats - 1):
+        facing = zip(circle[: seats // 2], reversed(circle[seats // 2 :]), strict=True)
+        pairs = (tuple(sorted(pair)) for pair in facing)
+        yield tuple((a, b) for a, b in pairs if b < players)
+        circle = [circle[0], circle[-1], *circle[1:-1]]

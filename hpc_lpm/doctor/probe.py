@@ -1,30 +1,33 @@
 """What every rank runs: it looks at itself and at the others, and rank 0 writes the report.
 
-Started as `mpirun -n K python -m mpi4py -m hpc_lpm.campaign.doctor.probe`, or called on the ranks
+Started as `mpirun -n K python -m mpi4py -m hpc_lpm.doctor.probe`, or called on the ranks
 of a job that is already there.
 """
 
+import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc_lpm.campaign.doctor.folders import nearest_existing
-from hpc_lpm.campaign.doctor.probing.clock_offsets import measure_offsets
-from hpc_lpm.campaign.doctor.probing.gpu_sight import ANSWER_SECONDS
-from hpc_lpm.campaign.doctor.probing.meeting import Meeting, RanksMissingError
-from hpc_lpm.campaign.doctor.probing.neighbours import measure_neighbours
-from hpc_lpm.campaign.doctor.probing.node_links import NodeLinks, measure_node_links
-from hpc_lpm.campaign.doctor.probing.patience import bound_process
-from hpc_lpm.campaign.doctor.probing.rank_facts import describe_this_rank
-from hpc_lpm.campaign.doctor.probing.shared_files import try_shared_files
-from hpc_lpm.campaign.doctor.reports import ClockReading, JobReport, RankReport
+import torch
+
+from hpc_lpm.doctor.bounded_waits import Meeting, RanksMissingError, bound_process
+from hpc_lpm.doctor.clocks import measure_offsets
+from hpc_lpm.doctor.cores import allowed_cores, core_quota, launcher_cores, slurm_cores
+from hpc_lpm.doctor.gpu import ANSWER_SECONDS, look_at_gpus
+from hpc_lpm.doctor.link_probe import NodeLinks, measure_neighbours, measure_node_links
+from hpc_lpm.doctor.probe_report import ClockReading, JobReport, RankReport, Software
+from hpc_lpm.doctor.shared_files import try_shared_files
+from hpc_lpm.doctor.storage import nearest_existing
+from hpc_lpm.ranks import local_rank_from_environment
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
 
 MARK = "hpc-lpm-probe:"
 """Starts a report's line, since a launcher's own messages may share its output."""
@@ -119,6 +122,39 @@ def reports_in(output: str) -> tuple[JobReport, ...]:
     lines = (line.partition(MARK)[2] for line in output.splitlines() if MARK in line)
     reports = (JobReport.model_validate_json(line) for line in lines)
     return tuple({report.name: report for report in reports}.values())
+
+
+AGREED = ("hpc-lpm", "torch", "deepspeed", "mpi4py")
+"""Packages that must be of one version on all ranks."""
+
+
+def describe_this_rank(environment: Mapping[str, str] = os.environ) -> RankReport:
+    """Return the report of this process."""
+    gpu = look_at_gpus()
+    return RankReport(
+        pid=os.getpid(),
+        host=platform.node(),
+        cores=allowed_cores(),
+        launcher_cores=launcher_cores(),
+        core_quota=core_quota(),
+        slurm_cores=slurm_cores(environment),
+        threads=torch.get_num_threads(),
+        omp_num_threads=environment.get("OMP_NUM_THREADS"),
+        gpu=gpu,
+        gpu_number=local_rank_from_environment() % max(1, len(gpu.gpus)),
+        software=describe_software(),
+    )
+
+
+def describe_software() -> Software:
+    """Return which Python this is and the versions of the packages in `AGREED`."""
+    versions = {"Python": platform.python_version()}
+    for package in AGREED:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return Software(executable=sys.executable, versions=versions)
 
 
 def _who_is_missing(error: RanksMissingError, ranks: list[RankReport]) -> str:

@@ -1,14 +1,106 @@
-"""Ranks that meet, and find out who does not come: MPI's own collectives would wait for ever."""
+"""Waits that end: for a call, for a message, for all ranks, for a process."""
 
-from collections.abc import Sequence
+import math
+import signal
+import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hpc_lpm.engine.polling import wait_until
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+
 T = TypeVar("T")
+
+
+def bound_process(seconds: float) -> None:
+    """Have this process ended after so many seconds, whatever it hangs in.
+
+    A later call replaces an earlier one. The operating system does it, since no code of ours may
+    come to run in a process that hangs in MPI.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(math.ceil(seconds))
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Return what `work` returns, in a thread that is left behind if it hangs.
+
+    Raises:
+        TimeoutError: if it has not returned within `seconds`.
+        OSError: the one that it raised.
+    """
+    outcome: list[T] = []
+    errors: list[OSError] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except OSError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not outcome:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return outcome[0]
+
+
+Buffer = NDArray[Any]
+
+_given_up: list[tuple[object, Buffer]] = []
+"""Messages that MPI may still read or write when nobody waits for them any more."""
+
+
+class NoAnswerError(Exception):
+    """The other rank did not take or send a message in time."""
+
+
+class Partner:
+    """Another rank; every message to or from it is waited for at most `limit_seconds`."""
+
+    def __init__(
+        self, communicator: "MPI.Intracomm", rank: int, tag: int, limit_seconds: float
+    ) -> None:
+        self.rank = rank
+        self.limit_seconds = limit_seconds
+        self._communicator = communicator
+        self._tag = tag
+
+    def send(self, message: Buffer) -> None:
+        """Send a message; raises NoAnswerError."""
+        request = self._communicator.Isend(message, dest=self.rank, tag=self._tag)
+        self._finish(request, message)
+
+    def receive(self, message: Buffer) -> None:
+        """Receive a message of that size; raises NoAnswerError."""
+        request = self._communicator.Irecv(message, source=self.rank, tag=self._tag)
+        self._finish(request, message)
+
+    def send_number(self, number: float) -> None:
+        """Send one number; raises NoAnswerError."""
+        self.send(np.array([number], dtype=np.float64))
+
+    def receive_number(self) -> float:
+        """Receive one number; raises NoAnswerError."""
+        message = np.zeros(1, dtype=np.float64)
+        self.receive(message)
+        return float(message[0])
+
+    def _finish(self, request: "MPI.Request", message: Buffer) -> None:
+        if wait_until(lambda: bool(request.Test()), self.limit_seconds):
+            return
+        _given_up.append((request, message))
+        raise NoAnswerError(f"rank {self.rank} did not answer within {self.limit_seconds:g} s")
+
 
 _FIRST_TAG, _TAGS = 20_000, 10_000  # every MPI has tags up to 32767
 _GRACE_SECONDS = 5.0

@@ -1,10 +1,9 @@
-"""Whether as many ranks came into being as were asked for, each a process of its own."""
+"""Whether as many ranks came as were asked for, and on which nodes they run."""
 
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.reports import RankReport, by_host
-from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.doctor.probe_report import RankReport, by_host
+from hpc_lpm.doctor.situation import Finding, Situation
 
-NAME = "ranks"
+_RANKS = "ranks"
 
 
 def check_ranks(situation: Situation) -> Finding:
@@ -12,7 +11,7 @@ def check_ranks(situation: Situation) -> Finding:
     jobs = situation.jobs
     if not jobs:
         return Finding(
-            NAME,
+            _RANKS,
             "failed",
             f"no rank reported: {situation.problem or 'the launcher wrote nothing'}",
             "start `mpirun -n 2 hostname` with the mpirun of this Python's environment and mend "
@@ -33,7 +32,7 @@ def _judge_job(situation: Situation) -> Finding | None:
     alone = len(jobs) > 1 or processes > len(jobs[0].ranks) == 1
     if alone:
         return Finding(
-            NAME,
+            _RANKS,
             "failed",
             f"{situation.launcher} started {processes} processes that do not know each other: "
             f"each is rank 0 of 1 ({_first_line(jobs[0].library)})",
@@ -43,14 +42,14 @@ def _judge_job(situation: Situation) -> Finding | None:
     ranks = jobs[0].ranks
     if not ranks:
         return Finding(
-            NAME,
+            _RANKS,
             "failed",
             jobs[0].unfinished,
             "start `mpirun -n 2 hostname` with the same options and mend what it says",
         )
     if len(ranks) != asked:
         return Finding(
-            NAME,
+            _RANKS,
             "failed",
             f"{len(ranks)} ranks came, {asked} were asked for",
             f"start {asked} ranks (mpirun -n {asked}) or ask for {len(ranks)} (--ranks)",
@@ -62,7 +61,7 @@ def _judge_processes(hosts: dict[str, list[tuple[int, RankReport]]]) -> Finding 
     for host, local in hosts.items():
         if len({rank.pid for _, rank in local}) < len(local):
             return Finding(
-                NAME,
+                _RANKS,
                 "failed",
                 f"ranks on {host} share a process: {', '.join(str(r.pid) for _, r in local)}",
                 "start one process a rank: train partitions by process, not by thread",
@@ -75,7 +74,7 @@ def _judge_end(situation: Situation) -> Finding | None:
     asked, job = situation.ranks_asked, situation.jobs[0]
     if job.unfinished:
         return Finding(
-            NAME,
+            _RANKS,
             "failed",
             f"{_counted(len(job.ranks), 'rank')} started, but {job.unfinished}"
             + (f": {situation.problem}" if situation.problem else ""),
@@ -85,7 +84,7 @@ def _judge_end(situation: Situation) -> Finding | None:
         )
     if situation.problem:
         return Finding(
-            NAME,
+            _RANKS,
             "warning",
             f"the {asked} ranks came, but did not end well: {situation.problem}",
             "run the doctor once more; if it stays so, start `mpirun -n 2 hostname` by hand",
@@ -97,7 +96,7 @@ def _described(situation: Situation) -> Finding:
     job = situation.jobs[0]
     ranks, hosts = job.ranks, by_host(job.ranks)
     return Finding(
-        NAME,
+        _RANKS,
         "ok",
         f"{_counted(len(ranks), 'rank')} in {_counted(len(ranks), 'process', 'processes')} on "
         f"{_counted(len(hosts), 'host')}{_allotted(situation)}, {_first_line(job.library)}",
@@ -118,3 +117,66 @@ def _first_line(library: str) -> str:
 
 def _counted(count: int, one: str, many: str | None = None) -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+_PLACEMENT = "placement"
+
+_SHOWN = 8
+
+
+def check_placement(situation: Situation) -> Finding:
+    """Judge whether all nodes have ranks, and each node ranks that follow each other."""
+    job = situation.job
+    if job is None:
+        return Finding(
+            _PLACEMENT, "warning", "not looked at: the ranks did not come", "mend the ranks"
+        )
+    hosts = by_host(job.ranks)
+    shown = _shown(hosts)
+    allocation = situation.allocation
+    if allocation is not None and len(hosts) < min(allocation.nodes, len(job.ranks)):
+        return Finding(
+            _PLACEMENT,
+            "warning",
+            f"job {allocation.job} has {allocation.nodes} nodes, ranks came on {len(hosts)}: "
+            f"{shown}",
+            f"ask for tasks on every node (sbatch --ntasks-per-node) and start mpirun with "
+            f"-n {allocation.tasks} and without --host, or srun with --nodes={allocation.nodes}",
+        )
+    if allocation is not None and len(hosts) < allocation.nodes:
+        return Finding(
+            _PLACEMENT,
+            "warning",
+            f"job {allocation.job} has {allocation.nodes} nodes, only {len(job.ranks)} ranks were "
+            f"asked for: {shown}",
+            f"start the doctor with a rank a node or more (--ranks {allocation.tasks}) to see all",
+        )
+    apart = [host for host, local in hosts.items() if not _follow_each_other(local)]
+    if apart:
+        return Finding(
+            _PLACEMENT,
+            "warning",
+            f"the ranks of {', '.join(apart[:_SHOWN])} do not follow each other ({shown}): "
+            "neighbouring stages send over the network although they could be on one node",
+            "mpirun --map-by slot, or srun --distribution=block (in a campaign: launcher.options)",
+        )
+    return Finding(_PLACEMENT, "ok", shown)
+
+
+def _follow_each_other(local: list[tuple[int, RankReport]]) -> bool:
+    return local[-1][0] - local[0][0] == len(local) - 1
+
+
+def _shown(hosts: dict[str, list[tuple[int, RankReport]]]) -> str:
+    texts = [f"{host}: {_numbers([n for n, _ in local])}" for host, local in hosts.items()]
+    more = len(texts) - _SHOWN
+    return "; ".join(texts[:_SHOWN]) + (f"; and {more} more nodes" if more > 0 else "")
+
+
+def _numbers(numbers: list[int]) -> str:
+    """Return `ranks 0-3` or `ranks 0, 2, 4`."""
+    if len(numbers) == 1:
+        return f"rank {numbers[0]}"
+    if numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"ranks {numbers[0]}-{numbers[-1]}"
+    return f"ranks {', '.join(map(str, numbers[:_SHOWN]))}{', ...' * (len(numbers) > _SHOWN)}"
