@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import Activation, LayeredModel
+from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
 
 
 class DetachedChain:
@@ -71,13 +71,13 @@ class DetachedChain:
 
     def backward(self, index: int) -> None:
         """Run a layer's backward pass with the gradients of the layer after, free what it kept."""
-        outputs = tensors_of(self._outputs.pop(index))
+        outputs = as_tuple(self._outputs.pop(index))
         if index == len(self) - 1:
             assert self._loss is not None
             self._loss.backward()  # type: ignore[no-untyped-call]
             self._loss = None
             return
-        leaves = tensors_of(self._leaves.pop(index + 1))
+        leaves = as_tuple(self._leaves.pop(index + 1))
         roots, gradients = [], []
         for output, leaf in zip(outputs, leaves, strict=True):
             gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
@@ -93,7 +93,7 @@ class DetachedChain:
 
     def output_bytes(self, index: int) -> int:
         """Return the bytes of all tensors that a layer returned, between its two passes."""
-        return sum(tensor.nbytes for tensor in tensors_of(self._outputs[index]))
+        return sum(tensor.nbytes for tensor in as_tuple(self._outputs[index]))
 
     def own_storages(self, index: int) -> set[int]:
         """Return the addresses of the storages of a layer's parameters and buffers."""
@@ -109,14 +109,9 @@ class DetachedChain:
         previous = self._outputs[index - 1]
         leaves = tuple(
             tensor.detach().requires_grad_(tensor.is_floating_point())
-            for tensor in tensors_of(previous)
+            for tensor in as_tuple(previous)
         )
         return leaves if isinstance(previous, tuple) else leaves[0]
-
-
-def tensors_of(activation: Activation) -> tuple[Tensor, ...]:
-    """Return the tensors of an activation, be it one or a tuple of them."""
-    return activation if isinstance(activation, tuple) else (activation,)
 
 
 def _single(activation: Activation) -> Tensor:
