@@ -1,13 +1,22 @@
 """Functions that users write: called so that a mistake in one comes back as a sentence."""
 
 import inspect
+import sysconfig
 import traceback
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 from hpc_lpm.errors import InputError
 
 _LONGEST_QUOTE = 300
+
+_LIBRARIES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+    "<frozen",
+)
+"""What file names begin with in Python's library, installed packages and this toolkit."""
 
 
 def user_function(
@@ -44,22 +53,22 @@ def user_function(
             raise InputError(f"{kind} {name!r}: {error}") from error
         except Exception as error:
             raise InputError(
-                f"{kind} {name!r} raises {describe_raised(error, _source_file(found))}: correct "
-                "it; --debug shows the traceback."
+                f"{kind} {name!r} raises {describe_raised(error)}: correct it; --debug shows the "
+                "traceback."
             ) from error
 
     return guarded
 
 
-def describe_raised(error: BaseException, file: str | None = None) -> str:
-    """Return type and message of an exception, and the line that raised it.
+def describe_raised(error: BaseException) -> str:
+    """Return type and message of an exception, and the line of the user's own code that raised it.
 
-    The line is the last one of `file` that was running, or of any file if none of it was.
+    A line of a library is named only if none of the user's was running.
     """
     message = " ".join(str(error).split())[:_LONGEST_QUOTE].rstrip(".")
     described = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    within = [frame for frame in frames if frame.filename == file] or frames
+    within = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames
     # A syntax error names its place by itself.
     if isinstance(error, SyntaxError) or not within:
         return described
@@ -68,7 +77,8 @@ def describe_raised(error: BaseException, file: str | None = None) -> str:
 
 def first_line(found: object) -> str:
     """Return the first line of a function's docstring, nothing if it has none."""
-    return (inspect.getdoc(found) or "").partition("\n")[0].rstrip(".")
+    documented = inspect.getdoc(found) if inspect.isroutine(found) else None
+    return (documented or "").partition("\n")[0].rstrip(".")
 
 
 def _takes_an_argument(found: Callable[..., object]) -> bool:
@@ -82,10 +92,3 @@ def _takes_an_argument(found: Callable[..., object]) -> bool:
         inspect.Parameter.VAR_POSITIONAL,
     )
     return bool(parameters) and parameters[0].kind in positional
-
-
-def _source_file(found: Callable[..., object]) -> str | None:
-    try:
-        return inspect.getfile(inspect.unwrap(found))
-    except TypeError:  # an instance with __call__, or a functools.partial
-        return None
