@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median
 
-from hpc_lpm.campaign.metrics import Metrics, read_metrics
+from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.run_log import Metrics, read_metrics
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.supervisor import Launch
 from hpc_lpm.errors import InputError
 
 STEPS_OF_THROUGHPUT = 10

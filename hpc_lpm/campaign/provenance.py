@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.launcher import launcher_options
 from hpc_lpm.campaign.locked_packages import compare_with_lock
-from hpc_lpm.campaign.machine import describe_machine
-from hpc_lpm.campaign.slurm_settings import slurm_settings
+from hpc_lpm.cluster.launchers import launcher_options
+from hpc_lpm.cluster.machine import describe_machine
+from hpc_lpm.cluster.slurm import slurm_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONSTRAINTS = REPOSITORY / "config" / "environment" / "constraints.txt"

@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from hpc_lpm.campaign.attempts import Attempt, read_attempts
-from hpc_lpm.campaign.machine import Machine
+from hpc_lpm.campaign.launch_records import Attempt, Launch, read_attempts
 from hpc_lpm.campaign.provenance import campaign_sha256, read_environment
 from hpc_lpm.campaign.results import CampaignResults
-from hpc_lpm.campaign.slurm_job import SlurmJob
-from hpc_lpm.campaign.supervisor import Launch
+from hpc_lpm.cluster.machine import Machine
+from hpc_lpm.cluster.slurm import SlurmJob
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
 

@@ -22,7 +22,6 @@ from hpc_lpm.campaign.headline import (
     ratio,
     speed_sentence,
 )
-from hpc_lpm.campaign.launcher import launcher_options
 from hpc_lpm.campaign.page import render_page
 from hpc_lpm.campaign.provenance_record import CampaignProvenance, write_provenance
 from hpc_lpm.campaign.reproduce import commands_of
@@ -32,6 +31,7 @@ from hpc_lpm.campaign.statistics import estimate, paired_difference
 from hpc_lpm.campaign.summary import write_table
 from hpc_lpm.campaign.trials import file_name
 from hpc_lpm.campaign.update_options import describe_updates
+from hpc_lpm.cluster.launchers import launcher_options
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan

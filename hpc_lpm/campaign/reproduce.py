@@ -4,9 +4,9 @@ import shlex
 import sys
 from pathlib import Path
 
+from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.supervisor import Launch
 
 
 def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[tuple[str, str]]:

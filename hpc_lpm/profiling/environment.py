@@ -2,9 +2,10 @@
 
 import os
 import platform
-from pathlib import Path
 
 import torch
+
+from hpc_lpm.processor import processor_name
 
 
 def describe_environment(device: torch.device | str, threads: int) -> dict[str, object]:
@@ -13,7 +14,7 @@ def describe_environment(device: torch.device | str, threads: int) -> dict[str, 
     facts: dict[str, object] = {
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "cpu": _cpu_model(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": threads,
     }
@@ -21,12 +22,3 @@ def describe_environment(device: torch.device | str, threads: int) -> dict[str, 
         facts["gpu"] = torch.cuda.get_device_name(where)
         facts["cuda"] = torch.version.cuda
     return facts
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())

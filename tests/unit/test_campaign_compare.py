@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign.attempts import Attempt, AttemptRecord
 from hpc_lpm.campaign.compare import Comparison, compare_folders
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord
 from hpc_lpm.engine.result import RunResult
 
 FBP = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"

@@ -6,10 +6,10 @@ import pytest
 from campaign_folders import STARTED, campaign, write_run
 
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.metrics import read_metrics
+from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.progress import CampaignProgress
+from hpc_lpm.campaign.run_log import read_metrics
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.supervisor import Launch
 
 
 class Clock:

@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 from campaign_folders import STARTED, campaign, write_folder
 
-from hpc_lpm.campaign.attempts import Attempt, AttemptRecord
-from hpc_lpm.campaign.machine import describe_machine
+from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, Launch
 from hpc_lpm.campaign.provenance_record import CampaignProvenance, gather_provenance
 from hpc_lpm.campaign.report import write_report
 from hpc_lpm.campaign.results import load_results
-from hpc_lpm.campaign.slurm_job import SlurmJob
-from hpc_lpm.campaign.supervisor import Launch
+from hpc_lpm.cluster.machine import describe_machine
+from hpc_lpm.cluster.slurm import SlurmJob
 from hpc_lpm.errors import InputError
 
 TRIAL = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from hpc_lpm.campaign.attempts import Attempt
 from hpc_lpm.campaign.crate.execution import Execution
 from hpc_lpm.campaign.crate.payload import run_files
+from hpc_lpm.campaign.launch_records import Attempt
 from hpc_lpm.campaign.provenance_record import CampaignProvenance, StepProvenance, TrialProvenance
 from hpc_lpm.campaign.results import CampaignResults
-from hpc_lpm.campaign.slurm_job import SlurmJob
 from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.cluster.slurm import SlurmJob
 
 CAMPAIGN_FILE = "provenance/campaign.json"
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.allocation import with_allocation
+from hpc_lpm.cluster.allocation import with_allocation
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hpc_lpm.campaign.allocation import with_allocation
+from hpc_lpm.cluster.allocation import with_allocation
 
 _OF_A_RANK = ("OMPI_", "PMIX_", "PMI_", "PRTE_")
 _SETTING = "_MCA_"

@@ -9,7 +9,7 @@ from hpc_lpm.campaign.doctor.allocation import allocation_of_slurm
 from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
 from hpc_lpm.campaign.doctor.probe import PROBE_SECONDS, probe_world, reports_in
 from hpc_lpm.campaign.doctor.situation import Situation
-from hpc_lpm.campaign.launcher import rank_command, rank_environment
+from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.errors import InputError
 from hpc_lpm.programs import ask
 from hpc_lpm.ranks import rank_from_environment, ranks_from_environment

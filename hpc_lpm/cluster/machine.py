@@ -1,6 +1,6 @@
 """The hardware of a node, as the node itself tells it.
 
-`python -m hpc_lpm.campaign.machine` writes it as one line, so that every node of a job can be asked
+`python -m hpc_lpm.cluster.machine` writes it as one line, so that every node of a job can be asked
 through the launcher of its ranks.
 """
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
+from hpc_lpm.processor import processor_name
 from hpc_lpm.programs import ask
 
 MARK = "hpc-lpm-machine:"
@@ -40,7 +41,7 @@ def describe_machine() -> Machine:
     return Machine(
         host=platform.node(),
         kernel=platform.release(),
-        processor=_processor(),
+        processor=processor_name(),
         cores=len(os.sched_getaffinity(0)),
         memory_bytes=psutil.virtual_memory().total,
         gpus=_gpus(),
@@ -66,13 +67,6 @@ def interconnects(devices: Path) -> dict[str, str]:
         if speed.isdigit() and (path.parent / "device").exists():
             rates[path.parts[-2]] = f"{speed} Mbit/s"
     return {name: rate for name, rate in rates.items() if rate}
-
-
-def _processor() -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _gpus() -> tuple[str, ...]:

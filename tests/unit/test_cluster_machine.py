@@ -1,7 +1,7 @@
 import sys
 from pathlib import Path
 
-from hpc_lpm.campaign.machine import MARK, describe_machine, interconnects, machines_in
+from hpc_lpm.cluster.machine import MARK, describe_machine, interconnects, machines_in
 from hpc_lpm.programs import ask
 
 
@@ -28,7 +28,7 @@ def test_every_node_is_listed_once_whatever_else_the_launcher_writes() -> None:
 
 
 def test_a_process_of_its_own_tells_the_same() -> None:
-    answer = ask([sys.executable, "-m", "hpc_lpm.campaign.machine"])
+    answer = ask([sys.executable, "-m", "hpc_lpm.cluster.machine"])
     (found,) = machines_in(answer.output)
     assert found.host == describe_machine().host
 

@@ -1,4 +1,4 @@
-"""The Slurm job that this process runs in."""
+"""What Slurm tells about the job that this process runs in and about the cluster around it."""
 
 import os
 import re
@@ -8,6 +8,30 @@ from pydantic import BaseModel, ConfigDict
 
 from hpc_lpm.programs import ask
 
+SETTINGS = (
+    "ClusterName",
+    "SLURM_VERSION",
+    "SelectType",
+    "SelectTypeParameters",
+    "ProctrackType",
+    "TaskPlugin",
+    "TaskPluginParam",
+    "MpiDefault",
+    "LaunchParameters",
+    "SchedulerType",
+    "SchedulerParameters",
+    "PriorityType",
+    "PreemptMode",
+    "AccountingStorageType",
+    "JobAcctGatherType",
+    "JobRequeue",
+    "KillWait",
+    "OverTimeLimit",
+    "SwitchType",
+    "TopologyPlugin",
+)
+"""The settings that decide how ranks are placed, started and stopped."""
+
 _VARIABLES = {
     "Partition": "SLURM_JOB_PARTITION",
     "NodeList": "SLURM_JOB_NODELIST",
@@ -15,13 +39,13 @@ _VARIABLES = {
     "NumTasks": "SLURM_NTASKS",
     "Restarts": "SLURM_RESTART_COUNT",
 }
-"""What a job's own environment says where the controller cannot be asked."""
+"""What a job's own environment tells where the controller cannot be asked."""
 
 
 class SlurmJob(BaseModel):
-    """A job; what neither the controller nor the environment tells is None.
+    """A job; a field is None if neither the controller nor the environment tells it.
 
-    `restarts` counts how often Slurm queued it again, `time_limit` is written as Slurm does.
+    `restarts` counts how often Slurm has queued it again; `time_limit` is in Slurm's notation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,9 +86,21 @@ def describe_job(environment: Mapping[str, str] = os.environ) -> SlurmJob | None
 
 
 def job_values(line: str) -> dict[str, str]:
-    """Return the `Key=value` pairs of `scontrol show job --oneliner`, those without value out."""
+    """Return the `Key=value` pairs of `scontrol show job --oneliner` that have a value."""
     pairs = re.findall(r"(?:^|\s)([A-Za-z][\w/:]*)=(\S+)", line)
     return {key: value for key, value in pairs if value != "(null)"}
+
+
+def slurm_settings() -> dict[str, str] | None:
+    """Return the `SETTINGS` of this cluster, or None if no controller answers."""
+    answer = ask(["scontrol", "show", "config"])
+    return settings_in(answer.output) if answer.done else None
+
+
+def settings_in(output: str) -> dict[str, str]:
+    """Return the `SETTINGS` in what `scontrol show config` writes."""
+    found = dict(re.findall(r"^(\w+) *= (.*?) *$", output, re.MULTILINE))
+    return {key: found[key] for key in SETTINGS if key in found}
 
 
 def _count(text: str | None) -> int | None:

@@ -6,17 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import IO, ClassVar
+from typing import IO
 
-from hpc_lpm.campaign.attempts import Attempt
-from hpc_lpm.campaign.killed import explain_killed
-from hpc_lpm.campaign.machine import Machine
-from hpc_lpm.campaign.placement import Placement
-from hpc_lpm.campaign.slurm_job import SlurmJob
-from hpc_lpm.files import VersionedFile
 from hpc_lpm.programs import family, kill
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -25,41 +20,27 @@ GRACE_SECONDS = 60.0
 KEPT_LINES = 15
 
 
-class Launch(VersionedFile):
-    """`launch.json`: how a command was started, when and where, and how it ended.
+_KILLED = 128 + signal.SIGKILL
 
-    `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`;
+
+@dataclass(frozen=True)
+class CommandOutcome:
+    """How a command was started, when, and how it ended.
+
     `stopped_by` names the first signal that was passed on to the command.
     """
 
-    kind: ClassVar[str] = "launch record"
-
-    command: list[str]
+    command: tuple[str, ...]
     ranks: int
     started: datetime
     ended: datetime
     exit_code: int
-    stopped_by: str | None = None
-    nodes: tuple[str, ...] = ()
-    slurm: SlurmJob | None = None
-    machines: tuple[Machine, ...] = ()
-    attempts: tuple[Attempt, ...] = ()
+    stopped_by: str | None
 
     @property
     def seconds(self) -> float:
         """Seconds from start to end, start-up included."""
         return (self.ended - self.started).total_seconds()
-
-    def placed(self, placement: Placement, attempts: tuple[Attempt, ...] = ()) -> "Launch":
-        """Return this launch with where it ran and all attempts at it."""
-        return self.model_copy(
-            update={
-                "nodes": placement.nodes,
-                "slurm": placement.slurm,
-                "machines": placement.machines,
-                "attempts": attempts,
-            }
-        )
 
 
 def supervise(
@@ -73,7 +54,7 @@ def supervise(
     interval_seconds: float = 5.0,
     grace_seconds: float = GRACE_SECONDS,
     stop_signal: int | None = None,
-) -> Launch:
+) -> CommandOutcome:
     """Run `command` to its end and return how it went.
 
     The output is written to `log` as it comes. It is passed to `say` line by line, or, where
@@ -118,16 +99,27 @@ def supervise(
         say(f"exit code {code}; the last lines of {log}:")
         for line in tail:
             say(f"  {line}")
-    explanation = None if forwarding.killed else explain_killed(code)
+    explanation = None if forwarding.killed else _explain_killed(code)
     if explanation:
         say(f"{log}: {explanation}")
-    return Launch(
-        command=list(command),
+    return CommandOutcome(
+        command=tuple(command),
         ranks=ranks,
         started=started,
         ended=datetime.now(UTC),
         exit_code=code,
         stopped_by=forwarding.received[0].name if forwarding.received else None,
+    )
+
+
+def _explain_killed(exit_code: int) -> str | None:
+    """Return a sentence if the exit code is that of a process, or of a rank, ended by signal 9."""
+    if exit_code != _KILLED:
+        return None
+    return (
+        "a process was killed by signal 9, as the kernel and schedulers do when memory runs out: "
+        "ask for more (resources.memory_megabytes), or train with more micro-batches, fewer "
+        "samples or more stages."
     )
 
 

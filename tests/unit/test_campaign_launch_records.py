@@ -1,7 +1,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from hpc_lpm.campaign.attempts import Attempt, AttemptRecord, begin_attempt, end_attempt
+from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, begin_attempt, end_attempt
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.campaign.slurm_job import describe_job, job_values
-from hpc_lpm.campaign.slurm_settings import settings_in, slurm_settings
+from hpc_lpm.cluster.slurm import describe_job, job_values, settings_in, slurm_settings
 from hpc_lpm.host_names import host_names
 
 SHOW_JOB = (

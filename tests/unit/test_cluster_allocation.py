@@ -1,7 +1,7 @@
 import pytest
 
-from hpc_lpm.campaign.allocation import check_allocation, with_allocation
-from hpc_lpm.campaign.launcher import rank_command
+from hpc_lpm.cluster.allocation import check_allocation, with_allocation
+from hpc_lpm.cluster.launchers import rank_command
 from hpc_lpm.errors import InputError
 
 KEPT = {

@@ -1,18 +1,28 @@
-"""The Slurm allocation that this process runs in; Snakemake's jobs keep but its number."""
+"""The Slurm allocation that this process runs in, as `slurm/job.sh` hands it on.
 
-from collections.abc import Mapping
+Snakemake's executor starts the steps of a job without most of the job's variables and without the
+signals that Slurm sends to the job's script. `slurm/job.sh` keeps the variables under other names
+and passes the signals on to whoever asks for them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from hpc_lpm.errors import InputError
 
 KEPT_PREFIX = "HPC_LPM_"
 """`slurm/job.sh` keeps each variable SLURM_X of a job as HPC_LPM_SLURM_X."""
 
+FOLDER_VARIABLE = "HPC_LPM_SIGNALLED"
+"""Names the folder in which a process that wants the script's signals leaves its process id."""
+
 
 def with_allocation(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment with the variables by which launchers know their nodes.
 
-    Snakemake's executor takes most SLURM_ variables from what a job starts, and mpirun would then
-    start every rank on the first node.
+    Without them, mpirun would start every rank on the first node of the job.
     """
     complete = dict(environment)
     job = environment.get("SLURM_JOB_ID")
@@ -24,7 +34,7 @@ def with_allocation(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_allocation(environment: Mapping[str, str], ranks: int) -> None:
-    """Check that a launcher of several ranks can know its nodes.
+    """Check that the launcher of several ranks can find the nodes of its job.
 
     Raises:
         InputError: in a Slurm job whose list of nodes is lost.
@@ -41,3 +51,18 @@ def check_allocation(environment: Mapping[str, str], ranks: int) -> None:
 def in_allocation(environment: Mapping[str, str]) -> bool:
     """Tell if launchers find a Slurm allocation."""
     return "SLURM_JOB_ID" in environment and "SLURM_JOB_NODELIST" in environment
+
+
+@contextmanager
+def signals_of_job_script(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Have the signals of the job's script sent to this process, too, while the block runs."""
+    folder = Path(environment.get(FOLDER_VARIABLE, ""))
+    if FOLDER_VARIABLE not in environment or not folder.is_dir():
+        yield
+        return
+    entry = folder / str(os.getpid())
+    entry.touch()
+    try:
+        yield
+    finally:
+        entry.unlink(missing_ok=True)

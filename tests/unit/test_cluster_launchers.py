@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from hpc_lpm.campaign.launcher import THREAD_VARIABLES, rank_command, rank_environment
+from hpc_lpm.cluster.launchers import THREAD_VARIABLES, rank_command, rank_environment
 from hpc_lpm.errors import InputError
 
 

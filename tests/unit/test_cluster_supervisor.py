@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc_lpm.campaign.supervisor import Launch, supervise
+from hpc_lpm.cluster.supervisor import CommandOutcome, supervise
 
 OBEDIENT = """
 import signal, sys, time
@@ -25,7 +25,7 @@ time.sleep(60)
 """
 
 
-def run(code: str, log: Path, said: list[str], **options: object) -> Launch:
+def run(code: str, log: Path, said: list[str], **options: object) -> CommandOutcome:
     return supervise(
         [sys.executable, "-c", code],
         os.environ,
@@ -110,3 +110,37 @@ def test_standard_input_is_not_the_terminals(tmp_path: Path) -> None:
     said: list[str] = []
     run("import sys; print(repr(sys.stdin.read()))", tmp_path / "log", said)
     assert said == ["''"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import os; os.kill(os.getpid(), 9)", "raise SystemExit(137)  # as mpirun tells of a rank"],
+)
+def test_signal_9_is_explained_in_one_sentence(code: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert run(code, tmp_path / "log", said).exit_code == 137
+    (sentence,) = said
+    assert "signal 9" in sentence and "memory" in sentence and sentence.endswith(".")
+
+
+def test_other_exit_codes_are_not_explained(tmp_path: Path) -> None:
+    said: list[str] = []
+    run("raise SystemExit(1)", tmp_path / "log", said)
+    assert said == []
+
+
+def test_the_death_of_a_command_that_we_killed_ourselves_is_not_explained(tmp_path: Path) -> None:
+    said: list[str] = []
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+
+    def end() -> None:
+        while not said:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
+    assert run(stubborn, tmp_path / "log", said, grace_seconds=0.3).exit_code == 137
+    assert said == ["ready"]

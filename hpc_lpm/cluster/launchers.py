@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hpc_lpm.campaign.allocation import in_allocation
+from hpc_lpm.cluster.allocation import in_allocation
 from hpc_lpm.errors import InputError, look_up
 
 THREAD_VARIABLES = (
@@ -20,7 +20,7 @@ THREAD_VARIABLES = (
 
 
 @dataclass(frozen=True)
-class Launcher:
+class LauncherProgram:
     """A program that starts ranks.
 
     `program` returns its path and what stands before it, `default_options` are those it gets where
@@ -70,8 +70,8 @@ def _env_blocks_signals() -> bool:
     return done.returncode == 0
 
 
-LAUNCHERS: Mapping[str, Launcher] = {
-    "mpirun": Launcher(
+LAUNCHERS: Mapping[str, LauncherProgram] = {
+    "mpirun": LauncherProgram(
         program=_mpirun,
         default_options=(
             # Unbound and yielding: an MPI that spins, or Horovod's thread on the trainer's core,
@@ -83,7 +83,7 @@ LAUNCHERS: Mapping[str, Launcher] = {
         ),
         options_in_allocation=_shielded_daemons,
     ),
-    "srun": Launcher(
+    "srun": LauncherProgram(
         program=lambda environment: ["srun"],
         default_options=(
             "--mpi=pmix",

@@ -5,20 +5,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.launcher import rank_command
-from hpc_lpm.campaign.machine import Machine, describe_machine, machines_in
-from hpc_lpm.campaign.slurm_job import SlurmJob, describe_job
+from hpc_lpm.cluster.launchers import rank_command
+from hpc_lpm.cluster.machine import Machine, describe_machine, machines_in
+from hpc_lpm.cluster.slurm import SlurmJob, describe_job
 from hpc_lpm.host_names import host_names
 from hpc_lpm.programs import ask
 
-MACHINE_MODULE = "hpc_lpm.campaign.machine"
+MACHINE_MODULE = "hpc_lpm.cluster.machine"
 HOST_OPTIONS = frozenset({"--host", "-host", "-H", "--hostfile", "-hostfile", "--machinefile"})
 """Options of mpirun that send ranks to other nodes without a scheduler."""
 PROBE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Placement:
+class RankNodes:
     """The job and the names of its nodes; `machines` are those nodes that could be asked."""
 
     slurm: SlurmJob | None
@@ -31,12 +31,12 @@ class Placement:
         return self.slurm.job_id if self.slurm else None
 
 
-def find_placement(
+def find_rank_nodes(
     ranks: int,
     mpi: str,
     options: Sequence[str] | None,
     environment: Mapping[str, str] = os.environ,
-) -> Placement:
+) -> RankNodes:
     """Return where `ranks` ranks started by the launcher `mpi` with `options` run.
 
     Ranks that may be on several nodes are asked through that launcher, as the training will be
@@ -58,4 +58,4 @@ def find_placement(
     machines = machines or [describe_machine()]
     names = [machine.host for machine in machines]
     # Slurm knows the nodes even where they did not answer.
-    return Placement(job, tuple(names if len(names) > 1 else listed or names), tuple(machines))
+    return RankNodes(job, tuple(names if len(names) > 1 else listed or names), tuple(machines))
