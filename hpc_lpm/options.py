@@ -3,6 +3,7 @@
 Plain Python without torch: campaign files are read with it.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -148,3 +149,14 @@ def checked_settings(**values: object) -> TrainSettings:
         else:
             problem, found = describe_validation_error(error), f", found {first['input']!r}"
         raise InputError(f"train: {problem}{found}: change the option and run again.") from None
+
+
+def flatten_settings(document: Mapping[str, object]) -> dict[str, object]:
+    """Flatten a settings document to dotted names, such as `optimizer.lr`."""
+    flat: dict[str, object] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": part for inner, part in flatten_settings(value).items()}
+        else:
+            flat[name] = value
+    return flat

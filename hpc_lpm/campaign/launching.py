@@ -16,7 +16,7 @@ from hpc_lpm.campaign.launch_records import (
     end_attempt,
     read_attempts,
 )
-from hpc_lpm.campaign.progress import CampaignProgress
+from hpc_lpm.campaign.progress_line import ProgressLine
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
 from hpc_lpm.cluster.launchers import rank_command, rank_environment
@@ -91,7 +91,7 @@ def launch_trial(
         return int(earlier[-1].exit_code or 0)
     start = _prepare(files, arguments, ranks, mpi)
     folder.mkdir(parents=True, exist_ok=True)
-    progress = CampaignProgress(Steps(files.read_campaign(), files), name)
+    progress = ProgressLine(Steps(files.read_campaign(), files), name)
     where = start.where
     attempts = begin_attempt(
         record,

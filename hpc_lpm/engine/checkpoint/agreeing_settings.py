@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hpc_lpm.options import TrainSettings
+from hpc_lpm.options import TrainSettings, flatten_settings
 
 _FREE = frozenset(
     {
@@ -20,15 +20,7 @@ def agreeing_settings(settings: TrainSettings) -> dict[str, object]:
 
 def flattened(document: Mapping[str, object]) -> dict[str, object]:
     """Return the same of settings as they stand in a file."""
-    flat: dict[str, object] = {}
-    for name, value in document.items():
-        if name in _FREE:
-            continue
-        if isinstance(value, Mapping):
-            flat.update({f"{name}.{inner}": part for inner, part in flattened(value).items()})
-        else:
-            flat[name] = value
-    return flat
+    return flatten_settings({name: document[name] for name in document if name not in _FREE})
 
 
 def first_difference(

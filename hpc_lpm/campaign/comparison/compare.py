@@ -4,13 +4,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hpc_lpm.campaign.agreement import Agreement, agreement_of
-from hpc_lpm.campaign.contestant_changes import ContestantChange, contestant_changes
+from hpc_lpm.campaign.comparison.comparability import Comparability, comparability_of
+from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant_changes
+from hpc_lpm.campaign.comparison.trials import TrialChange, trial_changes
 from hpc_lpm.campaign.expectations import Verdict, judge
 from hpc_lpm.campaign.results import CampaignResults, load_results
 from hpc_lpm.campaign.statistics import CONFIDENCE
-from hpc_lpm.campaign.trial_changes import TrialChange, trial_changes
-from hpc_lpm.campaign.weights_verdict import weights_findings, weights_sentence
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Comparison:
     b: CampaignResults
     contestants: list[ContestantChange]
     trials: list[TrialChange]
-    agreement: Agreement
+    comparability: Comparability
     missing_in_a: list[Absence]
     missing_in_b: list[Absence]
     expectations: list[Verdict]
@@ -45,11 +44,11 @@ class Comparison:
 
     def headline(self) -> str:
         """Return what came of the weights."""
-        return weights_sentence(self.agreement, self.trials)
+        return weights_sentence(self.comparability, self.trials)
 
     def findings(self) -> list[str]:
         """Return what weights that differ mean."""
-        return weights_findings(self.agreement, self.trials)
+        return weights_findings(self.comparability, self.trials)
 
     def chance_sentence(self) -> str:
         """Return how many verdicts chance alone may have made, for nothing is corrected for it."""
@@ -98,7 +97,7 @@ class Comparison:
             "headline": self.headline(),
             "findings": self.findings(),
             "chance": self.chance_sentence(),
-            "differences": asdict(self.agreement),
+            "differences": asdict(self.comparability),
             "only_in_a": [run.trial.name for run in self.a.runs if run.trial.name not in runs_b],
             "only_in_b": [run.trial.name for run in self.b.runs if run.trial.name not in runs_a],
             "missing_in_a": [asdict(absence) for absence in self.missing_in_a],
@@ -123,7 +122,7 @@ def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
         b=b,
         contestants=contestant_changes(a.summary, b.summary),
         trials=trial_changes(a.runs, b.runs),
-        agreement=agreement_of(a, b),
+        comparability=comparability_of(a, b),
         missing_in_a=list(_missing(a, b, "A")),
         missing_in_b=list(_missing(b, a, "B")),
         expectations=judge(b.campaign, b.summary),
@@ -137,3 +136,52 @@ def _missing(here: CampaignResults, other: CampaignResults, side: str) -> Iterat
     for run in other.runs:
         if run.trial.name not in known:
             yield Absence(run.trial.name, f"not in the matrix of {side}")
+
+
+NAMED = 4
+"""Most things that a sentence names before it counts the rest."""
+
+
+def weights_sentence(comparability: Comparability, trials: list[TrialChange]) -> str:
+    """Return how many common trials ended in the very same weights, and from what."""
+    if not trials:
+        return "No trial has finished in both campaigns, so that there are no weights to compare"
+    start = "Same configuration, same seeds"
+    if comparability.configuration:
+        keys = [difference.what for difference in comparability.configuration]
+        start = f"Same configuration but for {listed(keys)}"
+    same = sum(trial.same_weights for trial in trials)
+    return f"{start}: {same} of {len(trials)} common trials ended in the very same weights"
+
+
+def weights_findings(comparability: Comparability, trials: list[TrialChange]) -> list[str]:
+    """Return what weights that differ mean, each as a sentence without its full stop.
+
+    A plan follows a measured profile, so that the same configuration may be cut differently, and
+    a trial whose updates depend on the cuts then ends elsewhere. Where nothing that is known
+    differs but the weights do, training is not reproducible, which is a finding.
+    """
+    different = [trial for trial in trials if not trial.same_weights]
+    recut = [trial.trial.name for trial in different if not trial.same_cuts]
+    puzzling = [
+        trial.trial.name for trial in different if trial.same_cuts and trial.same_environment
+    ]
+    found = []
+    if recut:
+        found.append(
+            f"{len(recut)} of them had other cuts in B than in A, for plans follow measured "
+            f"profiles: {listed(recut)}"
+        )
+    if puzzling and comparability.complete:
+        found.append(
+            f"Not reproducible: {len(puzzling)} of them differ in their weights although "
+            "configuration, seeds, cuts, source revision, machine and software are the same: "
+            f"{listed(puzzling)}"
+        )
+    return found
+
+
+def listed(names: list[str]) -> str:
+    """Return names as `a, b, c`, of many the first and how many more."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

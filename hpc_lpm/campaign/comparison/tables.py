@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from hpc_lpm.campaign.change import METRIC_TITLES, Change, Outcome
-from hpc_lpm.campaign.compare import Comparison
-from hpc_lpm.campaign.contestant_changes import ContestantChange
-from hpc_lpm.campaign.trial_changes import TrialChange
+from hpc_lpm.campaign.comparison.change import METRIC_TITLES, Change, Outcome
+from hpc_lpm.campaign.comparison.compare import Comparison
+from hpc_lpm.campaign.comparison.contestants import ContestantChange
+from hpc_lpm.campaign.comparison.trials import TrialChange
 
 
 @dataclass(frozen=True)

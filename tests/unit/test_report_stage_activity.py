@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 from campaign_folders import event
 
-from hpc_lpm.campaign.timeline import Phase, clip, idle_share, read_trace, steady_window
+from hpc_lpm.campaign.figures.stage_activity import (
+    Phase,
+    clip,
+    idle_share,
+    read_trace,
+    steady_window,
+)
 
 
 def update(rank: int, start: float) -> Phase:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hpc_lpm.campaign.change import METRIC_TITLES, SPEEDUP, Change, change_of
+from hpc_lpm.campaign.comparison.change import METRIC_TITLES, SPEEDUP, Change, change_of
+from hpc_lpm.campaign.comparison.intervals import median_of_population, ratio_of_medians
 from hpc_lpm.campaign.figures.throughput import BASELINE
-from hpc_lpm.campaign.intervals import median_of_population, ratio_of_medians
 from hpc_lpm.campaign.statistics import MINIMUM_RUNS, identities, paired, runs_of
 
 

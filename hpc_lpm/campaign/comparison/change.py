@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hpc_lpm.campaign.intervals import Interval
+from hpc_lpm.campaign.comparison.intervals import ConfidenceInterval
 
 Outcome = Literal["better", "worse", "inconclusive"]
 
@@ -59,7 +59,9 @@ class Change:
         return f"{self.low:+.2f} to {self.high:+.2f}"
 
 
-def change_of(metric: str, value: float | None, interval: Interval | None, note: str) -> Change:
+def change_of(
+    metric: str, value: float | None, interval: ConfidenceInterval | None, note: str
+) -> Change:
     """Return a change and its verdict.
 
     Args:
@@ -82,7 +84,7 @@ def change_of(metric: str, value: float | None, interval: Interval | None, note:
     )
 
 
-def _verdict(metric: str, neutral: float, interval: Interval | None) -> Outcome:
+def _verdict(metric: str, neutral: float, interval: ConfidenceInterval | None) -> Outcome:
     # Only an interval that leaves out what no change looks like decides.
     if interval is None or interval[0] <= neutral <= interval[1]:
         return "inconclusive"

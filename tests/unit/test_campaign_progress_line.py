@@ -7,7 +7,7 @@ from campaign_folders import STARTED, campaign, write_run
 
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
-from hpc_lpm.campaign.progress import CampaignProgress
+from hpc_lpm.campaign.progress_line import ProgressLine
 from hpc_lpm.campaign.run_log import read_metrics
 from hpc_lpm.campaign.steps import Steps
 
@@ -42,7 +42,7 @@ def test_the_line_says_where_trial_and_campaign_stand(tmp_path: Path) -> None:
         ],
     )
     clock = Clock()
-    progress = CampaignProgress(steps, second.name, clock)
+    progress = ProgressLine(steps, second.name, clock)
     clock.now = 10.0
     # A quarter of this trial took 10 s, so it takes 40; each of the two sequential ones takes 30.
     assert progress.line() == (
@@ -53,7 +53,7 @@ def test_the_line_says_where_trial_and_campaign_stand(tmp_path: Path) -> None:
 
 def test_before_anything_is_known_no_time_is_promised(tmp_path: Path) -> None:
     steps = Steps(campaign(strategies=["fbp"]), CampaignFolder(tmp_path))
-    line = CampaignProgress(steps, next(iter(steps.trials))).line()
+    line = ProgressLine(steps, next(iter(steps.trials))).line()
     assert line == "[1/2] fbp seed 0 repeat 0 | starting | campaign 0 %"
 
 
@@ -62,14 +62,14 @@ def test_a_trial_of_so_many_steps_counts_steps(tmp_path: Path) -> None:
     steps = Steps(campaign(strategies=["fbp"], epochs=None, steps=4, repeats=1), folder)
     name = next(iter(steps.trials))
     write_metrics(folder, name, [{"step": 0, "epoch": 0, "loss": 2, "seconds": 2.0}])
-    assert "step 1/4 | 32.0 samples/s | campaign 25 %" in CampaignProgress(steps, name).line()
+    assert "step 1/4 | 32.0 samples/s | campaign 25 %" in ProgressLine(steps, name).line()
 
 
 @pytest.mark.parametrize(("exit_code", "word"), [(0, "done in 7 s"), (1, "failed after 7 s")])
 def test_the_closing_line_says_how_it_ended(tmp_path: Path, exit_code: int, word: str) -> None:
     steps = Steps(campaign(strategies=["fbp"]), CampaignFolder(tmp_path))
     clock = Clock()
-    progress = CampaignProgress(steps, next(iter(steps.trials)), clock)
+    progress = ProgressLine(steps, next(iter(steps.trials)), clock)
     clock.now = 7.0
     assert progress.closing_line(exit_code).endswith(word)
 

@@ -7,9 +7,12 @@ none of them: whether a change of the code made the difference is for the contes
 
 from dataclasses import dataclass
 
-from hpc_lpm.campaign.batch_means import mean_error, ratio_factor
-from hpc_lpm.campaign.change import Change, change_of
-from hpc_lpm.campaign.intervals import difference_of_proportions
+from hpc_lpm.campaign.comparison.change import Change, change_of
+from hpc_lpm.campaign.comparison.intervals import (
+    difference_of_proportions,
+    mean_error,
+    ratio_factor,
+)
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RunResult

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.provenance import read_environment
+from hpc_lpm.campaign.environment import read_environment
 from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.options import flatten_settings
 
 _NOT_IN_A_RUN = {"name", "expect", "resources"}
 """Keys of a campaign that no run sees anything of."""
@@ -26,7 +27,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Comparability:
     """What differs in the settings that runs see, source revision, machine and software.
 
     An empty list means that all of it is the same, None that a campaign has no record of it.
@@ -52,13 +53,13 @@ class Agreement:
         return all(part == [] for part in self.parts().values())
 
 
-def agreement_of(first: CampaignResults, second: CampaignResults) -> Agreement:
+def comparability_of(first: CampaignResults, second: CampaignResults) -> Comparability:
     """Compare what is recorded of two campaigns."""
     configuration = _differences(_settings(first.campaign), _settings(second.campaign))
     a, b = (read_environment(results.folder.environment) for results in (first, second))
     if a is None or b is None:
-        return Agreement(configuration, None, None, None)
-    return Agreement(
+        return Comparability(configuration, None, None, None)
+    return Comparability(
         configuration=configuration,
         source=_source(a["git"], b["git"]),
         machine=_differences(_machine(a), _machine(b)),
@@ -67,7 +68,7 @@ def agreement_of(first: CampaignResults, second: CampaignResults) -> Agreement:
 
 
 def _settings(campaign: Campaign) -> dict[str, object]:
-    return _flat(campaign.model_dump(mode="json", exclude=_NOT_IN_A_RUN))
+    return flatten_settings(campaign.model_dump(mode="json", exclude=_NOT_IN_A_RUN))
 
 
 def _source(a: dict[str, Any], b: dict[str, Any]) -> list[Difference] | None:
@@ -95,16 +96,6 @@ def _software(environment: dict[str, Any]) -> dict[str, object]:
         "kernel": environment["kernel"],
         **environment["packages"],
     }
-
-
-def _flat(document: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _differences(a: Mapping[str, object], b: Mapping[str, object]) -> list[Difference]:

@@ -1,15 +1,29 @@
-"""The page of a comparison: one file that opens from disk and needs nothing else."""
+"""HTML pages that open from disk and need nothing else: one look, one place that renders them."""
 
 from pathlib import Path
+from typing import Any
 
-from hpc_lpm.campaign.change import METRIC_TITLES
-from hpc_lpm.campaign.compare import Comparison
-from hpc_lpm.campaign.comparison_tables import race_changes, trial_sentences
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hpc_lpm.campaign.comparison.change import METRIC_TITLES
+from hpc_lpm.campaign.comparison.compare import Comparison
+from hpc_lpm.campaign.comparison.tables import race_changes, trial_sentences
 from hpc_lpm.campaign.figures.changes import draw_changes
 from hpc_lpm.campaign.figures.style import figure_style, strategy_colour
-from hpc_lpm.campaign.page import render_page
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
+
+
+def render_page(template: str, context: dict[str, Any]) -> str:
+    """Return a page made of a template of this package, which extends `page.html.j2`."""
+    environment = Environment(
+        loader=PackageLoader("hpc_lpm", "campaign/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(context)
 
 
 def write_comparison_page(comparison: Comparison, path: Path) -> None:

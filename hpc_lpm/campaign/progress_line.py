@@ -14,7 +14,7 @@ STEPS_OF_THROUGHPUT = 10
 """The throughput shown is that of the median of this many last steps."""
 
 
-class CampaignProgress:
+class ProgressLine:
     """Progress of the trial `name` and of the campaign around it, from the files they write.
 
     It works from any process that sees the campaign's folder, so trials may run on other nodes.
