@@ -3,49 +3,17 @@
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hpc_lpm.engine.faults import NonFiniteLossError
+from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
 from hpc_lpm.profiling.timer import ClockTimer, Timer
-
-COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
-"""Kinds of intervals in which a rank computes; the rest of its time it is idle."""
 
 StepListener = Callable[[int, float | None, float], None]
 """Called with (step, loss or None, seconds since the last step ended)."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """One instruction: `start_seconds` counts from the start of its segment."""
-
-    kind: str
-    micro_batch: int
-    start_seconds: float
-    duration_seconds: float
-
-
-@dataclass
-class SegmentRecord:
-    """The steps between two drains on one rank; times count from their common start.
-
-    `step_losses` are means over the `step_samples` whose losses this rank saw; without any it is 0.
-    """
-
-    step_end_seconds: list[float] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
-    step_samples: list[int] = field(default_factory=list)
-    intervals: list[Interval] = field(default_factory=list)
-    seconds_by_kind: dict[str, float] = field(default_factory=dict)
-    end_seconds: float = 0.0
-
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds in which the rank computed."""
-        return sum(self.seconds_by_kind.get(kind, 0.0) for kind in COMPUTING)
 
 
 @dataclass(frozen=True)
@@ -136,7 +104,9 @@ class Recorder:
             segment.seconds_by_kind[unread.kind] = before + duration
             if unread.traced:
                 start = self._since_origin(unread.start)
-                segment.intervals.append(Interval(unread.kind, unread.micro_batch, start, duration))
+                segment.intervals.append(
+                    TracedInstruction(unread.kind, unread.micro_batch, start, duration)
+                )
 
     def add_in_flight(self, count: int) -> None:
         """Record how many micro-batches are between their forward and their backward pass."""

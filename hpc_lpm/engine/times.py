@@ -1,11 +1,14 @@
-"""From the ranks' records to a result's figures on time and loss."""
+"""What the ranks' records say about times and losses: a result's figures and a trace."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from hpc_lpm.engine.recorder import Interval, SegmentRecord
+from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
+
+_MICROSECONDS = 1e6
 
 Ranks = Sequence[SegmentRecord]
 """One segment: the records of all ranks that trained it, in rank order."""
@@ -48,7 +51,7 @@ def times_and_losses(
     }
 
 
-def last_intervals(records: list[list[SegmentRecord]]) -> list[list[Interval]]:
+def last_intervals(records: list[list[SegmentRecord]]) -> list[list[TracedInstruction]]:
     """Return what every rank did in the last segment, as far as it was traced."""
     return [rank[-1].intervals if rank else [] for rank in records]
 
@@ -72,3 +75,25 @@ def _seconds_by_kind(records: list[SegmentRecord]) -> dict[str, float]:
         kind: sum(record.seconds_by_kind.get(kind, 0.0) for record in records)
         for kind in sorted(kinds)
     }
+
+
+def chrome_trace(intervals_by_rank: list[list[TracedInstruction]]) -> str:
+    """Return the JSON of a trace with one row a rank; see the Trace Event Format, phase X."""
+    events: list[dict[str, object]] = [
+        {"name": "thread_name", "ph": "M", "pid": 0, "tid": rank, "args": {"name": f"rank {rank}"}}
+        for rank in range(len(intervals_by_rank))
+    ]
+    for rank, intervals in enumerate(intervals_by_rank):
+        events.extend(
+            {
+                "name": interval.kind,
+                "ph": "X",
+                "pid": 0,
+                "tid": rank,
+                "ts": round(interval.start_seconds * _MICROSECONDS, 1),
+                "dur": round(interval.duration_seconds * _MICROSECONDS, 1),
+                "args": {"micro_batch": interval.micro_batch},
+            }
+            for interval in intervals
+        )
+    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}) + "\n"

@@ -1,6 +1,12 @@
-"""Which stage and which replica a rank is."""
+"""Where ranks are: which stage and replica each one holds, on which hosts and devices they run."""
 
+import socket
+from collections import Counter
 from dataclasses import dataclass
+
+import torch
+
+from hpc_lpm.engine.job import Job
 
 
 @dataclass(frozen=True)
@@ -38,3 +44,26 @@ class PipelineTopology:
     def next_rank(self) -> int:
         """The rank that holds the stage after, in the same replica; too large after the last."""
         return self.rank + self.replicas
+
+
+@dataclass(frozen=True)
+class RankLocations:
+    """The number of hosts, and whether every rank computes on a GPU that no other rank uses."""
+
+    hosts: int
+    own_gpus: bool
+
+
+def find_rank_locations(job: Job, device: torch.device) -> RankLocations:
+    """Ask all ranks where they are (collective)."""
+    places = job.all_gather((socket.gethostname(), _gpu(device)))
+    ranks_by_gpu = Counter(places)
+    return RankLocations(
+        hosts=len({host for host, _ in places}),
+        own_gpus=all(gpu and ranks_by_gpu[host, gpu] == 1 for host, gpu in places),
+    )
+
+
+def _gpu(device: torch.device) -> str:
+    """Return what names the GPU on its host: its number depends on what the rank may see."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""

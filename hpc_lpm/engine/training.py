@@ -10,31 +10,28 @@ import torch
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.agreeing_settings import agreeing_settings
-from hpc_lpm.engine.checkpoint.finished import finished_result
-from hpc_lpm.engine.checkpoint.folder import FOLDER, remove_checkpoints
-from hpc_lpm.engine.checkpoint.opened import Checkpoint
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord
+from hpc_lpm.engine.checkpoint.load import finished_result
+from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, remove_checkpoints
+from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.environment import run_environment
-from hpc_lpm.engine.figures import RankFigures
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.learning_rate import rate_factor
 from hpc_lpm.engine.loop import TrainingLoop
-from hpc_lpm.engine.memory import PeakMemory
 from hpc_lpm.engine.optimizer import check_optimizer
-from hpc_lpm.engine.progress import RunReporter
+from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.recovery import check_recovery
 from hpc_lpm.engine.registry import Strategy, strategy_named
 from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runner import RunContext
-from hpc_lpm.engine.times import last_intervals, times_and_losses
-from hpc_lpm.engine.trace import chrome_trace
+from hpc_lpm.engine.stop_agreement import StopAgreement
+from hpc_lpm.engine.times import chrome_trace, last_intervals, times_and_losses
 from hpc_lpm.engine.update_rules import check_update_rules, check_warmup
-from hpc_lpm.engine.weights import weights_sha256
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
@@ -161,7 +158,7 @@ class Training:
             timer_for(device),
             steps_before=self.history.step,
         )
-        figures = RankFigures(recorder, PeakMemory(device))
+        figures = RankMeter(recorder, PeakMemory(device))
         context = RunContext(
             settings,
             job,
@@ -170,7 +167,7 @@ class Training:
             self.dataset,
             self.plan,
             recorder,
-            StepAgreement(job, signals, independent=self.strategy.independent),
+            StopAgreement(job, signals, independent=self.strategy.independent),
             self.steps,
             self.epochs,
             self.replicas,
@@ -311,12 +308,12 @@ def _check_untied(model: LayeredModel) -> None:
 
 
 def _with_transport(settings: TrainSettings, job: Job, device: torch.device) -> TrainSettings:
-    from hpc_lpm.engine.pipeline.placement import find_placement
-    from hpc_lpm.engine.pipeline.transport.choice import with_transport
-    from hpc_lpm.engine.pipeline.transport.progress import threads_may_call_mpi
+    from hpc_lpm.engine.pipeline.transport.mpi_library import threads_may_call_mpi
+    from hpc_lpm.engine.pipeline.transport.registry import with_transport
+    from hpc_lpm.engine.topology import find_rank_locations
 
     return with_transport(
-        settings, find_placement(job, device), threads_may_call_mpi=threads_may_call_mpi()
+        settings, find_rank_locations(job, device), threads_may_call_mpi=threads_may_call_mpi()
     )
 
 

@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.transport.mpi import MpiChannel
-from hpc_lpm.engine.pipeline.transport.progress import NoProgress, ProgressThread
+from hpc_lpm.engine.pipeline.transport.progress_thread import NoProgress, ProgressThread
 
 LENGTH = 32 * 2**20
 AWAY_SECONDS = 3.0

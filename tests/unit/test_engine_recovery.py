@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpc_lpm.engine.pipeline.predicted_weights import PredictedWeights
+from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
 from hpc_lpm.engine.recovery import check_recovery
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import checked_settings

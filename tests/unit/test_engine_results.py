@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.recorder import Interval, SegmentRecord
-from hpc_lpm.engine.times import times_and_losses
-from hpc_lpm.engine.trace import chrome_trace
+from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
+from hpc_lpm.engine.times import chrome_trace, times_and_losses
 from hpc_lpm.engine.training import Training
-from hpc_lpm.engine.weights import weights_sha256
 from hpc_lpm.options import TrainSettings
 
 
@@ -94,7 +93,7 @@ def test_a_smaller_batch_counts_with_the_samples_it_has() -> None:
 
 
 def test_the_trace_has_a_row_a_rank_in_microseconds() -> None:
-    trace = json.loads(chrome_trace([[Interval("forward", 3, 0.5, 0.25)], []]))
+    trace = json.loads(chrome_trace([[TracedInstruction("forward", 3, 0.5, 0.25)], []]))
     passes = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert passes == [
         {

@@ -21,7 +21,7 @@ from hpc_lpm.engine.optimizer import (
     check_optimizer,
     clip_gradients,
 )
-from hpc_lpm.engine.pipeline.discount import stage_optimizer
+from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.engine.training import Training
 from hpc_lpm.engine.update_rules import check_update_rules

@@ -1,5 +1,6 @@
-"""Putting a rank back to where a checkpoint was saved, whoever saved its layers."""
+"""Going on with a run: from its finished result, or from a checkpoint, whoever saved its layers."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.manifest import CheckpointFile
-from hpc_lpm.engine.checkpoint.opened import Checkpoint
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord, StateValue
+from hpc_lpm.engine.checkpoint.agreeing_settings import first_difference, flattened
 from hpc_lpm.engine.checkpoint.save import sha256_of
+from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
     RANDOM,
     restore_dropout_passes,
@@ -19,8 +19,65 @@ from hpc_lpm.engine.checkpoint.tensors import (
     restore_optimizer,
     restore_random_states,
 )
+from hpc_lpm.engine.collectives import run_on_every_rank
+from hpc_lpm.engine.history import History
+from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.rank_meter import RankMeter
+from hpc_lpm.engine.records import RankRecord, StateValue
+from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.runner import TrainedState
 from hpc_lpm.errors import InputError
+
+
+def finished_result(
+    path: Path, settings: dict[str, object], cuts: list[int], ranks: int
+) -> RunResult | None:
+    """Return the result at `path` if it is that of these settings on this partition, else None.
+
+    Args:
+        path: of `result.json`, which need not be there.
+        settings: as of `agreeing_settings`.
+        cuts: of the plan.
+        ranks: that were started.
+    """
+    if not path.exists():
+        return None
+    try:
+        result = RunResult.read(path)
+    except InputError:
+        return None
+    if (result.cuts, result.ranks) != (cuts, ranks):
+        return None
+    return None if first_difference(flattened(result.settings), settings) else result
+
+
+def restore(
+    checkpoint: Checkpoint, job: Job, cuts: list[int], state: TrainedState, meter: RankMeter
+) -> History:
+    """Put this rank back and return what the run has behind it (collective).
+
+    On another partition than before, the figures of single ranks start anew.
+
+    Raises:
+        InputError: on every rank, if a file is damaged or the model is another one.
+    """
+
+    def put_back() -> None:
+        reader = CheckpointReader(checkpoint)
+        reader.restore(state)
+        if same_partition:
+            reader.restore_random(job.rank)
+            meter.add_earlier(reader.record(job.rank))
+            return
+        of_ranks = [reader.record(rank).segments for rank in range(saved.ranks)]
+        history.earlier += [list(segment) for segment in zip(*of_ranks, strict=True)]
+
+    saved = checkpoint.manifest
+    same_partition = saved.ranks == job.size and saved.cuts == cuts
+    history = deepcopy(saved.history)
+    run_on_every_rank(job, put_back, (InputError,), lambda problem, _: InputError(f"{problem}."))
+    history.interruptions += 1
+    return history
 
 
 class CheckpointReader:

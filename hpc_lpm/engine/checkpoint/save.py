@@ -7,18 +7,25 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from hpc_lpm.engine.checkpoint.folder import aside_of, begin_aside, publish, sync
-from hpc_lpm.engine.checkpoint.manifest import MANIFEST, CheckpointFile, Manifest
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord
+from hpc_lpm.engine.checkpoint.store import (
+    MANIFEST,
+    CheckpointFile,
+    Manifest,
+    aside_of,
+    begin_aside,
+    publish,
+    sync,
+)
 from hpc_lpm.engine.checkpoint.tensors import (
     dropout_passes,
     layer_tensors,
     optimizer_state,
     random_states,
 )
-from hpc_lpm.engine.checkpoint.together import together
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.runner import TrainedState
 from hpc_lpm.errors import TrainingError
 
@@ -55,8 +62,8 @@ def save_checkpoint(
         )
 
     errors = (OSError, SafetensorError)
-    together(job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure)
-    written = together(
+    run_on_every_rank(job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure)
+    written = run_on_every_rank(
         job, lambda: _write(aside_of(path), job.rank, state, record), errors, failure
     )
 
@@ -75,7 +82,7 @@ def save_checkpoint(
         manifest.write(aside_of(path) / MANIFEST)
         publish(path)
 
-    together(job, finish, errors, failure)
+    run_on_every_rank(job, finish, errors, failure)
 
 
 def _write(

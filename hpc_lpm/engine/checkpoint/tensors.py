@@ -1,12 +1,14 @@
 """A rank's state as named tensors, by layer, so that it does not depend on the partition."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.checkpoint.rank_record import StateValue
+from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.records import StateValue
 from hpc_lpm.engine.runner import TrainedState
 from hpc_lpm.models.dropout import Dropout
 
@@ -120,6 +122,24 @@ def restore_random_states(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states[RANDOM])
     if torch.cuda.is_available() and _RANDOM_OF_GPU in states:
         torch.cuda.set_rng_state(states[_RANDOM_OF_GPU])
+
+
+def layer_sha256(layer: nn.Module) -> str:
+    """Return the hash of a layer's parameters and buffers: names, types, shapes and bits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(layer.state_dict().items()):
+        held = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}:{held.dtype}:{tuple(held.shape)};".encode())
+        digest.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_sha256(layers: dict[int, nn.Module], job: Job) -> str:
+    """Return the hash over all layers of all ranks, in layer order (collective)."""
+    hashes: dict[int, str] = {}
+    for held in job.all_gather({index: layer_sha256(layer) for index, layer in layers.items()}):
+        hashes.update(held)
+    return hashlib.sha256("".join(hashes[index] for index in sorted(hashes)).encode()).hexdigest()
 
 
 def _state_of(

@@ -2,17 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.engine.collectives import receive_object
 from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.memory_order import is_dense, with_strides
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.polling import wait_until
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
 
@@ -151,15 +150,8 @@ def probe_boundaries(
 
 
 def _receive_spec(job: MpiJob, source: int) -> BoundarySpec:
-    messages: list[Any] = []
-
-    def arrived() -> bool:
-        message = job.communicator.improbe(source=source, tag=_PROBE_TAG)
-        if message is not None:
-            messages.append(message)
-        return message is not None
-
-    if not wait_until(arrived, job.limit_seconds):
-        raise BoundaryError.silence(source, job.limit_seconds)
-    spec: BoundarySpec = messages[0].recv()
+    try:
+        spec: BoundarySpec = receive_object(job.communicator, source, _PROBE_TAG, job.limit_seconds)
+    except TimeoutError:
+        raise BoundaryError.silence(source, job.limit_seconds) from None
     return spec

@@ -13,13 +13,11 @@ from torch import Tensor
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
-from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme
-from hpc_lpm.engine.pipeline.announcements import Announcements
+from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announcements
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, StageBoundaries
-from hpc_lpm.engine.pipeline.discount import stage_optimizer
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
+from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights, stage_optimizer
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.predicted_weights import PredictedWeights
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels

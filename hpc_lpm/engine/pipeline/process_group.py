@@ -1,20 +1,26 @@
-"""torch.distributed and DeepSpeed on the ranks that MPI started."""
+"""torch.distributed and DeepSpeed on the ranks that MPI started, and where these ranks meet."""
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Mapping
 from datetime import timedelta
 
 import torch
 import torch.distributed
 from torch._C._distributed_c10d import TCPStore
 
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import Job
-from hpc_lpm.engine.pipeline.placement import find_placement
-from hpc_lpm.engine.pipeline.rendezvous import master_address, open_store
-from hpc_lpm.errors import TrainingError
+from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.host_names import host_names
 from hpc_lpm.ranks import local_rank_from_environment
+
+LOOPBACK = "127.0.0.1"
+
+_FIRST_PORT, _PORTS = 20_000, 12_000
+"""Below the ports that Linux gives to outgoing connections (32768 and above)."""
+_ANY_PORT = 0
 
 _MPIRUN_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
 _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
@@ -34,32 +40,18 @@ def join_process_group(job: Job, device: torch.device) -> None:
     _export_rank(job, device)
     if torch.distributed.is_initialized():
         return
-    placement = find_placement(job, device)
-    if placement.hosts == 1:
+    locations = find_rank_locations(job, device)
+    if locations.hosts == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    address = job.broadcast(master_address(placement.hosts) if job.rank == 0 else None)
-    with meeting(job):
-        _meet(job, address, "cpu:gloo,cuda:nccl" if placement.own_gpus else "gloo")
+    address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
+    with making_process_groups(job):
+        _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
     quieten_deepspeed()
     import deepspeed
 
     # Its shared-memory all-reduce would be compiled here and now, and pipelines never use it.
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_ALL_REDUCE] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-
-
-@contextmanager
-def meeting(job: Job) -> Iterator[None]:
-    """Surround what makes process groups: a rank that does not come is told in one sentence."""
-    try:
-        yield
-    except torch.distributed.DistError as error:
-        raise TrainingError(
-            f"rank {job.rank}: the ranks cannot form a process group within "
-            f"{job.limit_seconds:g} s: one hangs or is gone, or a firewall is between them; raise "
-            "--receive-timeout if it is but slow and, where hosts have several networks, set "
-            "GLOO_SOCKET_IFNAME to the interface that joins them."
-        ) from error
 
 
 def _meet(job: Job, address: str, backend: str) -> None:
@@ -91,3 +83,36 @@ def _export_rank(job: Job, device: torch.device) -> None:
     os.environ["LOCAL_RANK"] = str(local_rank)
     if _MPIRUN_LOCAL_RANK in os.environ:
         os.environ[_MPIRUN_LOCAL_RANK] = str(local_rank)
+
+
+def master_address(hosts: int, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the name by which the other ranks find rank 0, which calls this.
+
+    On one host it is the loopback, since a host's own name need not resolve on a laptop or in a
+    container. In a Slurm job it is the first node of the job, where rank 0 is; otherwise, or where
+    that name does not lead here, the name of this host.
+    """
+    if hosts == 1:
+        return LOOPBACK
+    own = socket.gethostname()
+    node_list = environment.get("SLURM_JOB_NODELIST")
+    first = host_names(node_list)[0] if node_list else own
+    return first if first.partition(".")[0] == own.partition(".")[0] else own
+
+
+def master_port(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the port to try first: one of a Slurm job's own, outside of one any that is free."""
+    job = environment.get("SLURM_JOB_ID", "")
+    return _FIRST_PORT + int(job) % _PORTS if job.isdigit() else _ANY_PORT
+
+
+def open_store(address: str, limit: timedelta) -> TCPStore:
+    """Return the store that rank 0 keeps for all; another run of the job may have the port."""
+    try:
+        return _store(address, master_port(), limit)
+    except torch.distributed.DistNetworkError:
+        return _store(address, _ANY_PORT, limit)
+
+
+def _store(address: str, port: int, limit: timedelta) -> TCPStore:
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=limit)

@@ -6,11 +6,23 @@ replayed, what surrounds the forward pass of one, and what surrounds an update.
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+
+_CAST = "ToCopyBackward0"
+_VIEWS = frozenset(
+    {
+        *("AliasBackward0", "AsStridedBackward0", "DiagonalBackward0", "ExpandBackward0"),
+        *("PermuteBackward0", "ReshapeAliasBackward0", "SelectBackward0", "SliceBackward0"),
+        *("SplitBackward0", "SplitWithSizesBackward0", "SqueezeBackward0", "SqueezeBackward1"),
+        *("TBackward0", "TransposeBackward0", "UnbindBackward0", "UnfoldBackward0"),
+        *("UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0"),
+    }
+)
 
 
 class WeightPolicy(Protocol):
@@ -62,6 +74,82 @@ class LiveWeights:
             yield
 
 
+@dataclass(frozen=True)
+class _CastWeight:
+    """A view of a parameter's cast, without its memory."""
+
+    parameter: nn.Parameter
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int | torch.SymInt
+
+
+class LiveCastWeights(LiveWeights):
+    """The policy `live` where operations read casts of the weights instead of the weights.
+
+    A graph would keep each cast and so read old weights. Instead it keeps the name of the weight,
+    which autograd's own record of the cast tells, and the backward pass casts what the weight is
+    then, once an update. The memory of the casts is saved as well.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(parameters)
+        self._identities = {id(parameter) for parameter in parameters}
+        self._casts: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    @contextmanager
+    def lagged_forward(self) -> Iterator[None]:
+        """Let the graph refer to the weights instead of their casts.
+
+        Raises:
+            RuntimeError: if a layer casts a part of a weight, which cannot be told to read it.
+        """
+        with torch.autograd.graph.saved_tensors_hooks(self._keep, self._read):
+            yield
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """Change the weights in place; their casts are out of date."""
+        with super().update():
+            yield
+        self._casts.clear()
+
+    def _keep(self, tensor: Tensor) -> Tensor | _CastWeight:
+        whole = tensor if tensor._base is None else tensor._base
+        cast = whole.grad_fn
+        if cast is None or cast.name() != _CAST:
+            return tensor
+        origin = cast.next_functions[0][0]
+        while origin is not None and origin.name() in _VIEWS:
+            origin = origin.next_functions[0][0]
+        parameter = self._parameter_at(origin)
+        if parameter is None:
+            return tensor
+        # A cast keeps the order in memory. A view of all of a weight, such as its transpose, names
+        # the same memory in the same order, so its cast and that of the weight are alike in memory.
+        if whole.numel() != parameter.numel():
+            raise RuntimeError(
+                f"the layer casts a part of a weight to {tensor.dtype}, of which --weights live "
+                "cannot read a later value: choose --weights replay or stash, or --precision fp32"
+            )
+        return _CastWeight(
+            parameter, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
+        )
+
+    def _parameter_at(self, node: Any) -> nn.Parameter | None:
+        variable = getattr(node, "variable", None)
+        return variable if id(variable) in self._identities else None
+
+    def _read(self, kept: Tensor | _CastWeight) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        key = id(kept.parameter), kept.dtype
+        if key not in self._casts:
+            self._casts[key] = kept.parameter.detach().to(kept.dtype)
+        return self._casts[key].as_strided(kept.size, kept.stride, kept.offset)
+
+
 class StashedWeights:
     """Backward with the weights of the forward pass, of which old versions are kept (PipeDream)."""
 
@@ -101,9 +189,6 @@ def weight_policy(
     """
     match name:
         case "live" if casts:
-            # Imported here, since it extends the policy above.
-            from hpc_lpm.engine.pipeline.live_casts import LiveCastWeights
-
             return LiveCastWeights(parameters)
         case "live":
             return LiveWeights(parameters)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.collectives import wait_until
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -8,6 +8,7 @@ from typing import Any
 from mpi4py import MPI
 from torch import Tensor
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
@@ -16,7 +17,6 @@ from hpc_lpm.engine.pipeline.transport.channel import (
     StageChannels,
     TiedChannels,
 )
-from hpc_lpm.engine.pipeline.transport.cuda_aware import mpi_reads_device_memory
 from hpc_lpm.engine.pipeline.transport.memory import (
     DeviceMemory,
     HostMemory,
@@ -24,8 +24,8 @@ from hpc_lpm.engine.pipeline.transport.memory import (
     StagedMemory,
     as_bytes,
 )
-from hpc_lpm.engine.pipeline.transport.progress import NoProgress, Progress, ProgressThread
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.pipeline.transport.mpi_library import mpi_reads_device_memory
+from hpc_lpm.engine.pipeline.transport.progress_thread import NoProgress, Progress, ProgressThread
 
 _ACTIVATION_TAG = 1
 _GRADIENT_TAG = 2

@@ -1,18 +1,52 @@
-"""The transports by name. A new one is a file of its own and an entry here."""
+"""The transports by name, and which one a run takes if it names none.
 
+A new transport is a file of its own and an entry here.
+"""
+
+import logging
 from collections.abc import Callable
 
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
 from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
+from hpc_lpm.engine.topology import RankLocations
 from hpc_lpm.errors import look_up
+from hpc_lpm.options import TrainSettings
 
 TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
     "mpi": open_mpi_channels,
     "torch": open_torch_channels,
 }
 
+_logger = logging.getLogger(__name__)
+
 
 def open_channels(name: str, circumstances: Circumstances) -> StageChannels:
     """Open a stage's channels over the transport of that name (collective)."""
     return look_up("transport", name, TRANSPORTS)(circumstances)
+
+
+def with_transport(
+    settings: TrainSettings, locations: RankLocations, *, threads_may_call_mpi: bool
+) -> TrainSettings:
+    """Return the settings with `transport` and `progress_thread` decided.
+
+    `auto` is NCCL (`torch`) where every rank has a GPU of its own, else `mpi`. The progress thread
+    runs by default where messages cross a network under MPI; shared memory needs none, and gloo
+    and NCCL have their own.
+    """
+    transport = settings.transport
+    if transport == "auto":
+        transport = "torch" if locations.own_gpus else "mpi"
+    wanted = settings.progress_thread
+    if wanted is None:
+        wanted = locations.hosts > 1
+    progress_thread = wanted and transport == "mpi"
+    if progress_thread and not threads_may_call_mpi:
+        _logger.warning(
+            "MPI was built or started without MPI_THREAD_MULTIPLE, so there is no progress "
+            "thread: large messages over a network may wait while stages compute; use an MPI with "
+            "thread support or --transport torch."
+        )
+        progress_thread = False
+    return settings.model_copy(update={"transport": transport, "progress_thread": progress_thread})

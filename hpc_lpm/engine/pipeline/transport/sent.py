@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.collectives import wait_until
 
 
 class SentMessages(Protocol):

@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
@@ -33,7 +34,6 @@ from hpc_lpm.engine.pipeline.transport.sent import (
     SentMessages,
 )
 from hpc_lpm.engine.pipeline.transport.torch_groups import make_pair_groups
-from hpc_lpm.engine.polling import wait_until
 from hpc_lpm.engine.topology import PipelineTopology
 
 

@@ -1,4 +1,4 @@
-"""Whether MPI can be handed device memory."""
+"""What the MPI library at hand can do: take device memory, be called by several threads."""
 
 import os
 import shutil
@@ -42,3 +42,8 @@ def says_cuda(program: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return _BUILT in told.stdout
+
+
+def threads_may_call_mpi() -> bool:
+    """Tell if MPI was started so that several threads may call it at once."""
+    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)

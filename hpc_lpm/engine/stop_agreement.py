@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import Job, MpiJob
-from hpc_lpm.engine.polling import wait_until
 from hpc_lpm.stop_signals import StopSignals
 
 STEPS_AHEAD = 2
@@ -23,7 +23,7 @@ _WORD_TAG = 1
 _REQUEST_TAG = 2
 
 
-class StepAgreement:
+class StopAgreement:
     """What one rank knows of the end of the segment that is trained; its steps count from 0.
 
     `end` is the step before which the segment ends, as far as is known; all steps before `agreed`

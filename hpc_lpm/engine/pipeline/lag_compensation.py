@@ -1,7 +1,8 @@
-"""The forward pass of a lagged micro-batch under a guess of the weights it meets on its way back.
+"""What can be done about weights that lag: predict them, or lower the learning rate.
 
-The guess is one step of SGD with momentum from here (METHOD section 2, *prediction*; the idea is
-that of SpecTrain, Chen et al. 2018): W - eta (gamma v + mean of the gradients accumulated so far).
+A lagged micro-batch can pass forward under a guess of the weights that it meets on its way back:
+one step of SGD with momentum from here (METHOD, *prediction*; the idea is that of SpecTrain, Chen
+et al. 2018), W - eta (gamma v + mean of the gradients accumulated so far).
 """
 
 from collections.abc import Iterator
@@ -9,6 +10,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.options import OptimizerSettings, TrainSettings
+from hpc_lpm.schedules.registry import schedule_named
 
 
 class PredictedWeights:
@@ -72,3 +77,23 @@ class PredictedWeights:
             mean = parameter.grad * (self._step_samples / self._accumulated_samples)
             step = mean if step is None else step.add_(mean)
         return None if step is None else step.mul_(group["lr"])
+
+
+def stage_optimizer(settings: TrainSettings, topology: PipelineTopology) -> OptimizerSettings:
+    """Return the optimizer of one stage, whose rate is divided by max(1, d_k / M) if asked for.
+
+    d_k is the delay of the stage's weight versions in micro-batches, M the micro-batches of an
+    optimizer step, so d_k / M is the mean lag in updates (METHOD section 2).
+    """
+    optimizer = settings.optimizer
+    if not settings.lr_discount:
+        return optimizer
+    delay = schedule_named(settings.strategy).version_delay(
+        topology.stage,
+        topology.stages,
+        settings.micro_batches,
+        settings.lead,
+        replicas=topology.replicas,
+    )
+    lag = max(1.0, delay / settings.micro_batches)
+    return optimizer.model_copy(update={"lr": optimizer.lr / lag})

@@ -81,8 +81,3 @@ class ProgressThread:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._outstanding > 0)
             return not self._stopped
-
-
-def threads_may_call_mpi() -> bool:
-    """Tell if MPI was started so that several threads may call it at once."""
-    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
