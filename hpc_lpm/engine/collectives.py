@@ -101,7 +101,7 @@ def run_on_every_rank(
 
 @contextmanager
 def making_process_groups(job: Ranks) -> Iterator[None]:
-    """Surround code that makes torch's process groups, which every rank must do (collective).
+    """Surround code that makes torch's process groups, which every rank must run (collective).
 
     Raises:
         TrainingError: if a rank does not come within torch's limit.
@@ -115,6 +115,6 @@ def making_process_groups(job: Ranks) -> Iterator[None]:
         raise TrainingError(
             f"rank {job.rank}: the ranks cannot form a process group within "
             f"{job.limit_seconds:g} s: one hangs or is gone, or a firewall is between them; raise "
-            "--receive-timeout if it is but slow and, where hosts have several networks, set "
+            "--receive-timeout if it is only slow and, where hosts have several networks, set "
             "GLOO_SOCKET_IFNAME to the interface that joins them."
         ) from error

@@ -1,4 +1,4 @@
-"""What one rank has measured: times, losses, bytes and memory, across resumptions of the run."""
+"""Measures one rank: its peak memory and, over all resumptions of the run, its whole record."""
 
 import resource
 from pathlib import Path
@@ -15,7 +15,7 @@ _RESET_PEAK = "5"
 
 
 class PeakMemory:
-    """Peak bytes above what the process held when this object was made.
+    """Measures the peak memory above what the process held when this object was made.
 
     On a GPU it is the allocator's peak on that device; on a CPU the peak resident set
     (`VmHWM`, reset through `/proc/self/clear_refs`; see proc(5)).
@@ -52,12 +52,7 @@ def _resident_peak_bytes() -> int:
 
 
 class RankMeter:
-    """What one rank has measured so far.
-
-    Args:
-        recorder: of this rank.
-        memory: of this rank.
-    """
+    """Puts together what one rank has measured so far, before and after a resumption."""
 
     def __init__(self, recorder: Recorder, memory: PeakMemory) -> None:
         self._recorder = recorder
@@ -66,7 +61,7 @@ class RankMeter:
         self._peak_before = 0
 
     def add_earlier(self, record: RankRecord) -> None:
-        """Count what this rank measured before it was interrupted."""
+        """Add what this rank had measured before the run was interrupted."""
         self._recorder.segments[:0] = record.segments
         self._recorder.peak_in_flight = max(self._recorder.peak_in_flight, record.peak_in_flight)
         self._recorder.lag_counts.update(record.lag_counts)
@@ -74,10 +69,10 @@ class RankMeter:
         self._peak_before = max(self._peak_before, record.peak_memory_bytes)
 
     def record(self, bytes_sent: int) -> RankRecord:
-        """Return all of it, without any state of optimizer or dropout.
+        """Return the record of this rank; the state of optimizer and dropout is left empty.
 
         Args:
-            bytes_sent: those that this process has sent.
+            bytes_sent: the bytes that this process has sent so far.
         """
         return RankRecord(
             segments=self._recorder.segments,

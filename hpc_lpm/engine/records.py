@@ -1,4 +1,4 @@
-"""What a rank records of a run; a checkpoint saves it, a result is made of it."""
+"""What every rank records of a run: checkpoints save it, and results are computed from it."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -15,7 +15,7 @@ StateValue = bool | int | float | None
 
 @dataclass(frozen=True)
 class TracedInstruction:
-    """One instruction: `start_seconds` counts from the start of its segment."""
+    """One instruction of the trace; `start_seconds` counts from the start of its segment."""
 
     kind: str
     micro_batch: int
@@ -25,9 +25,10 @@ class TracedInstruction:
 
 @dataclass
 class SegmentRecord:
-    """The steps between two drains on one rank; times count from their common start.
+    """The steps between two drains on one rank; times count from the common start of all ranks.
 
-    `step_losses` are means over the `step_samples` whose losses this rank saw; without any it is 0.
+    `step_losses` are means over the `step_samples` whose losses this rank computed, or 0 if it
+    computed none.
     """
 
     step_end_seconds: list[float] = field(default_factory=list)
@@ -44,10 +45,10 @@ class SegmentRecord:
 
 
 class RankRecord(VersionedFile):
-    """The figures of one rank so far, and those parts of its state that are no tensors.
+    """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
 
-    `optimizer_values` are by parameter and by their name in the optimizer's state;
-    `dropout_passes` counts by layer the passes of each of its dropouts that draw by that count.
+    `optimizer_values` are keyed by parameter and by their name in the optimizer's state.
+    `dropout_passes` has for each layer the number of masks that each of its dropouts has drawn.
     """
 
     kind: ClassVar[str] = "record of a rank"

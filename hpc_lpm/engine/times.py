@@ -1,8 +1,8 @@
-"""What the ranks' records say about times and losses: a result's figures and a trace."""
+"""Computes times and losses of a run, and its trace, from the records of its ranks."""
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,19 @@ from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
 _MICROSECONDS = 1e6
 
 Ranks = Sequence[SegmentRecord]
-"""One segment: the records of all ranks that trained it, in rank order."""
+"""The records of one segment by all ranks that trained it, in rank order."""
+
+
+@dataclass(frozen=True)
+class TimesAndLosses:
+    """The fields of `RunResult` on times and losses, see there."""
+
+    step_seconds: list[float]
+    training_seconds: float
+    samples_per_second: float
+    idle_share: list[float]
+    train_loss: list[float]
+    seconds_by_kind: list[dict[str, float]]
 
 
 def times_and_losses(
@@ -21,13 +33,19 @@ def times_and_losses(
     *,
     independent: bool = False,
     earlier: Sequence[Ranks] = (),
-) -> dict[str, Any]:
-    """Return the result's fields on time and loss from the segments of every rank.
+) -> TimesAndLosses:
+    """Compute times and losses of a run from the segments of every rank.
 
-    A step has ended when the slowest rank has ended it; losses of several ranks are averaged over
-    their samples. Ranks that are `independent` train a batch each a step, others one together.
-    `earlier` segments were trained on another partition: they count for steps and losses, not for
-    the figures of single ranks.
+    A step ends when the slowest rank has ended it; losses of several ranks are averaged over their
+    samples.
+
+    Args:
+        records: the segments of every rank, in rank order.
+        step_samples: the samples of every optimizer step, over all ranks.
+        discard_steps: the first steps, which `samples_per_second` leaves out.
+        independent: True if every rank trains a batch of its own in each step.
+        earlier: segments that another partition trained before; they count for steps and losses,
+            not for the lists by rank.
     """
     segments = [*earlier, *zip(*records, strict=True)]
     step_seconds = _step_seconds(segments)
@@ -41,18 +59,18 @@ def times_and_losses(
     rates = [sum(step_samples[first:]) / sum(_step_seconds(clock)[first:]) for clock in clocks]
     busy = [sum(record.busy_seconds for record in rank) for rank in records]
     own_seconds = _training_seconds(segments[len(earlier) :])
-    return {
-        "step_seconds": step_seconds,
-        "training_seconds": _training_seconds(segments),
-        "samples_per_second": sum(rates),
-        "idle_share": [max(0.0, own_seconds - one) / (own_seconds or 1.0) for one in busy],
-        "train_loss": losses,
-        "seconds_by_kind": [_seconds_by_kind(rank) for rank in records],
-    }
+    return TimesAndLosses(
+        step_seconds=step_seconds,
+        training_seconds=_training_seconds(segments),
+        samples_per_second=sum(rates),
+        idle_share=[max(0.0, own_seconds - one) / (own_seconds or 1.0) for one in busy],
+        train_loss=losses,
+        seconds_by_kind=[_seconds_by_kind(rank) for rank in records],
+    )
 
 
 def last_intervals(records: list[list[SegmentRecord]]) -> list[list[TracedInstruction]]:
-    """Return what every rank did in the last segment, as far as it was traced."""
+    """Return the traced instructions of every rank in the last segment."""
     return [rank[-1].intervals if rank else [] for rank in records]
 
 
@@ -61,7 +79,7 @@ def _training_seconds(segments: Sequence[Ranks]) -> float:
 
 
 def _step_seconds(segments: Sequence[Ranks]) -> list[float]:
-    """Return how long each step took, ended when the slowest of these ranks has ended it."""
+    """Return how long each step took until the slowest of these ranks had ended it."""
     seconds: list[float] = []
     for ranks in segments:
         ends = np.max([record.step_end_seconds for record in ranks], axis=0)
@@ -78,7 +96,10 @@ def _seconds_by_kind(records: list[SegmentRecord]) -> dict[str, float]:
 
 
 def chrome_trace(intervals_by_rank: list[list[TracedInstruction]]) -> str:
-    """Return the JSON of a trace with one row a rank; see the Trace Event Format, phase X."""
+    """Return a Chrome trace with one row for each rank, which Perfetto opens.
+
+    The events are of phase X of the Trace Event Format, which is JSON.
+    """
     events: list[dict[str, object]] = [
         {"name": "thread_name", "ph": "M", "pid": 0, "tid": rank, "args": {"name": f"rank {rank}"}}
         for rank in range(len(intervals_by_rank))

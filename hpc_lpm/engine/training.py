@@ -192,6 +192,15 @@ class Training:
         if job.rank != 0:
             return None
         segments = [record.segments for record in records]
+        times = times_and_losses(
+            segments,
+            samples_of_steps(
+                self.dataset.train, settings.batch_size, self.steps_an_epoch, self.steps
+            ),
+            settings.discard_steps,
+            independent=self.strategy.independent,
+            earlier=loop.history.earlier,
+        )
         result = RunResult(
             strategy=settings.strategy,
             model=settings.model,
@@ -212,15 +221,12 @@ class Training:
             cuts=context.cuts,
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
-            **times_and_losses(
-                segments,
-                samples_of_steps(
-                    self.dataset.train, settings.batch_size, self.steps_an_epoch, self.steps
-                ),
-                settings.discard_steps,
-                independent=self.strategy.independent,
-                earlier=loop.history.earlier,
-            ),
+            step_seconds=times.step_seconds,
+            training_seconds=times.training_seconds,
+            samples_per_second=times.samples_per_second,
+            idle_share=times.idle_share,
+            train_loss=times.train_loss,
+            seconds_by_kind=times.seconds_by_kind,
         )
         write_text_atomically(out / "trace.json", chrome_trace(last_intervals(segments)))
         result.write(out / RESULT)

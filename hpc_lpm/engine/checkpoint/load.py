@@ -32,13 +32,13 @@ from hpc_lpm.errors import InputError
 def finished_result(
     path: Path, settings: dict[str, object], cuts: list[int], ranks: int
 ) -> RunResult | None:
-    """Return the result at `path` if it is that of these settings on this partition, else None.
+    """Return the result of a finished run, or None if this run is another one or not finished.
 
     Args:
-        path: of `result.json`, which need not be there.
-        settings: as of `agreeing_settings`.
-        cuts: of the plan.
-        ranks: that were started.
+        path: the run's `result.json`, which need not exist.
+        settings: what `agreeing_settings` returns for this run.
+        cuts: the cut positions of this run's plan.
+        ranks: the number of ranks of this run.
     """
     if not path.exists():
         return None
@@ -54,12 +54,19 @@ def finished_result(
 def restore(
     checkpoint: Checkpoint, job: Job, cuts: list[int], state: TrainedState, meter: RankMeter
 ) -> History:
-    """Put this rank back and return what the run has behind it (collective).
+    """Restore this rank from a checkpoint and return the history of the run (collective).
 
-    On another partition than before, the figures of single ranks start anew.
+    If the checkpoint was saved by another partition, the measurements of single ranks start anew.
+
+    Args:
+        checkpoint: the checkpoint to resume from.
+        job: the ranks.
+        cuts: the cut positions of this run's plan.
+        state: the state of this rank, which has not trained yet.
+        meter: takes over what this rank had measured before the interruption.
 
     Raises:
-        InputError: on every rank, if a file is damaged or the model is another one.
+        InputError: on every rank, if a file is damaged or the model is a different one.
     """
 
     def put_back() -> None:
@@ -81,19 +88,19 @@ def restore(
 
 
 class CheckpointReader:
-    """Reads a checkpoint's files, each of which is hashed before it is trusted."""
+    """Reads the files of a checkpoint, after checking each one's hash."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        # A file is opened once, however many tensors are read from it.
+        # A file is hashed and opened once, however many tensors are read from it.
         self._opened = cache(self._open)
         self.record = cache(self._record)
 
     def restore(self, state: TrainedState) -> None:
-        """Put layers, optimizer and learning rate back; the partition may be another one.
+        """Restore layers, optimizer and learning rate; the partition may have changed.
 
         Raises:
-            InputError: if a file is damaged or is about another model.
+            InputError: if a file is damaged or holds a different model.
         """
         restore_layers(state, self._tensor)
         restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
@@ -102,10 +109,10 @@ class CheckpointReader:
                 restore_dropout_passes(layer, passes)
 
     def restore_random(self, rank: int) -> None:
-        """Put torch's own random generators back to where those of a rank were.
+        """Restore the state of torch's random generators as a rank had saved it.
 
         Raises:
-            InputError: as `restore`.
+            InputError: if the rank's file is damaged.
         """
         held = self._opened(rank)
         restore_random_states(

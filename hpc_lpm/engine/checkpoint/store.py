@@ -1,4 +1,4 @@
-"""A run's folder of checkpoints: what lies in it, and how one comes into it, all or nothing."""
+"""The folder of a run's checkpoints: a checkpoint is in it as a whole or not at all."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _NAME = re.compile(rf"step-(\d+)({_PENDING})?")
 
 
 class CheckpointFile(BaseModel):
-    """One file of a checkpoint and what it is about: layers [start, stop) of one replica."""
+    """One file of a checkpoint, which holds layers [start, stop) of one replica."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,9 +37,9 @@ class CheckpointFile(BaseModel):
 
 
 class Manifest(VersionedFile):
-    """A checkpoint's table of contents.
+    """`manifest.json`: the table of contents of a checkpoint, written after all other files.
 
-    `settings` are those that a run must share to go on from here, under dotted names.
+    `settings` are those that a run must share to resume from here, under dotted names.
     """
 
     kind: ClassVar[str] = "checkpoint manifest"
@@ -54,17 +54,19 @@ class Manifest(VersionedFile):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's folder and its manifest."""
+    """A complete checkpoint: its folder and its manifest."""
 
     path: Path
     manifest: Manifest
 
     @staticmethod
     def newest(folder: Path) -> "Checkpoint | None":
-        """Open the newest checkpoint in a folder, if there is one, and look at its files' sizes.
+        """Open the newest checkpoint in a folder and check the sizes of its files.
+
+        Returns None if there is no checkpoint.
 
         Raises:
-            InputError: if it is not whole.
+            InputError: if a file is missing or has another size.
         """
         path = newest_checkpoint(folder)
         if path is None:
@@ -80,19 +82,19 @@ class Checkpoint:
         return opened
 
     def damaged(self, what: str) -> InputError:
-        """Return what to raise if a file is not what was saved."""
+        """Return the error to raise if a file is not what was saved."""
         return InputError(
             f"checkpoint {self.path} is damaged at {what}: restore the file, or train without "
             "--resume to start again."
         )
 
     def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
-        """Check that a run computes what the one that saved this would have.
+        """Check that a run computes the same as the run that saved this checkpoint.
 
         Args:
-            settings: as of `agreeing_settings`.
-            replicas: of every stage, or ranks with the whole model each.
-            layers: of the model.
+            settings: what `agreeing_settings` returns for the run.
+            replicas: the replicas of every stage, or the ranks that each hold the whole model.
+            layers: the number of layers of the model.
 
         Raises:
             InputError: naming the first setting that differs.
@@ -113,12 +115,12 @@ class Checkpoint:
 
 
 def checkpoint_name(history: History, *, evaluation_is_due: bool) -> str:
-    """Return the name of the checkpoint of this place in a training."""
+    """Return the name of a checkpoint that is saved at this point of a training."""
     return f"step-{history.step}{_PENDING if evaluation_is_due else ''}"
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint, or None; those under way or left behind do not count."""
+    """Return the newest complete checkpoint, or None; one that is being written does not count."""
     found = []
     for path in folder.glob("step-*"):
         if match := _NAME.fullmatch(path.name):
@@ -127,10 +129,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def begin_aside(path: Path) -> Path:
-    """Return a new, empty folder beside `path` to write into; what crashes left there is removed.
+    """Make an empty folder beside `path` to write a checkpoint into, and return it.
+
+    What earlier attempts have left there is removed.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if the folder cannot be made.
     """
     for left in path.parent.glob(f"{_ASIDE}step-*"):
         shutil.rmtree(left)
@@ -140,15 +144,15 @@ def begin_aside(path: Path) -> Path:
 
 
 def aside_of(path: Path) -> Path:
-    """Return where the checkpoint `path` is written before it gets its name."""
+    """Return the folder in which the checkpoint `path` is written before it gets its name."""
     return path.with_name(f"{_ASIDE}{path.name}.partial")
 
 
 def publish(path: Path) -> None:
-    """Give a checkpoint that lies whole on the disk its name, then remove the older ones.
+    """Give a completely written checkpoint its name, then remove the older checkpoints.
 
     Raises:
-        OSError: if that fails; the older ones are then still there.
+        OSError: if that fails; the older checkpoints are then still there.
     """
     aside = aside_of(path)
     sync(aside)
@@ -160,16 +164,16 @@ def publish(path: Path) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Remove the folder with all that is in it, if it is there."""
+    """Remove the folder of checkpoints with everything in it, if it exists."""
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
 def sync(path: Path) -> None:
-    """Have a file or a folder written to the disk.
+    """Flush a file or a folder to the disk (fsync).
 
     Raises:
-        OSError: if it cannot be.
+        OSError: if that fails.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -27,10 +27,10 @@ Message = tuple[TensorSpec, ...]
 
 
 class Announcements:
-    """The messages that a programme receives, told to each channel in the order of the programme.
+    """Announces the messages that a programme receives to their channels, in its order.
 
-    Receives are posted for what has been announced, and a message that was announced must come.
-    `micro_batches_per_step` tells which optimizer step a micro-batch belongs to.
+    Channels post receives for what has been announced, so a message that was announced must come.
+    `micro_batches_per_step` determines which optimizer step a micro-batch belongs to.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Announcements:
         self._waiting.setdefault(channel, deque()).append((step, message))
 
     def announce(self, end_step: int) -> None:
-        """Announce all messages about optimizer steps before `end_step`."""
+        """Announce all messages of the optimizer steps before `end_step`."""
         for channel, waiting in self._waiting.items():
             due = []
             while waiting and waiting[0][0] < end_step:
@@ -72,15 +72,17 @@ class Announcements:
 
 
 class AgreedProgramme:
-    """Yields the instructions of a segment, asking the agreement before each forward.
+    """Yields the instructions of a segment, and asks before each forward pass whether to stop.
 
-    When the segment is to end after fewer steps, the rest is replaced by that of the programme for
-    those alone, which is the same up to there: a stop drains like the end of an epoch.
+    Once the segment is to end after fewer steps, the rest of the programme is replaced by that of
+    the programme for these steps alone, which is the same up to there: a stop drains the pipeline
+    like the end of an epoch.
 
     Args:
         programme_of: returns this stage's programme for a number of micro-batches.
-        micro_batches: of the whole segment.
-        micro_batches_per_step: M.
+        micro_batches: the number of micro-batches of the whole segment.
+        micro_batches_per_step: the number of micro-batches of an optimizer step.
+        agreement: the agreement of the ranks on where to stop.
     """
 
     def __init__(
@@ -98,18 +100,18 @@ class AgreedProgramme:
         self._lagged = lagged_micro_batches(self._programme)
 
     def is_lagged(self, micro_batch: int) -> bool:
-        """Tell if there is an update between the two passes of a micro-batch."""
+        """Return whether an update comes between the two passes of a micro-batch."""
         return micro_batch in self._lagged
 
     def whole(self) -> Programme:
-        """Return the programme as far as it is known."""
+        """Return the whole programme, as it is if nobody stops."""
         return self._programme
 
     def run(self, announcements: Announcements) -> Iterator[Instruction]:
-        """Yield what is to be executed, messages to come being announced as soon as is agreed.
+        """Yield the instructions, and announce messages as soon as it is agreed that they come.
 
         Raises:
-            BoundaryError: if it is not heard in time whether training goes on.
+            BoundaryError: if this rank does not hear in time whether training goes on.
         """
         position, begun = 0, -1
         announcements.announce(self._agreement.agreed)

@@ -1,4 +1,4 @@
-"""DeepSpeed's pipeline engine, made to run any schedule of ours."""
+"""DeepSpeed's pipeline engine, running schedules of ours instead of its own."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +40,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             args=SimpleNamespace(),
             model=module,
             optimizer=optimizer,
-            # `_take_model_step` steps it once an update.
+            # `_take_model_step` steps it once for each update.
             lr_scheduler=scheduler,
             mpu=mpu,
             config=config,
@@ -85,7 +85,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._executor.connect(boundaries, channels)
 
     def state(self) -> TrainedState:
-        """Return this stage's layers and what updates them."""
+        """Return this stage's layers, optimizer and scheduler."""
         return TrainedState(
             self.module.local_layers(), self.basic_optimizer, self._scheduler, self._replica
         )
@@ -118,13 +118,13 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
 
 
 def deepspeed_config(context: RunContext, clip_norm: float = 0.0) -> dict[str, object]:
-    """Return DeepSpeed's configuration of a run; by default DeepSpeed is not to clip."""
+    """Return DeepSpeed's configuration for a run; by default DeepSpeed does not clip."""
     settings = context.settings
     return {
         "train_batch_size": settings.batch_size,
         "train_micro_batch_size_per_gpu": context.micro_batch_size,
         "gradient_accumulation_steps": settings.micro_batches,
-        # DeepSpeed clips the global norm to 1 unless told not to, with an all-reduce a step.
+        # Unless told otherwise DeepSpeed clips the global norm to 1, with an all-reduce every step.
         "gradient_clipping": clip_norm,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,

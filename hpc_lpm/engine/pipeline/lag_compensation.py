@@ -1,8 +1,8 @@
-"""What can be done about weights that lag: predict them, or lower the learning rate.
+"""Two remedies for weights that lag: to predict them, and to lower the learning rate.
 
-A lagged micro-batch can pass forward under a guess of the weights that it meets on its way back:
-one step of SGD with momentum from here (METHOD, *prediction*; the idea is that of SpecTrain, Chen
-et al. 2018), W - eta (gamma v + mean of the gradients accumulated so far).
+*Prediction* runs the forward pass of a lagged micro-batch under a guess of the weights that its
+backward pass will meet, as SpecTrain does (Chen et al. 2018). The guess is one step of SGD with
+momentum: W - eta (gamma v + mean of the gradients accumulated so far).
 """
 
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ from hpc_lpm.schedules.registry import schedule_named
 
 
 class PredictedWeights:
-    """Guesses the weights of one stage from its optimizer and its accumulated gradients.
+    """Predicts the weights of one stage from its optimizer and its accumulated gradients.
 
-    Weight decay is no part of the guess. The weights are held twice during a forward pass under
-    predicted ones, and one tensor of theirs three times.
+    The prediction leaves weight decay out. During a forward pass under predicted weights the
+    weights are held twice in memory, and one of their tensors three times.
 
     Args:
         optimizer: torch's SGD, with or without momentum, of the stage's parameters.
-        in_place: True if a graph made under the guess is to read the parameters' own memory, with
-            what it holds later; False if it keeps the guess itself, a copy of the weights that
-            lives as long as the graph.
+        in_place: True if a graph that is built under the prediction is to read the parameters' own
+            memory, with whatever it holds later; False if it keeps the prediction, a copy of the
+            weights that lives as long as the graph.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, in_place: bool) -> None:
@@ -36,12 +36,12 @@ class PredictedWeights:
         self._step_samples = 0
 
     def add_gradients(self, samples: int, step_samples: int) -> None:
-        """Note that the gradients of so many of the step's samples were accumulated."""
+        """Take note that the gradients of some of the samples of a step were accumulated."""
         self._accumulated_samples += samples
         self._step_samples = step_samples
 
     def clear_gradients(self) -> None:
-        """Note that an update has used the accumulated gradients up."""
+        """Take note that an update has consumed the accumulated gradients."""
         self._accumulated_samples = 0
 
     @contextmanager
@@ -55,7 +55,7 @@ class PredictedWeights:
                         own = parameter.data
                         changed.append((parameter, own.clone() if self._in_place else own))
                         if self._in_place:
-                            # Through `.data`: graphs in flight would refuse a counted change.
+                            # Through `.data`: graphs in flight refuse changes that autograd counts.
                             own.sub_(step)
                         else:
                             parameter.data = own - step
@@ -69,21 +69,22 @@ class PredictedWeights:
 
     @torch.no_grad()
     def _next_step(self, parameter: Tensor, group: dict[str, float]) -> Tensor | None:
-        """Return eta (gamma v + mean gradient), or None where that is known to be 0."""
+        """Return eta (gamma v + mean gradient), or None where this is known to be 0."""
         velocity = self._optimizer.state.get(parameter, {}).get("momentum_buffer")
         step = None if velocity is None else velocity * group["momentum"]
         if self._accumulated_samples and parameter.grad is not None:
-            # The accumulated gradients are weighted for a whole step, of which this is a part.
+            # The accumulated gradients are weighted as parts of the mean over a whole step.
             mean = parameter.grad * (self._step_samples / self._accumulated_samples)
             step = mean if step is None else step.add_(mean)
         return None if step is None else step.mul_(group["lr"])
 
 
 def stage_optimizer(settings: TrainSettings, topology: PipelineTopology) -> OptimizerSettings:
-    """Return the optimizer of one stage, whose rate is divided by max(1, d_k / M) if asked for.
+    """Return the optimizer settings of one stage, discounted for its lag if that was asked for.
 
-    d_k is the delay of the stage's weight versions in micro-batches, M the micro-batches of an
-    optimizer step, so d_k / M is the mean lag in updates (METHOD section 2).
+    The learning rate is divided by max(1, d_k / M): d_k is the delay of the stage's weight versions
+    in micro-batches and M the micro-batches of an optimizer step, so that d_k / M is the mean lag
+    in updates.
     """
     optimizer = settings.optimizer
     if not settings.lr_discount:

@@ -1,4 +1,4 @@
-"""torch.distributed and DeepSpeed on the ranks that MPI started, and where these ranks meet."""
+"""Starts torch.distributed and DeepSpeed on the ranks that MPI started."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ from hpc_lpm.ranks import local_rank_from_environment
 LOOPBACK = "127.0.0.1"
 
 _FIRST_PORT, _PORTS = 20_000, 12_000
-"""Below the ports that Linux gives to outgoing connections (32768 and above)."""
+"""These are below the ports that Linux gives to outgoing connections (32768 and above)."""
 _ANY_PORT = 0
 
 _MPIRUN_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
@@ -29,10 +29,8 @@ _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
 def join_process_group(job: Job, device: torch.device) -> None:
     """Make the MPI ranks a torch process group and hand it to DeepSpeed (collective).
 
-    In a Slurm job the store at which ranks meet listens on a port that comes from the job's number,
-    else on one that the system chose: two jobs on one machine do not collide. Operations of the
-    group give up after `job.limit_seconds`. Host tensors go over gloo; those of GPUs over NCCL if
-    no two ranks share one.
+    The operations of the group give up after `job.limit_seconds`. Tensors in host memory travel
+    over gloo, those on GPUs over NCCL unless two ranks share a GPU.
 
     Raises:
         TrainingError: if a rank does not come in time.
@@ -70,7 +68,7 @@ def _meet(job: Job, address: str, backend: str) -> None:
 
 
 def quieten_deepspeed() -> None:
-    """Leave DeepSpeed's warnings and errors alone, drop its remarks."""
+    """Make DeepSpeed log errors alone."""
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
@@ -79,18 +77,18 @@ def quieten_deepspeed() -> None:
 def _export_rank(job: Job, device: torch.device) -> None:
     os.environ["RANK"], os.environ["WORLD_SIZE"] = str(job.rank), str(job.size)
     local_rank = local_rank_from_environment() if device.index is None else device.index
-    # DeepSpeed takes this for the number of the rank's device, and insists that mpirun agrees.
+    # DeepSpeed takes this as the number of the rank's device, and insists that mpirun agrees.
     os.environ["LOCAL_RANK"] = str(local_rank)
     if _MPIRUN_LOCAL_RANK in os.environ:
         os.environ[_MPIRUN_LOCAL_RANK] = str(local_rank)
 
 
 def master_address(hosts: int, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the name by which the other ranks find rank 0, which calls this.
+    """Return the name of this host, on which rank 0 runs, by which the other ranks find it.
 
-    On one host it is the loopback, since a host's own name need not resolve on a laptop or in a
-    container. In a Slurm job it is the first node of the job, where rank 0 is; otherwise, or where
-    that name does not lead here, the name of this host.
+    On a single host it is the loopback address, since a host's own name need not resolve on a
+    laptop or in a container. In a Slurm job it is the name of the job's first node, unless that is
+    not this host; otherwise it is the name that this host gives itself.
     """
     if hosts == 1:
         return LOOPBACK
@@ -101,13 +99,16 @@ def master_address(hosts: int, environment: Mapping[str, str] = os.environ) -> s
 
 
 def master_port(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the port to try first: one of a Slurm job's own, outside of one any that is free."""
+    """Return the port to try first: in a Slurm job one from the job's number, else any free one.
+
+    Two jobs on one machine then do not collide.
+    """
     job = environment.get("SLURM_JOB_ID", "")
     return _FIRST_PORT + int(job) % _PORTS if job.isdigit() else _ANY_PORT
 
 
 def open_store(address: str, limit: timedelta) -> TCPStore:
-    """Return the store that rank 0 keeps for all; another run of the job may have the port."""
+    """Open the store at which all ranks meet, on another port if the first one is taken."""
     try:
         return _store(address, master_port(), limit)
     except torch.distributed.DistNetworkError:

@@ -1,7 +1,7 @@
-"""What is done with a micro-batch whose weights are updated between its two passes.
+"""The weights under which a lagged micro-batch runs backward: replayed, live or stashed.
 
-The policies of METHOD section 2. Each is asked three things: whether lagged micro-batches are
-replayed, what surrounds the forward pass of one, and what surrounds an update.
+A micro-batch is lagged if the weights are updated between its two passes. A policy says whether
+lagged micro-batches are replayed, what surrounds their forward pass and what surrounds an update.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,25 +34,25 @@ class WeightPolicy(Protocol):
         """Surround the forward pass of a lagged micro-batch whose graph is kept."""
 
     def update(self) -> AbstractContextManager[None]:
-        """Surround an optimizer step."""
+        """Surround a change of the weights."""
 
 
 class ReplayWeights:
-    """Forward without a graph, once more under the weights of the backward pass."""
+    """`replay`: forward without a graph, then once more under the weights of the backward pass."""
 
     replays = True
 
     def lagged_forward(self) -> AbstractContextManager[None]:
-        """Nothing is kept that an update could harm."""
+        """Do nothing: no graph is kept that an update could harm."""
         return nullcontext()
 
     def update(self) -> AbstractContextManager[None]:
-        """Change the weights in place."""
+        """Let the weights change in place."""
         return nullcontext()
 
 
 class LiveWeights:
-    """Backward through the stored graph, which reads the weights of now."""
+    """`live`: backward through the kept graph under the weights of the backward pass."""
 
     replays = False
 
@@ -60,15 +60,15 @@ class LiveWeights:
         self._parameters = tuple(parameters)
 
     def lagged_forward(self) -> AbstractContextManager[None]:
-        """Let the graph refer to the weights themselves, as it does anyway."""
+        """Do nothing: a graph refers to the weights themselves."""
         return nullcontext()
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Change the weights in place and keep autograd from noticing.
+        """Let the weights change in place and keep autograd from noticing.
 
-        A graph in flight refers to the weights and refuses to run once their version has changed;
-        here it is to read what they are then.
+        A graph in flight refers to the weights and would refuse to run once their version has
+        changed; here it is to read their new values.
         """
         with _unsafe_preserve_version_counter(self._parameters):
             yield
@@ -76,7 +76,7 @@ class LiveWeights:
 
 @dataclass(frozen=True)
 class _CastWeight:
-    """A view of a parameter's cast, without its memory."""
+    """A view of a parameter's cast, kept without its memory."""
 
     parameter: nn.Parameter
     dtype: torch.dtype
@@ -86,11 +86,11 @@ class _CastWeight:
 
 
 class LiveCastWeights(LiveWeights):
-    """The policy `live` where operations read casts of the weights instead of the weights.
+    """The `live` policy under mixed precision, where operations read casts of the weights.
 
-    A graph would keep each cast and so read old weights. Instead it keeps the name of the weight,
-    which autograd's own record of the cast tells, and the backward pass casts what the weight is
-    then, once an update. The memory of the casts is saved as well.
+    A graph would keep each cast and so read old weights. Instead it keeps a reference to the
+    weight, which autograd's record of the cast reveals; the backward pass casts the weight anew,
+    once for each update. This also saves the memory of the casts.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -103,14 +103,14 @@ class LiveCastWeights(LiveWeights):
         """Let the graph refer to the weights instead of their casts.
 
         Raises:
-            RuntimeError: if a layer casts a part of a weight, which cannot be told to read it.
+            RuntimeError: if a layer casts a part of a weight, whose later value cannot be found.
         """
         with torch.autograd.graph.saved_tensors_hooks(self._keep, self._read):
             yield
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Change the weights in place; their casts are out of date."""
+        """Let the weights change in place, then drop their casts."""
         with super().update():
             yield
         self._casts.clear()
@@ -126,8 +126,8 @@ class LiveCastWeights(LiveWeights):
         parameter = self._parameter_at(origin)
         if parameter is None:
             return tensor
-        # A cast keeps the order in memory. A view of all of a weight, such as its transpose, names
-        # the same memory in the same order, so its cast and that of the weight are alike in memory.
+        # A cast keeps the memory layout. A view of all of a weight, such as its transpose, covers
+        # the same memory in the same order, so its cast and the weight's cast are alike in memory.
         if whole.numel() != parameter.numel():
             raise RuntimeError(
                 f"the layer casts a part of a weight to {tensor.dtype}, of which --weights live "
@@ -151,7 +151,7 @@ class LiveCastWeights(LiveWeights):
 
 
 class StashedWeights:
-    """Backward with the weights of the forward pass, of which old versions are kept (PipeDream)."""
+    """`stash`: backward under the weights of the forward pass, whose old versions are kept."""
 
     replays = False
 
@@ -161,13 +161,13 @@ class StashedWeights:
 
     @contextmanager
     def lagged_forward(self) -> Iterator[None]:
-        """Let the graph refer to the memory that holds the weights now, not to the weights."""
+        """Let the graph refer to the memory that holds the weights now, not to the parameters."""
         with torch.autograd.graph.saved_tensors_hooks(self._memory_of, _unchanged):
             yield
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Change a copy of the weights; the old memory lives as long as a graph refers to it."""
+        """Let a copy of the weights change; graphs in flight keep the old memory alive."""
         for parameter in self._parameters:
             parameter.data = parameter.data.clone()
         yield
@@ -185,7 +185,7 @@ def weight_policy(
 ) -> WeightPolicy:
     """Return the policy `replay`, `live` or `stash` for one stage's parameters.
 
-    `casts` tells that operations read casts of the weights (mixed precision).
+    `casts` is True under mixed precision, where operations read casts of the weights.
     """
     match name:
         case "live" if casts:

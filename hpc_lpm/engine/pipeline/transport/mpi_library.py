@@ -1,4 +1,4 @@
-"""What the MPI library at hand can do: take device memory, be called by several threads."""
+"""What this MPI library can do: read device memory, be called by several threads."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ _ASK_SECONDS = 20.0
 
 @cache
 def mpi_reads_device_memory() -> bool:
-    """Tell if MPI is CUDA-aware; where that cannot be found out, it is taken not to be.
+    """Return whether MPI is known to be CUDA-aware.
 
-    MPICH and Cray MPICH take device memory if the job asks for it in the environment, Open MPI if
-    it was built to: ompi_info knows (its documented test).
+    MPICH and Cray MPICH accept device memory if the job's environment asks for it, Open MPI if it
+    was built to do so, which its program ompi_info tells.
     """
     if os.environ.get("MPICH_GPU_SUPPORT_ENABLED") == "1":
         return True
@@ -30,7 +30,7 @@ def mpi_reads_device_memory() -> bool:
 
 
 def says_cuda(program: str) -> bool:
-    """Ask this `ompi_info` if its Open MPI was built with CUDA."""
+    """Return whether this `ompi_info` says that its Open MPI was built with CUDA."""
     try:
         told = subprocess.run(
             [program, "--parsable", "--all"],
@@ -45,5 +45,5 @@ def says_cuda(program: str) -> bool:
 
 
 def threads_may_call_mpi() -> bool:
-    """Tell if MPI was started so that several threads may call it at once."""
+    """Return whether MPI was started so that several threads may call it at once."""
     return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)

@@ -1,4 +1,4 @@
-"""The transports by name, and which one a run takes if it names none.
+"""The transports by name, and the choice of one for a run that names none.
 
 A new transport is a file of its own and an entry here.
 """
@@ -31,9 +31,9 @@ def with_transport(
 ) -> TrainSettings:
     """Return the settings with `transport` and `progress_thread` decided.
 
-    `auto` is NCCL (`torch`) where every rank has a GPU of its own, else `mpi`. The progress thread
-    runs by default where messages cross a network under MPI; shared memory needs none, and gloo
-    and NCCL have their own.
+    `auto` becomes `torch` (NCCL) if every rank has a GPU of its own, else `mpi`. By default the
+    progress thread runs where MPI's messages cross a network; shared memory needs none, and gloo
+    and NCCL have threads of their own.
     """
     transport = settings.transport
     if transport == "auto":
