@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import torch
 
-from hpc_lpm.engine.memory import PeakMemory
+from hpc_lpm.engine.rank_meter import PeakMemory
 
 PRELOADED = ["benchmarks.planner_figure", "benchmarks.planner_growth", "benchmarks.planner_rivals"]
 """What children find imported: all that the main module imports, which each of them does again."""

@@ -13,16 +13,16 @@ from rich.console import Console
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.option_values import command_parameters, document_of
 from hpc_lpm.cli.output import print_json, print_table
-from hpc_lpm.engine.checkpoint.folder import FOLDER
+from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.engine.job import start_job
-from hpc_lpm.engine.progress import (
+from hpc_lpm.engine.result import RunResult
+from hpc_lpm.engine.run_reporter import (
     MetricsLog,
     PlainLines,
     ProgressDisplay,
     RunReporter,
     TerminalBar,
 )
-from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, read_settings
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.engine.training import Training

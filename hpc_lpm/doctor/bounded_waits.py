@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.collectives import wait_until
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -1,4 +1,4 @@
-"""The hardware and software that a run was measured on."""
+"""The hardware and software on which a run was measured."""
 
 import importlib.metadata
 import os

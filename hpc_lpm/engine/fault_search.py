@@ -1,4 +1,4 @@
-"""Finding the layer to blame, once something has gone wrong: nothing here runs before that."""
+"""Searches for the layer that has caused an error; nothing here runs before there is one."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ Layers = Mapping[int, nn.Module]
 
 
 def layer_in_traceback(layers: Layers, traceback: TracebackType | None) -> int | None:
-    """Return the layer in whose forward pass an exception was raised."""
+    """Return the layer in whose forward pass an exception was raised, or None."""
     index_of = {id(layer): index for index, layer in layers.items()}
     while traceback is not None:
         caller = traceback.tb_frame.f_locals.get("self")
@@ -26,7 +26,7 @@ def layer_in_traceback(layers: Layers, traceback: TracebackType | None) -> int |
 
 @torch.no_grad()
 def layer_changing_input(layers: Layers, inputs: Activation) -> int | None:
-    """Return the first layer that changes in place what the stage is given."""
+    """Return the first layer that changes the inputs of the stage in place, or None."""
     passing = _copied(inputs)
     given = as_tuple(passing)
     versions = [tensor._version for tensor in given]
@@ -39,7 +39,7 @@ def layer_changing_input(layers: Layers, inputs: Activation) -> int | None:
 
 @torch.no_grad()
 def first_non_finite(layers: Layers, inputs: Activation) -> tuple[int, str] | None:
-    """Return the first layer with a value that is not finite, and what of it that is."""
+    """Return the first layer with a value that is not finite, and which of its values it is."""
     passing = _copied(inputs)
     if not _finite(as_tuple(passing)):
         return next(iter(layers)), "its input, which earlier layers made, is not finite"
@@ -53,10 +53,7 @@ def first_non_finite(layers: Layers, inputs: Activation) -> tuple[int, str] | No
 
 
 def layer_failing_backward(layers: Layers, inputs: Activation) -> int | None:
-    """Return the layer at which a backward pass through the first layers begins to fail.
-
-    None if it does not fail again.
-    """
+    """Return the first layer up to which a backward pass fails again, or None if none does."""
     indices = list(layers)
 
     def fails(count: int) -> bool:

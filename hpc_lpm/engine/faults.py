@@ -1,4 +1,4 @@
-"""What goes wrong while training, told in one sentence with stage, micro-batch and layer."""
+"""Errors of a training, described in one sentence that names stage, micro-batch and layer."""
 
 from dataclasses import dataclass
 
@@ -35,20 +35,20 @@ class ChangedInputError(Exception):
 
 
 class BoundaryError(Exception):
-    """Something else crosses a boundary between stages than was agreed, or nothing at all."""
+    """What crosses a boundary between stages is not what was agreed, or does not come in time."""
 
     @classmethod
     def silence(cls, rank: int, seconds: float) -> "BoundaryError":
-        """Describe a neighbour that neither sends nor takes anything."""
+        """Return the error for a rank that has neither sent nor taken anything within the limit."""
         return cls(
             f"no word from rank {rank} for {seconds:g} s: it, or a stage behind it, hangs or is "
-            "gone; raise --receive-timeout if it is but slow"
+            "gone; raise --receive-timeout if it is only slow"
         )
 
 
 @dataclass(frozen=True)
 class Faults:
-    """Describes the faults of one rank; `stage` is None where the model is not cut."""
+    """Describes the errors of one rank; `stage` is None if the model is not partitioned."""
 
     model: LayeredModel
     layers: dict[int, nn.Module]
@@ -59,12 +59,13 @@ class Faults:
     def describe(
         self, error: Exception, micro_batch: str, inputs: Activation | None = None
     ) -> TrainingError:
-        """Return what to raise from `error`.
+        """Return the exception to raise in place of `error`.
 
         Args:
-            error: what was raised.
-            micro_batch: how to call the micro-batch, such as `micro-batch 37`.
-            inputs: what the layers were given, if another pass may help to find the layer.
+            error: the exception that was raised.
+            micro_batch: what to call the micro-batch, such as `micro-batch 37`.
+            inputs: the inputs of the first layer, if the layers may be run again to find the one
+                that is to blame.
         """
         # The search runs layers again, which must see what they saw.
         device = as_tuple(inputs)[0].device if inputs is not None else torch.device("cpu")

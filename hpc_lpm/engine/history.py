@@ -1,18 +1,19 @@
-"""What a run has behind it, alike on every rank."""
+"""How far a training is, and after which step it drains next."""
 
 from dataclasses import dataclass, field
 
-from hpc_lpm.engine.recorder import SegmentRecord
+from hpc_lpm.engine.records import SegmentRecord
+from hpc_lpm.engine.settings import TrainSettings
 
 
 @dataclass
 class History:
-    """Where a training is and how it came there.
+    """How far a training is and how it got there; every rank has the same.
 
-    `step` counts the optimizer steps done, `test_accuracy` has an entry an evaluation, `drains` the
-    steps after which training drained other than for an evaluation, in order. `interruptions`
-    counts how often it stopped, or was stopped, and went on from a checkpoint. `earlier` has the
-    segments trained on another partition, each with the records of its ranks.
+    `step` counts the optimizer steps done. `test_accuracy` has one entry for each evaluation.
+    `drains` are the steps after which training drained other than for an evaluation, in order.
+    `interruptions` counts how often the run stopped and resumed from a checkpoint. `earlier` holds
+    the segments that another partition trained, each with the records of its ranks.
     """
 
     step: int = 0
@@ -20,3 +21,21 @@ class History:
     drains: list[int] = field(default_factory=list)
     interruptions: int = 0
     earlier: list[list[SegmentRecord]] = field(default_factory=list)
+
+
+def next_drain(settings: TrainSettings, step: int, steps_an_epoch: int, steps: int) -> int:
+    """Return the optimizer step after which training drains next.
+
+    It drains at the end of an epoch and of the run, for checkpoints and where the user asks for it.
+
+    Args:
+        settings: name the steps that the user asks for, and those between checkpoints.
+        step: the number of steps done, less than `steps`.
+        steps_an_epoch: the number of steps of a whole epoch.
+        steps: the number of steps of the run.
+    """
+    due = [steps, (step // steps_an_epoch + 1) * steps_an_epoch]
+    due += [asked for asked in settings.drain_at if asked > step]
+    if every := settings.checkpoint_steps:
+        due.append((step // every + 1) * every)
+    return min(due)

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.ranks import ranks_from_environment
 

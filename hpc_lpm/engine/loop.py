@@ -8,14 +8,12 @@ from hpc_lpm.engine.batches import (
     evaluation_micro_batches,
     training_micro_batches,
 )
-from hpc_lpm.engine.checkpoint.folder import FOLDER, checkpoint_name
-from hpc_lpm.engine.checkpoint.opened import Checkpoint
-from hpc_lpm.engine.checkpoint.restore import restore
+from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
-from hpc_lpm.engine.drains import next_drain
-from hpc_lpm.engine.figures import RankFigures
-from hpc_lpm.engine.history import History
-from hpc_lpm.engine.progress import RunReporter
+from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, checkpoint_name
+from hpc_lpm.engine.history import History, next_drain
+from hpc_lpm.engine.rank_meter import RankMeter
+from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext, Runner
 from hpc_lpm.engine.settings import computing_settings
 from hpc_lpm.errors import InterruptedTrainingError
@@ -47,7 +45,7 @@ class TrainingLoop:
         steps_an_epoch: int,
         out: Path,
         signals: StopSignals,
-        figures: RankFigures,
+        figures: RankMeter,
         reporter: RunReporter | None,
         *,
         independent: bool,

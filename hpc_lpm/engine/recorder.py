@@ -1,51 +1,19 @@
-"""What a rank did and when: busy time, step times, losses and the trace."""
+"""Records what a rank does and when: busy time, step times, losses and the trace."""
 
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hpc_lpm.engine.faults import NonFiniteLossError
+from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
 from hpc_lpm.profiling.timer import ClockTimer, Timer
 
-COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
-"""Kinds of intervals in which a rank computes; the rest of its time it is idle."""
-
 StepListener = Callable[[int, float | None, float], None]
-"""Called with (step, loss or None, seconds since the last step ended)."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """One instruction: `start_seconds` counts from the start of its segment."""
-
-    kind: str
-    micro_batch: int
-    start_seconds: float
-    duration_seconds: float
-
-
-@dataclass
-class SegmentRecord:
-    """The steps between two drains on one rank; times count from their common start.
-
-    `step_losses` are means over the `step_samples` whose losses this rank saw; without any it is 0.
-    """
-
-    step_end_seconds: list[float] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
-    step_samples: list[int] = field(default_factory=list)
-    intervals: list[Interval] = field(default_factory=list)
-    seconds_by_kind: dict[str, float] = field(default_factory=dict)
-    end_seconds: float = 0.0
-
-    @property
-    def busy_seconds(self) -> float:
-        """Seconds in which the rank computed."""
-        return sum(self.seconds_by_kind.get(kind, 0.0) for kind in COMPUTING)
+"""Called with (step, loss or None, seconds since the step before ended)."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +37,12 @@ class _EndedStep:
 class Recorder:
     """Collects the records of one rank.
 
-    Intervals are kept for the first `trace_steps` steps of each segment only, of which the last
-    segment's are written: a trace of the whole run would not open in a viewer.
+    The trace has the first `trace_steps` steps of each segment only, and of these the last segment
+    is written: a trace of the whole run would not open in a viewer.
 
-    Instructions of a GPU are only queued when Python goes on. They are timed by marks of `timer` in
-    the GPU's stream, which are read, like the losses, when the next step ends: the GPU has the work
-    of that step to do meanwhile, and nothing is waited for in between.
+    On a GPU an instruction is only queued when Python goes on. It is timed by marks of `timer` in
+    the GPU's stream. Marks and losses are read when the next step ends: meanwhile the GPU has the
+    work of that step to do, so that reading never makes it wait.
     """
 
     def __init__(
@@ -100,7 +68,7 @@ class Recorder:
         self._unreported: _EndedStep | None = None
 
     def begin_segment(self) -> None:
-        """Start the clock of a segment; every rank calls it right after a barrier."""
+        """Start the clock of a segment; every rank calls this right after a barrier."""
         if self.segments:
             self.segments[-1].intervals.clear()
         self._steps_before += self._steps_ended
@@ -120,11 +88,11 @@ class Recorder:
         return self._timer.seconds(self._origin, mark)
 
     def start(self) -> object:
-        """Return a mark of the timer for the start of an interval."""
+        """Return a mark of the timer for the start of an instruction."""
         return self._timer.mark()
 
     def add(self, kind: str, micro_batch: int, start: object) -> None:
-        """Record that an instruction which started at the mark `start` has just ended."""
+        """Record that the instruction which started at the mark `start` has just ended."""
         traced = self._steps_ended < self._trace_steps
         self._unread.append(_Unread(kind, micro_batch, start, self._timer.mark(), traced))
 
@@ -136,7 +104,9 @@ class Recorder:
             segment.seconds_by_kind[unread.kind] = before + duration
             if unread.traced:
                 start = self._since_origin(unread.start)
-                segment.intervals.append(Interval(unread.kind, unread.micro_batch, start, duration))
+                segment.intervals.append(
+                    TracedInstruction(unread.kind, unread.micro_batch, start, duration)
+                )
 
     def add_in_flight(self, count: int) -> None:
         """Record how many micro-batches are between their forward and their backward pass."""
@@ -147,12 +117,12 @@ class Recorder:
         self.lag_counts[updates] += 1
 
     def add_loss(self, loss: Tensor, samples: int) -> None:
-        """Record the mean loss of one micro-batch of so many samples.
+        """Record the mean loss of one micro-batch and the number of its samples.
 
-        On an accelerator it is read one step later.
+        On a GPU the loss is read one step later.
 
         Raises:
-            NonFiniteLossError: if the loss is not finite, where that is known already.
+            NonFiniteLossError: if the loss is on a CPU and not finite.
         """
         loss = loss.detach()
         if loss.device.type == "cpu":
@@ -163,11 +133,11 @@ class Recorder:
     def end_step(self) -> None:
         """Record that the weights were updated.
 
-        A step is reported when the next one ends: its loss is then long on the host, so that
-        reading it never makes a GPU wait.
+        A step is reported when the next one ends: by then its loss is on the host, so that reading
+        it never makes a GPU wait.
 
         Raises:
-            NonFiniteLossError: if that loss is not finite.
+            NonFiniteLossError: if the loss of the step before is not finite.
         """
         loss = None
         if self._losses:
@@ -201,7 +171,7 @@ class Recorder:
 
 
 def _on_its_way_to_host(loss: Tensor) -> Tensor:
-    """Return the loss in host memory, on a GPU only once a mark taken after this call is passed."""
+    """Return the loss in host memory; from a GPU it arrives before a mark set after this call."""
     if loss.device.type == "cpu":
         return loss
     host = torch.empty(loss.shape, dtype=loss.dtype, pin_memory=True)

@@ -1,4 +1,4 @@
-"""What one training run leaves behind: `result.json`."""
+"""The result of one training run: `result.json`."""
 
 from typing import ClassVar
 
@@ -10,14 +10,18 @@ RESULT = "result.json"
 
 
 class RunResult(VersionedFile):
-    """The outcome of one run; lists named after ranks hold one entry a rank, in rank order.
+    """The outcome of one run.
 
-    `step_seconds` holds one entry an optimizer step, measured on the slowest rank, evaluation
-    excluded; `samples_per_second` is taken over all steps but the first `settings.discard_steps`.
+    `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts` and
+    `seconds_by_kind` have one entry for each rank, in rank order.
+
+    `step_seconds` has one entry for each optimizer step, measured on the slowest rank without
+    evaluations; `samples_per_second` covers all steps but the first `settings.discard_steps`.
     `idle_share` is the share of the training time in which a rank does not compute. `train_loss`
-    has one entry a step, `test_accuracy` one an epoch. `weights_sha256` covers all parameters
-    and buffers in layer order, whatever the partition. A run that went on from a checkpoint is told
-    as a whole; on another partition than before, lists named after ranks are about the time since.
+    has one entry for each step, `test_accuracy` one for each epoch. `weights_sha256` covers all
+    parameters and buffers in layer order, whatever the partition. The result of a run that resumed
+    from a checkpoint covers the whole run; if the partition changed, the lists by rank cover the
+    time since.
     """
 
     kind: ClassVar[str] = "result"

@@ -92,7 +92,8 @@ class TrainSettings(RunOptions):
     @model_serializer(mode="wrap")
     def _flat(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = serialise(self)
-        return {**document, **document.pop("own")}
+        own = document.pop("own")
+        return {**document, **own}
 
     def with_own(self, **changes: object) -> Self:
         """Return the same settings with other values of the strategy's own options."""

@@ -1,4 +1,4 @@
-"""Tied parameters of one rank: which are copies of which, here or on another stage."""
+"""The tied parameters of one rank: which are copies of which, here or on another stage."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,11 +11,11 @@ from hpc_lpm.models.layered import Tie, parameter_named
 
 
 class TiedParameters:
-    """The ends of ties that this rank's layers hold.
+    """The ends of ties that are in this rank's layers.
 
-    `owned[stage]` are parameters that have copies on that stage, `copied[stage]` copies of
-    parameters that live there, both in the order of the model's ties. Ties with both ends here are
-    served by `update` alone.
+    `owned[stage]` are the parameters here that have copies on that stage, and `copied[stage]` the
+    copies here of parameters that are on that stage, both in the order of the model's ties. A tie
+    with both ends here is in neither; `update` alone serves it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TiedParameters:
                 self.copied[stage_of(tie.owner_layer)].append(copy)
 
     def without_copies(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-        """Return the parameters that an optimizer updates: copies follow their owners."""
+        """Return the parameters that an optimizer updates: all but the copies."""
         return [parameter for parameter in parameters if parameter not in self._copies]
 
     def collect_gradients(self) -> None:
@@ -51,9 +51,9 @@ class TiedParameters:
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Surround an optimizer step: gradients of copies here go in, owners' new values come out.
+        """Surround an optimizer step: add the gradients of copies here, then copy the new values.
 
-        The gradient of a step is the sum over its micro-batches for each end, then over the ends.
+        The gradient of a step is summed over its micro-batches for each end, then over the ends.
         """
         self.collect_gradients()
         yield
@@ -63,7 +63,7 @@ class TiedParameters:
 
 
 def add_gradient(parameter: nn.Parameter, gradient: torch.Tensor | None) -> None:
-    """Add a gradient to what a parameter has accumulated so far."""
+    """Add a gradient, if there is one, to what a parameter has accumulated."""
     if gradient is None:
         return
     if parameter.grad is None:

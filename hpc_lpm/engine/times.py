@@ -1,14 +1,29 @@
-"""From the ranks' records to a result's figures on time and loss."""
+"""Computes times and losses of a run, and its trace, from the records of its ranks."""
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from hpc_lpm.engine.recorder import Interval, SegmentRecord
+from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
+
+_MICROSECONDS = 1e6
 
 Ranks = Sequence[SegmentRecord]
-"""One segment: the records of all ranks that trained it, in rank order."""
+"""The records of one segment by all ranks that trained it, in rank order."""
+
+
+@dataclass(frozen=True)
+class TimesAndLosses:
+    """The fields of `RunResult` on times and losses, see there."""
+
+    step_seconds: list[float]
+    training_seconds: float
+    samples_per_second: float
+    idle_share: list[float]
+    train_loss: list[float]
+    seconds_by_kind: list[dict[str, float]]
 
 
 def times_and_losses(
@@ -18,13 +33,19 @@ def times_and_losses(
     *,
     independent: bool = False,
     earlier: Sequence[Ranks] = (),
-) -> dict[str, Any]:
-    """Return the result's fields on time and loss from the segments of every rank.
+) -> TimesAndLosses:
+    """Compute times and losses of a run from the segments of every rank.
 
-    A step has ended when the slowest rank has ended it; losses of several ranks are averaged over
-    their samples. Ranks that are `independent` train a batch each a step, others one together.
-    `earlier` segments were trained on another partition: they count for steps and losses, not for
-    the figures of single ranks.
+    A step ends when the slowest rank has ended it; losses of several ranks are averaged over their
+    samples.
+
+    Args:
+        records: the segments of every rank, in rank order.
+        step_samples: the samples of every optimizer step, over all ranks.
+        discard_steps: the first steps, which `samples_per_second` leaves out.
+        independent: True if every rank trains a batch of its own in each step.
+        earlier: segments that another partition trained before; they count for steps and losses,
+            not for the lists by rank.
     """
     segments = [*earlier, *zip(*records, strict=True)]
     step_seconds = _step_seconds(segments)
@@ -38,18 +59,18 @@ def times_and_losses(
     rates = [sum(step_samples[first:]) / sum(_step_seconds(clock)[first:]) for clock in clocks]
     busy = [sum(record.busy_seconds for record in rank) for rank in records]
     own_seconds = _training_seconds(segments[len(earlier) :])
-    return {
-        "step_seconds": step_seconds,
-        "training_seconds": _training_seconds(segments),
-        "samples_per_second": sum(rates),
-        "idle_share": [max(0.0, own_seconds - one) / (own_seconds or 1.0) for one in busy],
-        "train_loss": losses,
-        "seconds_by_kind": [_seconds_by_kind(rank) for rank in records],
-    }
+    return TimesAndLosses(
+        step_seconds=step_seconds,
+        training_seconds=_training_seconds(segments),
+        samples_per_second=sum(rates),
+        idle_share=[max(0.0, own_seconds - one) / (own_seconds or 1.0) for one in busy],
+        train_loss=losses,
+        seconds_by_kind=[_seconds_by_kind(rank) for rank in records],
+    )
 
 
-def last_intervals(records: list[list[SegmentRecord]]) -> list[list[Interval]]:
-    """Return what every rank did in the last segment, as far as it was traced."""
+def last_intervals(records: list[list[SegmentRecord]]) -> list[list[TracedInstruction]]:
+    """Return the traced instructions of every rank in the last segment."""
     return [rank[-1].intervals if rank else [] for rank in records]
 
 
@@ -58,7 +79,7 @@ def _training_seconds(segments: Sequence[Ranks]) -> float:
 
 
 def _step_seconds(segments: Sequence[Ranks]) -> list[float]:
-    """Return how long each step took, ended when the slowest of these ranks has ended it."""
+    """Return how long each step took until the slowest of these ranks had ended it."""
     seconds: list[float] = []
     for ranks in segments:
         ends = np.max([record.step_end_seconds for record in ranks], axis=0)
@@ -72,3 +93,28 @@ def _seconds_by_kind(records: list[SegmentRecord]) -> dict[str, float]:
         kind: sum(record.seconds_by_kind.get(kind, 0.0) for record in records)
         for kind in sorted(kinds)
     }
+
+
+def chrome_trace(intervals_by_rank: list[list[TracedInstruction]]) -> str:
+    """Return a Chrome trace with one row for each rank, which Perfetto opens.
+
+    The events are of phase X of the Trace Event Format, which is JSON.
+    """
+    events: list[dict[str, object]] = [
+        {"name": "thread_name", "ph": "M", "pid": 0, "tid": rank, "args": {"name": f"rank {rank}"}}
+        for rank in range(len(intervals_by_rank))
+    ]
+    for rank, intervals in enumerate(intervals_by_rank):
+        events.extend(
+            {
+                "name": interval.kind,
+                "ph": "X",
+                "pid": 0,
+                "tid": rank,
+                "ts": round(interval.start_seconds * _MICROSECONDS, 1),
+                "dur": round(interval.duration_seconds * _MICROSECONDS, 1),
+                "args": {"micro_batch": interval.micro_batch},
+            }
+            for interval in intervals
+        )
+    return json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}) + "\n"

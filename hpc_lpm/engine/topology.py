@@ -1,14 +1,20 @@
-"""Which stage and which replica a rank is."""
+"""Where the ranks are: which stage and replica each one holds, on which host and device it runs."""
 
+import socket
+from collections import Counter
 from dataclasses import dataclass
+
+import torch
+
+from hpc_lpm.engine.job import Job
 
 
 @dataclass(frozen=True)
 class PipelineTopology:
-    """One rank of K stages with R replicas each: rank = stage * R + replica.
+    """The place of one rank among K stages with R replicas each: rank = stage * R + replica.
 
-    That is DeepSpeed's PipeDataParallelTopology, as its PipelineModule builds it from the number of
-    stages and of ranks: replicas of a stage are neighbouring ranks.
+    This is the order of DeepSpeed's PipeDataParallelTopology, which its PipelineModule builds from
+    the number of stages and of ranks: the replicas of a stage are neighbouring ranks.
     """
 
     rank: int
@@ -22,7 +28,7 @@ class PipelineTopology:
 
     @property
     def replica(self) -> int:
-        """Which of the stage's replicas this rank is, from 0."""
+        """The replica of the stage that this rank is, from 0."""
         return self.rank % self.replicas
 
     def rank_of(self, stage: int) -> int:
@@ -38,3 +44,26 @@ class PipelineTopology:
     def next_rank(self) -> int:
         """The rank that holds the stage after, in the same replica; too large after the last."""
         return self.rank + self.replicas
+
+
+@dataclass(frozen=True)
+class RankLocations:
+    """How many hosts the ranks are on, and whether each rank has a GPU that no other rank uses."""
+
+    hosts: int
+    own_gpus: bool
+
+
+def find_rank_locations(job: Job, device: torch.device) -> RankLocations:
+    """Find out where the ranks are by asking all of them (collective)."""
+    places = job.all_gather((socket.gethostname(), _gpu(device)))
+    ranks_by_gpu = Counter(places)
+    return RankLocations(
+        hosts=len({host for host, _ in places}),
+        own_gpus=all(gpu and ranks_by_gpu[host, gpu] == 1 for host, gpu in places),
+    )
+
+
+def _gpu(device: torch.device) -> str:
+    """Return what identifies the GPU on its host; its number depends on what the rank may see."""
+    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else ""

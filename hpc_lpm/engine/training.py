@@ -11,30 +11,27 @@ import torch
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
-from hpc_lpm.engine.checkpoint.finished import finished_result
-from hpc_lpm.engine.checkpoint.folder import FOLDER, remove_checkpoints
-from hpc_lpm.engine.checkpoint.opened import Checkpoint
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord
+from hpc_lpm.engine.checkpoint.load import finished_result
+from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, remove_checkpoints
+from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.environment import run_environment
-from hpc_lpm.engine.figures import RankFigures
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.learning_rate import rate_factor
 from hpc_lpm.engine.loop import TrainingLoop
-from hpc_lpm.engine.memory import PeakMemory
-from hpc_lpm.engine.progress import RunReporter
+from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.settings import TrainSettings, computing_settings
+from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.registry import strategy_named
-from hpc_lpm.engine.times import last_intervals, times_and_losses
-from hpc_lpm.engine.trace import chrome_trace
-from hpc_lpm.engine.weights import weights_sha256
+from hpc_lpm.engine.times import chrome_trace, last_intervals, times_and_losses
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
@@ -137,7 +134,7 @@ class Training:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
             context = self._context(reporter, signals or StopSignals(), resources)
-            figures = RankFigures(context.recorder, PeakMemory(context.device))
+            meter = RankMeter(context.recorder, PeakMemory(context.device))
             runner = self.strategy.start(context)
             loop = TrainingLoop(
                 context,
@@ -145,7 +142,7 @@ class Training:
                 self.steps_an_epoch,
                 out,
                 signals or StopSignals(),
-                figures,
+                meter,
                 reporter,
                 independent=self.strategy.independent,
             )
@@ -153,7 +150,7 @@ class Training:
                 loop.resume(self.checkpoint)
             loop.run()
             fingerprint = weights_sha256(runner.state().layers, self.job)
-            records = self.job.all_gather(figures.record(runner.bytes_sent()))
+            records = self.job.all_gather(meter.record(runner.bytes_sent()))
             if self.job.rank != 0:
                 return None
             result = self._result(context.settings, loop, records, fingerprint)
@@ -186,7 +183,7 @@ class Training:
             self.dataset,
             self.plan,
             recorder,
-            StepAgreement(self.job, signals, independent=self.strategy.independent),
+            StopAgreement(self.job, signals, independent=self.strategy.independent),
             self.steps,
             self.epochs,
             self.replicas,
@@ -230,7 +227,12 @@ class Training:
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
-            **times,
+            step_seconds=times.step_seconds,
+            training_seconds=times.training_seconds,
+            samples_per_second=times.samples_per_second,
+            idle_share=times.idle_share,
+            train_loss=times.train_loss,
+            seconds_by_kind=times.seconds_by_kind,
         )
 
     def _remove_earlier_results(self, out: Path) -> None:

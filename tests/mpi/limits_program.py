@@ -14,14 +14,15 @@ import torch
 import torch.distributed
 
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.engine.agreement import StepAgreement
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
+from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
+from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.models.compute_format import ComputeFormat
@@ -35,7 +36,7 @@ CPU = torch.device("cpu")
 SHAPE = load_dataset("digits,size=8").shape
 
 
-def begin_three_steps(agreement: StepAgreement) -> None:
+def begin_three_steps(agreement: StopAgreement) -> None:
     agreement.begin_segment(5)
     agreement.begin_step(0)  # of the first two steps all are sure
     try:
@@ -67,7 +68,7 @@ def wait_in_vain(job: MpiJob, where: str, probe: Callable[[], object]) -> None:
             )
             open_channels("torch", circumstances)
     elif where == "new group":
-        with meeting(job):
+        with making_process_groups(job):
             torch.distributed.new_group([0, 1], timeout=timedelta(seconds=job.limit_seconds))
     else:
         probe()
@@ -82,7 +83,7 @@ def main() -> None:
         first = 2 * job.rank
         layers = {index: model.build_layer(index, 0) for index in range(first, first + 2)}
         module = PlannedModule(layers, [0, 2, 4], model.loss, ComputeFormat())
-    agreement = StepAgreement(job, StopSignals())
+    agreement = StopAgreement(job, StopSignals())
     job.barrier()
     if job.rank == 0:
         time.sleep(60)  # ended by the other

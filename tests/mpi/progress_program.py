@@ -15,7 +15,7 @@ from mpi4py import MPI
 
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.transport.mpi import MpiChannel
-from hpc_lpm.engine.pipeline.transport.progress import NoProgress, ProgressThread
+from hpc_lpm.engine.pipeline.transport.progress_thread import NoProgress, ProgressThread
 
 LENGTH = 32 * 2**20
 AWAY_SECONDS = 3.0
@@ -39,8 +39,8 @@ def main() -> None:
         comm.sendrecv(rank, 1 - rank, CONNECT, source=1 - rank, recvtag=CONNECT)
         idle_share = cpu_share(IDLE_SECONDS)
         message = torch.arange(LENGTH, dtype=torch.uint8)
-        comm.Barrier()
         if rank == 0:
+            comm.Barrier()
             channel.send((message,))
             time.sleep(AWAY_SECONDS)
             channel.flush()
@@ -48,8 +48,10 @@ def main() -> None:
             channel.expect([BoundarySpec.of(message).tensors])
             memory = channel._posted[0].tensors[0]
             memory.zero_()
+            # Only now may the message come: on a loaded machine it would else be wiped in part.
+            comm.Barrier()
             time.sleep(AWAY_SECONDS)
-            # Nothing of MPI was called on this thread since the receive was posted.
+            # Nothing of MPI was called on this thread since the message was sent.
             arrived = float((memory == message).float().mean())
             whole = torch.equal(channel.receive()[0], message)
             channel.expect([BoundarySpec.of(torch.zeros(1)).tensors])

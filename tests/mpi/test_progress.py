@@ -41,7 +41,7 @@ def test_the_thread_keeps_no_failing_process_alive(ending: str, tmp_path: Path) 
     program.write_text(
         "import sys\n"
         "from mpi4py import MPI\n"
-        "from hpc_lpm.engine.pipeline.transport.progress import ProgressThread\n"
+        "from hpc_lpm.engine.pipeline.transport.progress_thread import ProgressThread\n"
         "thread = ProgressThread(MPI.COMM_WORLD)\n"
         "thread.__enter__()\n"
         "thread.posted(1)\n"

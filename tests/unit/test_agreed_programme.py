@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from hpc_lpm.engine.agreement import STEPS_AHEAD, StepAgreement
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme
+from hpc_lpm.engine.stop_agreement import STEPS_AHEAD, StopAgreement
 from hpc_lpm.schedules.instructions import (
     Forward,
     Instruction,
@@ -22,7 +22,7 @@ from hpc_lpm.stop_signals import StopSignals
 STEPS = 7
 
 
-class Informed(StepAgreement):
+class Informed(StopAgreement):
     """Hears that training stops before `stop` as late as it may: a step before it begins."""
 
     def __init__(self, stop: int) -> None:

@@ -7,14 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.checkpoint.folder import checkpoint_name, newest_checkpoint
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
-from hpc_lpm.engine.checkpoint.opened import Checkpoint
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
+from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_name, newest_checkpoint
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.models.dropout import Dropout

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hpc_lpm.engine.progress import MetricsLog, PlainLines, RunReporter, TerminalBar
+from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter, TerminalBar
 
 
 def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.pipeline.live_casts import LiveCastWeights
-from hpc_lpm.engine.pipeline.weight_policy import LiveWeights, weight_policy
+from hpc_lpm.engine.pipeline.weight_policy import LiveCastWeights, LiveWeights, weight_policy
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.gpt import Attention, FeedForward
 

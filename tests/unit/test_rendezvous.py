@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.engine.pipeline.rendezvous import LOOPBACK, master_address, master_port, open_store
+from hpc_lpm.engine.pipeline.process_group import LOOPBACK, master_address, master_port, open_store
 
 
 @pytest.fixture

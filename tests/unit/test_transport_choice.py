@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.pipeline.placement import Placement, find_placement
-from hpc_lpm.engine.pipeline.transport.choice import with_transport
-from hpc_lpm.engine.pipeline.transport.cuda_aware import says_cuda
+from hpc_lpm.engine.pipeline.transport.mpi_library import says_cuda
+from hpc_lpm.engine.pipeline.transport.registry import with_transport
 from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.topology import RankLocations, find_rank_locations
 from hpc_lpm.errors import InputError
 
 RUN = {"model": "mlp", "dataset": "digits", "strategy": "fbp", "epochs": 1}
-ONE_HOST, TWO_HOSTS = Placement(1, False), Placement(2, False)
-GPUS, GPUS_ON_HOSTS = Placement(1, True), Placement(2, True)
+ONE_HOST, TWO_HOSTS = RankLocations(1, False), RankLocations(2, False)
+GPUS, GPUS_ON_HOSTS = RankLocations(1, True), RankLocations(2, True)
 
 
 @pytest.mark.parametrize(
-    ("asked", "placement", "transport", "progress_thread"),
+    ("asked", "locations", "transport", "progress_thread"),
     [
         ({}, ONE_HOST, "mpi", False),
         ({}, TWO_HOSTS, "mpi", True),
@@ -33,9 +33,9 @@ GPUS, GPUS_ON_HOSTS = Placement(1, True), Placement(2, True)
     ],
 )
 def test_auto_suits_the_place(
-    asked: dict[str, object], placement: Placement, transport: str, progress_thread: bool
+    asked: dict[str, object], locations: RankLocations, transport: str, progress_thread: bool
 ) -> None:
-    chosen = with_transport(checked_settings(**RUN, **asked), placement, threads_may_call_mpi=True)
+    chosen = with_transport(checked_settings(**RUN, **asked), locations, threads_may_call_mpi=True)
     assert (chosen.own.transport, chosen.own.progress_thread) == (transport, progress_thread)
 
 
@@ -59,7 +59,7 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object], named
 
 
 def test_a_rank_on_a_cpu_has_no_gpu_of_its_own() -> None:
-    assert find_placement(SingleProcess(), torch.device("cpu")) == ONE_HOST
+    assert find_rank_locations(SingleProcess(), torch.device("cpu")) == ONE_HOST
 
 
 @pytest.mark.parametrize("answer", ["true", "false"])

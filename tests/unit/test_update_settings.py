@@ -22,7 +22,7 @@ from hpc_lpm.engine.optimizer import (
     check_optimizer,
     clip_gradients,
 )
-from hpc_lpm.engine.pipeline.discount import stage_optimizer
+from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.topology import PipelineTopology

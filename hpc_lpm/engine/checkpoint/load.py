@@ -1,5 +1,6 @@
-"""Putting a rank back to where a checkpoint was saved, whoever saved its layers."""
+"""Going on with a run: from its finished result, or from a checkpoint, whoever saved its layers."""
 
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.manifest import CheckpointFile
-from hpc_lpm.engine.checkpoint.opened import Checkpoint
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord, StateValue
 from hpc_lpm.engine.checkpoint.save import sha256_of
+from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
     RANDOM,
     restore_dropout_passes,
@@ -19,24 +18,89 @@ from hpc_lpm.engine.checkpoint.tensors import (
     restore_optimizer,
     restore_random_states,
 )
+from hpc_lpm.engine.collectives import run_on_every_rank
+from hpc_lpm.engine.history import History
+from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.rank_meter import RankMeter
+from hpc_lpm.engine.records import RankRecord, StateValue
+from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.runners.runner import TrainedState
+from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 
 
+def finished_result(
+    path: Path, settings: dict[str, object], cuts: list[int], ranks: int
+) -> RunResult | None:
+    """Return the result of a finished run, or None if this run is another one or not finished.
+
+    Args:
+        path: the run's `result.json`, which need not exist.
+        settings: what `computing_settings` returns for this run.
+        cuts: the cut positions of this run's plan.
+        ranks: the number of ranks of this run.
+    """
+    if not path.exists():
+        return None
+    try:
+        result = RunResult.read(path)
+    except InputError:
+        return None
+    if (result.cuts, result.ranks) != (cuts, ranks):
+        return None
+    return None if first_difference(computing_settings(result.settings), settings) else result
+
+
+def restore(
+    checkpoint: Checkpoint, job: Job, cuts: list[int], state: TrainedState, meter: RankMeter
+) -> History:
+    """Restore this rank from a checkpoint and return the history of the run (collective).
+
+    If the checkpoint was saved by another partition, the measurements of single ranks start anew.
+
+    Args:
+        checkpoint: the checkpoint to resume from.
+        job: the ranks.
+        cuts: the cut positions of this run's plan.
+        state: the state of this rank, which has not trained yet.
+        meter: takes over what this rank had measured before the interruption.
+
+    Raises:
+        InputError: on every rank, if a file is damaged or the model is a different one.
+    """
+
+    def put_back() -> None:
+        reader = CheckpointReader(checkpoint)
+        reader.restore(state)
+        if same_partition:
+            reader.restore_random(job.rank)
+            meter.add_earlier(reader.record(job.rank))
+            return
+        of_ranks = [reader.record(rank).segments for rank in range(saved.ranks)]
+        history.earlier += [list(segment) for segment in zip(*of_ranks, strict=True)]
+
+    saved = checkpoint.manifest
+    same_partition = saved.ranks == job.size and saved.cuts == cuts
+    history = deepcopy(saved.history)
+    run_on_every_rank(job, put_back, (InputError,), lambda problem, _: InputError(f"{problem}."))
+    history.interruptions += 1
+    return history
+
+
 class CheckpointReader:
-    """Reads a checkpoint's files, each of which is hashed before it is trusted."""
+    """Reads the files of a checkpoint, after checking each one's hash."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._checkpoint = checkpoint
-        # A file is opened once, however many tensors are read from it.
+        # A file is hashed and opened once, however many tensors are read from it.
         self._opened = cache(self._open)
         self.record = cache(self._record)
 
     def restore(self, state: TrainedState) -> None:
-        """Put layers, optimizer and learning rate back; the partition may be another one.
+        """Restore layers, optimizer and learning rate; the partition may have changed.
 
         Raises:
-            InputError: if a file is damaged or is about another model.
+            InputError: if a file is damaged or holds a different model.
         """
         restore_layers(state, self._tensor)
         restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
@@ -45,10 +109,10 @@ class CheckpointReader:
                 restore_dropout_passes(layer, passes)
 
     def restore_random(self, rank: int) -> None:
-        """Put torch's own random generators back to where those of a rank were.
+        """Restore the state of torch's random generators as a rank had saved it.
 
         Raises:
-            InputError: as `restore`.
+            InputError: if the rank's file is damaged.
         """
         held = self._opened(rank)
         restore_random_states(

@@ -1,4 +1,4 @@
-"""Saving a checkpoint: every rank writes aside and syncs, then rank 0 gives it its name."""
+"""Saving a checkpoint: every rank writes its files aside, then rank 0 gives the folder its name."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,25 +7,32 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from hpc_lpm.engine.checkpoint.folder import aside_of, begin_aside, publish, sync
-from hpc_lpm.engine.checkpoint.manifest import MANIFEST, CheckpointFile, Manifest
-from hpc_lpm.engine.checkpoint.rank_record import RankRecord
+from hpc_lpm.engine.checkpoint.store import (
+    MANIFEST,
+    CheckpointFile,
+    Manifest,
+    aside_of,
+    begin_aside,
+    publish,
+    sync,
+)
 from hpc_lpm.engine.checkpoint.tensors import (
     dropout_passes,
     layer_tensors,
     optimizer_state,
     random_states,
 )
-from hpc_lpm.engine.checkpoint.together import together
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import TrainingError
 
 
 @dataclass(frozen=True)
 class CheckpointedRun:
-    """What the run is: see `Manifest`."""
+    """What a checkpoint must say about the run that saves it; see `Manifest`."""
 
     settings: dict[str, object]
     replicas: int
@@ -42,7 +49,15 @@ def save_checkpoint(
 ) -> None:
     """Save a checkpoint under the name `path` and remove older ones (collective).
 
-    Whatever happens on the way, the newest checkpoint that is whole stays as it is.
+    If anything fails on the way, the newest complete checkpoint is left as it is.
+
+    Args:
+        path: the folder of the checkpoint, which must not exist yet.
+        job: the ranks.
+        state: what this rank has trained.
+        record: what this rank has measured.
+        history: where the training is.
+        about: what the run is.
 
     Raises:
         TrainingError: on every rank, if one of them cannot write.
@@ -51,12 +66,12 @@ def save_checkpoint(
     def failure(problem: str, rank: str) -> TrainingError:
         return TrainingError(
             f"checkpoint {path} cannot be saved{rank}: {problem}: make room, or give an --out that "
-            "all ranks can write to; an older checkpoint is as it was."
+            "all ranks can write to; an older checkpoint is left as it was."
         )
 
     errors = (OSError, SafetensorError)
-    together(job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure)
-    written = together(
+    run_on_every_rank(job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure)
+    written = run_on_every_rank(
         job, lambda: _write(aside_of(path), job.rank, state, record), errors, failure
     )
 
@@ -75,7 +90,7 @@ def save_checkpoint(
         manifest.write(aside_of(path) / MANIFEST)
         publish(path)
 
-    together(job, finish, errors, failure)
+    run_on_every_rank(job, finish, errors, failure)
 
 
 def _write(
@@ -104,7 +119,7 @@ def _entry(path: Path, rank: int, state: TrainedState) -> CheckpointFile:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the hash of a file.
+    """Return the SHA-256 of a file as hexadecimal digits.
 
     Raises:
         OSError: if it cannot be read.

@@ -1,12 +1,14 @@
-"""A rank's state as named tensors, by layer, so that it does not depend on the partition."""
+"""A rank's state as tensors that are named by layer, and so do not depend on the partition."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.checkpoint.rank_record import StateValue
+from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.records import StateValue
 from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.models.dropout import Dropout
 
@@ -17,7 +19,7 @@ _RANDOM_OF_GPU = "random.cuda"
 
 
 def layer_tensors(state: TrainedState) -> dict[str, Tensor]:
-    """Return parameters and buffers; replicas share their parameters, so one alone has them."""
+    """Return parameters and buffers; of several replicas only the first returns parameters."""
     tensors: dict[str, Tensor] = {}
     for index, layer in state.layers.items():
         if state.replica == 0:
@@ -31,7 +33,7 @@ def layer_tensors(state: TrainedState) -> dict[str, Tensor]:
 def optimizer_state(
     state: TrainedState,
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, StateValue]]]:
-    """Return the tensors of the optimizer's state and its other values, by parameter."""
+    """Return the optimizer's state by parameter: its tensors, and its other values."""
     tensors: dict[str, Tensor] = {}
     values: dict[str, dict[str, StateValue]] = {}
     if state.replica != 0:
@@ -48,12 +50,12 @@ def optimizer_state(
 def restore_layers(
     state: TrainedState, tensor: Callable[[int, str, int, torch.Size], Tensor]
 ) -> None:
-    """Put parameters and buffers back.
+    """Restore parameters and buffers.
 
     Args:
-        state: of a rank that has not trained yet.
-        tensor: returns a tensor of a layer by the layer's index, the name, the replica that saved
-            it and the shape that it must have.
+        state: the state of a rank that has not trained yet.
+        tensor: returns a saved tensor, given the index of its layer, its name, the replica that
+            saved it and the shape that it must have.
     """
     with torch.no_grad():
         for index, layer in state.layers.items():
@@ -69,12 +71,12 @@ def restore_optimizer(
     of_layer: Callable[[int], tuple[dict[str, Tensor], dict[str, dict[str, StateValue]]]],
     step: int,
 ) -> None:
-    """Put the optimizer and the learning rate back to where they were after `step` updates.
+    """Restore the optimizer and the learning rate to what they were after `step` updates.
 
     Args:
-        state: of a rank that has not trained yet.
-        of_layer: returns what `optimizer_state` returned, as far as it is about a layer.
-        step: number of updates so far.
+        state: the state of a rank that has not trained yet.
+        of_layer: returns the part of what `optimizer_state` returned that belongs to a layer.
+        step: the number of updates.
     """
     optimizer, scheduler = state.optimizer, state.scheduler
     packed = optimizer.state_dict()
@@ -96,19 +98,19 @@ def restore_optimizer(
 
 
 def dropout_passes(state: TrainedState) -> dict[int, list[int]]:
-    """Return by layer how often each of its dropouts has drawn a mask by its own count."""
+    """Return for each layer how many masks each of its dropouts has drawn by its own count."""
     counts = {index: [d.passes for d in _dropouts(layer)] for index, layer in state.layers.items()}
     return {index: passes for index, passes in counts.items() if passes}
 
 
 def restore_dropout_passes(layer: nn.Module, passes: list[int]) -> None:
-    """Put the counts back."""
+    """Restore the counts that `dropout_passes` returned for a layer."""
     for dropout, count in zip(_dropouts(layer), passes, strict=True):
         dropout.passes = count
 
 
 def random_states() -> dict[str, Tensor]:
-    """Return the state of torch's own random generators, for layers that draw from them."""
+    """Return the states of torch's random generators, for layers that draw from them."""
     states = {RANDOM: torch.get_rng_state()}
     if torch.cuda.is_available():
         states[_RANDOM_OF_GPU] = torch.cuda.get_rng_state()
@@ -116,10 +118,28 @@ def random_states() -> dict[str, Tensor]:
 
 
 def restore_random_states(states: dict[str, Tensor]) -> None:
-    """Put them back, as far as there are such devices."""
+    """Restore what `random_states` returned, as far as this machine has such devices."""
     torch.set_rng_state(states[RANDOM])
     if torch.cuda.is_available() and _RANDOM_OF_GPU in states:
         torch.cuda.set_rng_state(states[_RANDOM_OF_GPU])
+
+
+def layer_sha256(layer: nn.Module) -> str:
+    """Return the SHA-256 of a layer's parameters and buffers: names, types, shapes and bits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(layer.state_dict().items()):
+        held = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}:{held.dtype}:{tuple(held.shape)};".encode())
+        digest.update(held.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_sha256(layers: dict[int, nn.Module], job: Job) -> str:
+    """Return the SHA-256 over the layers of all ranks, in layer order (collective)."""
+    hashes: dict[int, str] = {}
+    for held in job.all_gather({index: layer_sha256(layer) for index, layer in layers.items()}):
+        hashes.update(held)
+    return hashlib.sha256("".join(hashes[index] for index in sorted(hashes)).encode()).hexdigest()
 
 
 def _state_of(
@@ -137,7 +157,7 @@ def _state_of(
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """Return the tensor in the parameter's order in memory, if it is of that shape."""
+    """Return the tensor in the parameter's memory layout if the shapes are equal."""
     if tensor.shape != parameter.shape:
         return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, requires_grad=False).copy_(tensor)

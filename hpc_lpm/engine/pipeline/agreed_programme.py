@@ -1,23 +1,88 @@
-"""A stage's programme that ends earlier once the ranks have agreed to stop."""
+"""A stage's programme that ends earlier once the ranks have agreed to stop.
 
-from collections.abc import Callable, Iterator
+Messages are announced to the channels an optimizer step at a time, as soon as it is agreed that the
+step will be trained.
+"""
 
-from hpc_lpm.engine.agreement import StepAgreement
-from hpc_lpm.engine.pipeline.announcements import Announcements
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.pipeline.boundary import StageBoundaries, TensorSpec
+from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
+from hpc_lpm.engine.pipeline.transport.channel import Channel
+from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.schedules.insertions import lagged_micro_batches
-from hpc_lpm.schedules.instructions import Forward, Instruction, Programme, ReceiveActivation
+from hpc_lpm.schedules.instructions import (
+    Forward,
+    Instruction,
+    Programme,
+    ReceiveActivation,
+    ReceiveGradient,
+    ReceiveTiedGradient,
+    ReceiveTiedWeights,
+)
+
+Message = tuple[TensorSpec, ...]
+
+
+class Announcements:
+    """Announces the messages that a programme receives to their channels, in its order.
+
+    Channels post receives for what has been announced, so a message that was announced must come.
+    `micro_batches_per_step` determines which optimizer step a micro-batch belongs to.
+    """
+
+    def __init__(
+        self,
+        programme: Iterable[Instruction],
+        batches: MicroBatches,
+        boundaries: StageBoundaries,
+        from_previous: Channel,
+        from_next: Channel,
+        tied: TiedExchange,
+        micro_batches_per_step: int,
+    ) -> None:
+        self._waiting: dict[Channel, deque[tuple[int, Message]]] = {}
+        for instruction in programme:
+            match instruction:
+                case ReceiveActivation(n):
+                    specs = boundaries.incoming[batches.size(n)].tensors
+                    self._add(from_previous, n // micro_batches_per_step, specs)
+                case ReceiveGradient(n):
+                    specs = boundaries.outgoing[batches.size(n)].gradients()
+                    self._add(from_next, n // micro_batches_per_step, specs)
+                case ReceiveTiedGradient() | ReceiveTiedWeights():
+                    channel, specs = tied.awaited(instruction)
+                    self._add(channel, instruction.step, specs)
+                case _:
+                    pass
+
+    def _add(self, channel: Channel, step: int, message: Message) -> None:
+        self._waiting.setdefault(channel, deque()).append((step, message))
+
+    def announce(self, end_step: int) -> None:
+        """Announce all messages of the optimizer steps before `end_step`."""
+        for channel, waiting in self._waiting.items():
+            due = []
+            while waiting and waiting[0][0] < end_step:
+                due.append(waiting.popleft()[1])
+            if due:
+                channel.expect(due)
 
 
 class AgreedProgramme:
-    """Yields the instructions of a segment, asking the agreement before each forward.
+    """Yields the instructions of a segment, and asks before each forward pass whether to stop.
 
-    When the segment is to end after fewer steps, the rest is replaced by that of the programme for
-    those alone, which is the same up to there: a stop drains like the end of an epoch.
+    Once the segment is to end after fewer steps, the rest of the programme is replaced by that of
+    the programme for these steps alone, which is the same up to there: a stop drains the pipeline
+    like the end of an epoch.
 
     Args:
         programme_of: returns this stage's programme for a number of micro-batches.
-        micro_batches: of the whole segment.
-        micro_batches_per_step: M.
+        micro_batches: the number of micro-batches of the whole segment.
+        micro_batches_per_step: the number of micro-batches of an optimizer step.
+        agreement: the agreement of the ranks on where to stop.
     """
 
     def __init__(
@@ -25,7 +90,7 @@ class AgreedProgramme:
         programme_of: Callable[[int], Programme],
         micro_batches: int,
         micro_batches_per_step: int,
-        agreement: StepAgreement,
+        agreement: StopAgreement,
     ) -> None:
         self._programme_of = programme_of
         self._per_step = micro_batches_per_step
@@ -35,18 +100,18 @@ class AgreedProgramme:
         self._lagged = lagged_micro_batches(self._programme)
 
     def is_lagged(self, micro_batch: int) -> bool:
-        """Tell if there is an update between the two passes of a micro-batch."""
+        """Return whether an update comes between the two passes of a micro-batch."""
         return micro_batch in self._lagged
 
     def whole(self) -> Programme:
-        """Return the programme as far as it is known."""
+        """Return the whole programme, as it is if nobody stops."""
         return self._programme
 
     def run(self, announcements: Announcements) -> Iterator[Instruction]:
-        """Yield what is to be executed, messages to come being announced as soon as is agreed.
+        """Yield the instructions, and announce messages as soon as it is agreed that they come.
 
         Raises:
-            BoundaryError: if it is not heard in time whether training goes on.
+            BoundaryError: if this rank does not hear in time whether training goes on.
         """
         position, begun = 0, -1
         announcements.announce(self._agreement.agreed)

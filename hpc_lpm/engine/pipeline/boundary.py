@@ -1,18 +1,17 @@
-"""What crosses the boundary between two stages, found out before training."""
+"""The tensors that cross the boundary between two stages, found out before training."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.engine.collectives import receive_object
 from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.memory_order import is_dense, with_strides
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.polling import wait_until
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
 
@@ -21,10 +20,10 @@ _PROBE_TAG = 7
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape, type and order in memory of one tensor that crosses.
+    """Shape, type and memory layout of one tensor that crosses.
 
-    `strides` are those of a dense tensor, None stands for a contiguous one. They are no part of
-    what a layer must return: a tensor that lies otherwise is copied into this order.
+    `strides` are the layout of a dense tensor; None stands for a contiguous one. A layer may return
+    a tensor with another layout, which is then copied into this one.
     """
 
     shape: tuple[int, ...]
@@ -46,7 +45,7 @@ class TensorSpec:
         )
 
     def arranged(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of this shape in this order, itself where it lies so already."""
+        """Return a tensor of this shape in this memory layout, copied only if it has another."""
         held = tensor.detach()
         return held.contiguous() if self.strides is None else with_strides(held, self.strides)
 
@@ -56,7 +55,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class BoundarySpec:
-    """The tensors that cross for one micro-batch; `packed` tells a tuple from a lone tensor."""
+    """The tensors that cross for one micro-batch; `packed` is True if they are a tuple."""
 
     tensors: tuple[TensorSpec, ...]
     packed: bool
@@ -72,23 +71,23 @@ class BoundarySpec:
         return f"({tensors})" if self.packed else tensors
 
     def gradients(self) -> tuple[TensorSpec, ...]:
-        """Return what crosses backwards: one gradient for each floating-point tensor."""
+        """Return what crosses backwards: the gradient of each floating-point tensor."""
         return tuple(spec for spec in self.tensors if spec.dtype.is_floating_point)
 
     def arranged(self, activation: Activation) -> tuple[Tensor, ...]:
-        """Return the tensors of an activation in the agreed order in memory."""
+        """Return the tensors of an activation in their agreed memory layouts."""
         crossing = zip(self.tensors, as_tuple(activation), strict=True)
         return tuple(spec.arranged(tensor) for spec, tensor in crossing)
 
     def arranged_gradients(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the gradients in the order agreed for the tensors that they belong to."""
+        """Return the gradients in the memory layouts of the tensors that they belong to."""
         crossing = zip(self.gradients(), gradients, strict=True)
         return tuple(spec.arranged(tensor) for spec, tensor in crossing)
 
 
 @dataclass(frozen=True)
 class StageBoundaries:
-    """What enters and leaves one stage, by the number of samples in the micro-batch."""
+    """What enters and leaves one stage, by the number of samples of a micro-batch."""
 
     incoming: dict[int, BoundarySpec]
     outgoing: dict[int, BoundarySpec]
@@ -104,13 +103,13 @@ def probe_boundaries(
     topology: PipelineTopology,
     device: torch.device,
 ) -> StageBoundaries:
-    """Push zeros of every micro-batch size through the pipeline once (collective).
+    """Find out what crosses by passing zeros of every micro-batch size through the pipeline.
 
-    Evaluation mode leaves running statistics and random numbers alone, so the probe cannot be told
-    from no probe.
+    Every stage calls this (collective). The pass is in evaluation mode, which changes neither
+    running statistics nor random numbers, so the probe does not change the training.
 
     Raises:
-        TrainingError: if a layer raises anything, or the stage before is silent too long.
+        TrainingError: if a layer raises anything, or the stage before sends nothing in time.
     """
     was_training = stage_module.training
     stage_module.eval()
@@ -151,15 +150,8 @@ def probe_boundaries(
 
 
 def _receive_spec(job: MpiJob, source: int) -> BoundarySpec:
-    messages: list[Any] = []
-
-    def arrived() -> bool:
-        message = job.communicator.improbe(source=source, tag=_PROBE_TAG)
-        if message is not None:
-            messages.append(message)
-        return message is not None
-
-    if not wait_until(arrived, job.limit_seconds):
-        raise BoundaryError.silence(source, job.limit_seconds)
-    spec: BoundarySpec = messages[0].recv()
+    try:
+        spec: BoundarySpec = receive_object(job.communicator, source, _PROBE_TAG, job.limit_seconds)
+    except TimeoutError:
+        raise BoundaryError.silence(source, job.limit_seconds) from None
     return spec

@@ -1,6 +1,5 @@
-"""Averages over the replicas of a stage: gradients while the next forward runs, buffers at rest."""
+"""Averages over the replicas of a stage: gradients in training, buffers before an evaluation."""
 
-import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -8,17 +7,15 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup, Work
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
-
-_SPIN_SECONDS = 200e-6
-_POLL_SECONDS = 50e-6
 
 
 class GradientAverage:
-    """The gradients of one stage in flat memory, averaged over its replicas in place.
+    """Averages the gradients of one stage over its replicas, while the next forward pass runs.
 
     Every `parameter.grad` is a view of one flat tensor (one for each type of the parameters), into
-    which autograd accumulates; so an all-reduce of that tensor needs no packing and no copy.
+    which autograd accumulates: an all-reduce of that tensor needs no packing and no copy.
     """
 
     def __init__(
@@ -49,14 +46,14 @@ class GradientAverage:
         flat = torch.zeros(total, dtype=dtype, device=parameters[0].device)
         offset = 0
         for parameter in parameters:
-            # As the gradient would lie if autograd had allocated it.
+            # The layout that the gradient would have if autograd had allocated it.
             stride = torch.empty_like(parameter, device="meta").stride()
             self._views.append((parameter, flat.as_strided(parameter.shape, stride, offset)))
             offset += parameter.numel()
         self._flat.append(flat)
 
     def begin_step(self) -> None:
-        """Clear the gradients and make them views of the flat memory, whatever they were."""
+        """Clear the gradients and make them views of the flat tensors again."""
         for flat in self._flat:
             flat.zero_()
         for parameter, view in self._views:
@@ -65,33 +62,35 @@ class GradientAverage:
     def start(self) -> None:
         """Start summing the gradients over the replicas, each of which calls this (collective).
 
-        Until `finish` nobody may read or change them.
+        Until `finish` nothing may read or change the gradients.
         """
         for flat in self._flat:
             work = torch.distributed.all_reduce(flat, group=self._group, async_op=True)
             assert work is not None
             self._works.append(work)
-            # What each replica sends in a ring.
+            # What each replica sends if the all-reduce is a ring.
             self.bytes_sent += flat.nbytes * 2 * (self._replicas - 1) // self._replicas
 
     def finish(self, while_waiting: Callable[[], None]) -> None:
         """Wait for the sums and divide them by the number of replicas.
 
         Args:
-            while_waiting: called again and again. Another replica may wait, over its neighbours,
-                for a message that this rank has sent and MPI has yet to move.
+            while_waiting: is called again and again meanwhile. Another replica may be waiting,
+                through its neighbours, for a message that this rank has sent and MPI has yet to
+                move.
 
         Raises:
-            BoundaryError: if they do not come in time, or a replica is gone.
+            BoundaryError: if the sums do not come in time, or a replica is gone.
         """
-        start = time.perf_counter()
-        while not all(work.is_completed() for work in self._works):
+
+        def completed() -> bool:
+            if all(work.is_completed() for work in self._works):
+                return True
             while_waiting()
-            waited = time.perf_counter() - start
-            if waited > self._timeout_seconds:
-                raise self._missing(f"no answer for {self._timeout_seconds:g} s")
-            if waited > _SPIN_SECONDS:
-                time.sleep(_POLL_SECONDS)
+            return False
+
+        if not wait_until(completed, self._timeout_seconds):
+            raise self._missing(f"no answer for {self._timeout_seconds:g} s")
         try:
             for work in self._works:
                 work.wait()
@@ -104,8 +103,8 @@ class GradientAverage:
     def _missing(self, what: str) -> BoundaryError:
         return BoundaryError(
             f"{what} while gradients were averaged over the stage's {self._replicas} replicas: one "
-            "of them, or a stage beside it, hangs or is gone; raise --receive-timeout if it is but "
-            "slow"
+            "of them, or a stage beside it, hangs or is gone; raise --receive-timeout if it is "
+            "only slow"
         )
 
 
@@ -113,7 +112,7 @@ class GradientAverage:
 def average_buffers(module: nn.Module, group: ProcessGroup, replicas: int) -> None:
     """Average BatchNorm's running statistics and other float buffers over replicas (collective).
 
-    Replicas see different samples, so these differ until averaged.
+    Replicas see different samples, so their buffers differ until they are averaged.
     """
     for buffer in module.buffers():
         if buffer.is_floating_point():

@@ -1,4 +1,4 @@
-"""The order in which a tensor's elements lie in memory, kept where tensors cross a boundary."""
+"""The layout of a tensor in memory, which is kept when tensors cross a boundary."""
 
 from math import prod
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Tell if the elements fill one piece of memory without gaps or overlap, in any order."""
+    """Return whether the elements fill one piece of memory without gaps or overlaps."""
     if tensor.is_contiguous():
         return True
     expected = 1
@@ -26,14 +26,14 @@ def as_dense(tensor: Tensor) -> Tensor:
 def flat_memory(tensor: Tensor) -> Tensor:
     """Return the memory of a dense tensor as bytes in the order in which they lie, uint8 [bytes].
 
-    Nothing is copied: writing into it writes into the tensor.
+    The result shares the tensor's memory.
     """
     elements = prod(tensor.shape)
     return tensor.as_strided((elements,), (1,)).view(torch.uint8)
 
 
 def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
-    """Return the tensor laid out with these strides, itself where it lies so already."""
+    """Return the tensor laid out with these strides, without a copy if it has them already."""
     of_any_use = [
         (found, wanted)
         for found, wanted, size in zip(tensor.stride(), strides, tensor.shape, strict=True)

@@ -1,20 +1,26 @@
-"""torch.distributed and DeepSpeed on the ranks that MPI started."""
+"""Starts torch.distributed and DeepSpeed on the ranks that MPI started."""
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Mapping
 from datetime import timedelta
 
 import torch
 import torch.distributed
 from torch._C._distributed_c10d import TCPStore
 
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import Job
-from hpc_lpm.engine.pipeline.placement import find_placement
-from hpc_lpm.engine.pipeline.rendezvous import master_address, open_store
-from hpc_lpm.errors import TrainingError
+from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.host_names import host_names
 from hpc_lpm.ranks import local_rank_from_environment
+
+LOOPBACK = "127.0.0.1"
+
+_FIRST_PORT, _PORTS = 20_000, 12_000
+"""These are below the ports that Linux gives to outgoing connections (32768 and above)."""
+_ANY_PORT = 0
 
 _MPIRUN_LOCAL_RANK = "OMPI_COMM_WORLD_LOCAL_RANK"
 _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
@@ -23,10 +29,8 @@ _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
 def join_process_group(job: Job, device: torch.device) -> None:
     """Make the MPI ranks a torch process group and hand it to DeepSpeed (collective).
 
-    In a Slurm job the store at which ranks meet listens on a port that comes from the job's number,
-    else on one that the system chose: two jobs on one machine do not collide. Operations of the
-    group give up after `job.limit_seconds`. Host tensors go over gloo; those of GPUs over NCCL if
-    no two ranks share one.
+    The operations of the group give up after `job.limit_seconds`. Tensors in host memory travel
+    over gloo, those on GPUs over NCCL unless two ranks share a GPU.
 
     Raises:
         TrainingError: if a rank does not come in time.
@@ -34,32 +38,18 @@ def join_process_group(job: Job, device: torch.device) -> None:
     _export_rank(job, device)
     if torch.distributed.is_initialized():
         return
-    placement = find_placement(job, device)
-    if placement.hosts == 1:
+    locations = find_rank_locations(job, device)
+    if locations.hosts == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    address = job.broadcast(master_address(placement.hosts) if job.rank == 0 else None)
-    with meeting(job):
-        _meet(job, address, "cpu:gloo,cuda:nccl" if placement.own_gpus else "gloo")
+    address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
+    with making_process_groups(job):
+        _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
     quieten_deepspeed()
     import deepspeed
 
     # Its shared-memory all-reduce would be compiled here and now, and pipelines never use it.
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_ALL_REDUCE] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-
-
-@contextmanager
-def meeting(job: Job) -> Iterator[None]:
-    """Surround what makes process groups: a rank that does not come is told in one sentence."""
-    try:
-        yield
-    except torch.distributed.DistError as error:
-        raise TrainingError(
-            f"rank {job.rank}: the ranks cannot form a process group within "
-            f"{job.limit_seconds:g} s: one hangs or is gone, or a firewall is between them; raise "
-            "--receive-timeout if it is but slow and, where hosts have several networks, set "
-            "GLOO_SOCKET_IFNAME to the interface that joins them."
-        ) from error
 
 
 def _meet(job: Job, address: str, backend: str) -> None:
@@ -78,7 +68,7 @@ def _meet(job: Job, address: str, backend: str) -> None:
 
 
 def quieten_deepspeed() -> None:
-    """Leave DeepSpeed's warnings and errors alone, drop its remarks."""
+    """Make DeepSpeed log errors alone."""
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
@@ -87,7 +77,43 @@ def quieten_deepspeed() -> None:
 def _export_rank(job: Job, device: torch.device) -> None:
     os.environ["RANK"], os.environ["WORLD_SIZE"] = str(job.rank), str(job.size)
     local_rank = local_rank_from_environment() if device.index is None else device.index
-    # DeepSpeed takes this for the number of the rank's device, and insists that mpirun agrees.
+    # DeepSpeed takes this as the number of the rank's device, and insists that mpirun agrees.
     os.environ["LOCAL_RANK"] = str(local_rank)
     if _MPIRUN_LOCAL_RANK in os.environ:
         os.environ[_MPIRUN_LOCAL_RANK] = str(local_rank)
+
+
+def master_address(hosts: int, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the name of this host, on which rank 0 runs, by which the other ranks find it.
+
+    On a single host it is the loopback address, since a host's own name need not resolve on a
+    laptop or in a container. In a Slurm job it is the name of the job's first node, unless that is
+    not this host; otherwise it is the name that this host gives itself.
+    """
+    if hosts == 1:
+        return LOOPBACK
+    own = socket.gethostname()
+    node_list = environment.get("SLURM_JOB_NODELIST")
+    first = host_names(node_list)[0] if node_list else own
+    return first if first.partition(".")[0] == own.partition(".")[0] else own
+
+
+def master_port(environment: Mapping[str, str] = os.environ) -> int:
+    """Return the port to try first: in a Slurm job one from the job's number, else any free one.
+
+    Two jobs on one machine then do not collide.
+    """
+    job = environment.get("SLURM_JOB_ID", "")
+    return _FIRST_PORT + int(job) % _PORTS if job.isdigit() else _ANY_PORT
+
+
+def open_store(address: str, limit: timedelta) -> TCPStore:
+    """Open the store at which all ranks meet, on another port if the first one is taken."""
+    try:
+        return _store(address, master_port(), limit)
+    except torch.distributed.DistNetworkError:
+        return _store(address, _ANY_PORT, limit)
+
+
+def _store(address: str, port: int, limit: timedelta) -> TCPStore:
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=limit)

@@ -1,4 +1,4 @@
-"""Forward and backward of one micro-batch through one merged stage."""
+"""The forward and the backward pass of one micro-batch through one stage."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class InFlight:
     """A micro-batch between its forward and its backward pass.
 
-    `outputs` is None where the graph was not kept and the stage is to be replayed; `version` is
-    the number of updates before the forward pass.
+    `outputs` is None if no graph was kept and the stage is to be replayed; `version` is the number
+    of updates before the forward pass.
     """
 
     inputs: Activation
@@ -31,8 +31,8 @@ class InFlight:
 class StagePass:
     """Runs one stage's layers, as often as needed and always with the same result.
 
-    `seed` and the number of a micro-batch within the training determine dropout; a pass without a
-    graph leaves every buffer (BatchNorm's running statistics) as it was.
+    Dropout depends on `seed` and on the number of the micro-batch within the training. A pass
+    without a graph leaves every buffer, such as BatchNorm's running statistics, as it was.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class StagePass:
         """Run the stage on `flight.inputs`; the last stage also computes the loss.
 
         Args:
-            flight: the micro-batch; outputs and loss are kept in it if `keep_graph`.
+            flight: the micro-batch, which keeps outputs and loss if `keep_graph`.
             number: the micro-batch's number within the whole training.
             keep_graph: False if the stage will be replayed before the backward pass.
 
         Raises:
-            ChangedInputError: if a layer has changed the input, from which the stage may be run
-                again.
+            ChangedInputError: if a layer has changed the input in place, so that the stage cannot
+                be run again.
         """
         for index, layer in self._stochastic.items():
             set_dropout_stream(layer, self._seed, index, number)
@@ -79,12 +79,13 @@ class StagePass:
     def backward(
         self, flight: InFlight, gradients: Sequence[Tensor], loss_divisor: float
     ) -> tuple[Tensor, ...]:
-        """Accumulate the weights' gradients and return those of the floating-point inputs.
+        """Accumulate the weights' gradients and return the floating-point inputs' gradients.
 
         Args:
             flight: the micro-batch, with the graph of its forward pass.
-            gradients: of the floating-point outputs; empty on the last stage.
-            loss_divisor: M where all M micro-batches of a step are of the same size.
+            gradients: the gradients of the floating-point outputs; empty on the last stage.
+            loss_divisor: M if all M micro-batches of a step are of the same size; see
+                `MicroBatches.loss_divisor`.
         """
         if flight.loss is not None:
             torch.autograd.backward(flight.loss / loss_divisor)
@@ -100,8 +101,8 @@ class StagePass:
         saved = [buffer.clone() for buffer in buffers]
         outputs: Activation = self._module(inputs)
         for buffer, before in zip(buffers, saved, strict=True):
-            # Through `.data`: graphs in flight hold running statistics, though their gradients do
-            # not depend on them, and would refuse a counted change.
+            # Through `.data`: graphs in flight hold running statistics, on which no gradient
+            # depends, and autograd would refuse a change that it counts.
             buffer.data.copy_(before)
         return outputs
 
@@ -121,7 +122,7 @@ def _single(outputs: Activation) -> Tensor:
 
 
 def ready_for_autograd(tensors: Iterable[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-    """Return received tensors on the device, the floating-point ones as leaves with gradients."""
+    """Return received tensors on the device; the floating-point ones require gradients."""
     return tuple(
         t.to(device).requires_grad_(t.is_floating_point() and torch.is_grad_enabled())
         for t in tensors

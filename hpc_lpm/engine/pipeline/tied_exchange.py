@@ -1,4 +1,4 @@
-"""Gradients and weights of tied parameters on their way between two stages."""
+"""Exchanges gradients and weights of tied parameters between stages."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from hpc_lpm.schedules.instructions import ReceiveTiedGradient, ReceiveTiedWeigh
 
 
 class TiedExchange:
-    """One stage's end of all exchanges, over channels by the stage at the other end."""
+    """One stage's end of its exchanges with other stages, which `channels` has by their number."""
 
     def __init__(self, tied: TiedParameters, channels: dict[int, TiedChannels]) -> None:
         self._tied = tied
@@ -21,14 +21,14 @@ class TiedExchange:
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes handed over so far."""
+        """The bytes sent so far."""
         channels = (*self._gradients.values(), *self._weights.values())
         return sum(channel.bytes_sent for channel in channels)
 
     def awaited(
         self, message: ReceiveTiedGradient | ReceiveTiedWeights
     ) -> tuple[Channel, tuple[TensorSpec, ...]]:
-        """Return the channel that a message comes over, and what it is."""
+        """Return the channel over which a message comes, and the tensors that it consists of."""
         if isinstance(message, ReceiveTiedGradient):
             return self._gradients[message.stage], _specs(self._tied.owned[message.stage])
         return self._weights[message.stage], _specs(self._tied.copied[message.stage])
@@ -39,26 +39,26 @@ class TiedExchange:
             channel.flush()
 
     def send_gradient(self, stage: int) -> None:
-        """Hand the copies' accumulated gradients to their owner and start again from none."""
+        """Send the accumulated gradients of the copies to their owner on `stage` and clear them."""
         copied = self._tied.copied[stage]
         self._gradients[stage].send([_gradient_of(parameter) for parameter in copied])
         for parameter in copied:
             parameter.grad = None
 
     def receive_gradient(self, stage: int) -> None:
-        """Add the gradients of the copies on `stage` to the owned parameters' own."""
+        """Add the gradients of the copies on `stage` to the gradients of their owners here."""
         received = self._gradients[stage].receive()
         for parameter, gradient in zip(self._tied.owned[stage], received, strict=True):
             add_gradient(parameter, gradient.to(parameter.device))
 
     def send_weights(self, stage: int) -> None:
-        """Hand the owned weights as they are now to the copies on `stage`."""
+        """Send the present weights of the owners here to their copies on `stage`."""
         # Cloned: the next update may come before the message has left.
         self._weights[stage].send([p.detach().clone() for p in self._tied.owned[stage]])
 
     @torch.no_grad()
     def receive_weights(self, stage: int) -> None:
-        """Take over the weights that their owner sent."""
+        """Set the copies here to the weights that their owner on `stage` has sent."""
         received = self._weights[stage].receive()
         for parameter, weights in zip(self._tied.copied[stage], received, strict=True):
             parameter.copy_(weights)

@@ -1,16 +1,28 @@
-"""What is done with a micro-batch whose weights are updated between its two passes.
+"""The weights under which a lagged micro-batch runs backward: replayed, live or stashed.
 
-The policies of METHOD section 2. Each is asked three things: whether lagged micro-batches are
-replayed, what surrounds the forward pass of one, and what surrounds an update.
+A micro-batch is lagged if the weights are updated between its two passes. A policy says whether
+lagged micro-batches are replayed, what surrounds their forward pass and what surrounds an update.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+
+_CAST = "ToCopyBackward0"
+_VIEWS = frozenset(
+    {
+        *("AliasBackward0", "AsStridedBackward0", "DiagonalBackward0", "ExpandBackward0"),
+        *("PermuteBackward0", "ReshapeAliasBackward0", "SelectBackward0", "SliceBackward0"),
+        *("SplitBackward0", "SplitWithSizesBackward0", "SqueezeBackward0", "SqueezeBackward1"),
+        *("TBackward0", "TransposeBackward0", "UnbindBackward0", "UnfoldBackward0"),
+        *("UnsafeViewBackward0", "UnsqueezeBackward0", "ViewBackward0"),
+    }
+)
 
 
 class WeightPolicy(Protocol):
@@ -22,25 +34,25 @@ class WeightPolicy(Protocol):
         """Surround the forward pass of a lagged micro-batch whose graph is kept."""
 
     def update(self) -> AbstractContextManager[None]:
-        """Surround an optimizer step."""
+        """Surround a change of the weights."""
 
 
 class ReplayWeights:
-    """Forward without a graph, once more under the weights of the backward pass."""
+    """`replay`: forward without a graph, then once more under the weights of the backward pass."""
 
     replays = True
 
     def lagged_forward(self) -> AbstractContextManager[None]:
-        """Nothing is kept that an update could harm."""
+        """Do nothing: no graph is kept that an update could harm."""
         return nullcontext()
 
     def update(self) -> AbstractContextManager[None]:
-        """Change the weights in place."""
+        """Let the weights change in place."""
         return nullcontext()
 
 
 class LiveWeights:
-    """Backward through the stored graph, which reads the weights of now."""
+    """`live`: backward through the kept graph under the weights of the backward pass."""
 
     replays = False
 
@@ -48,22 +60,98 @@ class LiveWeights:
         self._parameters = tuple(parameters)
 
     def lagged_forward(self) -> AbstractContextManager[None]:
-        """Let the graph refer to the weights themselves, as it does anyway."""
+        """Do nothing: a graph refers to the weights themselves."""
         return nullcontext()
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Change the weights in place and keep autograd from noticing.
+        """Let the weights change in place and keep autograd from noticing.
 
-        A graph in flight refers to the weights and refuses to run once their version has changed;
-        here it is to read what they are then.
+        A graph in flight refers to the weights and would refuse to run once their version has
+        changed; here it is to read their new values.
         """
         with _unsafe_preserve_version_counter(self._parameters):
             yield
 
 
+@dataclass(frozen=True)
+class _CastWeight:
+    """A view of a parameter's cast, kept without its memory."""
+
+    parameter: nn.Parameter
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+    offset: int | torch.SymInt
+
+
+class LiveCastWeights(LiveWeights):
+    """The `live` policy under mixed precision, where operations read casts of the weights.
+
+    A graph would keep each cast and so read old weights. Instead it keeps a reference to the
+    weight, which autograd's record of the cast reveals; the backward pass casts the weight anew,
+    once for each update. This also saves the memory of the casts.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__(parameters)
+        self._identities = {id(parameter) for parameter in parameters}
+        self._casts: dict[tuple[int, torch.dtype], Tensor] = {}
+
+    @contextmanager
+    def lagged_forward(self) -> Iterator[None]:
+        """Let the graph refer to the weights instead of their casts.
+
+        Raises:
+            RuntimeError: if a layer casts a part of a weight, whose later value cannot be found.
+        """
+        with torch.autograd.graph.saved_tensors_hooks(self._keep, self._read):
+            yield
+
+    @contextmanager
+    def update(self) -> Iterator[None]:
+        """Let the weights change in place, then drop their casts."""
+        with super().update():
+            yield
+        self._casts.clear()
+
+    def _keep(self, tensor: Tensor) -> Tensor | _CastWeight:
+        whole = tensor if tensor._base is None else tensor._base
+        cast = whole.grad_fn
+        if cast is None or cast.name() != _CAST:
+            return tensor
+        origin = cast.next_functions[0][0]
+        while origin is not None and origin.name() in _VIEWS:
+            origin = origin.next_functions[0][0]
+        parameter = self._parameter_at(origin)
+        if parameter is None:
+            return tensor
+        # A cast keeps the memory layout. A view of all of a weight, such as its transpose, covers
+        # the same memory in the same order, so its cast and the weight's cast are alike in memory.
+        if whole.numel() != parameter.numel():
+            raise RuntimeError(
+                f"the layer casts a part of a weight to {tensor.dtype}, of which --weights live "
+                "cannot read a later value: choose --weights replay or stash, or --precision fp32"
+            )
+        return _CastWeight(
+            parameter, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
+        )
+
+    def _parameter_at(self, node: Any) -> nn.Parameter | None:
+        variable = getattr(node, "variable", None)
+        return variable if id(variable) in self._identities else None
+
+    def _read(self, kept: Tensor | _CastWeight) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        key = id(kept.parameter), kept.dtype
+        if key not in self._casts:
+            self._casts[key] = kept.parameter.detach().to(kept.dtype)
+        return self._casts[key].as_strided(kept.size, kept.stride, kept.offset)
+
+
 class StashedWeights:
-    """Backward with the weights of the forward pass, of which old versions are kept (PipeDream)."""
+    """`stash`: backward under the weights of the forward pass, whose old versions are kept."""
 
     replays = False
 
@@ -73,13 +161,13 @@ class StashedWeights:
 
     @contextmanager
     def lagged_forward(self) -> Iterator[None]:
-        """Let the graph refer to the memory that holds the weights now, not to the weights."""
+        """Let the graph refer to the memory that holds the weights now, not to the parameters."""
         with torch.autograd.graph.saved_tensors_hooks(self._memory_of, _unchanged):
             yield
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Change a copy of the weights; the old memory lives as long as a graph refers to it."""
+        """Let a copy of the weights change; graphs in flight keep the old memory alive."""
         for parameter in self._parameters:
             parameter.data = parameter.data.clone()
         yield
@@ -97,13 +185,10 @@ def weight_policy(
 ) -> WeightPolicy:
     """Return the policy `replay`, `live` or `stash` for one stage's parameters.
 
-    `casts` tells that operations read casts of the weights (mixed precision).
+    `casts` is True under mixed precision, where operations read casts of the weights.
     """
     match name:
         case "live" if casts:
-            # Imported here, since it extends the policy above.
-            from hpc_lpm.engine.pipeline.live_casts import LiveCastWeights
-
             return LiveCastWeights(parameters)
         case "live":
             return LiveWeights(parameters)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
@@ -15,10 +16,10 @@ from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.placement import find_placement
-from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
+from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.runners.deepspeed_crossing import adapt_crossing
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import as_tuple
 
@@ -48,7 +49,7 @@ class StockPipelineRunner:
         join_process_group(job, context.device)
         import deepspeed
 
-        if context.device.type == "cuda" and not find_placement(job, context.device).own_gpus:
+        if context.device.type == "cuda" and not find_rank_locations(job, context.device).own_gpus:
             raise InputError(
                 "--strategy deepspeed-1f1b needs a GPU for every rank, NCCL refuses ranks that "
                 "share one: start as many ranks a node as it has GPUs, or hide them with "
@@ -56,7 +57,7 @@ class StockPipelineRunner:
             )
         cuts = context.required_plan().cuts
         self._context = context
-        with meeting(job):
+        with making_process_groups(job):
             self._module = PlannedModule(
                 context.build_layers(), cuts, context.model.loss, context.compute_format
             )
@@ -73,7 +74,7 @@ class StockPipelineRunner:
             _count_in_global_norm(self._module)
         self._optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
-        with meeting(job):
+        with making_process_groups(job):
             self._engine, *_ = deepspeed.initialize(
                 model=self._module,
                 optimizer=self._optimizer,

@@ -9,11 +9,11 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from hpc_lpm.data.dataset import Dataset
-from hpc_lpm.engine.agreement import StepAgreement
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
@@ -35,7 +35,7 @@ class RunContext:
     dataset: Dataset
     plan: Plan | None
     recorder: Recorder
-    agreement: StepAgreement
+    agreement: StopAgreement
     updates: int
     epochs: int
     replicas: int = 1

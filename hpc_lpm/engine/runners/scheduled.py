@@ -5,18 +5,19 @@ from collections.abc import Sequence
 from functools import partial
 
 from hpc_lpm.engine.batches import MicroBatches, evaluation_micro_batches, training_sizes
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.placement import find_placement
-from hpc_lpm.engine.pipeline.process_group import join_process_group, meeting
+from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.insertions import with_communication
@@ -41,7 +42,7 @@ class PipelineRunner:
         self._topology = context.topology
         ties = context.model.ties
         self._tied_stages = _tied_stages(ties, cuts)
-        with meeting(job):
+        with making_process_groups(job):
             self._module = PlannedModule(
                 context.build_layers(), cuts, context.model.loss, context.compute_format
             )
@@ -71,7 +72,7 @@ class PipelineRunner:
             self._topology,
             self._tied_stages,
             context.device,
-            own_devices=find_placement(job, context.device).own_gpus,
+            own_devices=find_rank_locations(job, context.device).own_gpus,
             receive_timeout_seconds=settings.receive_timeout_seconds,
             progress_thread=bool(self._own.progress_thread),
             resources=context.resources,

@@ -26,7 +26,7 @@ class WholeModel:
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
 
     def begin_step(self, step: int) -> None:
-        """Learn where training stops before a step of the segment, see `StepAgreement`.
+        """Learn where training stops before a step of the segment, see `StopAgreement`.
 
         Raises:
             TrainingError: if rank 0 is silent too long.

@@ -103,12 +103,12 @@ class Scheduled(Strategy):
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
         """Return the settings with the transport between stages decided (collective)."""
-        from hpc_lpm.engine.pipeline.placement import find_placement
-        from hpc_lpm.engine.pipeline.transport.choice import with_transport
-        from hpc_lpm.engine.pipeline.transport.progress import threads_may_call_mpi
+        from hpc_lpm.engine.pipeline.transport.mpi_library import threads_may_call_mpi
+        from hpc_lpm.engine.pipeline.transport.registry import with_transport
+        from hpc_lpm.engine.topology import find_rank_locations
 
         return with_transport(
-            settings, find_placement(job, device), threads_may_call_mpi=threads_may_call_mpi()
+            settings, find_rank_locations(job, device), threads_may_call_mpi=threads_may_call_mpi()
         )
 
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the engine asks of a transport: four channels a stage, each for one direction."""
+"""What the engine asks of a transport: channels to and from the neighbours of a stage."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -13,14 +13,14 @@ from hpc_lpm.engine.pipeline.boundary import TensorSpec
 from hpc_lpm.engine.topology import PipelineTopology
 
 RECEIVES_AHEAD = 2
-"""Messages whose receives are posted before they are needed, on each channel."""
+"""The number of messages on each channel whose receives are posted before they are needed."""
 
 
 class Channel(Protocol):
-    """Messages in one direction between this rank and a neighbour, delivered in order.
+    """Carries messages in one direction between this rank and a neighbour, in order.
 
-    A message is a tuple of tensors. Its order among the others is all that names it: both sides
-    follow programmes that agree.
+    A message is a tuple of tensors. Only its place among the others identifies it: the programmes
+    of both sides agree.
     """
 
     bytes_sent: int
@@ -32,14 +32,14 @@ class Channel(Protocol):
         """Announce the messages to come; the first few receives are posted at once."""
 
     def receive(self) -> tuple[Tensor, ...]:
-        """Return the next message on the stage's device, waiting for it if it is not here yet.
+        """Wait for the next message and return it, on the stage's device.
 
         Raises:
-            BoundaryError: if it does not come in time, or not as announced.
+            BoundaryError: if it does not come in time, or is not what was announced.
         """
 
     def release_sent(self) -> None:
-        """Let go of the messages that have left."""
+        """Release the memory of the messages that have left."""
 
     def flush(self) -> None:
         """Wait until every message has left.
@@ -51,9 +51,9 @@ class Channel(Protocol):
 
 @dataclass(frozen=True)
 class TiedChannels:
-    """The channels between this stage and one that holds the same weights, each in one direction.
+    """The channels between this stage and another one that holds the same weights.
 
-    Gradients go to the stage that owns the weights, weights to the one with the copies.
+    Gradients go to the stage that owns the weights, weights to the stage that has the copies.
     """
 
     gradients: Channel
@@ -62,9 +62,9 @@ class TiedChannels:
 
 @dataclass(frozen=True)
 class StageChannels:
-    """The channels of one stage; those of a neighbour that does not exist are never used.
+    """The channels of one stage; those to a neighbour that does not exist are never used.
 
-    `tied` has those to the stages that hold weights tied to this stage's, by their number.
+    `tied` has the channels to each stage with weights that are tied to this stage's, by its number.
     """
 
     from_previous: Channel
@@ -76,11 +76,11 @@ class StageChannels:
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a transport is opened for.
+    """The circumstances under which a transport is opened.
 
-    `tied_stages` are the pairs (owner, copy) of stages that hold tied weights. `own_devices` tells
-    that no two ranks compute on the same device; what has to be stopped or closed at the end of the
-    run is put on `resources`.
+    `tied_stages` are the pairs (owner, copy) of stages that hold tied weights. `own_devices` is
+    True if no two ranks compute on the same device. A transport puts on `resources` what must be
+    stopped or closed at the end of the run.
     """
 
     job: MpiJob

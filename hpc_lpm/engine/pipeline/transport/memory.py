@@ -1,4 +1,4 @@
-"""Where messages lie: the memory that a transport sends from and receives into."""
+"""The memory that a transport sends messages from and receives them into."""
 
 from typing import Protocol
 
@@ -10,10 +10,10 @@ from hpc_lpm.engine.pipeline.memory_order import as_dense, flat_memory
 
 
 class MessageMemory(Protocol):
-    """Prepares tensors for a transport and takes them over from it."""
+    """Prepares tensors for a transport, and takes over what it has received."""
 
     def leaving(self, tensor: Tensor) -> Tensor:
-        """Return the tensor, dense and complete, where the transport can read it."""
+        """Return the tensor, dense and computed, in memory that the transport can read."""
 
     def buffer(self, spec: TensorSpec) -> Tensor:
         """Return uninitialised memory that the transport may write to from now on."""
@@ -23,7 +23,7 @@ class MessageMemory(Protocol):
 
 
 class HostMemory:
-    """For stages on CPUs: tensors are sent from and received into their own memory."""
+    """For stages on CPUs: messages are sent from and received into the tensors' own memory."""
 
     def leaving(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself, or a copy if it has gaps in memory."""
@@ -41,8 +41,8 @@ class HostMemory:
 class StagedMemory:
     """For stages on GPUs under a transport of host memory: copies through page-locked buffers.
 
-    Sending waits for the tensor to be computed. torch keeps page-locked memory for its next use,
-    and not before the copies out of it are done.
+    Sending waits until the tensor is computed. torch reuses page-locked memory, but not before the
+    copies out of it are done.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -63,15 +63,16 @@ class StagedMemory:
         return spec.empty(pin_memory=True)
 
     def arrived(self, buffer: Tensor) -> Tensor:
-        """Start the copy to the device, ahead of whatever the stage computes next."""
+        """Start the copy to the device, before whatever the stage computes next."""
         return buffer.to(self._device, non_blocking=True)
 
 
 class DeviceMemory:
     """For stages on GPUs under a transport that reads and writes device memory.
 
-    A transport that knows nothing of CUDA's streams (MPI) is given memory only once the stream has
-    done with it: a tensor may not be computed yet, and memory that was freed may still be read.
+    A transport that ignores CUDA's streams (MPI) is given memory only once the stream has finished
+    with it: until then a tensor may not be computed yet, and memory that was freed may still be
+    read.
     """
 
     def __init__(self, device: torch.device, *, knows_streams: bool) -> None:
@@ -100,5 +101,5 @@ class DeviceMemory:
 
 
 def as_bytes(tensor: Tensor) -> Tensor:
-    """Return the memory of a dense tensor as bytes in the order in which they lie, not copied."""
+    """Return the memory of a dense tensor as bytes, detached from its graph and not copied."""
     return flat_memory(tensor.detach())

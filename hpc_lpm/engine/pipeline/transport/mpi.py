@@ -1,4 +1,4 @@
-"""Point-to-point messages between neighbouring stages over MPI, without ever blocking a sender."""
+"""Channels over MPI, which never block a sender."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from mpi4py import MPI
 from torch import Tensor
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
@@ -16,7 +17,6 @@ from hpc_lpm.engine.pipeline.transport.channel import (
     StageChannels,
     TiedChannels,
 )
-from hpc_lpm.engine.pipeline.transport.cuda_aware import mpi_reads_device_memory
 from hpc_lpm.engine.pipeline.transport.memory import (
     DeviceMemory,
     HostMemory,
@@ -24,8 +24,8 @@ from hpc_lpm.engine.pipeline.transport.memory import (
     StagedMemory,
     as_bytes,
 )
-from hpc_lpm.engine.pipeline.transport.progress import NoProgress, Progress, ProgressThread
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.pipeline.transport.mpi_library import mpi_reads_device_memory
+from hpc_lpm.engine.pipeline.transport.progress_thread import NoProgress, Progress, ProgressThread
 
 _ACTIVATION_TAG = 1
 _GRADIENT_TAG = 2
@@ -40,7 +40,7 @@ class _Posted:
 
 
 class MpiChannel:
-    """A channel between this rank and `peer`, whose messages carry `tag`."""
+    """Carries messages between this rank and `peer` under the tag `tag`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class MpiChannel:
         self.release_sent()
 
     def release_sent(self) -> None:
-        """Let go of the messages that have left; also drives MPI's progress."""
+        """Release the memory of the messages that have left; this also drives MPI's progress."""
         while self._leaving and _all_done(self._leaving[0].requests):
             self._progress.completed(len(self._leaving.popleft().requests))
 
@@ -86,7 +86,7 @@ class MpiChannel:
         self._post_ahead()
 
     def receive(self) -> tuple[Tensor, ...]:
-        """Return the next message, waiting for it if it is not here yet.
+        """Wait for the next message and return it.
 
         Raises:
             BoundaryError: if it is not as long as expected, or does not come in time.
@@ -185,7 +185,7 @@ def open_mpi_channels(circumstances: Circumstances) -> StageChannels:
 
 
 def _buffer(tensor: Tensor) -> Any:
-    """Return what mpi4py takes: device memory speaks for itself, by __cuda_array_interface__."""
+    """Return what mpi4py accepts; device memory describes itself by __cuda_array_interface__."""
     memory = as_bytes(tensor)
     return memory if memory.is_cuda else memory.numpy()
 

@@ -1,10 +1,17 @@
-"""The transports by name. A new one is a file of its own and an entry here."""
+"""The transports by name, and the choice of one for a run that names none.
 
+A new transport is a file of its own and an entry here.
+"""
+
+import logging
 from collections.abc import Callable
 
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
 from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
+from hpc_lpm.engine.topology import RankLocations
 from hpc_lpm.errors import look_up
 
 TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
@@ -12,7 +19,36 @@ TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
     "torch": open_torch_channels,
 }
 
+_logger = logging.getLogger(__name__)
+
 
 def open_channels(name: str, circumstances: Circumstances) -> StageChannels:
     """Open a stage's channels over the transport of that name (collective)."""
     return look_up("transport", name, TRANSPORTS)(circumstances)
+
+
+def with_transport(
+    settings: TrainSettings, locations: RankLocations, *, threads_may_call_mpi: bool
+) -> TrainSettings:
+    """Return the settings with `transport` and `progress_thread` decided.
+
+    `auto` becomes `torch` (NCCL) if every rank has a GPU of its own, else `mpi`. By default the
+    progress thread runs where MPI's messages cross a network; shared memory needs none, and gloo
+    and NCCL have threads of their own.
+    """
+    own = LaggingOptions.of(settings.own)
+    transport = own.transport
+    if transport == "auto":
+        transport = "torch" if locations.own_gpus else "mpi"
+    wanted = own.progress_thread
+    if wanted is None:
+        wanted = locations.hosts > 1
+    progress_thread = wanted and transport == "mpi"
+    if progress_thread and not threads_may_call_mpi:
+        _logger.warning(
+            "MPI was built or started without MPI_THREAD_MULTIPLE, so there is no progress "
+            "thread: large messages over a network may wait while stages compute; use an MPI with "
+            "thread support or --transport torch."
+        )
+        progress_thread = False
+    return settings.with_own(transport=transport, progress_thread=progress_thread)

@@ -1,4 +1,4 @@
-"""Holding the memory of messages of torch.distributed until they have left."""
+"""Holds the memory of torch.distributed's messages until they have left."""
 
 import threading
 from collections import deque
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from hpc_lpm.engine.polling import wait_until
+from hpc_lpm.engine.collectives import wait_until
 
 
 class SentMessages(Protocol):
@@ -18,10 +18,10 @@ class SentMessages(Protocol):
         """Hold a tensor until its work is done."""
 
     def release(self) -> None:
-        """Let go of what has left."""
+        """Release the memory of what has left."""
 
     def flush(self, limit_seconds: float) -> bool:
-        """Wait until everything has left; return whether it did so within the limit.
+        """Wait until everything has left; return whether it has within the limit.
 
         Raises:
             RuntimeError: if the connection has broken.
@@ -29,22 +29,22 @@ class SentMessages(Protocol):
 
 
 class PolledMessages:
-    """For NCCL, whose works tell when they are done."""
+    """For NCCL, whose works say when they are done."""
 
     def __init__(self) -> None:
         self._held: deque[tuple[Tensor, Any]] = deque()
 
     def hold(self, tensor: Tensor, work: Any) -> None:
-        """Put the tensor behind the others."""
+        """Hold the tensor behind the others."""
         self._held.append((tensor, work))
 
     def release(self) -> None:
-        """Ask the oldest ones."""
+        """Release the oldest tensors, as far as their works are done."""
         while self._held and self._held[0][1].is_completed():
             self._held.popleft()
 
     def flush(self, limit_seconds: float) -> bool:
-        """Ask until the last one is done."""
+        """Poll until the last work is done."""
 
         def done() -> bool:
             self.release()
@@ -54,9 +54,9 @@ class PolledMessages:
 
 
 class AwaitedMessages:
-    """For gloo, whose works do not tell unless somebody waits for them: a thread does.
+    """For gloo, whose works do not say when they are done unless somebody waits: a thread does.
 
-    Giving up a wait would break the connection, so that asking with no patience is no way.
+    A wait that times out breaks the connection, so polling with a zero timeout is not an option.
     """
 
     def __init__(self) -> None:
@@ -67,16 +67,16 @@ class AwaitedMessages:
         threading.Thread(target=self._run, name="sent-messages", daemon=True).start()
 
     def hold(self, tensor: Tensor, work: Any) -> None:
-        """Hand the tensor to the thread."""
+        """Hand the tensor and its work to the thread."""
         with self._changed:
             self._count += 1
         self._held.put((tensor, work))
 
     def release(self) -> None:
-        """Nothing is to be done: the thread lets go."""
+        """Do nothing: the thread releases the tensors."""
 
     def flush(self, limit_seconds: float) -> bool:
-        """Wait for the thread to be done with everything."""
+        """Wait until the thread has released everything."""
         with self._changed:
             finished = self._changed.wait_for(
                 lambda: self._count == 0 or self._error is not None, limit_seconds
@@ -90,7 +90,7 @@ class AwaitedMessages:
             pass
 
     def _wait_for(self, tensor: Tensor, work: Any) -> bool:
-        """Wait for one message; a method of its own, so that nothing else refers to it then."""
+        """Wait for one message; a method of its own, so that no variable of the loop holds it."""
         try:
             work.wait(_FOR_EVER)
         except RuntimeError as error:
@@ -105,4 +105,4 @@ class AwaitedMessages:
 
 
 _FOR_EVER = timedelta(days=365)
-"""The run's own waits have the limits; this one only holds memory."""
+"""This wait needs no limit, for it only holds memory: whoever needs the message has one."""

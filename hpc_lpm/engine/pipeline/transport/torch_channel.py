@@ -1,4 +1,4 @@
-"""Point-to-point messages over torch.distributed: gloo between CPUs, NCCL between GPUs."""
+"""Channels over torch.distributed: gloo between CPUs, NCCL between GPUs."""
 
 import time
 from collections import deque
@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
@@ -33,7 +34,6 @@ from hpc_lpm.engine.pipeline.transport.sent import (
     SentMessages,
 )
 from hpc_lpm.engine.pipeline.transport.torch_groups import make_pair_groups
-from hpc_lpm.engine.polling import wait_until
 from hpc_lpm.engine.topology import PipelineTopology
 
 
@@ -44,9 +44,10 @@ class _Posted:
 
 
 class TorchChannel:
-    """A channel over a process group that carries messages in this direction only.
+    """Carries messages over a process group that has messages in this direction only.
 
-    torch delivers what one rank sends to another over one group in the order of sending.
+    torch delivers the messages of one group between two ranks in the order of sending.
+    `works_tell` is True if torch's works say when they are done.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class TorchChannel:
         self._sent.release()
 
     def release_sent(self) -> None:
-        """Let go of the messages that have left."""
+        """Release the memory of the messages that have left."""
         self._sent.release()
 
     def expect(self, messages: Iterable[tuple[TensorSpec, ...]]) -> None:
@@ -93,7 +94,7 @@ class TorchChannel:
         self._post_ahead()
 
     def receive(self) -> tuple[Tensor, ...]:
-        """Return the next message, waiting for it if it is not here yet.
+        """Wait for the next message and return it.
 
         Raises:
             BoundaryError: if it does not come in time or the neighbour is gone.
@@ -115,7 +116,7 @@ class TorchChannel:
                 raise BoundaryError.silence(self._peer, self._timeout_seconds)
 
     def _wait(self, work: Any) -> None:
-        # NCCL's own wait returns at once and leaves the waiting to the device, which has no limit.
+        # NCCL's own wait returns at once and lets the device wait, which has no limit.
         if self._works_tell and not wait_until(work.is_completed, self._timeout_seconds):
             raise BoundaryError.silence(self._peer, self._timeout_seconds)
         deadline = time.perf_counter() + self._timeout_seconds
@@ -156,9 +157,9 @@ class _Connection:
 
 
 def open_torch_channels(circumstances: Circumstances) -> StageChannels:
-    """Return channels over torch.distributed (collective).
+    """Open a stage's channels over torch.distributed (collective).
 
-    NCCL needs a GPU a rank; ranks that share one send through host memory over gloo.
+    NCCL needs a GPU for each rank; ranks that share one send through host memory over gloo.
 
     Raises:
         TrainingError: if a neighbour does not answer in time.

@@ -1,7 +1,7 @@
-"""A process group for each pair of ranks and direction, so that facing messages never wait in line.
+"""Makes a process group for each pair of ranks and each direction.
 
-NCCL works off the operations of one communicator one after the other, and each as a rendezvous: a
-send that waits for its receiver would hold up the receive that this receiver waits for.
+NCCL performs the operations of one communicator one after the other, and each is a rendezvous: in a
+common group, a send that waits for its receiver would hold up the receive that this one waits for.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from hpc_lpm.errors import TrainingError
 
 @dataclass(frozen=True)
 class PairGroups:
-    """The groups of two ranks: `forwards` from the lower to the higher one, `backwards` back."""
+    """The groups of two ranks: `forwards` from the lower to the higher rank, `backwards` back."""
 
     forwards: Any
     backwards: Any
@@ -33,12 +33,12 @@ def make_pair_groups(
     limit_seconds: float,
     resources: ExitStack,
 ) -> dict[tuple[int, int], list[PairGroups]]:
-    """Return this rank's groups by their pair, lower rank first (collective).
+    """Make the groups of all pairs and return this rank's by pair, lower rank first (collective).
 
-    A pair that is named twice gets two, in this order. All ranks make all groups in the same order,
-    as torch demands. The two ranks of a group then exchange a message at once, again in the same
-    order everywhere: NCCL connects at the first message, and two ranks that connect in different
-    orders would wait for each other.
+    A pair that is given twice gets two, in this order. All ranks make all groups in the same order,
+    as torch demands. The two ranks of a group exchange a message at once, again in the same order
+    everywhere: NCCL connects at the first message, and ranks that connect in different orders would
+    wait for each other.
 
     Raises:
         TrainingError: if a neighbour does not answer in time.
@@ -49,7 +49,7 @@ def make_pair_groups(
         raise TrainingError(
             f"rank {job.rank}: the stages cannot be connected over {backend} "
             f"within {limit_seconds:g} s: a rank hangs or is gone; raise --receive-timeout if it "
-            "is but slow, or choose --transport mpi."
+            "is only slow, or choose --transport mpi."
         ) from error
 
 
@@ -96,8 +96,8 @@ def _greet(
 class _Closing:
     """Closes a group at the end of a run that went well.
 
-    A rank with a fault keeps its connections until it has spoken: the neighbour would take the
-    closed one for the fault and speak first.
+    A rank that fails keeps its connections until it has reported its error: its neighbour would
+    otherwise report the closed connection first.
     """
 
     def __init__(self, group: Any) -> None:

@@ -1,37 +1,38 @@
-"""Agreement of the ranks on where training stops, without any of them waiting for the others.
+"""The ranks agree on the step before which training stops, without waiting for each other.
 
-Rank 0 holds the first stage, whose forwards are ahead of everybody's. When it begins the forwards
-of step s it tells all other ranks whether step s + 2 will be trained. A rank has this word before
-it begins step s + 1, usually long before: what it needs of rank 0 to begin step s left rank 0 after
-the word did. So every rank knows two steps ahead which messages will come, and receives are posted
-for no others: those of gloo and NCCL cannot be taken back.
+Rank 0 holds the first stage, whose forward passes are ahead of all others. When it begins the
+forward passes of step s, it tells all other ranks whether step s + 2 will be trained. A rank has
+this message before it begins step s + 1, usually long before: the activations that it needs to
+begin step s left rank 0 after the message did. So every rank knows two steps ahead which messages
+will come, and posts receives for these alone: gloo and NCCL cannot cancel a receive.
 """
 
 from typing import Any
 
 import numpy as np
 
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import Job, MpiJob
-from hpc_lpm.engine.polling import wait_until
 from hpc_lpm.stop_signals import StopSignals
 
 STEPS_AHEAD = 2
-"""By how many steps the word is ahead of the step that is begun."""
+"""How many steps ahead of the step that begins rank 0 decides."""
 
-_WORD_TAG = 1
+_DECISION_TAG = 1
 _REQUEST_TAG = 2
 
 
-class StepAgreement:
-    """What one rank knows of the end of the segment that is trained; its steps count from 0.
+class StopAgreement:
+    """What one rank knows about the end of the current segment, whose steps count from 0.
 
-    `end` is the step before which the segment ends, as far as is known; all steps before `agreed`
-    will be trained for certain. At the start these are the first two.
+    `end` is the step before which the segment ends, as far as this rank knows. The steps before
+    `agreed` will certainly be trained; at the start these are the first two.
 
     Args:
-        job: the ranks that agree; each of `independent` ones decides for itself.
-        signals: what asks this rank to stop.
+        job: the ranks that agree.
+        signals: tell whether this rank was asked to stop.
+        independent: whether every rank decides for itself.
     """
 
     def __init__(self, job: Job, signals: StopSignals, *, independent: bool = False) -> None:
@@ -49,15 +50,15 @@ class StepAgreement:
             self._others = range(1, job.size)
 
     def begin_segment(self, steps: int) -> None:
-        """Start with a segment of so many steps (every rank, after a barrier)."""
+        """Begin a segment of that many steps; every rank calls this after a barrier."""
         self.end = steps
         self.agreed = min(STEPS_AHEAD, steps)
 
     def begin_step(self, step: int) -> None:
-        """Tell that the forwards of a step begin, and learn until where training goes on.
+        """Announce that the forward passes of a step begin; wait until the next step is decided.
 
         Raises:
-            BoundaryError: if rank 0 is silent too long.
+            BoundaryError: if rank 0 decides nothing within the limit.
         """
         if self._rank == 0:
             self._decide(step + STEPS_AHEAD)
@@ -67,7 +68,7 @@ class StepAgreement:
             raise BoundaryError.silence(0, self.limit_seconds)
 
     def listen(self) -> None:
-        """Learn what has come meanwhile, without waiting."""
+        """Take note of the decisions that have arrived, without waiting."""
         if self._rank != 0:
             self._knows(self.end)
 
@@ -75,9 +76,9 @@ class StepAgreement:
         if step >= self.end:
             return
         stop = self._stop_wanted()
-        word = np.array([step, stop], dtype=np.int64)
+        decision = np.array([step, stop], dtype=np.int64)
         for rank in self._others:
-            self._send(word, rank, _WORD_TAG)
+            self._send(decision, rank, _DECISION_TAG)
         self._note(step, stop=stop)
 
     def _stop_wanted(self) -> bool:
@@ -93,11 +94,11 @@ class StepAgreement:
         self._send(np.zeros(1, dtype=np.int64), 0, _REQUEST_TAG)
 
     def _knows(self, step: int) -> bool:
-        """Take the words that have come; tell if it is known whether this step will be trained."""
-        word = np.empty(2, dtype=np.int64)
-        while self.agreed < self.end and self._communicator.Iprobe(source=0, tag=_WORD_TAG):
-            self._communicator.Recv(word, source=0, tag=_WORD_TAG)
-            self._note(int(word[0]), stop=bool(word[1]))
+        """Receive the decisions that have arrived; return whether this step is decided."""
+        decision = np.empty(2, dtype=np.int64)
+        while self.agreed < self.end and self._communicator.Iprobe(source=0, tag=_DECISION_TAG):
+            self._communicator.Recv(decision, source=0, tag=_DECISION_TAG)
+            self._note(int(decision[0]), stop=bool(decision[1]))
         return step < self.agreed or self.agreed == self.end
 
     def _note(self, step: int, *, stop: bool) -> None:
@@ -107,7 +108,7 @@ class StepAgreement:
             self.agreed = step + 1
         assert self.agreed <= self.end
 
-    def _send(self, word: Any, rank: int, tag: int) -> None:
-        # Words are so short that MPI takes them at once; until it says so their memory is held.
+    def _send(self, message: Any, rank: int, tag: int) -> None:
+        # MPI takes so short a message at once; its memory is held until MPI says so.
         self._sent = [(held, request) for held, request in self._sent if not request.Test()]
-        self._sent.append((word, self._communicator.Isend(word, dest=rank, tag=tag)))
+        self._sent.append((message, self._communicator.Isend(message, dest=rank, tag=tag)))

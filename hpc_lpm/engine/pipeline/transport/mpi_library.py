@@ -1,4 +1,4 @@
-"""Whether MPI can be handed device memory."""
+"""What this MPI library can do: read device memory, be called by several threads."""
 
 import os
 import shutil
@@ -15,10 +15,10 @@ _ASK_SECONDS = 20.0
 
 @cache
 def mpi_reads_device_memory() -> bool:
-    """Tell if MPI is CUDA-aware; where that cannot be found out, it is taken not to be.
+    """Return whether MPI is known to be CUDA-aware.
 
-    MPICH and Cray MPICH take device memory if the job asks for it in the environment, Open MPI if
-    it was built to: ompi_info knows (its documented test).
+    MPICH and Cray MPICH accept device memory if the job's environment asks for it, Open MPI if it
+    was built to do so, which its program ompi_info tells.
     """
     if os.environ.get("MPICH_GPU_SUPPORT_ENABLED") == "1":
         return True
@@ -30,7 +30,7 @@ def mpi_reads_device_memory() -> bool:
 
 
 def says_cuda(program: str) -> bool:
-    """Ask this `ompi_info` if its Open MPI was built with CUDA."""
+    """Return whether this `ompi_info` says that its Open MPI was built with CUDA."""
     try:
         told = subprocess.run(
             [program, "--parsable", "--all"],
@@ -42,3 +42,8 @@ def says_cuda(program: str) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return _BUILT in told.stdout
+
+
+def threads_may_call_mpi() -> bool:
+    """Return whether MPI was started so that several threads may call it at once."""
+    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines in a log."""
+"""Reports how a run goes: a bar on a terminal or plain lines in a log, and `metrics.jsonl`."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class ProgressDisplay(Protocol):
 
 
 class TerminalBar:
-    """A live bar."""
+    """Draws a live bar on a terminal."""
 
     def __init__(self, title: str, steps: int, console: Console) -> None:
         self._progress = Progress(
@@ -63,7 +63,7 @@ class TerminalBar:
 
 
 class PlainLines:
-    """A line every few seconds."""
+    """Writes a line every few seconds."""
 
     def __init__(self, title: str, steps: int, stream: IO[str]) -> None:
         self._title = title
@@ -83,16 +83,16 @@ class PlainLines:
         self._stream.flush()
 
     def close(self) -> None:
-        """Nothing is drawn."""
+        """Do nothing: there is nothing to stop."""
 
 
 class MetricsLog:
-    """`metrics.jsonl`: a line a step and a line an epoch, readable while the run goes on.
+    """Writes `metrics.jsonl`: one line for each step and each epoch, readable during the run.
 
     Args:
-        path: of the file.
-        steps: of what is there already, so many steps are kept.
-        epochs: likewise so many evaluations.
+        path: the file.
+        steps: the number of steps to keep of what an earlier run has written.
+        epochs: the number of evaluations to keep likewise.
     """
 
     def __init__(self, path: Path, *, steps: int = 0, epochs: int = 0) -> None:
@@ -105,7 +105,7 @@ class MetricsLog:
         self._stream.write(json.dumps(values) + "\n")
 
     def sync(self) -> None:
-        """Have all lines written to the disk."""
+        """Flush all lines to the disk."""
         os.fsync(self._stream.fileno())
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class MetricsLog:
 
 
 def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
-    """Return the whole lines about the first steps and evaluations of what an earlier run wrote."""
+    """Return the complete lines of an earlier run about its first steps and evaluations."""
     if not path.exists():
         return []
     kept = []
@@ -128,7 +128,7 @@ def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
 
 
 class RunReporter:
-    """Tells a person and `metrics.jsonl` how the run goes; made on one rank only."""
+    """Reports how the run goes to the display and to `metrics.jsonl`; only one rank has it."""
 
     def __init__(
         self,
@@ -157,9 +157,13 @@ class RunReporter:
     def epoch(
         self, epoch: int, epochs: int, accuracy: float, samples_per_second: float | None
     ) -> None:
-        """Report the evaluation after an epoch; `accuracy` is a share from 0 to 1.
+        """Report the evaluation after an epoch.
 
-        No rate is known of an epoch that was trained before a resumption.
+        Args:
+            epoch: the number of the epoch, from 0.
+            epochs: the number of epochs of the run.
+            accuracy: the share of right predictions, from 0 to 1.
+            samples_per_second: the rate of the epoch; None if it was trained before a resumption.
         """
         self._log.write(epoch=epoch, test_accuracy=accuracy)
         rate = "" if samples_per_second is None else f" | {samples_per_second:.1f} samples/s"
@@ -168,14 +172,14 @@ class RunReporter:
         )
 
     def message(self, text: str) -> None:
-        """Tell a person something."""
+        """Show a message on the display."""
         self._display.message(text)
 
     def sync(self) -> None:
-        """Have the log written to the disk."""
+        """Flush the log to the disk."""
         self._log.sync()
 
     def close(self) -> None:
-        """End the display and the log."""
+        """Close the display and the log."""
         self._display.close()
         self._log.close()

@@ -1,4 +1,4 @@
-"""Progress of MPI's messages while Python computes."""
+"""A thread that keeps MPI's messages moving while Python computes."""
 
 import threading
 import time
@@ -8,39 +8,39 @@ from mpi4py import MPI
 
 _INTERVAL_SECONDS = 1e-3
 _CALLS_A_TURN = 16
-"""One call moves about one fragment (128 KiB over TCP): 16 a millisecond are 2 GB/s."""
+"""One call moves about one fragment (128 KiB over TCP), so 16 in a millisecond move 2 GB/s."""
 
 _UNUSED_TAG = 32_000
 
 
 class Progress(Protocol):
-    """Is told how many requests are outstanding."""
+    """Keeps requests moving, and is told how many are outstanding."""
 
     def posted(self, requests: int) -> None:
-        """So many more are."""
+        """Add `requests` to the outstanding count."""
 
     def completed(self, requests: int) -> None:
-        """So many fewer are."""
+        """Subtract `requests` from the outstanding count."""
 
 
 class NoProgress:
-    """Leaves progress to MPI: it makes some whenever it is called, and of its own if it can."""
+    """Leaves progress to MPI, which makes some whenever it is called."""
 
     def posted(self, requests: int) -> None:
-        """Nothing is to be done."""
+        """Do nothing."""
 
     def completed(self, requests: int) -> None:
-        """Nothing is to be done."""
+        """Do nothing."""
 
 
 class ProgressThread:
     """Calls into MPI about every millisecond while requests are outstanding, and sleeps otherwise.
 
     MPI moves a message only while it is called: over TCP a large one stalls as soon as both sides
-    compute. The thread looks for a message that nobody sends (MPI_Iprobe), which drives all
-    requests and touches none, so that it needs no lock but MPI's own (MPI_THREAD_MULTIPLE). Use as
-    a context manager: MPI must not be called any more once it is finalised. A process that ends
-    without that does not wait for the thread.
+    compute. The thread looks for a message that nobody sends (MPI_Iprobe). This drives all requests
+    and touches none, so it needs no lock but MPI's own (MPI_THREAD_MULTIPLE). Use it as a context
+    manager, since MPI must not be called any more once it is finalised; a process that ends within
+    the context does not wait for the thread.
     """
 
     def __init__(self, communicator: Any) -> None:
@@ -61,13 +61,13 @@ class ProgressThread:
         self._thread.join()
 
     def posted(self, requests: int) -> None:
-        """Wake up if nothing was outstanding."""
+        """Add `requests` to the outstanding count, and wake the thread up."""
         with self._changed:
             self._outstanding += requests
             self._changed.notify()
 
     def completed(self, requests: int) -> None:
-        """Go back to sleep if nothing is outstanding any more."""
+        """Subtract `requests` from the outstanding count; the thread sleeps once it is 0."""
         with self._changed:
             self._outstanding -= requests
 
@@ -81,8 +81,3 @@ class ProgressThread:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._outstanding > 0)
             return not self._stopped
-
-
-def threads_may_call_mpi() -> bool:
-    """Tell if MPI was started so that several threads may call it at once."""
-    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)

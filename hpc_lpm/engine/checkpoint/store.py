@@ -1,0 +1,182 @@
+"""The folder of a run's checkpoints: a checkpoint is in it as a whole or not at all."""
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hpc_lpm.engine.history import History
+from hpc_lpm.engine.settings import first_difference
+from hpc_lpm.errors import InputError
+from hpc_lpm.files import VersionedFile
+
+FOLDER = "checkpoint"
+MANIFEST = "manifest.json"
+_ASIDE = "."
+_PENDING = "-before-evaluation"
+_NAME = re.compile(rf"step-(\d+)({_PENDING})?")
+
+
+class CheckpointFile(BaseModel):
+    """One file of a checkpoint, which holds layers [start, stop) of one replica."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    rank: int
+    replica: int
+    start: int
+    stop: int
+    size_bytes: int
+    sha256: str
+
+
+class Manifest(VersionedFile):
+    """`manifest.json`: the table of contents of a checkpoint, written after all other files.
+
+    `settings` are those that a run must share to resume from here, under dotted names.
+    """
+
+    kind: ClassVar[str] = "checkpoint manifest"
+
+    history: History
+    settings: dict[str, object]
+    ranks: int
+    replicas: int
+    cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
+    files: list[CheckpointFile]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @staticmethod
+    def newest(folder: Path) -> "Checkpoint | None":
+        """Open the newest checkpoint in a folder and check the sizes of its files.
+
+        Returns None if there is no checkpoint.
+
+        Raises:
+            InputError: if a file is missing or has another size.
+        """
+        path = newest_checkpoint(folder)
+        if path is None:
+            return None
+        opened = Checkpoint(path, Manifest.read(path / MANIFEST))
+        for file in opened.manifest.files:
+            try:
+                found = f"{(path / file.name).stat().st_size} bytes"
+            except FileNotFoundError:
+                found = "no such file"
+            if found != f"{file.size_bytes} bytes":
+                raise opened.damaged(f"{file.name}: {found}, {file.size_bytes} bytes were saved")
+        return opened
+
+    def damaged(self, what: str) -> InputError:
+        """Return the error to raise if a file is not what was saved."""
+        return InputError(
+            f"checkpoint {self.path} is damaged at {what}: restore the file, or train without "
+            "--resume to start again."
+        )
+
+    def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
+        """Check that a run computes the same as the run that saved this checkpoint.
+
+        Args:
+            settings: what `computing_settings` returns for the run.
+            replicas: the replicas of every stage, or the ranks that each hold the whole model.
+            layers: the number of layers of the model.
+
+        Raises:
+            InputError: naming the first setting that differs.
+        """
+        ours = {**settings, "replicas": replicas, "layers of the model": layers}
+        saved = self.manifest
+        theirs = {
+            **saved.settings,
+            "replicas": saved.replicas,
+            "layers of the model": saved.cuts[-1],
+        }
+        if difference := first_difference(theirs, ours):
+            name, before, now = difference
+            raise InputError(
+                f"--resume: checkpoint {self.path} was saved with {name} {before!r}, this run has "
+                f"{now!r}: give the same settings, or another --out."
+            )
+
+
+def checkpoint_name(history: History, *, evaluation_is_due: bool) -> str:
+    """Return the name of a checkpoint that is saved at this point of a training."""
+    return f"step-{history.step}{_PENDING if evaluation_is_due else ''}"
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint, or None; one that is being written does not count."""
+    found = []
+    for path in folder.glob("step-*"):
+        if match := _NAME.fullmatch(path.name):
+            found.append((int(match[1]), match[2] is None, path))
+    return max(found)[2] if found else None
+
+
+def begin_aside(path: Path) -> Path:
+    """Make an empty folder beside `path` to write a checkpoint into, and return it.
+
+    What earlier attempts have left there is removed.
+
+    Raises:
+        OSError: if the folder cannot be made.
+    """
+    for left in path.parent.glob(f"{_ASIDE}step-*"):
+        shutil.rmtree(left)
+    aside = aside_of(path)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def aside_of(path: Path) -> Path:
+    """Return the folder in which the checkpoint `path` is written before it gets its name."""
+    return path.with_name(f"{_ASIDE}{path.name}.partial")
+
+
+def publish(path: Path) -> None:
+    """Give a completely written checkpoint its name, then remove the older checkpoints.
+
+    Raises:
+        OSError: if that fails; the older checkpoints are then still there.
+    """
+    aside = aside_of(path)
+    sync(aside)
+    aside.rename(path)
+    sync(path.parent)
+    for other in path.parent.glob("step-*"):
+        if other != path:
+            shutil.rmtree(other)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the folder of checkpoints with everything in it, if it exists."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk (fsync).
+
+    Raises:
+        OSError: if that fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

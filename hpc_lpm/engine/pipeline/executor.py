@@ -1,0 +1,378 @@
+"""Executes the programme of one stage: what every instruction does."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.faults import BoundaryError, Faults
+from hpc_lpm.engine.optimizer import clip_gradients
+from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announcements
+from hpc_lpm.engine.pipeline.boundary import BoundarySpec, StageBoundaries
+from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
+from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
+from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
+from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
+from hpc_lpm.engine.pipeline.transport.channel import StageChannels
+from hpc_lpm.engine.pipeline.weight_policy import weight_policy
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
+from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.errors import TrainingError
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    Forward,
+    Instruction,
+    Programme,
+    ReceiveActivation,
+    ReceiveGradient,
+    ReceiveTiedGradient,
+    ReceiveTiedWeights,
+    Reduce,
+    Replay,
+    SendActivation,
+    SendGradient,
+    SendTiedGradient,
+    SendTiedWeights,
+    TiedMessage,
+    Update,
+)
+
+
+class StageExecutor:
+    """Executes programmes on the layers of one stage, over any number of batches.
+
+    Nothing is drained or synchronised after a batch: one programme spans as many batches as there
+    are between two evaluations. It knows nothing of DeepSpeed, whose engine updates the weights.
+
+    Args:
+        context: of the run.
+        module: runs the stage's layers.
+        layers: these layers by their index in the model.
+        tied: the stage's parameters that are tied to others.
+        optimizer: of the stage, from which the next weights are predicted.
+        average: averages the gradients over the stage's replicas, None without replicas.
+        take_step: updates the weights from the accumulated gradients and clears these.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        module: nn.Module,
+        layers: dict[int, nn.Module],
+        tied: TiedParameters,
+        *,
+        optimizer: torch.optim.Optimizer,
+        average: GradientAverage | None,
+        take_step: Callable[[], None],
+    ) -> None:
+        settings, topology = context.settings, context.topology
+        own = LaggingOptions.of(settings.own)
+        self._context = context
+        self._module = module
+        self._layers = layers
+        self._tied = tied
+        self._average = average
+        self._take_step = take_step
+        self._device = context.device
+        self._recorder = context.recorder
+        self._is_first_stage = topology.stage == 0
+        self._is_last_stage = topology.stage == topology.stages - 1
+        self._stage_pass = StagePass(
+            module,
+            layers,
+            settings.seed,
+            context.compute_format.loss(context.model.loss) if self._is_last_stage else None,
+        )
+        self._faults = Faults(
+            context.model,
+            layers,
+            context.job.rank,
+            stage=topology.stage,
+            compute_format=context.compute_format,
+        )
+        self._policy = weight_policy(
+            own.weights, list(module.parameters()), casts=settings.precision != "fp32"
+        )
+        self._predicted_weights = (
+            PredictedWeights(optimizer, in_place=own.weights == "live") if own.prediction else None
+        )
+        self._training = False
+        self._updates = 0
+        self._is_lagged: Callable[[int], bool] = _never
+        self._in_flight: dict[int, InFlight] = {}
+        self._leaving_activation: dict[int, tuple[Tensor, ...]] = {}
+        self._leaving_gradient: dict[int, tuple[Tensor, ...]] = {}
+        self._arrived_gradient: dict[int, tuple[Tensor, ...]] = {}
+        self._correct = 0
+
+    def connect(self, boundaries: StageBoundaries, channels: StageChannels) -> None:
+        """Take over the channels to the neighbouring stages and what crosses them."""
+        self._boundaries = boundaries
+        self._from_previous, self._to_previous = channels.from_previous, channels.to_previous
+        self._from_next, self._to_next = channels.from_next, channels.to_next
+        self._tied_exchange = TiedExchange(self._tied, channels.tied)
+
+    def train(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:
+        """Execute a training programme until it has drained; return the bytes this stage sent.
+
+        Args:
+            programme_of: returns the programme for a number of micro-batches: fewer than there are
+                if the ranks agree to stop.
+            batches: all micro-batches of the segment.
+
+        Raises:
+            TrainingError: if anything fails, naming the micro-batch and, where known, the layer.
+        """
+        self._begin(training=True)
+        sent_before = self._bytes_sent()
+        agreed = AgreedProgramme(
+            programme_of, len(batches), batches.per_step, self._context.agreement
+        )
+        self._is_lagged = agreed.is_lagged
+        announcements = self._announcements(agreed.whole(), batches, batches.per_step)
+        self._execute(agreed.run(announcements), batches)
+        return self._bytes_sent() - sent_before
+
+    @torch.no_grad()
+    def evaluate(self, programme: Programme, batches: MicroBatches) -> int:
+        """Execute a programme of forward passes; the last stage returns the right predictions.
+
+        Raises:
+            TrainingError: if anything fails.
+        """
+        self._begin(training=False)
+        self._is_lagged = _never
+        self._correct = 0
+        self._announcements(programme, batches, 1).announce(len(batches))
+        self._execute(programme, batches)
+        return self._correct
+
+    def _begin(self, *, training: bool) -> None:
+        self._training = training
+        self._module.train(training)
+
+    def _bytes_sent(self) -> int:
+        senders = (self._to_previous, self._to_next, self._tied_exchange)
+        averaged = self._average.bytes_sent if self._average else 0
+        return sum(sender.bytes_sent for sender in senders) + averaged
+
+    def _announcements(
+        self, programme: Programme, batches: MicroBatches, micro_batches_per_step: int
+    ) -> Announcements:
+        return Announcements(
+            programme,
+            batches,
+            self._boundaries,
+            self._from_previous,
+            self._from_next,
+            self._tied_exchange,
+            micro_batches_per_step,
+        )
+
+    def _execute(self, instructions: Iterable[Instruction], batches: MicroBatches) -> None:
+        self._batches = batches
+        current: Instruction | None = None
+        try:
+            for current in instructions:
+                self._EXECUTES[type(current)](self, *current.arguments)
+            self._to_previous.flush()
+            self._to_next.flush()
+            self._tied_exchange.flush()
+        except Exception as error:
+            raise self._described(error, current) from error
+
+    def _described(self, error: Exception, current: Instruction | None) -> TrainingError:
+        if current is None or isinstance(current, Reduce | Update | TiedMessage):
+            return self._faults.describe(error, "update" if current else "start")
+        number = current.micro_batch
+        computes = isinstance(current, Forward | Replay | Backward)
+        flight = self._in_flight.get(number) if computes else None
+        named = f"micro-batch {self._batches.number(number)}"
+        if not self._training:
+            named = f"evaluation {named}"
+        return self._faults.describe(error, named, flight.inputs if flight else None)
+
+    def _receive_activation(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        received = ready_for_autograd(self._from_previous.receive(), self._device)
+        packed = self._boundaries.incoming[self._batches.size(micro_batch)].packed
+        self._in_flight[micro_batch] = InFlight(received if packed else received[0])
+        self._record("receive", micro_batch, start)
+
+    def _forward(self, micro_batch: int) -> None:
+        self._load(micro_batch)
+        start = self._recorder.start()
+        flight = self._in_flight[micro_batch]
+        lagged = self._is_lagged(micro_batch)
+        with self._around_lagged_forward() if lagged else nullcontext():
+            outputs = self._stage_pass.forward(
+                flight,
+                self._batches.number(micro_batch),
+                keep_graph=not (lagged and self._policy.replays),
+            )
+        if not self._is_last_stage:
+            agreed = self._check_agreed(micro_batch, outputs)
+            self._leaving_activation[micro_batch] = agreed.arranged(outputs)
+        if not self._training:
+            self._count_correct(self._in_flight.pop(micro_batch), outputs)
+            return
+        self._record("forward", micro_batch, start)
+        flight.version = self._updates
+        self._recorder.add_in_flight(len(self._in_flight))
+
+    def _load(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        if self._is_first_stage:
+            inputs = self._batches.inputs(micro_batch).to(self._device)
+            arranged = self._context.compute_format.arranged(inputs)
+            self._in_flight[micro_batch] = InFlight(arranged)
+        if self._is_last_stage:
+            targets = self._batches.targets(micro_batch).to(self._device)
+            self._in_flight[micro_batch].targets = targets
+        self._record("load", micro_batch, start)
+
+    @contextmanager
+    def _around_lagged_forward(self) -> Iterator[None]:
+        predicted = self._predicted_weights.applied() if self._predicted_weights else nullcontext()
+        with self._policy.lagged_forward(), predicted:
+            yield
+
+    def _check_agreed(self, micro_batch: int, outputs: Tensor | tuple[Tensor, ...]) -> BoundarySpec:
+        # Checked before it is sent: MPI may write a message that is too long beyond its buffer.
+        agreed = self._boundaries.outgoing[self._batches.size(micro_batch)]
+        found = BoundarySpec.of(outputs)
+        if found != agreed:
+            index = list(self._layers)[-1]
+            raise BoundaryError(
+                f"layer {index} {self._context.model.layers[index].name}, the stage's last, "
+                f"returned {found} where {agreed} was agreed before training: layers must return "
+                "shapes that depend on the number of samples alone"
+            )
+        return agreed
+
+    def _count_correct(self, flight: InFlight, outputs: Tensor | tuple[Tensor, ...]) -> None:
+        if flight.targets is not None and isinstance(outputs, Tensor):
+            self._correct += int(self._context.model.correct(outputs, flight.targets))
+
+    def _send_activation(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        if not self._training:
+            # Without gradients to wait for, a fast stage would pile up what it sends.
+            self._to_next.flush()
+        self._to_next.send(self._leaving_activation.pop(micro_batch))
+        self._record("send", micro_batch, start)
+
+    def _replay(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        flight = self._in_flight[micro_batch]
+        self._stage_pass.forward(flight, self._batches.number(micro_batch), keep_graph=True)
+        self._record("replay", micro_batch, start)
+
+    def _receive_gradient(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        received = self._from_next.receive()
+        self._arrived_gradient[micro_batch] = tuple(t.to(self._device) for t in received)
+        self._record("receive", micro_batch, start)
+
+    def _backward(self, micro_batch: int) -> None:
+        flight = self._in_flight[micro_batch]
+        self._recorder.add_lag(self._updates - flight.version)
+        if flight.loss is not None:
+            # Not after its forward, which may precede the end of the step before.
+            self._recorder.add_loss(flight.loss, self._batches.size(micro_batch))
+        start = self._recorder.start()
+        gradients = self._stage_pass.backward(
+            flight,
+            self._arrived_gradient.pop(micro_batch, ()),
+            self._batches.loss_divisor(micro_batch),
+        )
+        del self._in_flight[micro_batch]
+        if self._predicted_weights:
+            self._predicted_weights.add_gradients(
+                self._batches.size(micro_batch), self._batches.samples_of_step(micro_batch)
+            )
+        if not self._is_first_stage:
+            agreed = self._boundaries.incoming[self._batches.size(micro_batch)]
+            self._leaving_gradient[micro_batch] = agreed.arranged_gradients(gradients)
+        self._record("backward", micro_batch, start)
+
+    def _send_gradient(self, micro_batch: int) -> None:
+        start = self._recorder.start()
+        self._to_previous.send(self._leaving_gradient.pop(micro_batch))
+        self._record("send", micro_batch, start)
+
+    def _reduce(self, step: int) -> None:
+        if self._average:
+            self._tied.collect_gradients()
+            self._average.start()
+
+    def _update(self, step: int) -> None:
+        if self._average:
+            start = self._recorder.start()
+            self._average.finish(self._release_sent)
+            self._record("receive", step, start)
+        start = self._recorder.start()
+        with self._policy.update(), self._tied.update():
+            clip_gradients(self._module.parameters(), self._context.settings.clip_norm)
+            self._take_step()
+        self._updates += 1
+        if self._average:
+            self._average.begin_step()
+        if self._predicted_weights:
+            self._predicted_weights.clear_gradients()
+        self._record("update", step, start)
+        self._recorder.end_step()
+
+    def _release_sent(self) -> None:
+        self._to_previous.release_sent()
+        self._to_next.release_sent()
+
+    def _send_tied_gradient(self, step: int, stage: int) -> None:
+        start = self._recorder.start()
+        self._tied_exchange.send_gradient(stage)
+        self._record("send", step, start)
+
+    def _receive_tied_gradient(self, step: int, stage: int) -> None:
+        start = self._recorder.start()
+        self._tied_exchange.receive_gradient(stage)
+        self._record("receive", step, start)
+
+    def _send_tied_weights(self, step: int, stage: int) -> None:
+        start = self._recorder.start()
+        self._tied_exchange.send_weights(stage)
+        self._record("send", step, start)
+
+    def _receive_tied_weights(self, step: int, stage: int) -> None:
+        start = self._recorder.start()
+        with self._policy.update():
+            self._tied_exchange.receive_weights(stage)
+        self._record("receive", step, start)
+
+    def _record(self, kind: str, number: int, start: object) -> None:
+        if self._training:
+            self._recorder.add(kind, number, start)
+
+    _EXECUTES: ClassVar[dict[type, Callable[..., None]]] = {
+        ReceiveActivation: _receive_activation,
+        Forward: _forward,
+        Replay: _replay,
+        SendActivation: _send_activation,
+        ReceiveGradient: _receive_gradient,
+        Backward: _backward,
+        SendGradient: _send_gradient,
+        SendTiedGradient: _send_tied_gradient,
+        ReceiveTiedGradient: _receive_tied_gradient,
+        SendTiedWeights: _send_tied_weights,
+        ReceiveTiedWeights: _receive_tied_weights,
+        Reduce: _reduce,
+        Update: _update,
+    }
+
+
+def _never(micro_batch: int) -> bool:
+    """Say that no micro-batch lags."""
+    return False

@@ -1,0 +1,62 @@
+"""What every rank records of a run: checkpoints save it, and results are computed from it."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from pydantic import Field
+
+from hpc_lpm.files import VersionedFile
+
+COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
+"""Kinds of intervals in which a rank computes; the rest of its time it is idle."""
+
+StateValue = bool | int | float | None
+
+
+@dataclass(frozen=True)
+class TracedInstruction:
+    """One instruction of the trace; `start_seconds` counts from the start of its segment."""
+
+    kind: str
+    micro_batch: int
+    start_seconds: float
+    duration_seconds: float
+
+
+@dataclass
+class SegmentRecord:
+    """The steps between two drains on one rank; times count from the common start of all ranks.
+
+    `step_losses` are means over the `step_samples` whose losses this rank computed, or 0 if it
+    computed none.
+    """
+
+    step_end_seconds: list[float] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    step_samples: list[int] = field(default_factory=list)
+    intervals: list[TracedInstruction] = field(default_factory=list)
+    seconds_by_kind: dict[str, float] = field(default_factory=dict)
+    end_seconds: float = 0.0
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds in which the rank computed."""
+        return sum(self.seconds_by_kind.get(kind, 0.0) for kind in COMPUTING)
+
+
+class RankRecord(VersionedFile):
+    """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
+
+    `optimizer_values` are keyed by parameter and by their name in the optimizer's state.
+    `dropout_passes` has for each layer the number of masks that each of its dropouts has drawn.
+    """
+
+    kind: ClassVar[str] = "record of a rank"
+
+    segments: list[SegmentRecord]
+    peak_in_flight: int
+    lag_counts: dict[int, int]
+    bytes_sent: int
+    peak_memory_bytes: int
+    optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})
+    dropout_passes: dict[int, list[int]] = Field(default={})
