@@ -147,7 +147,7 @@ compile() {
     export MAKEFLAGS CMAKE_POLICY_VERSION_MINIMUM=3.5 PATH="${python%/*}:$PATH"
     "$python" -m pip wheel --verbose --no-deps --no-build-isolation --wheel-dir "$build/wheel" .
 }
-(compile) >&2 9>&- || cannot "its build failed with $compiler" "read the log and mend what it says"
+(compile) >&2 9>&- || cannot "its build failed with $compiler" "read .venv/setup.log and mend what it says"
 
 # Another file system may lie between: the wheel gets its name when it is whole.
 wheel=$(echo "$build"/wheel/horovod-*.whl)

@@ -151,14 +151,14 @@ install_horovod() {
     for kept in '' --anew; do
         if ! answer=$("$here/build_horovod.sh" $kept "$venv/bin/python"); then
             printf '%s\n' "${answer:-its build script failed
-read the log and mend what it says}"
+read .venv/setup.log and mend what it says}"
             return 1
         fi
         if pip install --no-deps --force-reinstall "$answer" >&2 && import_horovod >&2; then
             return
         fi
     done
-    printf '%s\n' "it was built, but cannot be imported" "read the log and mend what it says"
+    printf '%s\n' "it was built, but cannot be imported" "read .venv/setup.log and mend what it says"
     return 1
 }
 

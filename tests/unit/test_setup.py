@@ -144,7 +144,7 @@ def test_a_second_set_up_does_nothing(checkout: Checkout) -> None:
     [
         ("compiler", "no C++ compiler was found", "Debian: g++"),
         ("download", "the source of Horovod 0.28.1 could not be downloaded", "package index"),
-        ("wheel", "its build failed", "read the log"),
+        ("wheel", "its build failed", "read .venv/setup.log"),
         ("install cloudpickle", "what it is built with could not be installed", "package index"),
     ],
 )
