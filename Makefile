@@ -1,6 +1,6 @@
 # make run    set up if needed, then the quick campaign on two ranks, down to its report
 # make test   set up if needed, then all tests
-# make setup  the virtual environment in .venv and the Horovod wheel, once
+# make setup  the virtual environment in .venv and the Horovod wheel, once; tries again what was left out
 # make lint   formatting, lint and types
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
@@ -18,34 +18,41 @@ ENGINE := results/reference/engine
 PLANNER := results/reference/planner
 CLUSTER := results/reference/cluster
 
-.PHONY: run test setup bench-engine bench-planner bench-cluster lint clean
+.PHONY: run test setup environment environment-for-tests bench-engine bench-planner bench-cluster lint clean
 
-run: setup
-	.venv/bin/snakemake --cores 2 --configfile $(CONFIG) --quiet host reason rules
+run: environment
+	.venv/bin/snakemake --cores 2 --configfile "$(CONFIG)" --quiet host reason rules
 
-test: setup
+test: environment-for-tests
 	./config/environment/system_packages.sh
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest $(PYTEST_ARGS)
 
 setup:
 	@./config/environment/setup.sh
 
-bench-engine: setup
-	.venv/bin/python -m benchmarks.engine --out $(ENGINE)
-	.venv/bin/python -m benchmarks.emulated --out $(ENGINE)
+# What runs campaigns goes on without Horovod, once it could not be built; the tests need it.
+environment:
+	@./config/environment/setup.sh --no-retry
+
+environment-for-tests:
+	@./config/environment/setup.sh --require-horovod
+
+bench-engine: environment
+	.venv/bin/python -m benchmarks.engine --out "$(ENGINE)"
+	.venv/bin/python -m benchmarks.emulated --out "$(ENGINE)"
 	.venv/bin/python -m benchmarks.memory --model resnet110 --dataset digits,size=32 \
-		--out $(ENGINE)/memory-resnet110
+		--out "$(ENGINE)/memory-resnet110"
 	.venv/bin/python -m benchmarks.memory --model vgg16 --dataset digits,size=32 --stages 4 \
-		--batch-size 64 --micro-batches 4 --out $(ENGINE)/memory-vgg16
+		--batch-size 64 --micro-batches 4 --out "$(ENGINE)/memory-vgg16"
 
-bench-planner: setup
-	.venv/bin/python -m benchmarks.planner --out $(PLANNER)
-	.venv/bin/python -m benchmarks.prediction --out $(PLANNER)
+bench-planner: environment
+	.venv/bin/python -m benchmarks.planner --out "$(PLANNER)"
+	.venv/bin/python -m benchmarks.prediction --out "$(PLANNER)"
 
-bench-cluster: setup
-	.venv/bin/python -m benchmarks.cluster --out $(CLUSTER)
+bench-cluster: environment
+	.venv/bin/python -m benchmarks.cluster --out "$(CLUSTER)"
 
-lint: setup
+lint: environment
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy

@@ -269,6 +269,8 @@ onstart:
         )
     except InputError as error:
         raise WorkflowError(str(error))
+    for absent in STEPS.absent:
+        print(f"{absent.sentence()}.", flush=True)
 
 
 onerror:

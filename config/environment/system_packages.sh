@@ -3,8 +3,9 @@
 # those tests are skipped and say so.
 set -euo pipefail
 
+wanted=(dataset-fashion-mnist)
 missing=()
-for package in dataset-fashion-mnist; do
+for package in "${wanted[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, Expectation
 from hpc_lpm.campaign.statistics import (
     IDENTITY,
@@ -17,11 +18,15 @@ from hpc_lpm.campaign.trials import trials_of
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an expectation held between two contestants; `ratio` is None without a pair."""
+    """Whether an expectation held between two contestants; `ratio` is None without a pair.
+
+    `absent` are those contestants of the expectation that are not installed.
+    """
 
     expectation: Expectation
     where: str
     ratio: Estimate | None
+    absent: tuple[str, ...] = ()
 
     @property
     def held(self) -> bool:
@@ -33,7 +38,10 @@ class Verdict:
         expected = self.expectation
         what = f"{expected.metric} of {expected.strategy} over that of {expected.relative_to}"
         if self.ratio is None:
-            return f"{what} ({self.where}) cannot be judged: no pair of runs is there"
+            why = "no pair of runs is there"
+            if self.absent:
+                why = f"{' and '.join(self.absent)} is not installed"
+            return f"{what} ({self.where}) cannot be judged: {why}"
         outcome = "holds" if self.held else "does not hold"
         bound = f"expected at least {expected.at_least:g}"
         return f"{what} ({self.where}) is {self.ratio.text(3)}, {bound}: {outcome}"
@@ -43,11 +51,15 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
     """Return a verdict for every expectation and every pair of contestants that it speaks of.
 
     These are all pairs of the matrix, whether or not they ran: of trials that are missing, others
-    of the same pair are judged, and a pair of which none is there does not hold.
+    of the same pair are judged, and a pair of which none is there does not hold, be it because a
+    package is not installed.
     """
     matrix = _matrix(campaign)
+    not_installed = {entry.contestant for entry in absent_contestants(campaign)}
     verdicts: list[Verdict] = []
     for expectation in campaign.expect:
+        named = dict.fromkeys((expectation.strategy, expectation.relative_to))
+        absent = tuple(name for name in named if name in not_installed)
         pairs = [
             (who, rival)
             for who in identities(matrix)
@@ -59,9 +71,9 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
             planner = who["planner"] or rival["planner"]
             where = ", ".join(filter(None, [who["model"], who["dataset"], planner]))
             ratio = paired_ratio(summary, who, rival, expectation.metric)
-            verdicts.append(Verdict(expectation, where, ratio))
+            verdicts.append(Verdict(expectation, where, ratio, absent))
         if not pairs:
-            verdicts.append(Verdict(expectation, "the whole campaign", None))
+            verdicts.append(Verdict(expectation, "the whole campaign", None, absent))
     return verdicts
 
 

@@ -62,22 +62,6 @@ def _check_contestant(
         raise InputError(in_file_words(str(error), contestant.strategy)) from None
 
 
-def check_installed(campaign: Campaign, where: str) -> None:
-    """Check that the optional packages behind the strategies are there.
-
-    Raises:
-        InputError: if one is missing.
-    """
-    for contestant in campaign.contestants:
-        name, strategy = contestant.strategy, contestant.entry
-        if not strategy.available():
-            raise InputError(
-                f"campaign file {where} races {name}, whose package {strategy.package} is not "
-                f"installed in this environment: run `make setup`, or remove {name} from its "
-                "strategies."
-            )
-
-
 def read_checked_campaign(path: Path) -> Campaign:
     """Read a campaign file and check its names.
 

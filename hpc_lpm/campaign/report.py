@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from hpc_lpm.campaign.absent import AbsentContestant
 from hpc_lpm.campaign.crate.write import write_crate
 from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.expectations import judge
@@ -51,6 +52,7 @@ class ReportOutcome:
     headline: str
     statistics: pd.DataFrame
     missing: list[MissingTrial]
+    absent: list[AbsentContestant]
     speedup_columns: list[str]
     speedup_rows: list[list[str]]
 
@@ -80,7 +82,8 @@ class Race:
 def write_report(root: Path) -> ReportOutcome:
     """Write the tables, the figures with their CSV, report.html and the folder's RO-Crate metadata.
 
-    Trials that are missing are named in the report and left out of everything else.
+    Trials that are missing and contestants that are not installed are named in the report and left
+    out of everything else.
 
     Raises:
         InputError: if `root` is not the folder of a campaign.
@@ -101,6 +104,7 @@ def write_report(root: Path) -> ReportOutcome:
         headline=headline,
         statistics=results.statistics,
         missing=results.missing,
+        absent=results.absent,
         speedup_columns=races[0].columns if races else [],
         speedup_rows=[row for race in races for row in race.rows],
     )
@@ -115,8 +119,9 @@ def _render(
         "headline": headline,
         "races": races,
         "missing": results.missing,
+        "absent": results.absent,
         "verdicts": judge(results.campaign, results.summary) if results.campaign.expect else [],
-        "trial_count": len(results.trials),
+        "trial_count": len(results.runs) + len(results.missing),
         "run_count": len(results.runs),
         "settings": _settings(results),
         "environment": provenance.environment,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hpc_lpm.campaign.absent import AbsentContestant, absent_contestants
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
@@ -20,13 +21,18 @@ from hpc_lpm.files import write_text_atomically
 
 @dataclass(frozen=True)
 class CampaignResults:
-    """A campaign, its finished runs, and the tables computed from them."""
+    """A campaign, its finished runs, and the tables computed from them.
+
+    `absent` are contestants that were not tried because they are not installed; their trials are
+    not among the missing ones.
+    """
 
     folder: CampaignFolder
     campaign: Campaign
     trials: list[Trial]
     runs: list[Run]
     missing: list[MissingTrial]
+    absent: list[AbsentContestant]
     summary: pd.DataFrame
     statistics: pd.DataFrame
 
@@ -52,9 +58,15 @@ def load_results(root: Path) -> CampaignResults:
     check_names(campaign, str(folder.campaign))
     trials = trials_of(campaign)
     runs, missing = read_runs(folder, trials)
+    # Not installed here, but trained or tried elsewhere, is not left out.
+    tried = {run.trial.contestant for run in runs}
+    tried |= {entry.trial.contestant for entry in missing if entry.tried}
+    absent = [entry for entry in absent_contestants(campaign) if entry.contestant not in tried]
+    left_out = {entry.contestant for entry in absent}
+    missing = [entry for entry in missing if entry.trial.contestant not in left_out]
     summary = summarise(runs)
     return CampaignResults(
-        folder, campaign, trials, runs, missing, summary, statistics_table(summary)
+        folder, campaign, trials, runs, missing, absent, summary, statistics_table(summary)
     )
 
 

@@ -46,10 +46,11 @@ class Contestant:
 
 @dataclass(frozen=True)
 class MissingTrial:
-    """A trial without a valid result, and why."""
+    """A trial without a valid result, why, and whether there was an attempt at it."""
 
     trial: Trial
     reason: str
+    tried: bool
 
 
 def read_runs(folder: CampaignFolder, trials: list[Trial]) -> tuple[list[Run], list[MissingTrial]]:
@@ -59,12 +60,13 @@ def read_runs(folder: CampaignFolder, trials: list[Trial]) -> tuple[list[Run], l
     for trial in trials:
         path = folder.run(trial)
         if not (path / "result.json").exists():
-            missing.append(MissingTrial(trial, _why_missing(path)))
+            tried = bool(read_attempts(path / "attempts.json"))
+            missing.append(MissingTrial(trial, _why_missing(path), tried))
             continue
         try:
             runs.append(Run(trial, path, RunResult.read(path / "result.json")))
         except InputError as error:
-            missing.append(MissingTrial(trial, str(error)))
+            missing.append(MissingTrial(trial, str(error), tried=True))
     return runs, missing
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_lpm.campaign.absent import absent_contestants, without_absent
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import contestant_settings
 from hpc_lpm.campaign.folder import CampaignFolder
@@ -33,12 +34,17 @@ class Step:
 
 
 class Steps:
-    """All steps of a campaign whose results go to `folder`; paths are relative to where it runs."""
+    """All steps of a campaign whose results go to `folder`; paths are relative to where it runs.
+
+    Contestants that are not installed have none; they are listed in `absent`.
+    """
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
         self.campaign = campaign
         self.folder = folder
-        self.trials = {trial.name: trial for trial in trials_of(campaign)}
+        self.absent = absent_contestants(campaign)
+        trials = without_absent(campaign, trials_of(campaign))
+        self.trials = {trial.name: trial for trial in trials}
         self.profiles: dict[str, Step] = {}
         self.plans: dict[str, Step] = {}
         self.runs: dict[str, Step] = {}

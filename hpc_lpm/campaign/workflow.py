@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from hpc_lpm.campaign.absent import check_installed
 from hpc_lpm.campaign.config import campaign_from_document
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.names import check_installed, check_names
+from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.steps import Steps
 
 
@@ -22,7 +23,7 @@ def load_steps(
     is the campaign that `--config` changes. Results go to `results / <campaign name>`.
 
     Raises:
-        InputError: if the campaign is not valid or needs a package that is not installed.
+        InputError: if the campaign is not valid, or none of its strategies is installed.
     """
     document = dict(configuration)
     where = ", ".join(str(file) for file in files)

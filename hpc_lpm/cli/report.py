@@ -1,6 +1,7 @@
 """`hpc-lpm report`: tables, figures and the HTML page of a campaign."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def report(
             {
                 "report": str(outcome.path),
                 "headline": outcome.headline,
+                "absent": [asdict(absent) for absent in outcome.absent],
                 "missing": [missing.trial.name for missing in outcome.missing],
                 "statistics": json.loads(records),
             }
@@ -32,6 +34,8 @@ def report(
         return
     print_table("speedup, median over pairs of runs", outcome.speedup_columns, outcome.speedup_rows)
     console().print(outcome.headline)
+    for absent in outcome.absent:
+        console().print(f"{absent.sentence()}.")
     for missing in outcome.missing:
         console().print(f"missing: {missing.trial.name}: {missing.reason}")
     console().print(f"Report in {outcome.path}.")

@@ -20,8 +20,9 @@ def validate(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Check a campaign file and list the trials of its matrix."""
+    from hpc_lpm.campaign.absent import absent_contestants, check_installed, without_absent
     from hpc_lpm.campaign.config import campaign_schema
-    from hpc_lpm.campaign.names import check_installed, read_checked_campaign
+    from hpc_lpm.campaign.names import read_checked_campaign
     from hpc_lpm.campaign.trials import trials_of
 
     if schema:
@@ -31,9 +32,16 @@ def validate(
         raise InputError("validate was given no campaign file: name one, e.g. config/quick.yaml.")
     campaign = read_checked_campaign(config)
     check_installed(campaign, str(config))
-    trials = trials_of(campaign)
+    absent = absent_contestants(campaign)
+    trials = without_absent(campaign, trials_of(campaign))
     if as_json:
-        print_json({"campaign": campaign.name, "trials": [asdict(trial) for trial in trials]})
+        print_json(
+            {
+                "campaign": campaign.name,
+                "trials": [asdict(trial) for trial in trials],
+                "absent": [asdict(entry) for entry in absent],
+            }
+        )
         return
     columns = ["number", "model", "dataset", "strategy", "planner", "ranks", "seed", "repeat"]
     rows = [
@@ -41,4 +49,6 @@ def validate(
         for trial in trials
     ]
     print_table(f"campaign {campaign.name}, in the order in which the trials run", columns, rows)
+    for entry in absent:
+        console().print(f"{entry.sentence()}.")
     console().print(f"{config} is valid: {len(trials)} trials.")

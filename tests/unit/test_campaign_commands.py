@@ -61,16 +61,6 @@ def test_validate_misses_its_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert "config/quick.yaml" in capsys.readouterr().err
 
 
-def test_validate_names_a_package_that_is_missing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hpc_lpm.engine.strategies.base.find_spec", lambda name: None)
-    path = tmp_path / "small.yaml"
-    path.write_text(FILE.replace("fbp", "horovod"))
-    assert run_guarded(app, ["validate", str(path)]) == 2
-    assert "horovod" in capsys.readouterr().err
-
-
 def test_validate_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_guarded(app, ["validate", "--schema"]) == 0
     assert "batch_size" in json.loads(capsys.readouterr().out)["properties"]

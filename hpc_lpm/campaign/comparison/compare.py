@@ -132,6 +132,10 @@ def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
 def _missing(here: CampaignResults, other: CampaignResults, side: str) -> Iterator[Absence]:
     for missing in here.missing:
         yield Absence(missing.trial.name, missing.reason)
+    left_out = {absent.contestant: absent for absent in here.absent}
+    for trial in here.trials:
+        if trial.contestant in left_out:
+            yield Absence(trial.name, left_out[trial.contestant].sentence())
     known = {trial.name for trial in here.trials}
     for run in other.runs:
         if run.trial.name not in known:

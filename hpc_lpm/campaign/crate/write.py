@@ -94,7 +94,9 @@ def _whole(
         started=provenance.started,
         ended=provenance.ended,
         exit_code=None,
-        error=f"{len(missing)} of {len(results.trials)} trials are missing" if missing else None,
+        error=f"{len(missing)} of {len(results.runs) + len(missing)} trials are missing"
+        if missing
+        else None,
         objects=(CAMPAIGN_FILE,),
         results=(*TABLES, *figures),
     )
