@@ -3,10 +3,8 @@
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
+from hpc_lpm.cli import plan_options as given
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.link_options import boundary_links
 from hpc_lpm.cli.output import console, print_json
@@ -24,114 +22,69 @@ from hpc_lpm.cli.plan_pareto import (
 )
 from hpc_lpm.cli.plan_table import show_plan
 from hpc_lpm.cli.profile_options import (
-    PROFILE_HELP,
     BandwidthOption,
     LatencyOption,
     assumptions,
     link_document,
 )
-from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.devices.candidates import DeviceSearch
 from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.planners.registry import planner_named
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
 from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profiling.read import read_profile, with_link
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
 
 @app.command("plan")
 def plan_command(
-    profiles: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PROFILE...",
-            help=f"{PROFILE_HELP} With --devices one or more, of different micro-batches.",
-        ),
-    ],
+    profiles: given.ProfilesArgument,
     *,
-    stages: Annotated[int | None, typer.Option(help="Stages to merge the layers into.")] = None,
-    devices: Annotated[
-        int | None,
-        typer.Option(help="Devices to share among stages and their replicas, instead of --stages."),
-    ] = None,
-    global_batch: Annotated[
-        int | None, typer.Option(help="Samples of an optimizer step on all --devices.")
-    ] = None,
-    planner: Annotated[str, typer.Option(help="Planner, see `hpc-lpm planners`.")] = "lpm",
-    tolerance: Annotated[
-        float, typer.Option(help="Share of the period to give up for fewer bytes.")
-    ] = 0.02,
-    memory_limit: Annotated[
-        str | None, typer.Option(help="Bytes of a stage; one number, or one a stage: 1,2,3.")
-    ] = None,
-    lead: Annotated[
-        int | None,
-        typer.Option(help="Micro-batches of lead a stage: by default 1, or searched."),
-    ] = None,
-    micro_batches: Annotated[
-        int | None,
-        typer.Option(help="Micro-batches of an optimizer step: by default 4, or searched."),
-    ] = None,
-    weights: Annotated[str, typer.Option(help="replay, live or stash.")] = "replay",
-    optimizer: Annotated[
-        str, typer.Option(help="sgd, momentum, adam, adamw or other (two copies of the weights).")
-    ] = "momentum",
-    overlap: Annotated[
-        bool | None,
-        typer.Option(
-            "--overlap/--no-overlap",
-            help="Whether transfers hide behind compute; by default the profile says.",
-        ),
-    ] = None,
-    speeds: Annotated[
-        str | None, typer.Option(help="Speed of every stage's device: 1,1,0.5.")
-    ] = None,
+    stages: given.StagesOption = None,
+    devices: given.DevicesOption = None,
+    global_batch: given.GlobalBatchOption = None,
+    planner: given.PlannerOption = DEFAULT_PLANNER,
+    schedule: given.ScheduleOption = DEFAULT_SCHEDULE,
+    tolerance: given.ToleranceOption = 0.02,
+    memory_limit: given.MemoryLimitOption = None,
+    lead: given.LeadOption = None,
+    micro_batches: given.MicroBatchesOption = None,
+    weights: given.WeightsOption = None,
+    optimizer: given.OptimizerOption = "momentum",
+    overlap: given.OverlapOption = None,
+    speeds: given.SpeedsOption = None,
     latency: LatencyOption = None,
     bandwidth: BandwidthOption = None,
-    links: Annotated[
-        str | None,
-        typer.Option(
-            help="LATENCY:BANDWIDTH between stages, one a boundary, separated by commas; or "
-            "`measured`: those between the ranks that profiled."
-        ),
-    ] = None,
-    node_link: Annotated[
-        str | None,
-        typer.Option(help="LATENCY:BANDWIDTH between nodes; the profile's is that inside."),
-    ] = None,
-    devices_per_node: Annotated[
-        int | None, typer.Option(help="Neighbouring stages that share a node, with --node-link.")
-    ] = None,
-    pareto: Annotated[
-        bool, typer.Option("--pareto", help="Show all plans that no other plan beats.")
-    ] = False,
-    pareto_within: Annotated[
-        float | None,
-        typer.Option(help="With --pareto: share that periods may be above the least; else any."),
-    ] = None,
-    figure: Annotated[
-        Path | None, typer.Option(help="With --pareto: file to draw the plans into (SVG).")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    links: given.LinksOption = None,
+    node_link: given.NodeLinkOption = None,
+    devices_per_node: given.DevicesPerNodeOption = None,
+    pareto: given.ParetoOption = False,
+    pareto_within: given.ParetoWithinOption = None,
+    figure: given.FigureOption = None,
+    out: given.OutOption = None,
+    as_json: given.JsonOption = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
     chosen = planner_named(planner)
+    schedule_named(schedule).check_options(lead=lead, weights=weights)
     check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
     read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
-    options = PlanOptions.checked(
-        tolerance=tolerance,
-        memory_limit=_memory_limit(memory_limit),
-        lead=1 if lead is None else lead,
-        micro_batches=4 if micro_batches is None else micro_batches,
-        weights=weights,
-        optimizer=optimizer,
-        overlap=overlap,
-        speeds=_speeds(speeds),
-        links=boundary_links(read[0], stages, links, node_link, devices_per_node),
-    )
-    sha256s = [hashlib.sha256(profile.read_bytes()).hexdigest() for profile in profiles]
-    found = None
+    asked = {
+        "tolerance": tolerance,
+        "memory_limit": given.memory_limit_of(memory_limit),
+        "schedule": schedule,
+        "lead": lead,
+        "micro_batches": micro_batches,
+        "weights": weights,
+        "optimizer": optimizer,
+        "overlap": overlap,
+        "speeds": given.speeds_of(speeds),
+        "links": boundary_links(read[0], stages, links, node_link, devices_per_node),
+    }
+    known = {name: value for name, value in asked.items() if value is not None}
+    options = PlanOptions.checked(**known)
     if stages is None:
         check_stages_given(pareto=pareto)
         found = search(
@@ -143,18 +96,32 @@ def plan_command(
             lead=lead,
             micro_batches=micro_batches,
         )
-        model, cuts = found.best.model, found.best.cuts
-    else:
-        check_stages_alone(profiles, devices, global_batch)
-        model = CostModel(read[0], stages, options)
-        if pareto:
-            plan_pareto(
-                model, sha256s[0], within=pareto_within, figure=figure, out=out, as_json=as_json
-            )
-            return
-        cuts = chosen.cuts(model)
-    planned = next(number for number, one in enumerate(read) if one is model.profile)
-    plan = price_plan(model, cuts, planner, sha256s[planned])
+        number = next(number for number, one in enumerate(read) if one is found.best.model.profile)
+        plan = price_plan(found.best.model, found.best.cuts, planner, _sha256(profiles[number]))
+        _deliver(plan, found.best.model, out=out, as_json=as_json, found=found)
+        return
+    check_stages_alone(profiles, devices, global_batch)
+    model, sha256 = CostModel(read[0], stages, options), _sha256(profiles[0])
+    if pareto:
+        plan_pareto(model, sha256, within=pareto_within, figure=figure, out=out, as_json=as_json)
+        return
+    plan = price_plan(model, chosen.cuts(model), planner, sha256)
+    _deliver(plan, model, out=out, as_json=as_json)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _deliver(
+    plan: Plan,
+    model: CostModel,
+    *,
+    out: Path | None,
+    as_json: bool,
+    found: DeviceSearch | None = None,
+) -> None:
+    """Write the plan and print it, with the search over devices that it came from, if any."""
     explanation = explain(model, plan.cuts)
     if found is not None:
         # Other stages and leads have been compared already.
@@ -177,27 +144,3 @@ def plan_command(
         console().print(f"Written to {out}.")
     if found is not None:
         show_command(found, out)
-
-
-def _memory_limit(text: str | None) -> int | tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(
-            f"--memory-limit is {text!r}, accepted is a whole number of bytes above 0, "
-            f"or one a stage separated by commas."
-        )
-    limits = tuple(int(part) for part in parts)
-    return limits if len(limits) > 1 else limits[0]
-
-
-def _speeds(text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"--speeds is {text!r}, accepted are numbers separated by commas, one a stage."
-        ) from None

@@ -14,6 +14,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
 from hpc_lpm.planning.devices.search import LEADS, search_devices
 from hpc_lpm.planning.options import OTHER_OPTIMIZER, PlanOptions
+from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
 from hpc_lpm.profile import Profile
 
 MOST_ROWS = 8
@@ -77,10 +78,10 @@ def search(
             "--devices is given without --global-batch: give the samples of an optimizer step on "
             "all devices, at which combinations are compared."
         )
-    if planner != "lpm":
+    if planner != DEFAULT_PLANNER:
         raise InputError(
-            f"--planner is {planner!r}, but --devices searches with lpm alone: leave --planner "
-            "out, or ask for --stages."
+            f"--planner is {planner!r}, but --devices searches with {DEFAULT_PLANNER} alone: "
+            "leave --planner out, or ask for --stages."
         )
     if micro_batches is not None:
         raise InputError(
@@ -184,10 +185,13 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
     optimizer = "OPTIMIZER" if options.optimizer == OTHER_OPTIMIZER else options.optimizer
     launcher = ["mpirun", "-n", str(devices), "--bind-to", "none", "python", "-m", "mpi4py"]
     command = [*(launcher if devices > 1 else ["python"]), "-m", "hpc_lpm", "train"]
-    command += ["--model", profile.model, "--dataset", "DATASET", "--strategy", "fbp"]
+    command += ["--model", profile.model, "--dataset", "DATASET"]
+    command += ["--strategy", options.schedule]
     command += ["--plan", str(out or "plan.json"), "--batch-size", str(options.global_batch)]
-    command += ["--micro-batches", str(options.micro_batches), "--lead", str(options.lead)]
-    command += ["--weights", options.weights, "--optimizer", optimizer]
+    command += ["--micro-batches", str(options.micro_batches)]
+    for name in candidate.model.schedule.own_options:
+        command += [f"--{name}", str(getattr(options, name))]
+    command += ["--optimizer", optimizer]
     if profile.dtype == "bfloat16":
         command += ["--precision", "bf16"]
     if profile.memory_format != "contiguous":

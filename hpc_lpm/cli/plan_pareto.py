@@ -8,14 +8,15 @@ from hpc_lpm.cli.profile_options import assumptions, link_document, link_sentenc
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.explain import not_covered
 from hpc_lpm.planning.pareto.front import ParetoFront, pareto_front
+from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
 from hpc_lpm.planning.pricing import price_plan
 
 MOST_ROWS = 20
 PLANNER = "pareto"
 """What the plan file calls it: of plans alike in bytes and memory, `lpm` takes the smallest cuts,
 the front the shortest period."""
-CHOOSING_PLANNER = "lpm"
 
 
 def check_pareto_options(
@@ -33,9 +34,9 @@ def check_pareto_options(
                 raise InputError(
                     f"{name} is {value} without --pareto: add --pareto or leave it out."
                 )
-    elif planner != CHOOSING_PLANNER:
+    elif planner != DEFAULT_PLANNER:
         raise InputError(
-            f"--planner is {planner!r} with --pareto, which chooses as {CHOOSING_PLANNER!r} does: "
+            f"--planner is {planner!r} with --pareto, which chooses as {DEFAULT_PLANNER!r} does: "
             "leave one of both out."
         )
     if figure is not None and figure.suffix != ".svg":
@@ -101,6 +102,7 @@ def _document(model: CostModel, front: ParetoFront, profile_sha256: str) -> dict
         "options": {**model.options.model_dump(mode="json"), "overlap": model.overlap},
         "link": link_document(model.profile),
         "assumptions": assumptions(model.profile),
+        "not_covered": not_covered(model),
         "chosen": front.chosen,
         "points": [
             {
@@ -143,6 +145,8 @@ def _show(model: CostModel, front: ParetoFront) -> None:
     console().print(f"Link: {link_sentence(model.profile, model.options.links)}.")
     for sentence in assumptions(model.profile):
         console().print(f"Assumed: {sentence}.")
+    for sentence in not_covered(model):
+        console().print(f"Not covered: {sentence}")
 
 
 def _rows_shown(points: int, chosen: int) -> list[int]:

@@ -15,6 +15,7 @@ from hpc_lpm.cli.profile_options import assumptions, link_sentence
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import ExplainedStage, Explanation
 from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.schedules.base import LEAD, WEIGHTS
 
 BAR_CHARACTERS = 10
 NARROW_COLUMNS, WIDE_COLUMNS = 80, 120
@@ -97,15 +98,27 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
             f"{explanation.speedup_bound:.2f}x by {bound}",
         ),
         ("sent", f"{_amount(plan.boundary_bytes)} over all boundaries, one way a micro-batch"),
+        ("schedule", _schedule(model)),
         ("link", link_sentence(model.profile, model.options.links)),
         ("load", _meaning_of_load(model)),
         *(("assumed", sentence) for sentence in assumptions(model.profile)),
         *(("hint", sentence) for sentence in explanation.hints),
+        *(("not covered", sentence) for sentence in explanation.not_covered),
     ]
     table = Table.grid(padding=(0, 2, 0, 0))
     for label, sentence in facts:
         table.add_row(Text(label, style="bold"), Text(sentence))
     return table
+
+
+def _schedule(model: CostModel) -> str:
+    options, own = model.options, model.schedule.own_options
+    words = [model.schedule.name, f"{options.micro_batches} micro-batches a step"]
+    if LEAD in own:
+        words.append(f"lead {options.lead}")
+    if WEIGHTS in own:
+        words.append(f"weights {options.weights}")
+    return ", ".join(words)
 
 
 def _meaning_of_load(model: CostModel) -> str:

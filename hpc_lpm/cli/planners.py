@@ -14,7 +14,7 @@ def planners_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the planners."""
-    rows = [[planner.name, planner.description] for planner in PLANNERS.values()]
+    rows = [[planner.name, planner.description] for _, planner in PLANNERS.items()]
     if as_json:
         print_json([{"name": name, "description": description} for name, description in rows])
         return

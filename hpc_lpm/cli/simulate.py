@@ -1,6 +1,5 @@
 """`hpc-lpm simulate`: what a plan is predicted to do under a schedule."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +15,13 @@ from hpc_lpm.cli.profile_options import (
     link_document,
     link_sentence,
 )
-from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.planning.prediction import Prediction, predict
-from hpc_lpm.profile import Link, Profile
+from hpc_lpm.planning.prediction import Prediction, check_plan_of, predict
+from hpc_lpm.planning.repricing import PlanUse, plan_for
+from hpc_lpm.profile import Profile
 from hpc_lpm.profiling.read import read_profile, with_link
 from hpc_lpm.schedules.drawing import LEGEND, draw_timelines
-from hpc_lpm.schedules.registry import schedule_named
+from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 
 TIMELINE_COLUMNS = 120
 TIMELINE_PERIODS = 12
@@ -34,48 +33,62 @@ def simulate_command(
     profile: Annotated[Path, typer.Argument(help=PROFILE_HELP)],
     *,
     plan: Annotated[Path, typer.Option(help="Plan, written by `hpc-lpm plan`.")],
-    strategy: Annotated[str, typer.Option(help="fbp, 1f1b, gpipe or naive.")] = "fbp",
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Schedule: {', '.join(SCHEDULES.names())}, or module:name of your own; by "
+            "default the plan's."
+        ),
+    ] = None,
     micro_batches: Annotated[
         int | None, typer.Option(help="Micro-batches of an optimizer step, by default the plan's.")
     ] = None,
     lead: Annotated[
-        int | None, typer.Option(help="Micro-batches of lead a stage, by default the plan's.")
+        int | None,
+        typer.Option(
+            help="Micro-batches that each stage runs ahead of the next, by default the plan's."
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="replay, live or stash, by default the plan's.")
+        str | None,
+        typer.Option(
+            help="What is done about weights that lag, by default the plan's: replay, live or "
+            "stash."
+        ),
     ] = None,
     latency: LatencyOption = None,
     bandwidth: BandwidthOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict period, idle share, memory and the timeline of a plan."""
-    schedule = schedule_named(strategy)
     merged = Plan.read(plan)
-    asked = {"micro_batches": micro_batches, "lead": lead, "weights": weights}
-    given = {name: value for name, value in asked.items() if value is not None}
-    options = PlanOptions.checked(**{**merged.options, **given})
     profiled = with_link(read_profile(profile), latency, bandwidth)
-    prediction = predict(profiled, merged, schedule, options)
+    check_plan_of(profiled, merged)
+    use = plan_for(
+        merged,
+        plan,
+        profile=profiled,
+        schedule=strategy,
+        micro_batches=micro_batches,
+        lead=lead,
+        weights=weights,
+    )
+    schedule_named(use.options.schedule).check_options(lead=lead, weights=weights)
+    prediction = predict(profiled, merged, use.options)
     if as_json:
-        document = _document(prediction, strategy, options.model_dump(mode="json"))
+        document = _document(prediction, use)
         document |= {"link": link_document(profiled), "assumptions": assumptions(profiled)}
         print_json(document)
         return
-    _show(
-        prediction,
-        profiled,
-        options.links,
-        f"{merged.model}, {strategy}, {options.micro_batches} micro-batches a step",
-    )
+    _show(prediction, profiled, merged.model, use)
 
 
-def _document(
-    prediction: Prediction, strategy: str, options: dict[str, object]
-) -> dict[str, object]:
+def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
     simulation = prediction.simulation
     return {
-        "strategy": strategy,
-        "options": options,
+        "strategy": use.options.schedule,
+        "options": use.options.model_dump(mode="json"),
+        "notice": use.notice,
         "steps": prediction.steps,
         "period_seconds": simulation.period_seconds,
         "samples_per_second": prediction.samples_per_second,
@@ -98,12 +111,12 @@ def _document(
     }
 
 
-def _show(
-    prediction: Prediction, profile: Profile, links: Sequence[Link] | None, title: str
-) -> None:
-    simulation = prediction.simulation
+def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) -> None:
+    simulation, options = prediction.simulation, use.options
+    if use.notice is not None:
+        console().print(use.notice[0].upper() + use.notice[1:], markup=False)
     print_table(
-        title,
+        f"{model}, {options.schedule}, {options.micro_batches} micro-batches a step",
         ["stage", "idle in steady state", "idle over all", "in flight", "memory MiB"],
         [
             [str(stage), f"{idle:.1%}", f"{overall:.1%}", str(held), f"{memory / 2**20:.2f}"]
@@ -123,7 +136,7 @@ def _show(
         f"{prediction.samples_per_second:.1f} samples a second in steady state; "
         f"{prediction.steps} steps take {simulation.makespan_seconds:.3f} s."
     )
-    console().print(f"Link: {link_sentence(profile, links)}.", markup=False)
+    console().print(f"Link: {link_sentence(profile, options.links)}.", markup=False)
     for sentence in assumptions(profile):
         console().print(f"Assumed: {sentence}.", markup=False)
     end = min(

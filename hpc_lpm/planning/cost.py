@@ -1,21 +1,20 @@
 """The cost model: what a stage made of layers [start, stop) takes, sends and holds, exactly.
 
 Every float of the profile and of the options is taken at its exact binary value and all sums are
-integers or fractions, so rounding never decides between two plans. Stages are counted from 0; with
-K stages, M micro-batches an optimizer step and lead r, stage k has delay d_k = r (K - 1 - k).
+integers or fractions, so rounding never decides between two plans. Stages are counted from 0, M is
+the micro-batches of an optimizer step. What depends on the order of passes is asked of the
+schedule.
 
-* compute  T_k = (sum of forwards + sum of backwards) / speed_k, and min(1, d_k / M) / speed_k
-  times the sum of forwards more where weights are replayed: that share of the micro-batches is
-  replayed, each once
+* compute  T_k = (sum of forwards + sum of backwards) / speed_k, and where weights are replayed the
+  sum of forwards once more for the share of the micro-batches that lag: lagged_k / M / speed_k
 * transfer X_j = latency + output bytes / bandwidth over a cut before layer j, one direction, of the
   link at that boundary; boundary k is that between stages k and k + 1
 * period   P = max of all T and X where transfers overlap with compute, else the largest
   T_k + 2 X_in + 2 X_out
-* memory   Q_k = (2 + optimizer copies) x parameters + (d_k + 1) x activations; stashing holds
-  ceil(d_k / M) older versions of the parameters besides
+* memory   Q_k, see `memory`
 
-Where stages have replicas an update comes one forward later, so that what is replayed and which
-versions are stashed follow from d_k + 1 instead of d_k; what is in flight does not.
+P is that of the steady state between two flushes: a schedule that flushes loses time at every
+update besides, which `explain` says and `hpc-lpm simulate` counts.
 """
 
 from collections.abc import Sequence
@@ -26,8 +25,10 @@ from math import gcd
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.exact_integers import Column
-from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
+from hpc_lpm.planning.memory import MemoryFactors
+from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profile import Link, Profile
+from hpc_lpm.schedules.registry import schedule_named
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class StageFactors:
     forward: int
     backward: int
     seconds_per_work: Fraction
-    parameters: int
-    activations: int
+    memory: MemoryFactors
     memory_limit_bytes: int | None
 
 
@@ -77,8 +77,8 @@ class CostModel:
         """Prepare the sums.
 
         Raises:
-            InputError: if there are more stages than layers, or a list that needs one entry a
-                stage has another length.
+            InputError: if there are more stages than layers, the schedule is unknown, or a list
+                that needs one entry for each stage has another length.
         """
         _check_stages(profile, stages)
         speeds = _per_stage("speeds", options.speeds or (1.0,) * stages, stages)
@@ -88,6 +88,12 @@ class CostModel:
         self.layers = len(layers)
         self.stages = stages
         self.options = options
+        self.schedule = schedule_named(options.schedule)
+        self.ahead = [
+            self.schedule.ahead(stage, stages, options.micro_batches, options.lead)
+            for stage in range(stages)
+        ]
+        """By how many micro-batches the forwards of each stage are ahead of its backwards."""
         self.overlap = profile.link.overlap if options.overlap is None else options.overlap
         unit = _common_unit(
             [layer.forward_seconds for layer in layers]
@@ -115,17 +121,17 @@ class CostModel:
         self, stage: int, speed: Fraction, limit: int | None, unit: Fraction
     ) -> StageFactors:
         options = self.options
-        steps = options.micro_batches
-        delay = options.lead * (self.stages - 1 - stage)
-        behind = delay + 1 if options.replicas > 1 else delay
-        replayed = min(behind, steps) if options.weights == "replay" else 0
-        stashed = -(-behind // steps) if options.weights == "stash" else 0
+        per_step = options.micro_batches
+        replayed = 0
+        if options.weights == "replay":
+            replayed = self.schedule.lagged(
+                stage, self.stages, per_step, options.lead, replicas=options.replicas
+            )
         return StageFactors(
-            forward=steps + replayed,
-            backward=steps,
-            seconds_per_work=unit / steps / speed,
-            parameters=2 + OPTIMIZER_COPIES[options.optimizer] + stashed,
-            activations=delay + 1,
+            forward=per_step + replayed,
+            backward=per_step,
+            seconds_per_work=unit / per_step / speed,
+            memory=MemoryFactors.of_stage(self.schedule, stage, self.stages, options),
             memory_limit_bytes=limit,
         )
 
@@ -135,8 +141,8 @@ class CostModel:
         return [(factors.forward, self._forwards), (factors.backward, self._backwards)]
 
     def memory_terms(self, stage: int) -> list[tuple[int, Column]]:
-        """Return the same of the bytes at `stage` of all layers before a cut."""
-        factors = self.factors[stage]
+        """Return weights and sums that make up the bytes at `stage` of all layers before a cut."""
+        factors = self.factors[stage].memory
         return [(factors.parameters, self._parameters), (factors.activations, self._activations)]
 
     def work(self, stage: int, start: int, stop: int) -> int:
@@ -174,10 +180,10 @@ class CostModel:
 
     def memory_bytes(self, stage: int, start: int, stop: int) -> int:
         """Return Q of layers [start, stop) at `stage`."""
-        factors = self.factors[stage]
-        return factors.parameters * (
-            self.parameter_sums[stop] - self.parameter_sums[start]
-        ) + factors.activations * (self.activation_sums[stop] - self.activation_sums[start])
+        return self.factors[stage].memory.bytes_of(
+            self.parameter_sums[stop] - self.parameter_sums[start],
+            self.activation_sums[stop] - self.activation_sums[start],
+        )
 
     def stage_period(self, stage: int, start: int, stop: int) -> Fraction:
         """Return the shortest period that layers [start, stop) allow at `stage`."""

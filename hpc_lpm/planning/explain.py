@@ -8,6 +8,7 @@ from itertools import pairwise
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
 from hpc_lpm.planning.search.alternatives import fewest_stages
+from hpc_lpm.schedules.base import LEAD
 
 _NEARLY = Fraction(1, 20)
 _HARDLY = Fraction(1, 100)
@@ -41,9 +42,11 @@ class Explanation:
     but at most a twentieth, if finer layers could be shared out better. Where there is one, or
     where it is the link that sets the period, `enough_stages` is the least number of stages, if
     fewer than now, that would have no longer period. `stretch` is how much longer the period gets
-    with the plan's lead while messages are on their way, as a share of it, and `sufficient_lead`
-    the least lead that hides them; None where that of the plan does, up to its tolerance or a
-    hundredth. `hints` say what a user can do about all that.
+    with the plan's lead while messages are on their way, as a share of it; None where the cost
+    model does not cover that for the plan's schedule. `sufficient_lead` is the least lead that
+    hides them; None where that of the plan does, up to its tolerance or a hundredth, and where the
+    schedule takes none. `hints` say what a user can do about all that, `not_covered` what of the
+    schedule the cost model leaves out.
     """
 
     bottleneck: str
@@ -54,9 +57,10 @@ class Explanation:
     stages: tuple[ExplainedStage, ...]
     dominant_layer: str | None
     enough_stages: int | None
-    stretch: float
+    stretch: float | None
     sufficient_lead: int | None
     hints: tuple[str, ...]
+    not_covered: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,15 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     dominant = _dominant(model, cuts, period) if improvable and not by_link else None
     bounded = by_link or dominant is not None
     enough_stages = fewest_stages(model, period) if bounded else None
-    stretch = _stretch(model, cuts, period)
-    hidden = stretch <= max(Fraction(model.options.tolerance), _HARDLY)
-    lead = None if hidden else sufficient_lead(model, cuts)
+    stretch = _stretch(model, cuts, period) if model.schedule.alternates else None
+    lead = None
     hints = [_bound_hint(model, cuts, dominant, enough_stages)] if bounded else []
-    if lead is not None:
+    if (
+        stretch is not None
+        and stretch > max(Fraction(model.options.tolerance), _HARDLY)
+        and LEAD in model.schedule.own_options
+    ):
+        lead = sufficient_lead(model, cuts)
         hints.append(
             f"messages on their way stretch the period by {float(stretch):.0%} with lead "
             f"{model.options.lead}: --lead {lead} hides them and holds more activations."
@@ -117,10 +125,27 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
         ),
         dominant_layer=None if dominant is None else layers[dominant.layer].name,
         enough_stages=enough_stages,
-        stretch=float(stretch),
+        stretch=None if stretch is None else float(stretch),
         sufficient_lead=lead,
         hints=tuple(hints),
+        not_covered=not_covered(model),
     )
+
+
+def not_covered(model: CostModel) -> tuple[str, ...]:
+    """Return what of the model's schedule the period leaves out, each in a sentence."""
+    name = model.schedule.name
+    if model.schedule.flushes:
+        return (
+            f"schedule {name} empties the pipeline before every update: what its stages wait for "
+            "then is not in the period, `hpc-lpm simulate` counts it.",
+        )
+    if not model.schedule.alternates:
+        return (
+            f"schedule {name} has an order of its own: what its stages wait for messages is not in "
+            "the period, `hpc-lpm simulate` counts it.",
+        )
+    return ()
 
 
 def _explained(

@@ -6,9 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
+from hpc_lpm.options import WeightPolicyName
 from hpc_lpm.profile import Link
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
-WeightPolicy = Literal["replay", "live", "stash"]
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]
 OTHER_OPTIMIZER: Optimizer = "other"
 
@@ -32,22 +33,30 @@ Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class PlanOptions(BaseModel):
     """Options of a plan.
 
-    `tolerance` is the share of the least period that may be given up for fewer boundary bytes.
-    `memory_limit` [bytes] is one number for all stages or one a stage. `lead` and `micro_batches`
-    (an optimizer step) are those of the schedule. `overlap` tells if transfers hide behind compute;
-    without a value the profile's link decides. `speeds` are relative to the profiled device, one a
-    stage. `links` are those between stage k and k + 1, one a boundary; without them all boundaries
-    have the profile's. `replicas` is how many copies of every stage train, each on its share of a
-    step, `global_batch` the samples of a step over all of them; without a value nobody fixed it.
+    Attributes:
+        tolerance: the share of the least period that may be given up for fewer boundary bytes.
+        memory_limit: bytes, one number for all stages or one for each.
+        schedule: the name of the schedule that is to run the plan.
+        lead: micro-batches that each stage runs ahead of the next; some schedules take none.
+        micro_batches: how many make an optimizer step, on one replica.
+        weights: what is done about weights that lag; nothing lags where a schedule flushes.
+        optimizer: whose state each device holds.
+        overlap: whether transfers hide behind compute; None lets the profile's link decide.
+        speeds: of every stage's device, relative to the profiled one.
+        links: those between stages k and k + 1 for all boundaries, in order; None gives every
+            boundary the profile's.
+        replicas: how many copies of every stage train, each on its share of a step.
+        global_batch: the samples of a step over all replicas; None where nobody fixed it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tolerance: float = Field(default=0.02, ge=0, allow_inf_nan=False)
     memory_limit: Bytes | tuple[Bytes, ...] | None = None
+    schedule: str = DEFAULT_SCHEDULE
     lead: int = Field(default=1, ge=1)
     micro_batches: int = Field(default=4, ge=1)
-    weights: WeightPolicy = "replay"
+    weights: WeightPolicyName = "replay"
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None

@@ -10,8 +10,12 @@ from hpc_lpm.files import VersionedFile
 class StagePlan(BaseModel):
     """Layers `[start, stop)` of one stage with their predicted cost.
 
-    `send_bytes` is what one micro-batch sends over the boundary after this stage (0 for the last);
-    `compute_seconds` and `memory_bytes` are T_k and Q_k of the planner's objective.
+    Attributes:
+        compute_seconds: T_k of the planner's objective.
+        send_bytes: what one micro-batch sends over the boundary after this stage, 0 for the last.
+        memory_bytes: Q_k of the planner's objective.
+        parameter_bytes: the parameters of its layers; None in files of earlier releases.
+        activation_bytes: what its layers keep for the backward of one micro-batch; None likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -21,10 +25,17 @@ class StagePlan(BaseModel):
     compute_seconds: float = Field(ge=0)
     send_bytes: int = Field(ge=0)
     memory_bytes: int = Field(ge=0)
+    parameter_bytes: int | None = Field(default=None, ge=0)
+    activation_bytes: int | None = Field(default=None, ge=0)
 
 
 class Plan(VersionedFile):
-    """Merged stages covering every layer once, in order."""
+    """Merged stages covering every layer once, in order.
+
+    `options` are the `PlanOptions` that the plan was made for, its schedule among them (files of
+    earlier releases name none; their plans are for the default one). `micro_batch` is how many
+    samples the profiled micro-batches had, None in files of earlier releases.
+    """
 
     kind: ClassVar[str] = "plan"
 
@@ -34,6 +45,7 @@ class Plan(VersionedFile):
     period_seconds: float = Field(ge=0)
     boundary_bytes: int = Field(ge=0)
     profile_sha256: str
+    micro_batch: int | None = Field(default=None, gt=0)
     options: dict[str, object] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -6,11 +6,10 @@ from itertools import pairwise
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
+from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.stage_times import stage_times
 from hpc_lpm.profile import Profile
-from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
 
 SETTLING_STEPS = 16
@@ -27,33 +26,22 @@ class Prediction:
     memory_bytes: list[int]
 
 
-def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptions) -> Prediction:
-    """Simulate `plan` under `schedule`; micro-batches, lead, weights and so on come from `options`.
+def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
+    """Simulate the cuts of `plan` as `options` say: their schedule, micro-batches, lead and so on.
 
-    Memory is that of the planner's cost model, with the micro-batches that the schedule really
-    holds and the weight versions that it really needs. One replica of every stage is simulated, the
-    others do the same; samples are those of all.
+    Memory is the cost model's, for that schedule. One replica of every stage is simulated, since
+    the others do the same; samples are counted over all of them.
 
     Raises:
         InputError: if the plan is not one of this profile's model and layers.
     """
-    if plan.model != profile.model or plan.cuts[-1] != len(profile.layers):
-        raise InputError(
-            f"the plan is one of {plan.model} with {plan.cuts[-1]} layers, the profile one of "
-            f"{profile.model} with {len(profile.layers)}: make the plan from this profile."
-        )
+    check_plan_of(profile, plan)
     stages = len(plan.stages)
     model = CostModel(profile, stages, options)
-    delays = [
-        schedule.version_delay(
-            stage, stages, options.micro_batches, options.lead, replicas=options.replicas
-        )
-        for stage in range(stages)
-    ]
-    in_flight = schedule.in_flight_bounds(stages, options.micro_batches, options.lead)[0]
-    steps = SETTLING_STEPS + 4 * math.ceil(in_flight / options.micro_batches)
+    fullest = max(model.ahead) + 1
+    steps = SETTLING_STEPS + 4 * math.ceil(fullest / options.micro_batches)
     simulation = simulate(
-        schedule.programmes(
+        model.schedule.programmes(
             stages,
             options.micro_batches,
             steps * options.micro_batches,
@@ -69,12 +57,23 @@ def predict(profile: Profile, plan: Plan, schedule: Schedule, options: PlanOptio
         steps=steps,
         samples_per_second=options.replicas * profile.micro_batch / period if period else 0.0,
         memory_bytes=[
-            _memory_bytes(model, start, stop, delay, held)
-            for (start, stop), delay, held in zip(
-                pairwise(plan.cuts), delays, simulation.peak_in_flight, strict=True
-            )
+            model.memory_bytes(stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(plan.cuts))
         ],
     )
+
+
+def check_plan_of(profile: Profile, plan: Plan) -> None:
+    """Check that a plan is one of a profile's model.
+
+    Raises:
+        InputError: if model or number of layers are not the same.
+    """
+    if plan.model != profile.model or plan.cuts[-1] != len(profile.layers):
+        raise InputError(
+            f"the plan is one of {plan.model} with {plan.cuts[-1]} layers, the profile one of "
+            f"{profile.model} with {len(profile.layers)}: make the plan from this profile."
+        )
 
 
 def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:
@@ -98,13 +97,3 @@ def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:
         overlap=model.overlap,
         averaging_seconds=[float(stage.all_reduce) for stage in stage_times(model, plan.cuts)],
     )
-
-
-def _memory_bytes(model: CostModel, start: int, stop: int, delay: int, held: int) -> int:
-    options = model.options
-    copies = 2 + OPTIMIZER_COPIES[options.optimizer]
-    if options.weights == "stash":
-        copies += math.ceil(delay / options.micro_batches)
-    parameters = model.parameter_sums[stop] - model.parameter_sums[start]
-    activations = model.activation_sums[stop] - model.activation_sums[start]
-    return copies * parameters + held * activations

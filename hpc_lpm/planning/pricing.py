@@ -5,7 +5,7 @@ from itertools import pairwise
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.planning.planners.registry import planner_named
+from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
 from hpc_lpm.profile import Profile
 
 
@@ -13,15 +13,13 @@ def make_plan(
     profile: Profile,
     profile_sha256: str,
     stages: int,
-    planner: str = "lpm",
+    planner: str = DEFAULT_PLANNER,
     options: PlanOptions | None = None,
 ) -> Plan:
     """Return the plan that `planner` makes of `profile`; `profile_sha256` is that of its file.
 
     Raises:
-        InputError: if the planner is unknown, there are more stages than layers, an option that
-            needs one entry a stage has another number, or the planner found no plan within the
-            memory limits (no other planner than `lpm` looks at them).
+        InputError: if the planner is unknown, or as `CostModel` and the planner's `cuts`.
     """
     chosen = planner_named(planner)
     model = CostModel(profile, stages, options or PlanOptions())
@@ -40,11 +38,14 @@ def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sh
                 compute_seconds=float(model.compute_seconds(stage, start, stop)),
                 send_bytes=model.cut_bytes[stop],
                 memory_bytes=model.memory_bytes(stage, start, stop),
+                parameter_bytes=model.parameter_sums[stop] - model.parameter_sums[start],
+                activation_bytes=model.activation_sums[stop] - model.activation_sums[start],
             )
             for stage, (start, stop) in enumerate(pairwise(cuts))
         ),
         period_seconds=float(model.period(cuts)),
         boundary_bytes=model.boundary_bytes(cuts),
         profile_sha256=profile_sha256,
+        micro_batch=model.profile.micro_batch,
         options={**model.options.model_dump(mode="json"), "overlap": model.overlap},
     )

@@ -1,15 +1,16 @@
-"""What the lead of a stage can hide: the period of a schedule with messages that take their time.
+"""What running ahead can hide: the period of a schedule with messages that take their time.
 
-With lead r stage k runs d_k = r (K - 1 - k) forwards ahead. Follow a micro-batch from its forward
-at stage k to stage j; the backward that stage j runs next is that of d_j micro-batches before;
-follow that back to stage k, whose next forward is that of d_k + 1 micro-batches later. So once
-around the stages k to j the schedule is r (j - k) + 1 micro-batches further, and
+Under a schedule that alternates, stage k always runs d_k forwards ahead. Follow a micro-batch from
+its forward at stage k to stage j; the backward that stage j runs next is that of the micro-batch
+d_j before; follow that back to stage k, whose next forward is that of the micro-batch d_k + 1
+later. So once around the stages k to j the schedule is d_k - d_j + 1 micro-batches further, and
 
-    P >= (T_k + ... + T_j + 2 (X_k + ... + X_{j-1})) / (r (j - k) + 1)    for all k <= j,
+    P >= (T_k + ... + T_j + 2 (X_k + ... + X_{j-1})) / (d_k - d_j + 1)    for all k <= j,
 
 the mean of a cycle in the sense of Baccelli et al., Synchronization and Linearity (1992). For k = j
-that is the compute of a stage. Messages no longer than the period are hidden by r = 3 at the
-latest, for then the bound is at most that of the longest stage or message.
+that is the compute of a stage. With lead r, d_k - d_j is r (j - k), and messages no longer than the
+period are hidden by r = 3 at the latest, for then the bound is at most that of the longest stage or
+message.
 """
 
 from collections.abc import Sequence
@@ -30,17 +31,17 @@ def round_trip_period(model: CostModel, cuts: Sequence[int]) -> Fraction:
     sent = [Fraction(0), *accumulate(transfer)]
     return max(
         (done[last + 1] - done[first] + sent[last] - sent[first])
-        / (model.options.lead * (last - first) + 1)
+        / (model.ahead[first] - model.ahead[last] + 1)
         for first in range(model.stages)
         for last in range(first, model.stages)
     )
 
 
 def sufficient_lead(model: CostModel, cuts: Sequence[int]) -> int:
-    """Return the least lead, from the plan's on, with which round trips are hidden.
+    """Return the least lead, from the plan's own upwards, with which round trips are hidden.
 
-    That is, up to the plan's tolerance they take no longer than the slowest stage or message does
-    with that lead (which, where weights are replayed, computes more).
+    Hidden means that, up to the plan's tolerance, they take no longer than the slowest stage or
+    message does with that lead (which, where weights are replayed, computes more).
     """
     for lead in range(model.options.lead, ENOUGH_LEAD):
         options = model.options.model_copy(update={"lead": lead})

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from math import ceil
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.insertions import (
     TiedStages,
     with_communication,
@@ -145,6 +146,22 @@ class Schedule(ABC):
         """The names among `lead` and `weights` that mean something under this schedule."""
         lead = (LEAD,) if self.takes_lead else ()
         return lead if self.flushes else (*lead, WEIGHTS)
+
+    def check_options(self, **given: object) -> None:
+        """Check that no option is given that means nothing under this schedule.
+
+        Args:
+            given: `lead` and `weights`; None stands for one that is not given.
+
+        Raises:
+            InputError: if there is one.
+        """
+        for name, value in given.items():
+            if value is not None and name not in self.own_options:
+                raise InputError(
+                    f"--{name} is {value}, but it means nothing under schedule {self.name!r}: "
+                    f"leave --{name} out, or use another schedule."
+                )
 
     def programme(
         self,

@@ -70,7 +70,7 @@ def test_parameters_has_the_least_largest_then_the_fullest_smallest_stage(sizes,
     assert cuts_of("parameters", sizes, stages) == best[2]
 
 
-@pytest.mark.parametrize("planner", list(PLANNERS))
+@pytest.mark.parametrize("planner", PLANNERS.names())
 @pytest.mark.parametrize("stages", [1, 2, 5, 6])
 def test_every_planner_covers_every_layer_once(planner, stages):
     cuts = cuts_of(planner, [5, 0, 0, 9, 1, 3], stages)
@@ -95,7 +95,8 @@ def test_no_rival_has_a_shorter_period_than_lpm():
     profile = profile_of([3, 1, 4, 1, 5, 9, 2, 6], [0.3, 0.1, 0.9, 0.2, 0.2, 0.7, 0.4, 0.4])
     for stages in range(1, 9):
         periods = {
-            name: make_plan(profile, "0" * 64, stages, name).period_seconds for name in PLANNERS
+            name: make_plan(profile, "0" * 64, stages, name).period_seconds
+            for name in PLANNERS.names()
         }
         options = PlanOptions(tolerance=0)
         exact = make_plan(profile, "0" * 64, stages, "lpm", options).period_seconds

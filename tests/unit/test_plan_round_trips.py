@@ -10,7 +10,6 @@ from hpc_lpm.planning.prediction import predict
 from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
-from hpc_lpm.schedules.registry import schedule_named
 
 
 def model_of(layers, lead=1, tolerance=0.0, weights="live"):
@@ -41,7 +40,7 @@ def simulated_period(model, lead):
     cuts = tuple(range(model.layers + 1))
     plan = price_plan(model, cuts, "by hand", "0" * 64)
     options = model.options.model_copy(update={"lead": lead})
-    prediction = predict(model.profile, plan, schedule_named("fbp"), options)
+    prediction = predict(model.profile, plan, options)
     return prediction.simulation.period_seconds
 
 

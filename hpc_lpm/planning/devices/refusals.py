@@ -8,6 +8,7 @@ from hpc_lpm.planning.devices.candidates import LeftOut, Reason
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.search.alternatives import least_memory_limit
 from hpc_lpm.profile import Profile
+from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 
 
 def check_request(
@@ -16,8 +17,9 @@ def check_request(
     """Check what a search is asked for.
 
     Raises:
-        InputError: if a number is below 1, an option has one entry a stage, or the profiles are not
-            those of one model with different micro-batches.
+        InputError: if a number is below 1, an option has one entry for each stage, the schedule is
+            not one that alternates, or the profiles are not those of one model with different
+            micro-batches.
     """
     for name, number in (("--devices", devices), ("--global-batch", global_batch)):
         if number < 1:
@@ -32,7 +34,18 @@ def check_request(
                 f"{name} has one entry a stage, but --devices searches the number of stages: "
                 "leave the list out, or ask for --stages."
             )
+    _check_schedule(options)
     _check_profiles(profiles)
+
+
+def _check_schedule(options: PlanOptions) -> None:
+    if not schedule_named(options.schedule).alternates:
+        known = [name for name, schedule in SCHEDULES.items() if schedule.alternates]
+        raise InputError(
+            f"--schedule is {options.schedule}, but --devices compares the times of steps, which "
+            f"are known in closed form for {', '.join(known)} alone: use that schedule, or plan "
+            "with --stages and compare with `hpc-lpm simulate`."
+        )
 
 
 def _check_profiles(profiles: Sequence[Profile]) -> None:

@@ -5,6 +5,7 @@ stage; K = 1 is data parallelism alone. With profiles of several micro-batch siz
 that the global batch B allows: a step has M = B / (R x micro-batch) micro-batches a replica. The
 lead is tried from 1 upwards, as long as stages wait for messages (`steady_step`) and memory allows:
 where they do not wait, a larger one only holds and replays more. Cuts are those of planner `lpm`.
+The schedule has to be one that alternates, since steps of others are not known in closed form.
 
 The best candidate has the shortest step; of equally short ones the smallest lead, then the fewest
 stages, then the fewest micro-batches. Everything is compared exactly.
@@ -21,6 +22,8 @@ from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.planning.search.cheapest import cheapest_within
 from hpc_lpm.planning.search.reach import Limits
 from hpc_lpm.profile import Profile
+from hpc_lpm.schedules.base import LEAD
+from hpc_lpm.schedules.registry import schedule_named
 
 LEADS = range(1, 9)
 
@@ -34,22 +37,26 @@ def search_devices(
 ) -> DeviceSearch:
     """Return all ways to train `global_batch` samples a step on `devices` devices, best first.
 
-    `leads` are those to try, ascending.
-
-    `profiles`, one or more, are those of one model with different micro-batches. Of `options`
-    micro-batches, lead, replicas and global batch are set here, the others hold for all candidates.
+    Args:
+        profiles: one or more, of one model with different micro-batches.
+        devices: how many there are.
+        global_batch: the samples of an optimizer step over all of them.
+        options: micro-batches, lead, replicas and global batch are set here, the others hold for
+            all candidates.
+        leads: those to try, ascending, where the schedule takes a lead.
 
     Raises:
-        InputError: if the profiles do not belong together, an option has one entry a stage, or no
-            combination is left; the sentence then says why.
+        InputError: if the profiles do not belong together, an option has one entry for each stage,
+            the schedule does not alternate, or no combination is left; the sentence says why.
     """
     check_request(profiles, devices, global_batch, options)
+    tried = leads if LEAD in schedule_named(options.schedule).own_options else leads[:1]
     found = [
         entry
         for profile in profiles
         for stages in range(1, devices + 1)
         if devices % stages == 0
-        for entry in _try(profile, stages, devices // stages, global_batch, options, leads)
+        for entry in _try(profile, stages, devices // stages, global_batch, options, tried)
     ]
     candidates = [entry for entry in found if isinstance(entry, Candidate)]
     left_out = tuple(entry for entry in found if isinstance(entry, LeftOut))

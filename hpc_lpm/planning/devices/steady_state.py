@@ -1,15 +1,16 @@
-"""Seconds of an optimizer step under FBP in steady state, exactly, and what bounds them.
+"""Seconds of an optimizer step in steady state, exactly, and what bounds them.
 
-Iteration i of stage k is forward i + d_k and backward i, of which the step's first `replayed` are
-replayed, and its first follows an update that waits for the all-reduce of the step before. Each
-event (a forward or a backward begins, a message has arrived) waits for what its stage does before
-and for a message, so the step takes as long as the slowest cycle of such waits (`cycle_ratio`):
+This holds for schedules that alternate: iteration i of stage k is forward i + d_k and backward i.
+The first `replayed` iterations of a step are replayed, and its first follows an update that waits
+for the all-reduce of the step before. Each event (a forward or a backward begins, a message has
+arrived) waits for what its stage does before and for a message, so the step takes as long as the
+slowest cycle of such waits (`cycle_ratio`):
 
 * a stage that always works:        M (f_k + b_k) + replays + what the all-reduce exposes
 * a link that always sends:         M X_k, where transfers overlap with compute
-* messages there and back between stages j and k, which take part in r (k - j) + 1 micro-batches at
+* messages there and back between stages j and k, which take part in d_j - d_k + 1 micro-batches at
   a time; where all micro-batches take the same this is
-  M (T_j + ... + T_k + 2 X_j + ... + 2 X_{k-1}) / (r (k - j) + 1)
+  M (T_j + ... + T_k + 2 X_j + ... + 2 X_{k-1}) / (d_j - d_k + 1)
 
 With overlap and equal micro-batches a lead of 3 always hides messages: no T or X exceeds the period
 P, so T_j + ... + 2 X_{k-1} is at most (3 n - 2) P, shared by 3 (n - 1) + 1 micro-batches, for the
@@ -42,7 +43,7 @@ class SteadyStep:
 
 
 def steady_step(model: CostModel, cuts: Sequence[int]) -> SteadyStep:
-    """Return what a step takes with a plan's cuts and the model's lead, M, weights and replicas."""
+    """Return what a step takes with a plan's cuts under the model's schedule, which alternates."""
     times = stage_times(model, cuts)
     micro_batches = model.options.micro_batches
     bounds = list(_stage_bounds(times, micro_batches, overlap=model.overlap))
@@ -58,7 +59,7 @@ def steady_step(model: CostModel, cuts: Sequence[int]) -> SteadyStep:
     together = _waiting_for_messages(
         times,
         pattern,
-        lead=model.options.lead,
+        ahead=model.ahead,
         overlap=model.overlap,
         above=alone.seconds * pattern / micro_batches,
     )
@@ -156,7 +157,12 @@ class _Wait:
 
 
 def _waiting_for_messages(
-    times: Sequence[StageTimes], pattern: int, *, lead: int, overlap: bool, above: Fraction
+    times: Sequence[StageTimes],
+    pattern: int,
+    *,
+    ahead: Sequence[int],
+    overlap: bool,
+    above: Fraction,
 ) -> SteadyStep | None:
     """Return what `pattern` micro-batches take if it is more than `above` seconds."""
     stages = len(times)
@@ -174,7 +180,7 @@ def _waiting_for_messages(
             steps=-((iteration - wait.before) // pattern),
         )
         for iteration in range(pattern)
-        for wait in _waits(ticks, iteration, lead=lead, overlap=overlap)
+        for wait in _waits(ticks, iteration, ahead=ahead, overlap=overlap)
     ]
     cycle = slowest_cycle(constraints, pattern * stages * len(_Event), above / tick)
     if cycle is None:
@@ -210,7 +216,7 @@ def _tick(times: Sequence[StageTimes]) -> Fraction:
 
 
 def _waits(
-    stages: Sequence[_Ticks], iteration: int, *, lead: int, overlap: bool
+    stages: Sequence[_Ticks], iteration: int, *, ahead: Sequence[int], overlap: bool
 ) -> Iterator[_Wait]:
     """Yield what the events of an iteration wait for, in the order of time."""
     forward, backward = _Event.FORWARD, _Event.BACKWARD
@@ -219,9 +225,10 @@ def _waits(
     for k, stage in enumerate(stages):
         yield _Wait((k, backward), (k, forward), stage.backward, 1)
         if overlap and k > 0:
-            yield _Wait((k - 1, activation), (k, forward), 0, lead)
+            yield _Wait((k - 1, activation), (k, forward), 0, ahead[k - 1] - ahead[k])
         elif k > 0:
-            yield _Wait((k - 1, forward), (k, forward), stages[k - 1].to_activation, lead)
+            before = ahead[k - 1] - ahead[k]
+            yield _Wait((k - 1, forward), (k, forward), stages[k - 1].to_activation, before)
         if overlap and k < last:
             yield _Wait((k, forward), (k, activation), stage.to_activation + stage.after)
             yield _Wait((k, activation), (k, activation), stage.after, 1)

@@ -1,41 +1,91 @@
 """The planners by name. A new one is a file beside this one and a line in `PLANNERS`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import getdoc
+from itertools import pairwise
 
-from hpc_lpm.errors import look_up
+from hpc_lpm.errors import InputError
+from hpc_lpm.extensions import Registry, expect_type
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.planners.deepspeed import parameters_cuts, uniform_cuts
 from hpc_lpm.planning.planners.greedy import greedy_cuts
 from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.planning.planners.pipedream import pipedream_cuts
 
+Cuts = Callable[[CostModel], tuple[int, ...]]
+
 
 @dataclass(frozen=True)
 class Planner:
-    """A way to choose the K+1 cut positions; every planner's cuts are priced by the same model."""
+    """A way to choose the K+1 cut positions; every planner's cuts are priced by the same model.
+
+    `cuts` raises an `InputError` where it finds none; of the toolkit's planners `lpm` alone looks
+    at memory limits.
+    """
 
     name: str
     description: str
-    cuts: Callable[[CostModel], tuple[int, ...]]
+    cuts: Cuts
 
 
-PLANNERS: dict[str, Planner] = {
-    planner.name: planner
-    for planner in (
-        Planner("lpm", "least period, then least bytes, then least memory; exact", optimal_cuts),
-        Planner("uniform", "equally many layers a stage", uniform_cuts),
-        Planner("parameters", "parameters spread evenly over stages", parameters_cuts),
-        Planner("greedy", "layers moved between stages until they are about even", greedy_cuts),
-        Planner("pipedream", "fastest slowest stage, transfers and memory ignored", pipedream_cuts),
-    )
-}
+def _adapt(name: str, found: object) -> Planner:
+    """Return a user's planner, which may be simply a function from a cost model to cuts."""
+    if isinstance(found, Planner):
+        planner = replace(found, name=name)
+    elif callable(found) and not isinstance(found, type):
+        described = (getdoc(found) or "a planner of your own").splitlines()[0]
+        planner = Planner(name, described, found)
+    else:
+        planner = expect_type("planner", name, found, Planner)
+    return replace(planner, cuts=_checked(planner))
+
+
+def _checked(planner: Planner) -> Cuts:
+    def cuts(model: CostModel) -> tuple[int, ...]:
+        found = tuple(int(cut) for cut in planner.cuts(model))
+        ascending = all(start < stop for start, stop in pairwise(found))
+        ends = (found[0], found[-1]) if found else ()
+        if len(found) != model.stages + 1 or not ascending or ends != (0, model.layers):
+            raise InputError(
+                f"planner {planner.name!r} cut at {list(found)}, accepted for {model.stages} "
+                f"stages of {model.layers} layers are {model.stages + 1} ascending positions from "
+                f"0 to {model.layers}: mend the planner."
+            )
+        return found
+
+    return cuts
+
+
+PLANNERS: Registry[Planner] = Registry(
+    "planner",
+    "hpc_lpm.planners",
+    {
+        planner.name: planner
+        for planner in (
+            Planner(
+                "lpm", "least period, then least bytes, then least memory; exact", optimal_cuts
+            ),
+            Planner("uniform", "equally many layers a stage", uniform_cuts),
+            Planner("parameters", "parameters spread evenly over stages", parameters_cuts),
+            Planner("greedy", "layers moved between stages until they are about even", greedy_cuts),
+            Planner(
+                "pipedream", "fastest slowest stage, transfers and memory ignored", pipedream_cuts
+            ),
+        )
+    },
+    _adapt,
+)
+
+
+DEFAULT_PLANNER = "lpm"
+"""The planner that is used where none is asked for, and the only one that searches devices."""
 
 
 def planner_named(name: str) -> Planner:
     """Return a planner by its name.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if there is none of that name, or one of the user's cannot be used.
     """
-    return look_up("planner", name, PLANNERS)
+    return PLANNERS.named(name)

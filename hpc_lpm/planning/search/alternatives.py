@@ -78,8 +78,9 @@ def fewest_stages(model: CostModel, period: Fraction) -> int | None:
     """Return the fewest stages, fewer than the model's, that reach `period` seconds.
 
     None if none do, or if options are given for each stage or boundary: nobody knows which of them
-    fewer stages would have. Memory limits are kept. Numbers of stages are tried upwards, from that
-    which filling each stage in turn needs where nothing is replayed; none below it can do.
+    fewer stages would have. Memory limits are kept. Numbers of stages are tried upwards, beginning
+    with the number that filling each stage in turn needs where nothing is replayed; no smaller
+    number can do.
     """
     for stages in range(_least_by_compute(model, period), model.stages):
         try:
@@ -92,17 +93,12 @@ def fewest_stages(model: CostModel, period: Fraction) -> int | None:
 
 
 def _least_by_compute(model: CostModel, period: Fraction) -> int:
-    """Return the fewest stages by compute alone, each like the last one: that replays nothing."""
+    """Return the fewest stages by compute alone, as if nothing were replayed in any of them."""
     last = model.stages - 1
     most = model.work_within(last, period)
+    work = [model.factors[last].backward * time for time in model.layer_time_sums()]
     stages, start = 0, 0
     while start < model.layers:
-        done = model.work(last, 0, start)
-        stop = bisect_right(range(model.layers + 1), done + most, key=lambda cut: _to(model, cut))
-        start = max(start + 1, stop - 1)
+        start = max(start + 1, bisect_right(work, work[start] + most) - 1)
         stages += 1
     return stages
-
-
-def _to(model: CostModel, cut: int) -> int:
-    return model.work(model.stages - 1, 0, cut)

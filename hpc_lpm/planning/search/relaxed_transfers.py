@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import BoundaryLink, CostModel
+from hpc_lpm.planning.memory import MemoryFactors
 
 _ROUNDING = 1e-12
 _FIRST_CHUNK = 64
@@ -46,7 +47,7 @@ class _Stage:
     forward: int
     backward: int
     unit_seconds: Fraction
-    memory: tuple[int, int]
+    memory: MemoryFactors
     before: NDArray[np.float64]
     after: NDArray[np.float64]
 
@@ -78,7 +79,7 @@ class RelaxedTransfers:
                     factors.forward,
                     factors.backward,
                     unit,
-                    (factors.parameters, factors.activations),
+                    factors.memory,
                     twice(number - 1, unit),
                     twice(number, unit),
                 )
@@ -201,11 +202,10 @@ class _Chain:
         return start
 
     def _within_memory(self, stage: _Stage, start: int, last: int, limit: int) -> int:
-        parameters, activations = stage.memory
-
         def held(cut: int) -> int:
-            return parameters * (self._parameters[cut] - self._parameters[start]) + activations * (
-                self._activations[cut] - self._activations[start]
+            return stage.memory.bytes_of(
+                self._parameters[cut] - self._parameters[start],
+                self._activations[cut] - self._activations[start],
             )
 
         if last < start or held(last) <= limit:

@@ -1,0 +1,136 @@
+"""The options of `hpc-lpm plan`, and how those that are lists are read."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpc_lpm.cli.profile_options import PROFILE_HELP
+from hpc_lpm.errors import InputError
+from hpc_lpm.schedules.registry import SCHEDULES
+
+ProfilesArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PROFILE...",
+        help=f"{PROFILE_HELP} With --devices one or more, of different micro-batches.",
+    ),
+]
+StagesOption = Annotated[int | None, typer.Option(help="Stages to merge the layers into.")]
+DevicesOption = Annotated[
+    int | None,
+    typer.Option(help="Devices to share among stages and their replicas, instead of --stages."),
+]
+GlobalBatchOption = Annotated[
+    int | None, typer.Option(help="Samples of an optimizer step on all --devices.")
+]
+PlannerOption = Annotated[
+    str, typer.Option(help="Planner, see `hpc-lpm planners`, or module:name of your own.")
+]
+ScheduleOption = Annotated[
+    str,
+    typer.Option(
+        help=f"Schedule to price the plan for: {', '.join(SCHEDULES.names())}, or module:name of "
+        "your own."
+    ),
+]
+ToleranceOption = Annotated[
+    float, typer.Option(help="Share of the period to give up for fewer bytes.")
+]
+MemoryLimitOption = Annotated[
+    str | None,
+    typer.Option(help="Bytes of a stage: one number, or one for each stage, such as 1,2,3."),
+]
+LeadOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Micro-batches that each stage runs ahead of the next, where the schedule takes a "
+        "lead: by default 1, or searched with --devices."
+    ),
+]
+MicroBatchesOption = Annotated[
+    int | None,
+    typer.Option(help="Micro-batches of an optimizer step: by default 4, or searched."),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What is done about weights that lag, where the schedule lets them: replay (the "
+        "default), live or stash."
+    ),
+]
+OptimizerOption = Annotated[
+    str, typer.Option(help="sgd, momentum, adam, adamw or other (two copies of the weights).")
+]
+OverlapOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--overlap/--no-overlap",
+        help="Whether transfers hide behind compute; by default the profile says.",
+    ),
+]
+SpeedsOption = Annotated[
+    str | None, typer.Option(help="Speed of every stage's device, such as 1,1,0.5.")
+]
+LinksOption = Annotated[
+    str | None,
+    typer.Option(
+        help="LATENCY:BANDWIDTH between stages, one for each boundary, separated by commas; or "
+        "`measured`: those between the ranks that profiled."
+    ),
+]
+NodeLinkOption = Annotated[
+    str | None,
+    typer.Option(help="LATENCY:BANDWIDTH between nodes; the profile's is that inside."),
+]
+DevicesPerNodeOption = Annotated[
+    int | None, typer.Option(help="Neighbouring stages that share a node, with --node-link.")
+]
+ParetoOption = Annotated[
+    bool, typer.Option("--pareto", help="Show all plans that no other plan beats.")
+]
+ParetoWithinOption = Annotated[
+    float | None,
+    typer.Option(
+        help="With --pareto: the share by which periods may be above the least; by default any."
+    ),
+]
+FigureOption = Annotated[
+    Path | None, typer.Option(help="With --pareto: file to draw the plans into (SVG).")
+]
+OutOption = Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")]
+
+
+def memory_limit_of(text: str | None) -> int | tuple[int, ...] | None:
+    """Read `--memory-limit`.
+
+    Raises:
+        InputError: if it is not whole numbers above 0, separated by commas.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(
+            f"--memory-limit is {text!r}, accepted is a whole number of bytes above 0, "
+            f"or one for each stage separated by commas."
+        )
+    limits = tuple(int(part) for part in parts)
+    return limits if len(limits) > 1 else limits[0]
+
+
+def speeds_of(text: str | None) -> tuple[float, ...] | None:
+    """Read `--speeds`.
+
+    Raises:
+        InputError: if it is not numbers separated by commas.
+    """
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(
+            f"--speeds is {text!r}, accepted are numbers separated by commas, one for each stage."
+        ) from None

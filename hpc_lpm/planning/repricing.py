@@ -1,0 +1,159 @@
+"""What a plan's cuts cost where they are used otherwise than the plan was made for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.memory import MemoryFactors
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.profile import Profile
+from hpc_lpm.schedules.base import LEAD, WEIGHTS
+from hpc_lpm.schedules.registry import schedule_named
+
+
+@dataclass(frozen=True)
+class PlanUse:
+    """A plan's cuts as they are about to be used.
+
+    Attributes:
+        options: those of the plan, with what is asked for instead.
+        memory_bytes: Q of every stage in that use; None where the plan does not record enough.
+        notice: one sentence for the user, None where the plan was made for just this use.
+    """
+
+    options: PlanOptions
+    memory_bytes: tuple[int, ...] | None
+    notice: str | None
+
+
+def plan_for(
+    plan: Plan,
+    where: Path,
+    *,
+    profile: Profile | None = None,
+    micro_batch: int | None = None,
+    **asked: object,
+) -> PlanUse:
+    """Price the memory of a plan's cuts for another use; the plan stays as it is.
+
+    Args:
+        plan: whose cuts are to be used.
+        where: its file, for messages.
+        profile: the one that the plan was made from; without it the numbers that the plan itself
+            records are used.
+        micro_batch: the samples of a micro-batch, None for as many as were profiled. Activations
+            are taken to grow with them.
+        asked: options of `PlanOptions` that may differ from the plan's, such as `schedule`, `lead`,
+            `micro_batches`, `weights`, `optimizer` and `replicas`; None leaves what the plan says.
+
+    Raises:
+        InputError: if an option is not accepted, or the plan was made with a memory limit that a
+            stage exceeds in the other use. A plan that was made for this use is not checked.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    planned = PlanOptions.checked(**plan.options)
+    options = PlanOptions.checked(**{**plan.options, **given})
+    profiled = plan.micro_batch if profile is None else profile.micro_batch
+    samples = micro_batch or profiled
+    made_for = _described(planned, profiled or samples)
+    used_for = {
+        name: words
+        for name, words in _described(options, samples).items()
+        if made_for.get(name) != words
+    }
+    if not used_for:
+        return PlanUse(options, tuple(stage.memory_bytes for stage in plan.stages), None)
+    made = _joined([words for name, words in made_for.items() if name in used_for])
+    used = _joined(list(used_for.values()))
+    made_otherwise = f"plan {where} was made for {made}, and is used for {used}"
+    stage_bytes = _stage_bytes(plan, profile)
+    if stage_bytes is None:
+        limit = "" if options.memory_limit is None else " and its memory limit is not checked"
+        return PlanUse(
+            options,
+            None,
+            f"{made_otherwise}: it records too little to be priced anew{limit}, so make it again "
+            "with this release.",
+        )
+    scale = (samples or 1, profiled or samples or 1)
+    memory = _memory_bytes(options, stage_bytes, scale)
+    _check_limits(options, memory, where, used)
+    fullest = max(range(len(memory)), key=lambda stage: memory[stage])
+    return PlanUse(
+        options,
+        memory,
+        f"{made_otherwise}: priced anew, its fullest stage, {fullest}, holds "
+        f"{memory[fullest]:,} bytes.",
+    )
+
+
+def _described(options: PlanOptions, micro_batch: int | None) -> dict[str, str]:
+    """Return the options that decide on a stage's memory, each in words."""
+    own = schedule_named(options.schedule).own_options
+    words = {
+        "schedule": f"schedule {options.schedule}",
+        "micro_batches": f"{options.micro_batches} micro-batches a step",
+        "optimizer": f"optimizer {options.optimizer}",
+        "replicas": f"{options.replicas} replicas of every stage",
+    }
+    if LEAD in own:
+        words["lead"] = f"lead {options.lead}"
+    if WEIGHTS in own:
+        words["weights"] = f"weights {options.weights}"
+    if micro_batch is not None:
+        words["micro_batch"] = f"micro-batches of {micro_batch} samples"
+    return words
+
+
+def _joined(words: Sequence[str]) -> str:
+    return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1]
+
+
+def _stage_bytes(plan: Plan, profile: Profile | None) -> list[tuple[int, int]] | None:
+    """Return parameters and activations of every stage, None if the plan does not record them."""
+    if profile is not None:
+        held = [profile.layers[start:stop] for start, stop in pairwise(plan.cuts)]
+        return [
+            (
+                sum(layer.parameter_bytes for layer in layers),
+                sum(layer.activation_bytes for layer in layers),
+            )
+            for layers in held
+        ]
+    recorded = [
+        (stage.parameter_bytes, stage.activation_bytes)
+        for stage in plan.stages
+        if stage.parameter_bytes is not None and stage.activation_bytes is not None
+    ]
+    return recorded if len(recorded) == len(plan.stages) else None
+
+
+def _memory_bytes(
+    options: PlanOptions, stage_bytes: Sequence[tuple[int, int]], scale: tuple[int, int]
+) -> tuple[int, ...]:
+    schedule, stages = schedule_named(options.schedule), len(stage_bytes)
+    samples, profiled = scale
+    return tuple(
+        MemoryFactors.of_stage(schedule, stage, stages, options).bytes_of(
+            parameters, ceil(activations * samples / profiled)
+        )
+        for stage, (parameters, activations) in enumerate(stage_bytes)
+    )
+
+
+def _check_limits(options: PlanOptions, memory: Sequence[int], where: Path, used: str) -> None:
+    limits = options.memory_limit
+    if limits is None:
+        return
+    allowed = limits if isinstance(limits, tuple) else (limits,) * len(memory)
+    for stage, (needed, limit) in enumerate(zip(memory, allowed, strict=True)):
+        if needed > limit:
+            raise InputError(
+                f"plan {where} needs {needed:,} bytes in stage {stage} for {used}, above the "
+                f"memory limit of {limit:,} bytes that it was made with: make a plan with "
+                f"`hpc-lpm plan --schedule {options.schedule}` and this limit, or raise the limit."
+            )
