@@ -5,13 +5,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hpc_lpm.campaign.config import Campaign, Expectation
-from hpc_lpm.campaign.statistics import (
-    IDENTITY,
-    Estimate,
-    identities,
-    paired_ratio,
-    rivals_of,
-)
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.metrics import METRICS
+from hpc_lpm.campaign.statistics import Estimate, paired_ratio
 from hpc_lpm.campaign.trials import trials_of
 
 
@@ -45,29 +41,22 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
     These are all pairs of the matrix, whether or not they ran: of trials that are missing, others
     of the same pair are judged, and a pair of which none is there does not hold.
     """
-    matrix = _matrix(campaign)
+    matrix = list(dict.fromkeys(Entrant.of(trial) for trial in trials_of(campaign)))
     verdicts: list[Verdict] = []
     for expectation in campaign.expect:
+        metric = METRICS.named(expectation.metric)
         pairs = [
             (who, rival)
-            for who in identities(matrix)
-            if who["strategy"] == expectation.strategy
-            for rival in rivals_of(who, matrix)
-            if rival["strategy"] == expectation.relative_to
+            for who in matrix
+            if who.name == expectation.strategy
+            for rival in filter(who.meets, matrix)
+            if rival.name == expectation.relative_to
         ]
         for who, rival in pairs:
-            planner = who["planner"] or rival["planner"]
-            where = ", ".join(filter(None, [who["model"], who["dataset"], planner]))
-            ratio = paired_ratio(summary, who, rival, expectation.metric)
+            planner = who.planner or rival.planner
+            where = ", ".join(filter(None, [who.model, who.dataset, planner]))
+            ratio = paired_ratio(summary, who, rival, metric.name)
             verdicts.append(Verdict(expectation, where, ratio))
         if not pairs:
             verdicts.append(Verdict(expectation, "the whole campaign", None))
     return verdicts
-
-
-def _matrix(campaign: Campaign) -> pd.DataFrame:
-    rows = [
-        [trial.model, trial.dataset, trial.strategy, trial.planner or ""]
-        for trial in trials_of(campaign)
-    ]
-    return pd.DataFrame(rows, columns=IDENTITY)

@@ -1,15 +1,19 @@
 """Everything that is known about a campaign, read from its folder; and its tables."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.metrics import Metric, metrics_with
 from hpc_lpm.campaign.names import check_names
+from hpc_lpm.campaign.roles import entrant_colours
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
@@ -27,8 +31,13 @@ class CampaignResults:
     trials: list[Trial]
     runs: list[Run]
     missing: list[MissingTrial]
+    metrics: list[Metric]
     summary: pd.DataFrame
     statistics: pd.DataFrame
+
+    def colours(self) -> dict[str, str]:
+        """Return the colour of every contestant by its label, whether or not it ran."""
+        return entrant_colours(Entrant.of(trial) for trial in self.trials)
 
     def launches(self) -> dict[str, Launch]:
         """Return how each trial was launched, those that were not left out."""
@@ -41,20 +50,32 @@ class CampaignResults:
         return found
 
 
-def load_results(root: Path) -> CampaignResults:
+def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignResults:
     """Read the folder of a campaign; trials that did not finish are listed as missing.
 
+    Args:
+        root: the folder.
+        further_metrics: names of metrics that are computed beside those of the campaign itself.
+
     Raises:
-        InputError: if `root` is not the folder of a campaign.
+        InputError: if `root` is not the folder of a campaign, or a metric cannot be computed.
     """
     folder = CampaignFolder(root)
     campaign = folder.read_campaign()
     check_names(campaign, str(folder.campaign))
     trials = trials_of(campaign)
     runs, missing = read_runs(folder, trials)
-    summary = summarise(runs)
+    metrics = metrics_with([*campaign.further_metrics, *further_metrics])
+    summary = summarise(runs, metrics)
     return CampaignResults(
-        folder, campaign, trials, runs, missing, summary, statistics_table(summary)
+        folder=folder,
+        campaign=campaign,
+        trials=trials,
+        runs=runs,
+        missing=missing,
+        metrics=metrics,
+        summary=summary,
+        statistics=statistics_table(summary, metrics),
     )
 
 
