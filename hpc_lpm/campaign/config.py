@@ -17,20 +17,11 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from hpc_lpm.campaign.contestants import Contestant, contestants_of
+from hpc_lpm.campaign.metrics import MetricName
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings, RunOptions
-
-METRICS = (
-    "samples_per_second",
-    "test_accuracy",
-    "training_seconds",
-    "peak_memory_bytes",
-    "bytes_sent",
-    "idle_share",
-)
-"""The numbers of a run that statistics are taken of and expectations can be put on."""
 
 Names = Annotated[list[str], Field(min_length=1)]
 
@@ -61,14 +52,7 @@ class Resources(_Section):
 class Expectation(_Section):
     """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`."""
 
-    metric: Literal[
-        "samples_per_second",
-        "test_accuracy",
-        "training_seconds",
-        "peak_memory_bytes",
-        "bytes_sent",
-        "idle_share",
-    ]
+    metric: MetricName
     strategy: str
     relative_to: str
     at_least: float = Field(gt=0, allow_inf_nan=False)
@@ -100,6 +84,9 @@ class Campaign(RunOptions):
     repeats: int = Field(default=1, gt=0, description="how often everything is run")
     launcher: Launcher = Launcher()
     resources: Resources = Resources()
+    metrics: list[MetricName] = Field(
+        default=[], description="further metrics of your own, as module:name"
+    )
     expect: list[Expectation] = Field(default=[], description="bounds on ratios of contestants")
     own: dict[str, Any] = Field(
         default={}, exclude=True, description="options of the strategies' own, by name"
@@ -109,6 +96,11 @@ class Campaign(RunOptions):
     def contestants(self) -> list[Contestant]:
         """The contestants, in the order in which they take turns."""
         return contestants_of(self.strategies)
+
+    @property
+    def further_metrics(self) -> list[str]:
+        """Metrics that are computed beside those that every campaign has, by their names."""
+        return [*self.metrics, *(expectation.metric for expectation in self.expect)]
 
     @property
     def micro_batch(self) -> int:
@@ -134,7 +126,7 @@ class Campaign(RunOptions):
                 f"batch_size {self.batch_size} is not divisible by micro_batches "
                 f"{self.micro_batches}, every micro-batch must hold as many samples"
             )
-        for key in ("models", "datasets", "planners", "seeds"):
+        for key in ("models", "datasets", "planners", "seeds", "metrics"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names something twice, once each is accepted")

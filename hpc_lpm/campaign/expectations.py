@@ -6,13 +6,9 @@ import pandas as pd
 
 from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, Expectation
-from hpc_lpm.campaign.statistics import (
-    IDENTITY,
-    Estimate,
-    identities,
-    paired_ratio,
-    rivals_of,
-)
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.metrics import METRICS
+from hpc_lpm.campaign.statistics import Estimate, paired_ratio
 from hpc_lpm.campaign.trials import trials_of
 
 
@@ -54,32 +50,25 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
     of the same pair are judged, and a pair of which none is there does not hold, be it because a
     package is not installed.
     """
-    matrix = _matrix(campaign)
+    matrix = list(dict.fromkeys(Entrant.of(trial) for trial in trials_of(campaign)))
     not_installed = {entry.contestant for entry in absent_contestants(campaign)}
     verdicts: list[Verdict] = []
     for expectation in campaign.expect:
+        metric = METRICS.named(expectation.metric)
         named = dict.fromkeys((expectation.strategy, expectation.relative_to))
         absent = tuple(name for name in named if name in not_installed)
         pairs = [
             (who, rival)
-            for who in identities(matrix)
-            if who["strategy"] == expectation.strategy
-            for rival in rivals_of(who, matrix)
-            if rival["strategy"] == expectation.relative_to
+            for who in matrix
+            if who.name == expectation.strategy
+            for rival in filter(who.meets, matrix)
+            if rival.name == expectation.relative_to
         ]
         for who, rival in pairs:
-            planner = who["planner"] or rival["planner"]
-            where = ", ".join(filter(None, [who["model"], who["dataset"], planner]))
-            ratio = paired_ratio(summary, who, rival, expectation.metric)
+            planner = who.planner or rival.planner
+            where = ", ".join(filter(None, [who.model, who.dataset, planner]))
+            ratio = paired_ratio(summary, who, rival, metric.name)
             verdicts.append(Verdict(expectation, where, ratio, absent))
         if not pairs:
             verdicts.append(Verdict(expectation, "the whole campaign", None, absent))
     return verdicts
-
-
-def _matrix(campaign: Campaign) -> pd.DataFrame:
-    rows = [
-        [trial.model, trial.dataset, trial.strategy, trial.planner or ""]
-        for trial in trials_of(campaign)
-    ]
-    return pd.DataFrame(rows, columns=IDENTITY)

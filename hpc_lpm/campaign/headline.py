@@ -2,51 +2,35 @@
 
 import pandas as pd
 
-from hpc_lpm.campaign.figures.throughput import BASELINE
-from hpc_lpm.campaign.runs import Contestant
-from hpc_lpm.campaign.statistics import Estimate, paired_difference, paired_ratio
-
-OURS = "fbp"
-
-
-def as_identity(who: Contestant) -> dict[str, str]:
-    """Return a contestant as the columns that identify it in tables."""
-    return {
-        "model": who.model,
-        "dataset": who.dataset,
-        "strategy": who.strategy,
-        "planner": who.planner or "",
-    }
-
-
-def ratio(summary: pd.DataFrame, who: Contestant, rival: Contestant) -> Estimate | None:
-    """Return the paired ratio of throughputs, None without a pair."""
-    return paired_ratio(summary, as_identity(who), as_identity(rival), "samples_per_second")
-
-
-def baseline_of(contestants: list[Contestant], who: Contestant) -> Contestant | None:
-    """Return sequential training of the same model and data, None if it was not run."""
-    same = [c for c in contestants if c.race == who.race and c.strategy == BASELINE]
-    return same[0] if same else None
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT
+from hpc_lpm.campaign.roles import baseline_of, is_proposed
+from hpc_lpm.campaign.statistics import paired_difference, paired_ratio
 
 
 def speed_sentence(
-    summary: pd.DataFrame, contestants: list[Contestant], medians: dict[Contestant, float]
+    summary: pd.DataFrame, entrants: list[Entrant], medians: dict[Entrant, float]
 ) -> str:
-    """Return how fast our schedule (or else the fastest contestant) is against each rival."""
-    ours = [who for who in contestants if who.strategy == OURS]
-    hero = max(ours or contestants, key=lambda who: medians[who])
+    """Return how fast the proposed method, or else the fastest contestant, is against each rival.
+
+    Args:
+        summary: one row a run.
+        entrants: those of one race.
+        medians: the median throughput of each, in samples per second.
+    """
+    ours = [who for who in entrants if is_proposed(who)]
+    hero = max(ours or entrants, key=lambda who: medians[who])
     parts: list[str] = []
     pairs = 0
-    for rival in contestants:
+    for rival in entrants:
         # The best plan of each rival is what counts.
-        better = [c for c in contestants if c.strategy == rival.strategy]
-        if rival.strategy == hero.strategy or rival != max(better, key=lambda c: medians[c]):
+        better = [c for c in entrants if c.name == rival.name]
+        if rival.name == hero.name or rival != max(better, key=lambda c: medians[c]):
             continue
-        found = ratio(summary, hero, rival)
+        found = paired_ratio(summary, hero, rival, THROUGHPUT.name)
         if found:
             pairs = max(pairs, found.n)
-            of = rival.strategy if not parts else f"that of {rival.strategy}"
+            of = rival.name if not parts else f"that of {rival.name}"
             parts.append(f"{found.median:.2f} times {'the speed of ' if not parts else ''}{of}")
     subject = f"{hero.label} trains {hero.model} on {hero.dataset}"
     rate = f"{medians[hero]:.0f} samples per second"
@@ -57,17 +41,15 @@ def speed_sentence(
     return f"{subject} at {listed} (median of {runs}, {rate})."
 
 
-def accuracy_sentence(
-    summary: pd.DataFrame, contestants: list[Contestant], who: Contestant
-) -> str | None:
-    """Return how the accuracy of `who` differs from sequential training, None if unknown."""
-    baseline = baseline_of(contestants, who)
+def accuracy_sentence(summary: pd.DataFrame, entrants: list[Entrant], who: Entrant) -> str | None:
+    """Return how the accuracy of `who` differs from that of the baseline, None if unknown."""
+    baseline = baseline_of(entrants, who)
     if baseline is None or baseline == who:
         return None
-    found = paired_difference(summary, as_identity(who), as_identity(baseline), "test_accuracy")
+    found = paired_difference(summary, who, baseline, ACCURACY.name)
     if found is None:
         return None
     return (
-        f"The final test accuracy of {who.label} minus that of sequential training is "
+        f"The final test accuracy of {who.label} minus that of {baseline.label} is "
         f"{found.text(2, 100, ' points')}."
     )

@@ -10,6 +10,7 @@ from hpc_lpm.campaign.contestants import (
     contestant_stages,
     in_file_words,
 )
+from hpc_lpm.campaign.metrics import metrics_with
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
@@ -19,7 +20,7 @@ from hpc_lpm.planning.planners.registry import planner_named
 
 
 def check_names(campaign: Campaign, where: str) -> None:
-    """Check models, data sets, strategies, planners and optimizer; `where` names the file.
+    """Check models, data sets, strategies, planners, metrics and optimizer of the file `where`.
 
     Nothing is loaded, so data that are not on this machine are not missed.
 
@@ -30,6 +31,7 @@ def check_names(campaign: Campaign, where: str) -> None:
         check_contestants(campaign)
         for planner in campaign.planners:
             planner_named(planner)
+        metrics_with(campaign.further_metrics)
         for dataset in campaign.datasets:
             shape = dataset_shape(dataset)
             for name in campaign.models:

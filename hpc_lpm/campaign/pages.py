@@ -5,11 +5,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hpc_lpm.campaign.comparison.change import METRIC_TITLES
 from hpc_lpm.campaign.comparison.compare import Comparison
 from hpc_lpm.campaign.comparison.tables import race_changes, trial_sentences
 from hpc_lpm.campaign.figures.changes import draw_changes
-from hpc_lpm.campaign.figures.style import figure_style, strategy_colour
+from hpc_lpm.campaign.figures.style import figure_style
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 
@@ -32,15 +31,14 @@ def write_comparison_page(comparison: Comparison, path: Path) -> None:
     Raises:
         InputError: if it cannot be written there.
     """
-    races = race_changes(comparison)
+    races, colours = race_changes(comparison), comparison.b.colours()
     with figure_style():
-        figures = [draw_changes(race) for race in races]
+        figures = [draw_changes(race, colours) for race in races]
     context = {
         "comparison": comparison,
         "races": list(zip(races, figures, strict=True)),
         "trial_sentences": trial_sentences(comparison),
-        "metric_titles": METRIC_TITLES,
-        "colour": strategy_colour,
+        "colours": colours,
     }
     page = render_page("comparison.html.j2", context)
     try:

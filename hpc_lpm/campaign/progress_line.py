@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from hpc_lpm.campaign.launch_records import Launch
-from hpc_lpm.campaign.run_log import Metrics, read_metrics
+from hpc_lpm.campaign.run_log import RunLog, read_run_log
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.errors import InputError
 
@@ -30,15 +30,15 @@ class ProgressLine:
 
     def line(self) -> str:
         """Return the progress line of a running trial."""
-        metrics = read_metrics(self._folder(self._trial.name) / "metrics.jsonl")
-        return " | ".join([self._heading(), *self._trial_parts(metrics), self._whole(metrics)])
+        log = read_run_log(self._folder(self._trial.name) / "metrics.jsonl")
+        return " | ".join([self._heading(), *self._trial_parts(log), self._whole(log)])
 
     def closing_line(self, exit_code: int) -> str:
         """Return the line that ends the trial."""
-        metrics = read_metrics(self._folder(self._trial.name) / "metrics.jsonl")
+        log = read_run_log(self._folder(self._trial.name) / "metrics.jsonl")
         elapsed = f"{self._clock() - self._started:.0f} s"
         end = f"done in {elapsed}" if exit_code == 0 else f"failed after {elapsed}"
-        return " | ".join([self._heading(), *self._trial_parts(metrics)[1:], end])
+        return " | ".join([self._heading(), *self._trial_parts(log)[1:], end])
 
     def _folder(self, name: str) -> Path:
         return self._steps.folder.run(name)
@@ -51,39 +51,39 @@ class ProgressLine:
         position = f"[{trial.number}/{len(self._steps.trials)}]"
         return f"{position} {' '.join(words)} seed {trial.seed} repeat {trial.repeat}"
 
-    def _trial_parts(self, metrics: Metrics) -> list[str]:
+    def _trial_parts(self, log: RunLog) -> list[str]:
         campaign = self._steps.campaign
-        done = len(metrics.step_seconds)
+        done = len(log.step_seconds)
         if campaign.steps is not None:
             parts = [f"step {done}/{campaign.steps}" if done else "starting"]
         else:
-            epoch = min(len(metrics.accuracies) + 1, campaign.epochs or 1)
+            epoch = min(len(log.accuracies) + 1, campaign.epochs or 1)
             parts = [f"epoch {epoch}/{campaign.epochs}" if done else "starting"]
-        recent = metrics.step_seconds[-STEPS_OF_THROUGHPUT:]
+        recent = log.step_seconds[-STEPS_OF_THROUGHPUT:]
         if recent and median(recent) > 0:
             parts.append(f"{campaign.batch_size / median(recent):.1f} samples/s")
-        if metrics.accuracies:
-            parts.append(f"accuracy {100 * metrics.accuracies[-1][2]:.1f} %")
+        if log.accuracies:
+            parts.append(f"accuracy {100 * log.accuracies[-1][2]:.1f} %")
         return parts
 
-    def _whole(self, metrics: Metrics) -> str:
+    def _whole(self, log: RunLog) -> str:
         finished = self._finished_seconds()
-        share = self._share(metrics)
+        share = self._share(log)
         total = len(self._steps.trials)
         percent = 100 * (len(finished) + share) / total
         left = self._seconds_left(finished, share)
         ending = "" if left is None else f", about {_duration(left)} left"
         return f"campaign {percent:.0f} %{ending}"
 
-    def _share(self, metrics: Metrics) -> float:
+    def _share(self, log: RunLog) -> float:
         """Share of this trial that is done, 0 while the length of an epoch is unknown."""
         campaign = self._steps.campaign
-        done = len(metrics.step_seconds)
+        done = len(log.step_seconds)
         if campaign.steps is not None:
             return min(done / campaign.steps, 1.0)
         assert campaign.epochs is not None
-        if metrics.accuracies:
-            steps_an_epoch = metrics.accuracies[0][0]
+        if log.accuracies:
+            steps_an_epoch = log.accuracies[0][0]
             return min(done / (steps_an_epoch * campaign.epochs), 1.0)
         return 0.0
 
@@ -103,20 +103,20 @@ class ProgressLine:
 
     def _seconds_left(self, finished: dict[str, float], share: float) -> float | None:
         elapsed = self._clock() - self._started
-        by_strategy: dict[str, list[float]] = {}
+        by_contestant: dict[str, list[float]] = {}
         for name, seconds in finished.items():
             if seconds > 0:
-                by_strategy.setdefault(self._steps.trials[name].strategy, []).append(seconds)
+                by_contestant.setdefault(self._steps.trials[name].label, []).append(seconds)
         if share > 0:
-            by_strategy.setdefault(self._trial.strategy, []).append(elapsed / share)
-        if not by_strategy:
+            by_contestant.setdefault(self._trial.label, []).append(elapsed / share)
+        if not by_contestant:
             return None
-        typical = {strategy: mean(seconds) for strategy, seconds in by_strategy.items()}
+        typical = {label: mean(seconds) for label, seconds in by_contestant.items()}
         fallback = mean(typical.values())
-        left = max(typical.get(self._trial.strategy, fallback) - elapsed, 0.0)
+        left = max(typical.get(self._trial.label, fallback) - elapsed, 0.0)
         for name, trial in self._steps.trials.items():
             if name != self._trial.name and name not in finished:
-                left += typical.get(trial.strategy, fallback)
+                left += typical.get(trial.label, fallback)
         return left
 
 

@@ -11,37 +11,18 @@ import pandas as pd
 from hpc_lpm.campaign.absent import AbsentContestant
 from hpc_lpm.campaign.crate.write import write_crate
 from hpc_lpm.campaign.described_settings import describe_updates
+from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.expectations import judge
-from hpc_lpm.campaign.figures.accuracy import draw_accuracy
-from hpc_lpm.campaign.figures.memory import draw_memory
-from hpc_lpm.campaign.figures.plan import draw_plan
-from hpc_lpm.campaign.figures.stage_activity import draw_stage_activity
-from hpc_lpm.campaign.figures.style import TIMES, DrawnFigure, figure_style, strategy_colour
-from hpc_lpm.campaign.figures.throughput import BASELINE, draw_throughput
-from hpc_lpm.campaign.headline import (
-    OURS,
-    accuracy_sentence,
-    as_identity,
-    baseline_of,
-    ratio,
-    speed_sentence,
-)
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.pages import render_page
 from hpc_lpm.campaign.provenance import CampaignProvenance, write_provenance
+from hpc_lpm.campaign.races import Race, races_of
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
-from hpc_lpm.campaign.runs import Contestant, MissingTrial, Run, contestants_of
-from hpc_lpm.campaign.statistics import estimate, paired_difference
+from hpc_lpm.campaign.runs import MissingTrial
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.summary import write_table
-from hpc_lpm.campaign.trials import file_name
 from hpc_lpm.cluster.launchers import launcher_options
-from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
-from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
-
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,28 +38,6 @@ class ReportOutcome:
     speedup_rows: list[list[str]]
 
 
-@dataclass(frozen=True)
-class Race:
-    """What the report shows of one model on one data set."""
-
-    title: str
-    sentence: str
-    accuracy_sentence: str | None
-    columns: list[str]
-    rows: list[list[str]]
-    colours: list[str]
-    throughput: DrawnFigure
-    accuracy: DrawnFigure | None
-    memory: DrawnFigure
-    plans: list[DrawnFigure]
-    timeline: DrawnFigure | None
-
-    def figures(self) -> list[DrawnFigure]:
-        """Return every figure that there is."""
-        drawn = [self.throughput, self.accuracy, self.memory, *self.plans, self.timeline]
-        return [figure for figure in drawn if figure is not None]
-
-
 def write_report(root: Path) -> ReportOutcome:
     """Write the tables, the figures with their CSV, report.html and the folder's RO-Crate metadata.
 
@@ -91,7 +50,7 @@ def write_report(root: Path) -> ReportOutcome:
     results = load_results(root)
     write_tables(results)
     provenance = write_provenance(results)
-    races = _races(results)
+    races = races_of(results)
     for race in races:
         for figure in race.figures():
             write_text_atomically(results.folder.figures / f"{figure.name}.svg", figure.svg)
@@ -135,120 +94,6 @@ def _render(
         "ended": provenance.ended,
     }
     return render_page("report.html.j2", context)
-
-
-def _races(results: CampaignResults) -> list[Race]:
-    by_race: dict[tuple[str, str], list[Run]] = {}
-    for run in results.runs:
-        by_race.setdefault(run.contestant.race, []).append(run)
-    with figure_style():
-        return [_race(results, runs) for runs in by_race.values()]
-
-
-def _race(results: CampaignResults, runs: list[Run]) -> Race:
-    contestants = contestants_of(runs)
-    medians = {
-        who: estimate(
-            [run.result.samples_per_second for run in runs if run.contestant == who]
-        ).median
-        for who in contestants
-    }
-    order = sorted(contestants, key=lambda who: -medians[who])
-    speedups = {
-        who: found.median
-        for who in contestants
-        if (baseline := baseline_of(contestants, who))
-        and (found := ratio(results.summary, who, baseline))
-    }
-    ours = [who for who in order if who.strategy == OURS]
-    model, dataset = contestants[0].race
-    return Race(
-        title=f"{model} on {dataset}",
-        sentence=speed_sentence(results.summary, contestants, medians),
-        accuracy_sentence=accuracy_sentence(results.summary, contestants, (ours or order)[0]),
-        columns=[
-            "contestant",
-            "ranks",
-            "samples/s",
-            f"over {BASELINE}",
-            "over deepspeed-1f1b",
-            "test accuracy",
-            f"against {BASELINE}, points",
-            "peak memory, MiB",
-            "idle",
-        ],
-        rows=[_row(results.summary, runs, contestants, who) for who in order],
-        colours=[strategy_colour(who.strategy) for who in order],
-        throughput=draw_throughput(runs, speedups),
-        accuracy=draw_accuracy(runs),
-        memory=draw_memory(runs),
-        plans=_plans(results, runs),
-        timeline=draw_stage_activity(runs),
-    )
-
-
-def _row(
-    summary: pd.DataFrame, runs: list[Run], contestants: list[Contestant], who: Contestant
-) -> list[str]:
-    own = [run for run in runs if run.contestant == who]
-    accuracies = [run.result.test_accuracy[-1] for run in own if run.result.test_accuracy]
-    speed = estimate([run.result.samples_per_second for run in own])
-    memory = estimate([max(run.result.peak_memory_bytes) / MIB for run in own])
-    idle = estimate([sum(run.result.idle_share) / len(run.result.idle_share) for run in own])
-    baseline = baseline_of(contestants, who)
-    difference = None
-    if baseline and baseline != who:
-        difference = paired_difference(
-            summary, as_identity(who), as_identity(baseline), "test_accuracy"
-        )
-    return [
-        who.label,
-        str(own[0].result.ranks),
-        speed.text(0 if speed.median >= 1000 else 1),
-        _speedup(summary, who, baseline),
-        _speedup(summary, who, _rival(contestants, who, "deepspeed-1f1b")),
-        estimate(accuracies).text(2, 100, " %") if accuracies else "",
-        difference.text(2, 100) if difference else "",
-        f"{memory.median:.0f}",
-        f"{100 * idle.median:.0f} %",
-    ]
-
-
-def _rival(contestants: list[Contestant], who: Contestant, strategy: str) -> Contestant | None:
-    same = [c for c in contestants if c.race == who.race and c.strategy == strategy]
-    matching = [c for c in same if c.planner == who.planner] or same
-    return matching[0] if matching else None
-
-
-def _speedup(summary: pd.DataFrame, who: Contestant, rival: Contestant | None) -> str:
-    if rival is None or rival == who:
-        return ""
-    found = ratio(summary, who, rival)
-    return found.text(2, 1, TIMES) if found else ""
-
-
-def _plans(results: CampaignResults, runs: list[Run]) -> list[DrawnFigure]:
-    """Draw every plan of a race; contestants with the same cuts share one figure."""
-    folder, steps = results.folder, Steps(results.campaign, results.folder)
-    users: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    drawn: dict[tuple[str, tuple[int, ...]], tuple[Profile, Plan, str]] = {}
-    for who in contestants_of(runs):
-        trial = next(run.trial for run in runs if run.contestant == who)
-        if trial.planner is None:
-            continue
-        try:
-            plan = Plan.read(folder.plan(trial))
-            profile = Profile.read(steps.profile_path(trial))
-        except InputError:  # trained with a plan from elsewhere
-            continue
-        key = (trial.planner, plan.cuts)
-        users.setdefault(key, []).append(trial.contestant)
-        name = file_name("plan", trial.model, trial.dataset, trial.planner, trial.contestant)
-        drawn.setdefault(key, (profile, plan, name))
-    return [
-        draw_plan(name, profile, plan, " and ".join(users[key]))
-        for key, (profile, plan, name) in drawn.items()
-    ]
 
 
 def _settings(results: CampaignResults) -> dict[str, str]:
@@ -296,9 +141,9 @@ def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[t
             launcher = f"mpirun -n {step.ranks} " if step.ranks > 1 else ""
             command = f"{launcher}{program} {shlex.join(step.arguments)}"
             listed.append((f"{kind} {name}", command))
-    shown: set[object] = set()
+    shown: set[Entrant] = set()
     for trial in results.trials:
-        who = (trial.model, trial.dataset, trial.strategy, trial.planner)
+        who = Entrant.of(trial)
         if trial.name in launches and who not in shown:
             shown.add(who)
             listed.append((trial.name, _shorten(launches[trial.name].command)))

@@ -1,6 +1,7 @@
 """Everything that is known about a campaign, read from its folder; and its tables."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pandas as pd
 
 from hpc_lpm.campaign.absent import AbsentContestant, absent_contestants
 from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.metrics import Metric, metrics_with
 from hpc_lpm.campaign.names import check_names
+from hpc_lpm.campaign.roles import entrant_colours
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
@@ -33,8 +37,13 @@ class CampaignResults:
     runs: list[Run]
     missing: list[MissingTrial]
     absent: list[AbsentContestant]
+    metrics: list[Metric]
     summary: pd.DataFrame
     statistics: pd.DataFrame
+
+    def colours(self) -> dict[str, str]:
+        """Return the colour of every contestant by its label, whether or not it ran."""
+        return entrant_colours(Entrant.of(trial) for trial in self.trials)
 
     def launches(self) -> dict[str, Launch]:
         """Return how each trial was launched, those that were not left out."""
@@ -47,11 +56,15 @@ class CampaignResults:
         return found
 
 
-def load_results(root: Path) -> CampaignResults:
+def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignResults:
     """Read the folder of a campaign; trials that did not finish are listed as missing.
 
+    Args:
+        root: the folder.
+        further_metrics: names of metrics that are computed beside those of the campaign itself.
+
     Raises:
-        InputError: if `root` is not the folder of a campaign.
+        InputError: if `root` is not the folder of a campaign, or a metric cannot be computed.
     """
     folder = CampaignFolder(root)
     campaign = folder.read_campaign()
@@ -64,9 +77,18 @@ def load_results(root: Path) -> CampaignResults:
     absent = [entry for entry in absent_contestants(campaign) if entry.contestant not in tried]
     left_out = {entry.contestant for entry in absent}
     missing = [entry for entry in missing if entry.trial.contestant not in left_out]
-    summary = summarise(runs)
+    metrics = metrics_with([*campaign.further_metrics, *further_metrics])
+    summary = summarise(runs, metrics)
     return CampaignResults(
-        folder, campaign, trials, runs, missing, absent, summary, statistics_table(summary)
+        folder=folder,
+        campaign=campaign,
+        trials=trials,
+        runs=runs,
+        missing=missing,
+        absent=absent,
+        metrics=metrics,
+        summary=summary,
+        statistics=statistics_table(summary, metrics),
     )
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 
 @dataclass
-class Metrics:
+class RunLog:
     """What a run has reported so far.
 
-    `step_seconds` has an entry an optimizer step; `accuracies` an entry an evaluation: the steps
-    done by then, the training seconds spent by then (evaluation excluded), the test accuracy.
+    `step_seconds` and `losses` have one entry per optimizer step. `accuracies` has one per
+    evaluation: the steps done by then, the seconds trained by then (evaluation excluded), and the
+    test accuracy.
     """
 
     step_seconds: list[float] = field(default_factory=list)
@@ -18,24 +19,24 @@ class Metrics:
     accuracies: list[tuple[int, float, float]] = field(default_factory=list)
 
 
-def read_metrics(path: Path) -> Metrics:
-    """Return the metrics written so far, none if the file is not there.
+def read_run_log(path: Path) -> RunLog:
+    """Return what a run has written so far, nothing if the file is not there.
 
     A line that is still being written is left out.
     """
-    metrics = Metrics()
+    log = RunLog()
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return metrics
+        return log
     trained_seconds = 0.0
     for line in text.split("\n")[:-1]:
         entry = json.loads(line)
         if "seconds" in entry:
             trained_seconds += entry["seconds"]
-            metrics.step_seconds.append(entry["seconds"])
-            metrics.losses.append(entry.get("loss"))
+            log.step_seconds.append(entry["seconds"])
+            log.losses.append(entry.get("loss"))
         if "test_accuracy" in entry:
-            steps = len(metrics.step_seconds)
-            metrics.accuracies.append((steps, trained_seconds, entry["test_accuracy"]))
-    return metrics
+            steps = len(log.step_seconds)
+            log.accuracies.append((steps, trained_seconds, entry["test_accuracy"]))
+    return log

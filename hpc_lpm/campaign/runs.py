@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import read_attempts
 from hpc_lpm.campaign.trials import Trial
@@ -22,26 +23,9 @@ class Run:
     result: RunResult
 
     @property
-    def contestant(self) -> "Contestant":
+    def entrant(self) -> Entrant:
         """What the trial is one run of."""
-        trial = self.trial
-        return Contestant(trial.model, trial.dataset, trial.strategy, trial.planner, trial.label)
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """What is compared: the runs that differ in seed and repeat alone."""
-
-    model: str
-    dataset: str
-    strategy: str
-    planner: str | None
-    label: str
-
-    @property
-    def race(self) -> tuple[str, str]:
-        """Model and data set: contestants of the same race are compared with each other."""
-        return (self.model, self.dataset)
+        return Entrant.of(self.trial)
 
 
 @dataclass(frozen=True)
@@ -70,9 +54,9 @@ def read_runs(folder: CampaignFolder, trials: list[Trial]) -> tuple[list[Run], l
     return runs, missing
 
 
-def contestants_of(runs: list[Run]) -> list[Contestant]:
+def entrants_of(runs: list[Run]) -> list[Entrant]:
     """Return the contestants in the order in which they first ran."""
-    return list(dict.fromkeys(run.contestant for run in runs))
+    return list(dict.fromkeys(run.entrant for run in runs))
 
 
 def _why_missing(path: Path) -> str:

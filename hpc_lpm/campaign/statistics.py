@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap
 
-from hpc_lpm.campaign.config import METRICS
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.metrics import Metric
 
 CONFIDENCE = 0.95
 MINIMUM_RUNS = 6
@@ -17,7 +18,6 @@ The whole range of n values misses the median with probability 2 / 2^n, below 5 
 fewer runs no interval made of observed values can hold what it promises.
 """
 RESAMPLES = 9999
-IDENTITY = ["model", "dataset", "strategy", "planner"]
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     )
 
 
-def paired(
-    summary: pd.DataFrame, first: dict[str, str], second: dict[str, str], metric: str
-) -> pd.DataFrame:
+def paired(summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str) -> pd.DataFrame:
     """Return the values of a metric of two contestants, joined on (seed, repeat).
 
     The columns are `seed`, `repeat`, `first` and `second`; a run without a partner is left out.
@@ -94,7 +92,7 @@ def paired(
 
 
 def paired_ratio(
-    summary: pd.DataFrame, first: dict[str, str], second: dict[str, str], metric: str
+    summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
 ) -> Estimate | None:
     """Return the estimate of first / second over pairs, None if there is no pair."""
     pairs = paired(summary, first, second, metric)
@@ -103,65 +101,68 @@ def paired_ratio(
 
 
 def paired_difference(
-    summary: pd.DataFrame, first: dict[str, str], second: dict[str, str], metric: str
+    summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
 ) -> Estimate | None:
     """Return the estimate of first - second over pairs, None if there is no pair."""
     pairs = paired(summary, first, second, metric)
     return estimate(_values(pairs["first"] - pairs["second"])) if len(pairs) else None
 
 
-def runs_of(summary: pd.DataFrame, who: dict[str, str]) -> pd.DataFrame:
-    """Return the rows of one contestant, given as the columns that identify it."""
-    chosen = summary
-    for key, value in who.items():
-        chosen = chosen[chosen[key] == value]
-    return chosen
+def runs_of(summary: pd.DataFrame, who: Entrant) -> pd.DataFrame:
+    """Return the rows of one contestant."""
+    in_race = (summary["model"] == who.model) & (summary["dataset"] == who.dataset)
+    return summary[in_race & (summary["contestant"] == who.label)]
 
 
-def identities(summary: pd.DataFrame) -> list[dict[str, str]]:
-    """Return (model, dataset, strategy, planner) of every contestant in the table's order."""
-    unique = summary[IDENTITY].drop_duplicates()
-    return [{key: str(row[key]) for key in IDENTITY} for _, row in unique.iterrows()]
-
-
-def rivals_of(who: dict[str, str], summary: pd.DataFrame) -> list[dict[str, str]]:
-    """Return whom a contestant is compared with: same model and data, another strategy.
-
-    A rival that has planners too is met under the same planner.
-    """
+def entrants_in(summary: pd.DataFrame) -> list[Entrant]:
+    """Return every contestant that has a run, in the order of the table."""
+    columns = ["model", "dataset", "strategy", "contestant", "planner"]
+    unique = summary[columns].drop_duplicates()
     return [
-        other
-        for other in identities(summary)
-        if (other["model"], other["dataset"]) == (who["model"], who["dataset"])
-        and other["strategy"] != who["strategy"]
-        and (not other["planner"] or not who["planner"] or other["planner"] == who["planner"])
+        Entrant(
+            model=str(row["model"]),
+            dataset=str(row["dataset"]),
+            strategy=str(row["strategy"]),
+            label=str(row["contestant"]),
+            planner=str(row["planner"]) or None,
+        )
+        for _, row in unique.iterrows()
     ]
 
 
-def statistics_table(summary: pd.DataFrame) -> pd.DataFrame:
+def statistics_table(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Return `statistics.csv`: every metric of every contestant, alone and against each rival.
 
-    `comparison` is empty for the metric itself, `ratio` for samples per second over that of
-    `relative_to`, `difference` for test accuracy minus that of `relative_to`.
+    `comparison` is empty for the metric itself. Of a metric that is paired, it is `ratio` for the
+    value over that of `relative_to`, or `difference` for a share minus that of `relative_to`.
     """
     rows: list[dict[str, object]] = []
-    for who in identities(summary):
-        for metric in METRICS:
-            values = _values(runs_of(summary, who)[metric].dropna())
+    entrants = entrants_in(summary)
+    for who in entrants:
+        for metric in metrics:
+            values = _values(runs_of(summary, who)[metric.name].dropna())
             if values:
-                rows.append(_row(who, metric, "", "", estimate(values)))
-        for rival in rivals_of(who, summary):
-            name = f"{rival['strategy']} {rival['planner']}".strip()
-            ratio = paired_ratio(summary, who, rival, "samples_per_second")
-            if ratio:
-                rows.append(_row(who, "samples_per_second", "ratio", name, ratio))
-            difference = paired_difference(summary, who, rival, "test_accuracy")
-            if difference:
-                rows.append(_row(who, "test_accuracy", "difference", name, difference))
-    return pd.DataFrame(rows, columns=[*IDENTITY, *_STATISTICS])
+                rows.append(_row(who, metric.name, "", "", estimate(values)))
+        for rival in filter(who.meets, entrants):
+            name = f"{rival.name} {rival.planner or ''}".strip()
+            for metric in metrics:
+                if not metric.paired:
+                    continue
+                shares = metric.compared_as == "points"
+                compare = paired_difference if shares else paired_ratio
+                found = compare(summary, who, rival, metric.name)
+                if found:
+                    comparison = "difference" if shares else "ratio"
+                    rows.append(_row(who, metric.name, comparison, name, found))
+    return pd.DataFrame(rows, columns=_STATISTICS)
 
 
 _STATISTICS = [
+    "model",
+    "dataset",
+    "strategy",
+    "contestant",
+    "planner",
     "metric",
     "comparison",
     "relative_to",
@@ -176,11 +177,15 @@ _STATISTICS = [
 
 
 def _row(
-    who: dict[str, str], metric: str, comparison: str, relative_to: str, value: Estimate
+    who: Entrant, metric: str, comparison: str, relative_to: str, value: Estimate
 ) -> dict[str, object]:
     few = f"n = {value.n} is too few for a 95 % interval ({MINIMUM_RUNS} needed)"
     return {
-        **who,
+        "model": who.model,
+        "dataset": who.dataset,
+        "strategy": who.strategy,
+        "contestant": who.label,
+        "planner": who.planner or "",
         "metric": metric,
         "comparison": comparison,
         "relative_to": relative_to,

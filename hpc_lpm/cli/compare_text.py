@@ -7,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hpc_lpm.campaign.comparison.change import METRIC_TITLES, Change
+from hpc_lpm.campaign.comparison.change import Change
 from hpc_lpm.campaign.comparison.comparability import Difference
 from hpc_lpm.campaign.comparison.compare import Absence, Comparison
 from hpc_lpm.campaign.comparison.tables import RaceChanges, race_changes, trial_sentences
+from hpc_lpm.campaign.metrics import MEMORY
 from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS, WIDE_COLUMNS
 
@@ -114,40 +115,40 @@ def _short(difference: Difference) -> str:
 
 def _contestants(race: RaceChanges) -> Table:
     table = _table()
-    for name in ("strategy", "metric"):
+    for name in ("contestant", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("B to A", "95 % interval", "n"):
         table.add_column(name, justify="right", overflow="fold")
     table.add_column("verdict", no_wrap=True)
     before = ""
-    for row in race.contestants:
-        change = row.entry.change
+    for entry in race.contestants:
+        change, label = entry.change, entry.who.label
         table.add_row(
-            "" if row.label == before else row.label,
-            METRIC_TITLES[change.metric],
+            "" if label == before else label,
+            change.quantity.title,
             change.text(),
             change.interval_text(),
-            row.entry.count_text,
+            entry.count_text,
             _verdict(change),
         )
-        before = row.label
+        before = label
     return table
 
 
 def _trials(race: RaceChanges) -> Table:
-    metrics = race.trial_metrics()
+    quantities = race.trial_quantities()
     table = _table(gap=0)
-    table.add_column("strategy", overflow="fold")
+    table.add_column("contestant", overflow="fold")
     table.add_column("seed,\nrepeat")
-    for metric in metrics:
-        unit = ",\npoints" if metric == "test_accuracy" else ""
-        table.add_column(f"{METRIC_TITLES[metric]}{unit}")
+    for quantity in quantities:
+        unit = ",\npoints" if quantity.compared_as == "points" else ""
+        table.add_column(f"{quantity.title}{unit}")
     table.add_column("weights")
     for entry in race.trials:
         table.add_row(
             entry.trial.label,
             f"{entry.trial.seed}, {entry.trial.repeat}",
-            *(_two_lines(entry.change(metric)) for metric in metrics),
+            *(_two_lines(entry.change(quantity.name)) for quantity in quantities),
             "same" if entry.same_weights else "different",
         )
     return table
@@ -156,7 +157,7 @@ def _trials(race: RaceChanges) -> Table:
 def _two_lines(change: Change | None) -> Text:
     if change is None:
         return Text("")
-    if change.metric == "peak_memory_bytes":  # never has an interval, as the text below says
+    if change.quantity == MEMORY:  # never has an interval, as the text below says
         return Text(change.number())
     if change.low is None:
         return Text(f"{change.number()}\n{change.note}")

@@ -8,7 +8,7 @@ from campaign_folders import STARTED, campaign, write_run
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.progress_line import ProgressLine
-from hpc_lpm.campaign.run_log import read_metrics
+from hpc_lpm.campaign.run_log import read_run_log
 from hpc_lpm.campaign.steps import Steps
 
 
@@ -77,7 +77,7 @@ def test_the_closing_line_says_how_it_ended(tmp_path: Path, exit_code: int, word
 def test_a_line_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0, "seconds": 1.5, "loss": 2.0}\n{"step": 1, "seco')
-    metrics = read_metrics(path)
+    metrics = read_run_log(path)
     assert metrics.step_seconds == [1.5]
     assert metrics.losses == [2.0]
 

@@ -109,9 +109,9 @@ def test_the_page_of_campaigns_that_share_nothing_says_so(roots: Roots, tmp_path
 
 
 def test_the_forest_plot_draws_every_change_but_traffic(roots: Roots) -> None:
-    race = race_changes(compare_folders(*roots))[0]
+    comparison = compare_folders(*roots)
     with figure_style():
-        figure = draw_changes(race)
+        figure = draw_changes(race_changes(comparison)[0], comparison.b.colours())
     assert ElementTree.fromstring(figure.svg).get("aria-label") == figure.description
     for title in ("throughput", "accuracy", "memory"):
         assert f">{title}<" in figure.svg

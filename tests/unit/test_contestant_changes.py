@@ -7,9 +7,14 @@ from test_statistics import summary
 
 from hpc_lpm.campaign.comparison.change import Change
 from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant_changes
+from hpc_lpm.campaign.metrics import metrics_with
 
 SLOW = [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
 FAST = [1.2 * value for value in SLOW]
+
+
+def changes_of(a: pd.DataFrame, b: pd.DataFrame) -> list[ContestantChange]:
+    return contestant_changes(a, b, metrics_with([]))
 
 
 def entry_of(
@@ -17,8 +22,8 @@ def entry_of(
 ) -> ContestantChange:
     (found,) = (
         entry
-        for entry in contestant_changes(a, b)
-        if (entry.strategy, entry.change.metric) == (strategy, metric)
+        for entry in changes_of(a, b)
+        if (entry.who.strategy, entry.change.metric) == (strategy, metric)
     )
     return found
 
@@ -70,7 +75,7 @@ def test_less_memory_and_traffic_is_better(metric: str, factor: float, verdict: 
 
 def test_what_was_nothing_has_no_ratio() -> None:
     a = summary({("fbp", "lpm"): SLOW})
-    assert [e.change.metric for e in contestant_changes(a, a)].count("bytes_sent") == 0
+    assert [e.change.metric for e in changes_of(a, a)].count("bytes_sent") == 0
     change = entry_of(a, a.assign(bytes_sent=10), "bytes_sent").change
     assert (change.ratio, change.verdict, change.note) == (None, "inconclusive", "0 in A")
 
@@ -86,7 +91,7 @@ def test_the_speedup_does_not_follow_the_machine() -> None:
 
 def test_sequential_training_has_no_speedup_over_itself() -> None:
     a = summary({("sequential", ""): SLOW})
-    metrics = {entry.change.metric for entry in contestant_changes(a, a)}
+    metrics = {entry.change.metric for entry in changes_of(a, a)}
     assert metrics == {"samples_per_second", "test_accuracy", "peak_memory_bytes"}
 
 
@@ -134,11 +139,11 @@ def test_without_a_common_seed_accuracies_are_not_compared() -> None:
 
 def test_an_accuracy_that_was_not_measured_is_left_out() -> None:
     a = summary({("fbp", "lpm"): SLOW})
-    changes = contestant_changes(a, a.assign(test_accuracy=np.nan))
+    changes = changes_of(a, a.assign(test_accuracy=np.nan))
     assert "test_accuracy" not in {entry.change.metric for entry in changes}
 
 
 def test_a_contestant_of_one_campaign_alone_has_no_change() -> None:
     a, b = summary({("fbp", "lpm"): SLOW}), summary({("horovod", ""): SLOW})
-    assert contestant_changes(a, b) == []
-    assert contestant_changes(a, b.iloc[:0]) == []
+    assert changes_of(a, b) == []
+    assert changes_of(a, b.iloc[:0]) == []

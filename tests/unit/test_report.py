@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from campaign_folders import SPEEDS, campaign, write_folder
 
-from hpc_lpm.campaign.figures.style import strategy_colour
+from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.report import write_report
+from hpc_lpm.campaign.roles import entrant_colours
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -75,6 +76,7 @@ def test_every_run_is_a_row_of_the_summary(finished: Path) -> None:
     assert fbp["peak_memory_bytes"] == 110 * 2**20
     assert fbp["bytes_sent"] == 2 * 12 * 2**20
     assert fbp["idle_share"] == pytest.approx(0.1)
+    assert fbp["contestant"] == "fbp"
     stored = pd.read_parquet(finished / "summary.parquet")
     assert stored["samples_per_second"].tolist() == summary["samples_per_second"].tolist()
 
@@ -163,9 +165,22 @@ def test_the_same_runs_give_the_same_figures(tmp_path: Path) -> None:
     assert figures[0] == figures[1]
 
 
-def test_a_strategy_keeps_its_colour_and_differs_from_the_main_rivals() -> None:
-    assert strategy_colour("gpipe") == strategy_colour("gpipe")
-    assert len({strategy_colour(name) for name in SPEEDS}) == len(SPEEDS)
+def contestants(*names: str) -> list[Entrant]:
+    return [Entrant("m", "d", name, name, None) for name in names]
+
+
+def test_a_contestant_keeps_its_colour_and_differs_from_every_other() -> None:
+    main = entrant_colours(contestants(*SPEEDS))
+    assert len(set(main.values())) == len(SPEEDS)
+    more = entrant_colours(contestants("gpipe", "1f1b", "naive", "limit", *SPEEDS))
+    assert len(set(more.values())) == len(SPEEDS) + 4
+    assert {name: more[name] for name in SPEEDS} == main
+    assert entrant_colours(contestants("gpipe"))["gpipe"] == more["gpipe"]
+
+
+def test_two_contestants_of_one_strategy_differ_in_their_colours() -> None:
+    pair = [Entrant("m", "d", "fbp", f"fbp-{policy}", "lpm") for policy in ("live", "replay")]
+    assert len(set(entrant_colours(pair).values())) == 2
 
 
 def test_the_report_command_prints_its_findings_as_json(

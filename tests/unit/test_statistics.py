@@ -4,21 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.metrics import metrics_with
 from hpc_lpm.campaign.statistics import (
     MINIMUM_RUNS,
+    entrants_in,
     estimate,
     paired,
     paired_difference,
     paired_ratio,
-    rivals_of,
     statistics_table,
 )
 
 SIX = [100.0, 101.5, 103.0, 104.5, 107.0, 112.0]
 
 
+def contestant(strategy: str, planner: str = "") -> Entrant:
+    return Entrant("m", "d", strategy, strategy, planner or None)
+
+
 def identity(strategy: str, planner: str = "") -> dict[str, str]:
-    return {"model": "m", "dataset": "d", "strategy": strategy, "planner": planner}
+    names = {"strategy": strategy, "contestant": strategy, "planner": planner}
+    return {"model": "m", "dataset": "d"} | names
 
 
 def summary(
@@ -38,6 +45,7 @@ def summary(
                     "samples_per_second": value,
                     "test_accuracy": accuracy,
                     "training_seconds": 1.0,
+                    "final_train_loss": 0.1,
                     "peak_memory_bytes": 10,
                     "bytes_sent": 0,
                     "idle_share": 0.0,
@@ -95,23 +103,27 @@ def test_no_value_has_no_estimate() -> None:
 def test_ratios_are_taken_between_runs_of_the_same_seed_and_repeat() -> None:
     # The machine halves its speed from run to run: the ratio of each pair is 2 all the same.
     table = summary({("fbp", ""): [400.0, 200.0, 100.0], ("sequential", ""): [200.0, 100.0, 50.0]})
-    found = paired_ratio(table, identity("fbp"), identity("sequential"), "samples_per_second")
+    found = paired_ratio(table, contestant("fbp"), contestant("sequential"), "samples_per_second")
     assert found is not None
     assert (found.n, found.minimum, found.median, found.maximum) == (3, 2.0, 2.0, 2.0)
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
     table = summary({("fbp", ""): [300.0, 100.0], ("sequential", ""): [100.0, 50.0]})
-    found = paired(table.iloc[::-1], identity("fbp"), identity("sequential"), "samples_per_second")
+    found = paired(
+        table.iloc[::-1], contestant("fbp"), contestant("sequential"), "samples_per_second"
+    )
     assert list(found["first"] / found["second"]) == [3.0, 2.0]
 
 
 def test_a_run_whose_partner_is_missing_counts_in_no_ratio() -> None:
     table = summary({("fbp", ""): [300.0, 100.0, 70.0], ("sequential", ""): [100.0, 50.0]})
-    found = paired_ratio(table, identity("fbp"), identity("sequential"), "samples_per_second")
+    found = paired_ratio(table, contestant("fbp"), contestant("sequential"), "samples_per_second")
     assert found is not None
     assert (found.n, found.median) == (2, 2.5)
-    assert paired_ratio(table, identity("fbp"), identity("horovod"), "samples_per_second") is None
+    assert (
+        paired_ratio(table, contestant("fbp"), contestant("horovod"), "samples_per_second") is None
+    )
 
 
 def test_accuracies_are_compared_by_their_difference() -> None:
@@ -119,7 +131,7 @@ def test_accuracies_are_compared_by_their_difference() -> None:
         {("fbp", ""): [1.0, 1.0], ("sequential", ""): [1.0, 1.0]},
         {"fbp": [0.93, 0.95], "sequential": [0.90, 0.94]},
     )
-    found = paired_difference(table, identity("fbp"), identity("sequential"), "test_accuracy")
+    found = paired_difference(table, contestant("fbp"), contestant("sequential"), "test_accuracy")
     assert found is not None
     assert found.median == pytest.approx(0.02)
 
@@ -129,13 +141,17 @@ def test_contestants_with_planners_meet_under_the_same_planner() -> None:
         (strategy, planner): [1.0] for strategy in ("fbp", "1f1b") for planner in ("lpm", "uniform")
     }
     table = summary(speeds | {("sequential", ""): [1.0]})
-    rivals = [(r["strategy"], r["planner"]) for r in rivals_of(identity("fbp", "lpm"), table)]
-    assert rivals == [("1f1b", "lpm"), ("sequential", "")]
+    # As in a campaign that races several planners.
+    several = table["planner"] != ""
+    table.loc[several, "contestant"] += " (" + table["planner"] + ")"
+    who = Entrant("m", "d", "fbp", "fbp (lpm)", "lpm")
+    rivals = [(r.strategy, r.planner) for r in filter(who.meets, entrants_in(table))]
+    assert rivals == [("1f1b", "lpm"), ("sequential", None)]
 
 
 def test_the_table_holds_metrics_alone_and_against_each_rival() -> None:
     table = statistics_table(
-        summary({("fbp", "lpm"): [300.0] * 6, ("sequential", ""): [100.0] * 6})
+        summary({("fbp", "lpm"): [300.0] * 6, ("sequential", ""): [100.0] * 6}), metrics_with([])
     )
     ratio = table[(table["strategy"] == "fbp") & (table["comparison"] == "ratio")].iloc[0]
     assert (ratio["relative_to"], ratio["median"], ratio["n"]) == ("sequential", 3.0, 6)
@@ -145,11 +161,11 @@ def test_the_table_holds_metrics_alone_and_against_each_rival() -> None:
 
 
 def test_the_table_says_where_there_are_too_few_runs() -> None:
-    table = statistics_table(summary({("fbp", "lpm"): [300.0, 310.0]}))
+    table = statistics_table(summary({("fbp", "lpm"): [300.0, 310.0]}), metrics_with([]))
     assert table["interval_low"].isna().all()
     assert table["note"].str.contains("n = 2 is too few").all()
 
 
 def test_no_runs_make_an_empty_table() -> None:
     empty = summary({("fbp", ""): [1.0]}).iloc[:0]
-    assert statistics_table(empty).empty
+    assert statistics_table(empty, metrics_with([])).empty

@@ -8,6 +8,7 @@ from hpc_lpm.campaign.comparison.comparability import Comparability, comparabili
 from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant_changes
 from hpc_lpm.campaign.comparison.trials import TrialChange, trial_changes
 from hpc_lpm.campaign.expectations import Verdict, judge
+from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.results import CampaignResults, load_results
 from hpc_lpm.campaign.statistics import CONFIDENCE
 
@@ -67,32 +68,8 @@ class Comparison:
         """Return everything as JSON; docs/compare.md describes the keys."""
         runs_a, runs_b = ({run.trial.name for run in side.runs} for side in (self.a, self.b))
         return {
-            "changes": [
-                {
-                    "contestant": entry.contestant,
-                    "model": entry.model,
-                    "dataset": entry.dataset,
-                    "strategy": entry.strategy,
-                    "planner": entry.planner,
-                    "runs_a": entry.runs_a,
-                    "runs_b": entry.runs_b,
-                    "common_seeds": entry.common_seeds,
-                    **asdict(entry.change),
-                }
-                for entry in self.contestants
-            ],
-            "trials": [
-                {
-                    "trial": entry.trial.name,
-                    "changes": [asdict(change) for change in entry.changes],
-                    "same_weights": entry.same_weights,
-                    "weights_sha256_a": entry.weights_sha256_a,
-                    "weights_sha256_b": entry.weights_sha256_b,
-                    "same_cuts": entry.same_cuts,
-                    "same_environment": entry.same_environment,
-                }
-                for entry in self.trials
-            ],
+            "changes": [entry.document() for entry in self.contestants],
+            "trials": [entry.document() for entry in self.trials],
             "same_weights": {entry.trial.name: entry.same_weights for entry in self.trials},
             "headline": self.headline(),
             "findings": self.findings(),
@@ -116,11 +93,14 @@ def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
     Raises:
         InputError: if one is not the folder of a campaign.
     """
-    a, b = load_results(folder_a), load_results(folder_b)
+    folders = CampaignFolder(folder_a), CampaignFolder(folder_b)
+    # A metric that only one of them asks for is computed for the other too.
+    asked = [name for folder in folders for name in folder.read_campaign().further_metrics]
+    a, b = (load_results(folder.root, asked) for folder in folders)
     return Comparison(
         a=a,
         b=b,
-        contestants=contestant_changes(a.summary, b.summary),
+        contestants=contestant_changes(a.summary, b.summary, b.metrics),
         trials=trial_changes(a.runs, b.runs),
         comparability=comparability_of(a, b),
         missing_in_a=list(_missing(a, b, "A")),

@@ -1,44 +1,44 @@
 """What changed for each contestant: the runs of campaign B against those of A.
 
-What is unpaired and what is paired. Campaigns run at different times, so that throughput and memory
-of a run of A share no disturbance with those of any run of B: two independent samples. The weights
-that training starts from and the order of the data are those of the seed in A and in B, so that
-accuracies are paired by seed; repeats of a seed are the same computation once more and count as
-one. Throughput also has what no interval can know, drift of the machine from A to B: the speedup
-over sequential training, taken within each campaign between runs next to each other, is free of it.
+Campaigns run at different times, so that throughput and memory of a run of A share no disturbance
+with those of any run of B: two independent samples, compared by their medians. A share that the
+seed determines, such as accuracy, is paired instead: in A and in B, training starts from the same
+weights and sees the data in the same order. Repeats of a seed are the same computation once more
+and count as one.
+
+No interval covers how the machine drifts from A to B, which throughput follows. The speedup over
+the baseline does not: it is taken within each campaign between runs next to each other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from hpc_lpm.campaign.comparison.change import METRIC_TITLES, SPEEDUP, Change, change_of
+from hpc_lpm.campaign.comparison.change import Change, change_of
 from hpc_lpm.campaign.comparison.intervals import median_of_population, ratio_of_medians
-from hpc_lpm.campaign.figures.throughput import BASELINE
-from hpc_lpm.campaign.statistics import MINIMUM_RUNS, identities, paired, runs_of
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.metrics import THROUGHPUT, Metric, Quantity
+from hpc_lpm.campaign.roles import baseline_of
+from hpc_lpm.campaign.statistics import MINIMUM_RUNS, entrants_in, paired, runs_of
+
+SPEEDUP = Quantity("speedup_over_sequential", "speedup")
+"""Throughput over that of the baseline, which is sequential training, in the same campaign."""
 
 
 @dataclass(frozen=True)
 class ContestantChange:
-    """A change of one metric of one contestant.
+    """How one quantity of one contestant, as it is called in B, changed.
 
-    `runs_a` and `runs_b` are the values that each side has; `common_seeds` is the number of pairs,
-    None where nothing is paired.
+    `runs_a` and `runs_b` count the values of each side; `common_seeds` is the number of pairs, None
+    where nothing is paired.
     """
 
-    model: str
-    dataset: str
-    strategy: str
-    planner: str
+    who: Entrant
     runs_a: int
     runs_b: int
     common_seeds: int | None
     change: Change
-
-    @property
-    def contestant(self) -> str:
-        """All that identifies the contestant, in one line."""
-        return " ".join(filter(None, (self.model, self.dataset, self.strategy, self.planner)))
 
     @property
     def count_text(self) -> str:
@@ -47,65 +47,117 @@ class ContestantChange:
             return str(self.common_seeds)
         return f"{self.runs_a}, {self.runs_b}"
 
+    def document(self) -> dict[str, object]:
+        """Return the change as JSON; docs/compare.md describes the keys."""
+        return {
+            "contestant": " ".join(filter(None, self.who.identity)),
+            "model": self.who.model,
+            "dataset": self.who.dataset,
+            "strategy": self.who.strategy,
+            "label": self.who.label,
+            "planner": self.who.planner or "",
+            "runs_a": self.runs_a,
+            "runs_b": self.runs_b,
+            "common_seeds": self.common_seeds,
+            **self.change.document(),
+        }
 
-def contestant_changes(first: pd.DataFrame, second: pd.DataFrame) -> list[ContestantChange]:
+
+@dataclass(frozen=True)
+class _Side:
+    """One campaign's summary, and the contestant in question as that campaign knows it."""
+
+    summary: pd.DataFrame
+    who: Entrant
+
+    def values(self, quantity: Quantity) -> list[float]:
+        """Return the value of every run that has one."""
+        if quantity != SPEEDUP:
+            column = runs_of(self.summary, self.who)[quantity.name]
+            return [float(value) for value in column.dropna()]
+        baseline = baseline_of(entrants_in(self.summary), self.who)
+        if baseline is None or baseline == self.who:
+            return []
+        pairs = paired(self.summary, self.who, baseline, THROUGHPUT.name)
+        return [float(value) for value in pairs["first"] / pairs["second"]]
+
+
+def contestant_changes(
+    first: pd.DataFrame, second: pd.DataFrame, metrics: Sequence[Metric]
+) -> list[ContestantChange]:
     """Compare two summaries, A and B, contestant by contestant, in the order of B.
 
     A metric that one side does not have, or that is 0 in all runs of both, is left out.
     """
     changes: list[ContestantChange] = []
-    for who in identities(second):
-        for metric in METRIC_TITLES:
-            compare = _accuracy if metric == "test_accuracy" else _ratio
-            changes += compare(first, second, who, metric)
+    theirs, ours = entrants_in(first), entrants_in(second)
+    for who in ours:
+        counterpart = _counterpart(who, ours, theirs)
+        if counterpart is None:
+            continue
+        a, b = _Side(first, counterpart), _Side(second, who)
+        for quantity in compared_quantities(metrics):
+            compare = _difference if quantity.compared_as == "points" else _ratio
+            changes += compare(a, b, quantity)
     return changes
 
 
-def _ratio(
-    first: pd.DataFrame, second: pd.DataFrame, who: dict[str, str], metric: str
-) -> list[ContestantChange]:
-    a, b = (_values(table, who, metric) for table in (first, second))
-    if not a or not b or not any(a + b):
+def compared_quantities(metrics: Sequence[Metric]) -> list[Quantity]:
+    """Return the metrics by which campaigns are compared, with the speedup after throughput."""
+    compared: list[Quantity] = [metric for metric in metrics if metric.compared_as is not None]
+    compared.insert(compared.index(THROUGHPUT) + 1, SPEEDUP)
+    return compared
+
+
+def _counterpart(
+    who: Entrant, ours: Sequence[Entrant], theirs: Sequence[Entrant]
+) -> Entrant | None:
+    """Return the contestant of A that `who` of B is compared with, None if there is none.
+
+    It has the same name, or else, as it may have been renamed, it is the only one of the same
+    strategy and planner in A, as `who` is in B.
+    """
+    for other in theirs:
+        if other.identity == who.identity:
+            return other
+    same_in_b, same_in_a = (
+        [
+            other
+            for other in contestants
+            if (other.race, other.strategy, other.planner) == (who.race, who.strategy, who.planner)
+        ]
+        for contestants in (ours, theirs)
+    )
+    return same_in_a[0] if len(same_in_a) == len(same_in_b) == 1 else None
+
+
+def _ratio(a: _Side, b: _Side, quantity: Quantity) -> list[ContestantChange]:
+    first, second = a.values(quantity), b.values(quantity)
+    if not first or not second or not any(first + second):
         return []
-    if not all(a):
-        change = change_of(metric, None, None, "0 in A")
+    if not all(first):
+        change = change_of(quantity, None, None, "0 in A")
     else:
-        value = float(pd.Series(b).median() / pd.Series(a).median())
-        enough = min(len(a), len(b)) >= MINIMUM_RUNS
-        interval = ratio_of_medians(a, b) if enough else None
-        change = change_of(metric, value, interval, f"fewer than {MINIMUM_RUNS} runs")
-    return [ContestantChange(**who, runs_a=len(a), runs_b=len(b), common_seeds=None, change=change)]
+        value = float(pd.Series(second).median() / pd.Series(first).median())
+        enough = min(len(first), len(second)) >= MINIMUM_RUNS
+        interval = ratio_of_medians(first, second) if enough else None
+        change = change_of(quantity, value, interval, f"fewer than {MINIMUM_RUNS} runs")
+    return [ContestantChange(b.who, len(first), len(second), None, change)]
 
 
-def _accuracy(
-    first: pd.DataFrame, second: pd.DataFrame, who: dict[str, str], metric: str
-) -> list[ContestantChange]:
-    sides = [runs_of(table, who)[["seed", metric]].dropna() for table in (first, second)]
+def _difference(a: _Side, b: _Side, quantity: Quantity) -> list[ContestantChange]:
+    sides = [runs_of(side.summary, side.who)[["seed", quantity.name]].dropna() for side in (a, b)]
     if any(side.empty for side in sides):
         return []
     # Medians, so that equal repeats give the very same number however many there are.
-    a, b = (side.groupby("seed")[metric].median() for side in sides)
-    differences = [float(value) for value in (b - a).dropna()]
+    first, second = (side.groupby("seed")[quantity.name].median() for side in sides)
+    differences = [float(value) for value in (second - first).dropna()]
     enough = len(differences) >= MINIMUM_RUNS
     change = change_of(
-        metric,
+        quantity,
         float(pd.Series(differences).median()) if differences else None,
         median_of_population(differences) if enough else None,
         f"fewer than {MINIMUM_RUNS} common seeds" if differences else "no common seed",
     )
     runs_a, runs_b = (len(side) for side in sides)
-    return [
-        ContestantChange(
-            **who, runs_a=runs_a, runs_b=runs_b, common_seeds=len(differences), change=change
-        )
-    ]
-
-
-def _values(table: pd.DataFrame, who: dict[str, str], metric: str) -> list[float]:
-    if metric != SPEEDUP:
-        return [float(value) for value in runs_of(table, who)[metric].dropna()]
-    if who["strategy"] == BASELINE:
-        return []
-    baseline = {**who, "strategy": BASELINE, "planner": ""}
-    pairs = paired(table, who, baseline, "samples_per_second")
-    return [float(value) for value in pairs["first"] / pairs["second"]]
+    return [ContestantChange(b.who, runs_a, runs_b, len(differences), change)]

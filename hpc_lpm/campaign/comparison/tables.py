@@ -5,66 +5,61 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from hpc_lpm.campaign.comparison.change import METRIC_TITLES, Change, Outcome
+from hpc_lpm.campaign.comparison.change import Change, Outcome
 from hpc_lpm.campaign.comparison.compare import Comparison
-from hpc_lpm.campaign.comparison.contestants import ContestantChange
+from hpc_lpm.campaign.comparison.contestants import ContestantChange, compared_quantities
 from hpc_lpm.campaign.comparison.trials import TrialChange
-
-
-@dataclass(frozen=True)
-class ContestantRow:
-    """A contestant by its label, and one of its changes."""
-
-    label: str
-    entry: ContestantChange
+from hpc_lpm.campaign.metrics import Quantity
 
 
 @dataclass(frozen=True)
 class RaceChanges:
-    """What changed of one model on one data set; trials stand together by strategy."""
+    """What changed in the race of one model on one data set.
+
+    `quantities` are all that campaigns are compared by, in the order of the table of metrics;
+    trials are grouped by contestant.
+    """
 
     title: str
-    contestants: list[ContestantRow]
+    quantities: list[Quantity]
+    contestants: list[ContestantChange]
     trials: list[TrialChange]
 
     def labels(self) -> list[str]:
         """Return every contestant once, in order."""
-        return list(dict.fromkeys(row.label for row in self.contestants))
+        return list(dict.fromkeys(entry.who.label for entry in self.contestants))
 
-    def trial_metrics(self) -> list[str]:
-        """Return every metric that some trial has a change of, in order."""
-        found = {change.metric for entry in self.trials for change in entry.changes}
-        return [metric for metric in METRIC_TITLES if metric in found]
+    def trial_quantities(self) -> list[Quantity]:
+        """Return every quantity that some trial has a change of, in order."""
+        changes = (change for entry in self.trials for change in entry.changes)
+        return list(dict.fromkeys(change.quantity for change in changes))
 
 
 def race_changes(comparison: Comparison) -> list[RaceChanges]:
     """Return the changes of every race that has contestants in both campaigns."""
-    races = dict.fromkeys((entry.model, entry.dataset) for entry in comparison.contestants)
-    found = []
-    for model, dataset in races:
-        own = [e for e in comparison.contestants if (e.model, e.dataset) == (model, dataset)]
-        several = len({entry.planner for entry in own if entry.planner}) > 1
-        found.append(
-            RaceChanges(
-                title=f"{model} on {dataset}",
-                contestants=[ContestantRow(_label(entry, several), entry) for entry in own],
-                trials=_grouped(
-                    entry
-                    for entry in comparison.trials
-                    if (entry.trial.model, entry.trial.dataset) == (model, dataset)
-                ),
-            )
+    quantities = compared_quantities(comparison.b.metrics)
+    return [
+        RaceChanges(
+            title=f"{model} on {dataset}",
+            quantities=quantities,
+            contestants=[e for e in comparison.contestants if e.who.race == (model, dataset)],
+            trials=_grouped(
+                entry
+                for entry in comparison.trials
+                if (entry.trial.model, entry.trial.dataset) == (model, dataset)
+            ),
         )
-    return found
+        for model, dataset in dict.fromkeys(entry.who.race for entry in comparison.contestants)
+    ]
 
 
 def trial_sentences(comparison: Comparison) -> list[str]:
-    """Return, for each metric of trials, how many of them changed for better and worse."""
-    by_metric: dict[str, list[Change]] = {}
+    """Return, for each metric of trials, how many of them changed for better and for worse."""
+    by_quantity: dict[Quantity, list[Change]] = {}
     for entry in comparison.trials:
         for change in entry.changes:
-            by_metric.setdefault(change.metric, []).append(change)
-    return [_count_sentence(METRIC_TITLES[key], changes) for key, changes in by_metric.items()]
+            by_quantity.setdefault(change.quantity, []).append(change)
+    return [_count_sentence(quantity.title, found) for quantity, found in by_quantity.items()]
 
 
 def _count_sentence(title: str, changes: Iterable[Change]) -> str:
@@ -78,7 +73,3 @@ def _grouped(trials: Iterable[TrialChange]) -> list[TrialChange]:
     for entry in trials:
         groups.setdefault(entry.trial.label, []).append(entry)
     return [entry for group in groups.values() for entry in group]
-
-
-def _label(entry: ContestantChange, several: bool) -> str:
-    return f"{entry.strategy} ({entry.planner})" if several and entry.planner else entry.strategy

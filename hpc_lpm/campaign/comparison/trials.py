@@ -13,6 +13,7 @@ from hpc_lpm.campaign.comparison.intervals import (
     mean_error,
     ratio_factor,
 )
+from hpc_lpm.campaign.metrics import ACCURACY, MEMORY, THROUGHPUT
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RunResult
@@ -37,6 +38,18 @@ class TrialChange:
     def same_weights(self) -> bool:
         """Every bit of parameters and buffers is the same."""
         return self.weights_sha256_a == self.weights_sha256_b
+
+    def document(self) -> dict[str, object]:
+        """Return the comparison of the two runs as JSON; docs/compare.md describes the keys."""
+        return {
+            "trial": self.trial.name,
+            "changes": [change.document() for change in self.changes],
+            "same_weights": self.same_weights,
+            "weights_sha256_a": self.weights_sha256_a,
+            "weights_sha256_b": self.weights_sha256_b,
+            "same_cuts": self.same_cuts,
+            "same_environment": self.same_environment,
+        }
 
     def change(self, metric: str) -> Change | None:
         """Return the change of one metric, None if a run does not have it."""
@@ -76,7 +89,7 @@ def _throughput(a: RunResult, b: RunResult) -> Change:
     if errors[0] and errors[1]:
         factor = ratio_factor(errors[0], errors[1])
         interval = ratio / factor, ratio * factor
-    return change_of("samples_per_second", ratio, interval, "too few steps")
+    return change_of(THROUGHPUT, ratio, interval, "too few steps")
 
 
 def _accuracy(a: RunResult, b: RunResult) -> list[Change]:
@@ -91,14 +104,14 @@ def _accuracy(a: RunResult, b: RunResult) -> list[Change]:
     interval = None
     if a.test_predictions and b.test_predictions:
         interval = difference_of_proportions(first, a.test_predictions, second, b.test_predictions)
-    return [change_of("test_accuracy", second - first, interval, "test samples unknown")]
+    return [change_of(ACCURACY, second - first, interval, "test samples unknown")]
 
 
 def _memory(a: RunResult, b: RunResult) -> Change:
     """Return the ratio of the fullest ranks' peaks, without an interval: a run has one peak."""
     first, second = max(a.peak_memory_bytes), max(b.peak_memory_bytes)
     ratio = second / first if first else None
-    return change_of("peak_memory_bytes", ratio, None, "one value a run")
+    return change_of(MEMORY, ratio, None, "one value a run")
 
 
 def _counted_steps(result: RunResult) -> list[float]:

@@ -1,5 +1,6 @@
 """Test accuracy over the seconds of training and over epochs."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import pandas as pd
@@ -9,24 +10,28 @@ from matplotlib.ticker import MaxNLocator
 from hpc_lpm.campaign.figures.style import (
     DrawnFigure,
     new_figure,
-    strategy_colour,
     to_svg,
 )
-from hpc_lpm.campaign.run_log import read_metrics
-from hpc_lpm.campaign.runs import Run, contestants_of
+from hpc_lpm.campaign.run_log import read_run_log
+from hpc_lpm.campaign.runs import Run, entrants_of
 from hpc_lpm.campaign.trials import file_name
 
 
-def draw_accuracy(runs: list[Run]) -> DrawnFigure | None:
-    """Draw one race, each run a thin line and the median over runs a thick one."""
+def draw_accuracy(runs: list[Run], colours: Mapping[str, str]) -> DrawnFigure | None:
+    """Draw one race, each run a thin line and the median over runs a thick one.
+
+    Args:
+        runs: all of the race.
+        colours: the colour of each contestant by its label.
+    """
     data = _accuracy_table(runs)
     if data.empty:
         return None
     figure = new_figure(3.5)
     over_time, over_epochs = figure.subplots(1, 2, sharey=True)
-    for who in contestants_of(runs):
+    for who in entrants_of(runs):
         chosen = data[data["contestant"] == who.label]
-        colour = strategy_colour(who.strategy)
+        colour = colours[who.label]
         for axes, column in ((over_time, "training_seconds"), (over_epochs, "epoch")):
             _draw_contestant(axes, chosen, column, colour, who.label)
     over_time.set_xlabel("seconds of training (evaluation not counted)", loc="left")
@@ -42,7 +47,7 @@ def draw_accuracy(runs: list[Run]) -> DrawnFigure | None:
         axes.spines["left"].set_visible(False)
     handles, labels = over_epochs.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
-    model, dataset = runs[0].contestant.race
+    model, dataset = runs[0].entrant.race
     description = f"Test accuracy over time and over epochs on {model}, {dataset}"
     return DrawnFigure(
         file_name("accuracy", model, dataset), to_svg(figure, description), data, description
@@ -74,7 +79,7 @@ def _accuracy_table(runs: list[Run]) -> pd.DataFrame:
         for epoch, (seconds, accuracy) in enumerate(_accuracy_over_time(run), start=1):
             rows.append(
                 {
-                    "contestant": run.contestant.label,
+                    "contestant": run.entrant.label,
                     "trial": run.trial.name,
                     "epoch": epoch,
                     "training_seconds": seconds,
@@ -91,7 +96,7 @@ def _accuracy_over_time(run: Run) -> list[tuple[float, float]]:
     How many steps lie before each is in `metrics.jsonl`; how long they took on the slowest rank
     is in the result.
     """
-    steps = [entry[0] for entry in read_metrics(run.folder / "metrics.jsonl").accuracies]
+    steps = [entry[0] for entry in read_run_log(run.folder / "metrics.jsonl").accuracies]
     accuracies = run.result.test_accuracy
     if len(steps) != len(accuracies):  # without metrics, epochs are taken to be equally long
         share = len(run.result.step_seconds) / max(len(accuracies), 1)

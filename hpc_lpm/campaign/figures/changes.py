@@ -1,10 +1,12 @@
 """Forest plot of a comparison: every change with its interval, metric beside metric."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hpc_lpm.campaign.comparison.change import METRIC_TITLES, SPEEDUP, Change
+from hpc_lpm.campaign.comparison.change import Change
 from hpc_lpm.campaign.comparison.tables import RaceChanges
 from hpc_lpm.campaign.figures.style import (
     INK,
@@ -12,40 +14,49 @@ from hpc_lpm.campaign.figures.style import (
     DrawnFigure,
     names_on_y_axis,
     new_figure,
-    strategy_colour,
     to_svg,
 )
+from hpc_lpm.campaign.metrics import TRAFFIC, Quantity
 from hpc_lpm.campaign.trials import file_name
 
-PANELS = ("samples_per_second", SPEEDUP, "test_accuracy", "peak_memory_bytes")
-"""Traffic is left out: it is counted, not measured, and stands in the table."""
+LEFT_OUT = frozenset({TRAFFIC})
+"""Traffic is counted, not measured: it has no spread worth drawing and stands in the table."""
 
 
-def draw_changes(race: RaceChanges) -> DrawnFigure:
-    """Draw one race; a mark is filled where the interval leaves out no change."""
-    shown = [row for row in race.contestants if row.entry.change.value is not None]
-    metrics = [m for m in PANELS if any(row.entry.change.metric == m for row in shown)]
+def draw_changes(race: RaceChanges, colours: Mapping[str, str]) -> DrawnFigure:
+    """Draw one race; a mark is filled where the interval leaves out no change.
+
+    Args:
+        race: what changed in it.
+        colours: the colour of each contestant by its label.
+    """
+    shown = [entry for entry in race.contestants if entry.change.value is not None]
+    quantities = [
+        quantity
+        for quantity in race.quantities
+        if quantity not in LEFT_OUT and any(entry.change.quantity == quantity for entry in shown)
+    ]
     labels = race.labels()
     figure = new_figure(1.1 + 0.36 * len(labels))
-    for position, metric in enumerate(metrics):
-        axes = figure.add_subplot(1, len(metrics), position + 1)
-        for row in shown:
-            if row.entry.change.metric == metric:
-                colour = strategy_colour(row.entry.strategy)
-                _draw_change(axes, labels.index(row.label), row.entry.change, colour)
-        _finish(axes, metric, labels, with_names=position == 0)
+    for position, quantity in enumerate(quantities):
+        axes = figure.add_subplot(1, len(quantities), position + 1)
+        for entry in shown:
+            if entry.change.quantity == quantity:
+                label = entry.who.label
+                _draw_change(axes, labels.index(label), entry.change, colours[label])
+        _finish(axes, quantity, labels, with_names=position == 0)
     description = f"Changes from A to B of {', '.join(labels)} on {race.title}"
     data = pd.DataFrame(
         [
             {
-                "contestant": row.label,
-                "metric": row.entry.change.metric,
-                "value": row.entry.change.value,
-                "low": row.entry.change.low,
-                "high": row.entry.change.high,
-                "verdict": row.entry.change.verdict,
+                "contestant": entry.who.label,
+                "metric": entry.change.metric,
+                "value": entry.change.value,
+                "low": entry.change.low,
+                "high": entry.change.high,
+                "verdict": entry.change.verdict,
             }
-            for row in shown
+            for entry in shown
         ]
     )
     name = file_name("changes", race.title)
@@ -61,8 +72,8 @@ def _draw_change(axes: Axes, row: int, change: Change, colour: str) -> None:
     axes.scatter([change.value], [row], s=34, color=face, edgecolor=colour, linewidth=1.4, zorder=3)
 
 
-def _finish(axes: Axes, metric: str, labels: list[str], *, with_names: bool) -> None:
-    is_difference = metric == "test_accuracy"
+def _finish(axes: Axes, quantity: Quantity, labels: list[str], *, with_names: bool) -> None:
+    is_difference = quantity.compared_as == "points"
     neutral = 0.0 if is_difference else 1.0
     axes.axvline(neutral, color=INK, linewidth=0.9, zorder=1)
     reach = max([abs(edge - neutral) for edge in axes.dataLim.intervalx] + [0.01])
@@ -72,5 +83,5 @@ def _finish(axes: Axes, metric: str, labels: list[str], *, with_names: bool) -> 
     axes.spines["bottom"].set_visible(False)
     steps = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(-reach, reach)
     axes.set_xticks([neutral + step for step in steps if abs(step) <= 1.1 * reach])
-    axes.set_title(METRIC_TITLES[metric])
+    axes.set_title(quantity.title)
     axes.set_xlabel("B - A, points" if is_difference else "B / A", color=MUTED, loc="left")

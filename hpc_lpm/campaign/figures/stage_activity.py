@@ -106,10 +106,10 @@ def draw_stage_activity(runs: list[Run]) -> DrawnFigure | None:
     """Draw the first traced run of every pipelined contestant of one race, None without a trace."""
     traces: dict[str, list[Phase]] = {}
     for run in runs:
-        if run.trial.pipelined and run.contestant.label not in traces:
+        if run.trial.pipelined and run.entrant.label not in traces:
             phases = read_trace(run.folder / "trace.json")
             if phases:
-                traces[run.contestant.label] = phases
+                traces[run.entrant.label] = phases
     if not traces:
         return None
     windows = {label: steady_window(phases) for label, phases in traces.items()}
@@ -134,7 +134,7 @@ def draw_stage_activity(runs: list[Run]) -> DrawnFigure | None:
         Patch(color=colour, label=name) for name, colour in PHASE_COLOURS.items() if name in used
     ]
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles))
-    model, dataset = runs[0].contestant.race
+    model, dataset = runs[0].entrant.race
     description = f"Timeline of the stages of {', '.join(traces)} on {model}, {dataset}"
     return DrawnFigure(
         file_name("timeline", model, dataset),

@@ -1,4 +1,4 @@
-"""One look for all figures: colours of strategies and phases, type, and SVG that embeds well."""
+"""One look for all figures: type, colours of phases and stages, and SVG that embeds well."""
 
 import io
 import re
@@ -19,14 +19,6 @@ INK = "#1f2933"
 MUTED = "#66717d"
 GRID = "#e3e7eb"
 
-_STRATEGY_COLOURS = {
-    "fbp": "#0b5fa5",
-    "sequential": "#6b7580",
-    "deepspeed-1f1b": "#d9822b",
-    "horovod": "#12876f",
-}
-_OTHER_COLOURS = ("#a4478f", "#7a5c1e", "#4f57c4", "#b0413e", "#3d8fb8", "#6d8a1f")
-
 PHASE_COLOURS = {
     "forward": "#9cc7e8",
     "backward": "#2a6ca8",
@@ -44,13 +36,6 @@ class DrawnFigure:
     svg: str
     data: pd.DataFrame
     description: str
-
-
-def strategy_colour(strategy: str) -> str:
-    """Return the colour of a strategy, the same in every figure of every campaign."""
-    if strategy in _STRATEGY_COLOURS:
-        return _STRATEGY_COLOURS[strategy]
-    return _OTHER_COLOURS[sum(strategy.encode()) % len(_OTHER_COLOURS)]
 
 
 def tint(colour: str, strength: float) -> tuple[float, float, float]:

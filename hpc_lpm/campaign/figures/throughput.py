@@ -1,7 +1,10 @@
 """Main figure: throughput of every contestant, every run as a dot."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
+from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.figures.style import (
     INK,
     MUTED,
@@ -9,29 +12,35 @@ from hpc_lpm.campaign.figures.style import (
     DrawnFigure,
     names_on_y_axis,
     new_figure,
-    strategy_colour,
     tint,
     to_svg,
 )
-from hpc_lpm.campaign.runs import Contestant, Run, contestants_of
+from hpc_lpm.campaign.metrics import THROUGHPUT
+from hpc_lpm.campaign.runs import Run, entrants_of
 from hpc_lpm.campaign.statistics import estimate
 from hpc_lpm.campaign.trials import file_name
 
-BASELINE = "sequential"
 
+def draw_throughput(
+    runs: list[Run], colours: Mapping[str, str], speedups: Mapping[Entrant, float]
+) -> DrawnFigure:
+    """Draw the runs of one race.
 
-def draw_throughput(runs: list[Run], speedups: dict[Contestant, float]) -> DrawnFigure:
-    """Draw the runs of one race; `speedups` are paired ratios over sequential training."""
-    throughput: dict[Contestant, list[float]] = {}
+    Args:
+        runs: all of the race.
+        colours: the colour of each contestant by its label.
+        speedups: paired ratios over the baseline, for all contestants that have one but itself.
+    """
+    throughput: dict[Entrant, list[float]] = {}
     for run in runs:
-        throughput.setdefault(run.contestant, []).append(run.result.samples_per_second)
+        throughput.setdefault(run.entrant, []).append(run.result.samples_per_second)
     estimates = {who: estimate(values) for who, values in throughput.items()}
-    order = sorted(contestants_of(runs), key=lambda who: -estimates[who].median)
+    order = sorted(entrants_of(runs), key=lambda who: -estimates[who].median)
     figure = new_figure(0.9 + 0.52 * len(order))
     axes = figure.add_subplot()
     furthest = max(value for values in throughput.values() for value in values)
     for row, who in enumerate(order):
-        colour = strategy_colour(who.strategy)
+        colour = colours[who.label]
         values, middle = throughput[who], estimates[who]
         axes.barh(row, middle.median, height=0.56, color=tint(colour, 0.26), linewidth=0)
         axes.vlines(middle.median, row - 0.28, row + 0.28, color=colour, linewidth=2.2)
@@ -49,7 +58,7 @@ def draw_throughput(runs: list[Run], speedups: dict[Contestant, float]) -> Drawn
             zorder=3,
         )
         words = f"{middle.median:.{0 if middle.median >= 1000 else 1}f}"
-        if who in speedups and who.strategy != BASELINE:
+        if who in speedups:
             words += f" \u2009·\u2009 {speedups[who]:.2f}{TIMES}"
         axes.annotate(
             words,
@@ -65,16 +74,16 @@ def draw_throughput(runs: list[Run], speedups: dict[Contestant, float]) -> Drawn
     axes.set_xlim(0, furthest * 1.2)
     axes.grid(axis="x")
     axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("training throughput, samples per second", color=MUTED, loc="left")
+    axes.set_xlabel(f"training {THROUGHPUT.heading}", color=MUTED, loc="left")
     model, dataset = order[0].race
     description = f"Throughput of {', '.join(who.label for who in order)} on {model}, {dataset}"
     data = pd.DataFrame(
         [
             {
-                "contestant": run.contestant.label,
+                "contestant": run.entrant.label,
                 "seed": run.trial.seed,
                 "repeat": run.trial.repeat,
-                "samples_per_second": run.result.samples_per_second,
+                THROUGHPUT.name: run.result.samples_per_second,
             }
             for run in runs
         ]

@@ -73,6 +73,8 @@ class Strategy(ABC):
     """It computes during its transfers, so far as the link allows that."""
     baseline: bool = False
     """Speedups may be given relative to it."""
+    rival: bool = False
+    """It is the established engine that a report holds every contestant against."""
     proposed: bool = False
     """It is the method that this project proposes, which a report leads with."""
     colour: str | None = None

@@ -18,6 +18,7 @@ class DeepSpeed1F1B(Strategy):
     needs_plan = True
     pipelined = True
     overlaps = False
+    rival = True
     clip_scopes = ("global",)
     colour = "#d9822b"
 
