@@ -1,4 +1,4 @@
-"""The Python and the packages that ranks run: complete, and the same on all nodes."""
+"""Whether the Python and the packages that ranks run are complete and the same on all nodes."""
 
 import importlib.metadata
 import re
@@ -14,7 +14,7 @@ _PACKAGES = "packages"
 
 NEEDED = ("torch", "deepspeed", "mpi4py")
 
-# Without starting MPI: this process may be a rank whose job the child must not join.
+# Does not start MPI: this process may be a rank, whose job the child must not join.
 _IMPORT_HOROVOD = (
     "import mpi4py; mpi4py.rc.initialize = False; "
     "import mpi4py.MPI, horovod.torch, horovod; print(horovod.__version__)"
@@ -23,7 +23,7 @@ _IMPORT_SECONDS = 60.0
 
 
 def check_packages(situation: Situation) -> Finding:
-    """Judge what is installed."""
+    """Check that the packages are installed and that mpirun belongs to the MPI of mpi4py."""
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
@@ -35,7 +35,7 @@ def check_packages(situation: Situation) -> Finding:
         return Finding(
             _PACKAGES,
             "failed",
-            f"no mpirun answers beside {sys.executable}: {mpirun.complaint()}",
+            f"the mpirun beside {sys.executable} does not run: {mpirun.complaint()}",
             "run `make setup`, which installs Open MPI there",
         )
     launcher = _number(mpirun.output)
@@ -45,8 +45,9 @@ def check_packages(situation: Situation) -> Finding:
         return Finding(
             _PACKAGES,
             "warning",
-            f"mpirun is of Open MPI {launcher}, mpi4py runs on {library.split(',')[0]}",
-            "run `make setup` in a shell without modules of another MPI, and unset LD_LIBRARY_PATH",
+            f"mpirun belongs to Open MPI {launcher}, but mpi4py uses {library.split(',')[0]}",
+            "run `make setup` in a shell in which no module of another MPI is loaded and "
+            "LD_LIBRARY_PATH is unset",
         )
     horovod = ask([sys.executable, "-c", _IMPORT_HOROVOD], seconds=_IMPORT_SECONDS)
     if not horovod.done:
@@ -74,15 +75,18 @@ def _number(text: str) -> str:
 
 _ENVIRONMENT = "environment"
 
-_SEEING_SECONDS = 30.0
+_SEARCH_SECONDS = 30.0
 _ONE_FOLDER = (
-    "install once, in a folder on a file system that all nodes mount (`make setup` in a checkout "
-    "there), and start with the Python of its .venv"
+    "install once, in a folder that all nodes mount (`make setup` in a checkout there), and use "
+    "the Python of its .venv everywhere"
 )
 
 
 def check_environment(situation: Situation) -> Finding:
-    """Judge what the ranks run; where none came in a job of several nodes, ask which see Python."""
+    """Check that all nodes run the same Python with the same packages.
+
+    If no ranks started in a Slurm job of several nodes, ask which nodes have our Python.
+    """
     job = situation.job
     if job is None:
         return _without_ranks(situation)
@@ -94,14 +98,16 @@ def check_environment(situation: Situation) -> Finding:
     differing = _differing({host: rank.software.executable for host, rank in hosts.items()})
     if differing:
         return Finding(
-            _ENVIRONMENT, "warning", f"Python is not the same file: {differing}", _ONE_FOLDER
+            _ENVIRONMENT, "warning", f"the ranks run different Pythons: {differing}", _ONE_FOLDER
         )
     everywhere = f" on all {len(hosts)} nodes" if len(hosts) > 1 else ""
-    return Finding(_ENVIRONMENT, "ok", f"{job.ranks[0].software.executable}{everywhere}")
+    return Finding(
+        _ENVIRONMENT, "ok", f"all ranks run {job.ranks[0].software.executable}{everywhere}"
+    )
 
 
 def _differing(values: dict[str, str]) -> str:
-    """Return which hosts have which value, empty if all have the same."""
+    """Return which hosts have which value, or an empty text if all have the same."""
     having: dict[str, list[str]] = {}
     for host, value in values.items():
         having.setdefault(value, []).append(host)
@@ -113,29 +119,27 @@ def _differing(values: dict[str, str]) -> str:
 def _without_ranks(situation: Situation) -> Finding:
     allocation = situation.allocation
     if allocation is None or allocation.nodes == 1 or not installed("srun"):
-        return Finding(
-            _ENVIRONMENT, "warning", "not looked at: the ranks did not come", "mend the ranks"
-        )
-    look = f"test -x {shlex.quote(sys.executable)} || hostname"
+        return situation.not_examined(_ENVIRONMENT)
+    search = f"test -x {shlex.quote(sys.executable)} || hostname"
     answer = ask(
         [
             *("srun", "--overlap", "--mpi=none", f"--nodes={allocation.nodes}"),
-            *("--ntasks-per-node=1", "sh", "-c", look),
+            *("--ntasks-per-node=1", "sh", "-c", search),
         ],
-        seconds=_SEEING_SECONDS,
+        seconds=_SEARCH_SECONDS,
     )
-    blind = ", ".join(answer.output.split())
-    if answer.done and blind:
+    missing = ", ".join(answer.output.split())
+    if answer.done and missing:
         return Finding(
-            _ENVIRONMENT, "failed", f"{sys.executable} is not there on {blind}", _ONE_FOLDER
+            _ENVIRONMENT, "failed", f"{sys.executable} does not exist on {missing}", _ONE_FOLDER
         )
     if answer.done:
         return Finding(
-            _ENVIRONMENT, "ok", f"{sys.executable} is there on all {allocation.nodes} nodes"
+            _ENVIRONMENT, "ok", f"{sys.executable} exists on all {allocation.nodes} nodes"
         )
     return Finding(
         _ENVIRONMENT,
         "warning",
-        f"srun could not ask the nodes for {sys.executable}: {answer.complaint()}",
-        "start `srun hostname` in a job and mend what it says",
+        f"srun could not look for {sys.executable} on the nodes: {answer.complaint()}",
+        "run `srun hostname` in the job and fix what it reports",
     )

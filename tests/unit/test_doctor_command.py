@@ -50,7 +50,7 @@ def test_nothing_failed_is_code_0_even_with_warnings(
     shown = capsys.readouterr().out
     assert "all [/well]" in shown
     assert "look at it" in shown
-    assert shown.splitlines()[-1].startswith("1 ok, 1 warnings, 0 failed: ")
+    assert shown.splitlines()[-1].startswith("1 ok, 1 warning, 0 failed: ")
 
 
 def test_a_failed_check_is_code_1_and_scripts_read_which(

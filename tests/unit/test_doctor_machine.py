@@ -28,9 +28,9 @@ def look_at_gpu(
 @pytest.mark.parametrize(
     ("driver", "cuda", "seen", "verdict", "said"),
     [
-        (False, None, "", "ok", "none"),
+        (False, None, "", "ok", "no GPU;"),
         (True, None, "", "warning", "build for CPUs"),
-        (False, "12.8", "[]", "ok", "none"),
+        (False, "12.8", "[]", "ok", "no GPU;"),
         (True, "12.8", "[]", "warning", "finds no GPU"),
         (True, "12.8", '[["Some Card", "a"], ["Some Card", "b"]]', "ok", "2 x Some Card"),
     ],
