@@ -1,13 +1,16 @@
 """Whether the Python and the packages that ranks run are complete and the same on all nodes."""
 
 import importlib.metadata
+import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
+from hpc_lpm.cluster.launchers import rank_environment
 from hpc_lpm.doctor.probe_report import by_host
 from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.programs import ask, installed
 
 _PACKAGES = "packages"
@@ -15,10 +18,17 @@ _PACKAGES = "packages"
 NEEDED = ("torch", "deepspeed", "mpi4py")
 
 # Does not start MPI: this process may be a rank, whose job the child must not join.
-_IMPORT_HOROVOD = (
-    "import mpi4py; mpi4py.rc.initialize = False; "
-    "import mpi4py.MPI, horovod.torch, horovod; print(horovod.__version__)"
-)
+_REQUIRE_STRATEGY = """
+import sys, mpi4py
+mpi4py.rc.initialize = False
+from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.errors import InputError
+try:
+    strategy_named(sys.argv[1]).require_installed()
+except InputError as error:
+    sys.stderr.write(f"{error}\\n")
+    sys.exit(2)
+"""
 _IMPORT_SECONDS = 60.0
 
 
@@ -49,16 +59,32 @@ def check_packages(situation: Situation) -> Finding:
             "run `make setup` in a shell in which no module of another MPI is loaded and "
             "LD_LIBRARY_PATH is unset",
         )
-    horovod = ask([sys.executable, "-c", _IMPORT_HOROVOD], seconds=_IMPORT_SECONDS)
-    if not horovod.done:
-        lines = horovod.errors.strip().splitlines() or [horovod.complaint()]
-        return Finding(
-            _PACKAGES,
-            "warning",
-            f"{', '.join(shown)}; Horovod cannot be imported: {lines[-1]}",
-            "run `make setup`, which builds it; only --strategy horovod needs it",
-        )
-    return Finding(_PACKAGES, "ok", ", ".join([*shown, f"Horovod {horovod.output.strip()}"]))
+    for name, strategy in STRATEGIES.items():
+        if strategy.package is None:
+            continue
+        problem, remedy = _problem_of_strategy(name)
+        if problem:
+            return Finding(_PACKAGES, "warning", f"{', '.join(shown)}; {problem}", remedy)
+        shown.append(f"{strategy.package} {_version(strategy.package) or '(unknown version)'}")
+    return Finding(_PACKAGES, "ok", ", ".join(shown))
+
+
+def _problem_of_strategy(name: str) -> tuple[str, str]:
+    """Return why the package of a strategy cannot be used and what to do; both empty if it can."""
+    answer = ask(
+        [sys.executable, "-c", _REQUIRE_STRATEGY, name],
+        environment=rank_environment(os.environ, threads=1),
+        seconds=_IMPORT_SECONDS,
+    )
+    if answer.done:
+        return "", ""
+    lines = answer.errors.strip().splitlines()
+    if answer.exit_code == 2:
+        # The strategy's own sentence, which ends with what to do.
+        problem, _, remedy = lines[-1].rpartition(": ")
+        return problem, remedy.rstrip(".")
+    reason = lines[-1] if answer.exit_code == 1 and lines else answer.complaint()
+    return f"--strategy {name} cannot be used ({reason})", "choose another strategy"
 
 
 def _version(package: str) -> str | None:
