@@ -35,7 +35,7 @@ def doctor(
     from hpc_lpm.doctor.bounded_waits import end_process_after
     from hpc_lpm.doctor.examination import examine_machine
     from hpc_lpm.doctor.probe import ENDING_SECONDS, abandon_ranks
-    from hpc_lpm.doctor.starting import in_job, is_first_of_this_job
+    from hpc_lpm.doctor.probe_start import in_job, is_first_of_this_job
 
     examination = examine_machine(ranks)
     findings = examination.findings

@@ -121,7 +121,8 @@ class RanksMissingError(Exception):
         self.purpose = purpose
         self.limit_seconds = limit_seconds
         numbers = ", ".join(map(str, ranks))
-        super().__init__(f"rank {numbers} was not there for {purpose} within {limit_seconds:g} s")
+        were = f"rank {numbers} was" if len(self.ranks) == 1 else f"ranks {numbers} were"
+        super().__init__(f"{were} not there for {purpose} within {limit_seconds:g} s")
 
 
 class BoundedCollectives:

@@ -9,12 +9,12 @@ from hpc_lpm.doctor.cores import check_binding
 from hpc_lpm.doctor.gpu import check_gpu
 from hpc_lpm.doctor.link_check import check_link
 from hpc_lpm.doctor.probe_report import LinkOfNodes, links_of_nodes
+from hpc_lpm.doctor.probe_start import in_job, probe_this_job, ranks_to_start, start_ranks
 from hpc_lpm.doctor.rank_checks import check_placement, check_ranks
 from hpc_lpm.doctor.shared_files import check_shared_files
 from hpc_lpm.doctor.situation import Finding, Situation
 from hpc_lpm.doctor.slurm import check_accounting, check_mpi_plugin, check_slurm
 from hpc_lpm.doctor.software import check_environment, check_packages
-from hpc_lpm.doctor.starting import in_job, probe_this_job, ranks_to_start, start_ranks
 from hpc_lpm.doctor.storage import check_storage
 
 CHECKS: list[Callable[[Situation], Finding]] = [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-MOST_RANKS_A_NODE = 8
+MOST_RANKS_PER_NODE = 8
 """On a node with more ranks, only the links between the first of them are measured."""
 
 _NEIGHBOURS_SECONDS = 60.0
@@ -40,7 +40,7 @@ def measure_neighbours(
     """
     communicator = collectives.communicator
     host = hosts[communicator.rank]
-    members = [rank for rank, other in enumerate(hosts) if other == host][:MOST_RANKS_A_NODE]
+    members = [rank for rank, other in enumerate(hosts) if other == host][:MOST_RANKS_PER_NODE]
     own: list[NeighbourLink] = []
     collectives.gather(None, _PURPOSE)  # MPI's own operations have no time limit
     if len(members) > 1 and communicator.rank in members:
@@ -70,7 +70,7 @@ def _measure_on_node(local: "MPI.Intracomm", members: Sequence[int]) -> list[Nei
 ALL_PAIRS_SECONDS = 15.0
 """Time for measuring all pairs of nodes together."""
 
-MOST_SECONDS_A_PAIR = 1.0
+MOST_SECONDS_PER_PAIR = 1.0
 LARGEST_BYTES = 8 * 2**20
 LIMIT_SECONDS, LIMIT_AFTER_SILENCE_SECONDS = 10.0, 2.0
 """How long a pair waits for a message, and how long once some pair has waited in vain."""
@@ -115,7 +115,7 @@ def measure_node_links(
         RanksMissingError: if a rank does not finish a round.
     """
     rounds = list(tournament_rounds(len(representatives)))
-    budget_seconds = min(MOST_SECONDS_A_PAIR, ALL_PAIRS_SECONDS / max(1, len(rounds)))
+    budget_seconds = min(MOST_SECONDS_PER_PAIR, ALL_PAIRS_SECONDS / max(1, len(rounds)))
     limit_seconds = LIMIT_SECONDS
     deadline = time.perf_counter() + 2.0 * ALL_PAIRS_SECONDS
     found: list[NodeLink] = []

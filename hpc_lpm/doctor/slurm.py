@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from hpc_lpm.campaign.resources import UNPROFILED_MINUTES
+from hpc_lpm.doctor.probe_start import outside_of_ranks
 from hpc_lpm.doctor.situation import Finding, Situation
-from hpc_lpm.doctor.starting import outside_of_ranks
 from hpc_lpm.programs import Answer, ask, installed
 
 _SLURM = "slurm"
