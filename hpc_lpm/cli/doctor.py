@@ -1,4 +1,4 @@
-"""`hpc-lpm doctor`: is this machine fit to run on, and if not, what to mend."""
+"""`hpc-lpm doctor`: checks whether this machine is fit for training, and says what to fix."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -21,17 +21,21 @@ def doctor(
         int | None,
         typer.Option(
             min=1,
-            help="Ranks to start, by default one a task of a Slurm job, else 2; in an MPI job its "
-            "own are used.",
+            help="Number of ranks to start; by default the number of tasks in a Slurm job, else 2. "
+            "Under mpirun or srun, the ranks of that job are examined instead.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
-    """Check the machine and every pair of nodes: ranks, links, clocks, GPUs, Slurm, files."""
-    from hpc_lpm.doctor.bounded_waits import bound_process
+    """Check this machine, or the nodes of this Slurm job, and say what to fix.
+
+    The ranks, their cores and GPUs, the link between every pair of nodes, clocks, Slurm, files and
+    packages are examined. The exit code is 1 if a check failed.
+    """
+    from hpc_lpm.doctor.bounded_waits import end_process_after
     from hpc_lpm.doctor.examination import examine_machine
     from hpc_lpm.doctor.probe import ENDING_SECONDS, abandon_ranks
-    from hpc_lpm.doctor.starting import in_job, is_first_of_this_job
+    from hpc_lpm.doctor.probe_start import in_job, is_first_of_this_job
 
     examination = examine_machine(ranks)
     findings = examination.findings
@@ -51,22 +55,37 @@ def doctor(
     if examination.ranks_hang:
         abandon_ranks()
     elif in_job():
-        bound_process(ENDING_SECONDS)
+        end_process_after(ENDING_SECONDS)
     return EXIT_NOT_HELD if failed else EXIT_DONE
 
 
 def _show(findings: "tuple[Finding, ...]", failed: int) -> None:
-    # What other programs said may hold brackets, which a table would take for its markup.
-    rows = [[escape(text) for text in asdict(finding).values()] for finding in findings]
-    print_table("this machine", ["check", "verdict", "found", "what to do"], rows)
+    from hpc_lpm.doctor.situation import counted
+
+    rows = [[finding.name, finding.verdict, _told(finding)] for finding in findings]
+    # Messages of other programs may hold brackets, which a table would take for its markup.
+    rows = [[escape(text) for text in row] for row in rows]
+    print_table("findings", ["check", "verdict", "found"], rows)
+    for finding in findings:
+        if finding.verdict == "ok" and finding.remedy:
+            # Not in the table and not wrapped, so that a command can be copied.
+            note = f"note on {finding.name}: {finding.remedy}"
+            console().print(note, markup=False, soft_wrap=True)
     warnings = sum(finding.verdict == "warning" for finding in findings)
-    summary = f"{len(findings) - failed - warnings} ok, {warnings} warnings, {failed} failed"
+    ok = len(findings) - failed - warnings
+    summary = f"{ok} ok, {counted(warnings, 'warning')}, {failed} failed"
     console().print(f"{summary}: {_ADVICE[bool(failed), bool(warnings)]}.")
 
 
+def _told(finding: "Finding") -> str:
+    # A column of its own for the remedy would not fit into a terminal of 80 columns.
+    shows_remedy = finding.remedy and finding.verdict != "ok"
+    return f"{finding.found}\n-> {finding.remedy}" if shows_remedy else finding.found
+
+
 _ADVICE = {
-    (False, False): "this machine is fit to run on",
-    (False, True): "it runs here; see the warnings before trusting times",
-    (True, False): "mend what failed first",
-    (True, True): "mend what failed first, then see the warnings",
+    (False, False): "ready for training",
+    (False, True): "training works here; read the warnings before you trust measured times",
+    (True, False): "fix what failed first",
+    (True, True): "fix what failed first, then read the warnings",
 }

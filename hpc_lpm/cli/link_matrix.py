@@ -1,4 +1,4 @@
-"""The links between nodes as tables for people."""
+"""Shows the links between nodes as tables."""
 
 from typing import TYPE_CHECKING
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from hpc_lpm.doctor.probe_report import LinkOfNodes
 
 MOST_NODES = 16
-"""Of more nodes, a matrix does not fit on a screen."""
+"""The matrix of more nodes would not fit on a screen."""
 
 _WORST = 10
 
 
 def show_links(links: "tuple[LinkOfNodes, ...]") -> None:
-    """Print latency and bandwidth between all nodes, or of the worst pairs if there are many."""
+    """Print the latency and bandwidth between all nodes, or of the worst pairs of many nodes."""
     nodes = list(dict.fromkeys(node for link in links for node in link.nodes))
     if len(nodes) < 2:
         return
     if len(nodes) > MOST_NODES:
         _show_worst([link for link in links if link.nodes[0] != link.nodes[1]])
         return
-    # Numbers head the columns, since sixteen names would not fit.
+    # Columns are headed by numbers, since sixteen names would not fit.
     names = {node: f"{number} {escape(node)}" for number, node in enumerate(nodes, start=1)}
     for title, cell in (("latency in us", _latency), ("bandwidth in GB/s", _bandwidth)):
         cells = {frozenset(link.nodes): cell(link) for link in links}

@@ -1,4 +1,4 @@
-"""The clocks of the hosts: how far they are apart, and whether they run evenly."""
+"""Whether the clocks of all hosts run evenly and agree, so that times and traces can be trusted."""
 
 import time
 from collections.abc import Sequence
@@ -16,46 +16,49 @@ if TYPE_CHECKING:
 NAME = "clock"
 
 MONOTONIC_SKEW_SECONDS = 1.0
-"""Ranks leave a meeting within this time of each other, even on a crowded core."""
+"""Ranks leave a collective operation within this time of each other, even on a crowded core."""
 
 OFFSET_SECONDS = 0.1
-"""Hosts that are synchronised are within milliseconds."""
+"""Synchronized hosts agree within milliseconds."""
 
 REFUSED_SECONDS = 300.0
-"""By so much apart, a host takes the other's credentials (munge) for expired: Slurm fails."""
+"""Beyond this offset munge takes the other host's credentials for expired, and Slurm fails."""
 
 DRIFT_SECONDS, DRIFT_SHARE = 0.05, 0.02
+"""The wall clock may gain or lose this much, and this share of the time that has passed."""
+
 DAY_SECONDS = 86_400.0
 
 
 def check_clock(situation: Situation) -> Finding:
-    """Judge the wall clock against this file's age, the other clock and the other hosts' clocks."""
+    """Compare the wall clock with a file's date, the monotonic clock and the other hosts."""
     behind = Path(__file__).stat().st_mtime - time.time()
     if behind > DAY_SECONDS:
         return _bad(
-            "warning", f"the wall clock is {behind / DAY_SECONDS:.0f} days behind the files"
+            "warning",
+            f"the wall clock is {behind / DAY_SECONDS:.0f} days behind the date of {__file__}",
         )
     job = situation.job
     if job is None or (len(job.clocks) < len(job.ranks) and not job.offsets):
-        return _bad("warning", f"not compared: {situation.unmeasured}", "mend the ranks")
-    far = [offset for offset in job.offsets if _certainly(offset) > OFFSET_SECONDS]
+        return situation.not_examined(NAME)
+    far = [offset for offset in job.offsets if _certain_offset(offset) > OFFSET_SECONDS]
     if far:
-        worst = max(far, key=_certainly)
-        refused = _certainly(worst) > REFUSED_SECONDS
+        worst = max(far, key=_certain_offset)
+        refused = _certain_offset(worst) > REFUSED_SECONDS
         return _bad(
             "failed" if refused else "warning",
-            f"the wall clock of {worst.host} is {worst.offset_seconds:+.3g} s off that of "
-            f"{job.ranks[0].host}"
-            + (f", {len(far) - 1} more hosts are off as well" if len(far) > 1 else "")
-            + (": Slurm and munge refuse each other" if refused else ""),
+            f"the wall clock of {worst.host} differs from that of {job.ranks[0].host} by "
+            f"{worst.offset_seconds:+.3g} s"
+            + (f"; {len(far) - 1} more hosts differ as well" if len(far) > 1 else "")
+            + ("; munge, and with it Slurm, refuses such hosts" if refused else ""),
         )
     for number, reading in enumerate(job.clocks):
         drift = abs(reading.wall_elapsed - reading.monotonic_elapsed)
         if drift > DRIFT_SECONDS + DRIFT_SHARE * reading.monotonic_elapsed:
             return _bad(
                 "warning",
-                f"rank {number}: in {reading.monotonic_elapsed:.2f} s the wall clock moved by "
-                f"{reading.wall_elapsed:.2f} s",
+                f"rank {number}: the wall clock moved by {reading.wall_elapsed:.2f} s in "
+                f"{reading.monotonic_elapsed:.2f} s",
             )
     for host, local in by_host(job.ranks).items():
         times = [job.clocks[number].monotonic for number, _ in local if job.clocks]
@@ -63,11 +66,11 @@ def check_clock(situation: Situation) -> Finding:
             return _bad(
                 "warning", f"monotonic clocks of the ranks on {host} differ by {skew:.1f} s"
             )
-    return Finding(NAME, "ok", f"even{_agreement(job.offsets)}")
+    return Finding(NAME, "ok", f"clocks run evenly{_agreement(job.offsets)}")
 
 
-def _certainly(offset: ClockOffset) -> float:
-    """Return by how many seconds a clock is off at least."""
+def _certain_offset(offset: ClockOffset) -> float:
+    """Return by how many seconds a clock is off for certain."""
     if offset.offset_seconds is None or offset.uncertainty_seconds is None:
         return 0.0
     return abs(offset.offset_seconds) - offset.uncertainty_seconds
@@ -83,7 +86,7 @@ def _agreement(offsets: tuple[ClockOffset, ...]) -> str:
         return ""
     largest, uncertainty = max(known)
     return (
-        f", hosts agree within {_short(largest)} (known to {_short(uncertainty)}, by half the "
+        f", hosts agree within {_short(largest)} (measured to {_short(uncertainty)}, half the "
         "shortest round trip)"
     )
 
@@ -95,7 +98,7 @@ def _short(seconds: float) -> str:
 def _bad(
     verdict: Verdict,
     found: str,
-    remedy: str = "synchronise the hosts' clocks (chrony or ntpd; `chronyc tracking` on each)",
+    remedy: str = "synchronize the hosts' clocks with chrony or ntpd (see `chronyc tracking`)",
 ) -> Finding:
     return Finding(NAME, verdict, found, remedy)
 
@@ -108,11 +111,16 @@ _LIMIT_SECONDS = 5.0
 def measure_offsets(
     communicator: "MPI.Intracomm", representatives: Sequence[int], hosts: Sequence[str]
 ) -> tuple[ClockOffset, ...]:
-    """Return, on rank 0, each other host's clock minus rank 0's; `hosts` has every rank's.
+    """Measure the wall clock of every other host against that of rank 0; return this on rank 0.
 
-    Cristian's algorithm (F. Cristian, Probabilistic clock synchronization, 1989), as in NTP: the
-    other clock was read half a round trip after the question, give or take that half; of several
-    rounds the quickest counts.
+    This is Cristian's algorithm (F. Cristian, Probabilistic clock synchronization, 1989), as in
+    NTP: the other clock was read half a round trip after the question, plus or minus that half. The
+    quickest of several rounds is used. Every rank must call this.
+
+    Args:
+        communicator: all ranks.
+        representatives: one rank of each host, rank 0 first.
+        hosts: the host of each rank.
     """
     others = [rank for rank in representatives if rank]
     if communicator.rank in others:
@@ -127,7 +135,7 @@ def _ask_host(communicator: "MPI.Intracomm", rank: int, host: str) -> ClockOffse
     readings: list[tuple[float, float]] = []
     try:
         for _ in range(_ROUNDS):
-            # The round trip is timed by the clock that nobody sets.
+            # The round trip is timed by the monotonic clock, which nobody sets.
             asked, start = time.time(), time.perf_counter()
             partner.send_number(asked)
             there = partner.receive_number()
@@ -146,4 +154,4 @@ def _answer_rank_0(communicator: "MPI.Intracomm", limit_seconds: float) -> None:
             partner.receive_number()
             partner.send_number(time.time())
     except NoAnswerError:
-        return  # rank 0 says so
+        return  # rank 0 reports it

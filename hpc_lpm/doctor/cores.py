@@ -1,4 +1,4 @@
-"""The cores that ranks may run on, and whether every rank has one to itself."""
+"""Which cores the ranks may run on, and whether every rank has a core to itself."""
 
 import math
 import os
@@ -6,25 +6,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hpc_lpm.doctor.probe_report import RankReport, by_host
-from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.doctor.probe_report import NumberedRanks, by_host
+from hpc_lpm.doctor.situation import Finding, Situation, counted
 
 NAME = "binding"
 
-Local = list[tuple[int, RankReport]]
-
 
 def check_binding(situation: Situation) -> Finding:
-    """Judge, host by host, whether every rank has a core to itself and threads to match."""
+    """Check on each host that every rank has a core to itself and no more threads than cores."""
     if situation.job is None:
-        return Finding(NAME, "warning", "not looked at: the ranks did not come", "mend the ranks")
+        return situation.not_examined(NAME)
     hosts = by_host(situation.job.ranks)
     findings = {host: _judge(host, local) for host, local in hosts.items()}
     for verdict in ("failed", "warning"):
         bad = {host: one for host, one in findings.items() if one.verdict == verdict}
         if bad:
             first = next(iter(bad.values()))
-            more = f"; of {len(hosts)} nodes {len(bad)} are like that or similar"
+            more = f"; {len(bad)} of {len(hosts)} nodes have such a problem"
             return replace(first, found=first.found + (more if len(bad) > 1 else ""))
     return Finding(NAME, "ok", _of_all_hosts({host: one.found for host, one in findings.items()}))
 
@@ -41,7 +39,7 @@ def _of_all_hosts(found: dict[str, str]) -> str:
     return shown + ("; and others" if len(groups) > 4 else "")
 
 
-def _judge(host: str, local: Local) -> Finding:
+def _judge(host: str, local: NumberedRanks) -> Finding:
     available = _available_cores(local)
     crowd = _crowd(local)
     if crowd and available >= len(local):
@@ -50,18 +48,18 @@ def _judge(host: str, local: Local) -> Finding:
         return Finding(
             NAME,
             "failed",
-            f"ranks {numbers} on {host} are bound to the same too few cores ({cores}) although "
-            f"{available} are there",
-            "start them with mpirun --bind-to none, or with srun --cpu-bind=none, or give every "
-            "rank a core of its own",
+            f"ranks {numbers} on {host} are bound to too few cores ({cores}), although "
+            f"{available} are available",
+            "start them with mpirun --bind-to none or srun --cpu-bind=none, or bind each rank to a "
+            "core of its own",
         )
     if available < len(local):
         return Finding(
             NAME,
             "warning",
-            f"{len(local)} ranks on {host} share {available} core(s)",
-            "times will say little about the strategy: start fewer ranks a node or ask for more "
-            "cores (sbatch --cpus-per-task)",
+            f"{len(local)} ranks on {host} share {counted(available, 'core')}",
+            "measured times will say little about a strategy: start fewer ranks per node or "
+            "request more cores (sbatch --cpus-per-task)",
         )
     threads = sum(rank.threads for _, rank in local)
     if threads > available:
@@ -69,48 +67,52 @@ def _judge(host: str, local: Local) -> Finding:
         return Finding(
             NAME,
             "warning",
-            f"ranks on {host} compute with {per_rank} threads on {available} cores "
+            f"the ranks on {host} compute with {per_rank} threads on "
+            f"{counted(available, 'core')} "
             f"(OMP_NUM_THREADS={local[0][1].omp_num_threads or 'unset'})",
-            f"export OMP_NUM_THREADS={max(1, available // len(local))} before mpirun",
+            f"set OMP_NUM_THREADS={max(1, available // len(local))} in the launcher's environment",
         )
     loose = _beyond_slurm(local)
     if loose:
         return Finding(
             NAME,
             "warning",
-            f"Slurm allotted {loose} core(s) on {host}, but nothing holds the ranks to them: "
+            f"Slurm allocated {counted(loose, 'core')} on {host}, but the ranks may use others: "
             f"{_described(local)}",
-            "ask for whole nodes (sbatch --exclusive) so that no other job computes there, or have "
+            "request whole nodes (sbatch --exclusive) so that no other job computes there, or have "
             "TaskPlugin=task/affinity,task/cgroup set in slurm.conf",
         )
-    return Finding(NAME, "ok", f"{_described(local)}; {available} cores for {len(local)} rank(s)")
+    return Finding(NAME, "ok", f"{_described(local)}; {counted(available, 'core')} available")
 
 
-def _beyond_slurm(local: Local) -> int | None:
-    """Return what Slurm allotted on a host whose ranks may run on more cores than that."""
+def _beyond_slurm(local: NumberedRanks) -> int | None:
+    """Return how many cores Slurm allocated on a host, if its ranks may run on more than these."""
     allowed = {core for _, rank in local for core in rank.cores}
-    allotted = _allotted(local)
-    return allotted if allotted is not None and len(allowed) > allotted else None
+    allocated = _allocated(local)
+    return allocated if allocated is not None and len(allowed) > allocated else None
 
 
-def _allotted(local: Local) -> int | None:
+def _allocated(local: NumberedRanks) -> int | None:
     return max((rank.slurm_cores for _, rank in local if rank.slurm_cores), default=None)
 
 
-def _available_cores(local: Local) -> int:
-    """Return how many cores the ranks of a host could have used together, however bound."""
+def _available_cores(local: NumberedRanks) -> int:
+    """Return how many cores the ranks of a host could use together if they were not bound."""
     allowed = {core for _, rank in local for core in rank.cores}
     cores = max(len(allowed), *(rank.launcher_cores for _, rank in local))
     quotas = [rank.core_quota for _, rank in local if rank.core_quota is not None]
     limits = [max(1, math.floor(quota)) for quota in quotas]
-    allotted = _allotted(local)
-    if allotted is not None:
-        limits.append(allotted)
+    allocated = _allocated(local)
+    if allocated is not None:
+        limits.append(allocated)
     return min([cores, *limits])
 
 
-def _crowd(local: Local) -> Local:
-    """Return ranks that have, together, fewer cores than they are (Hall's condition), if any."""
+def _crowd(local: NumberedRanks) -> NumberedRanks:
+    """Return a group of ranks that have fewer cores than members, or an empty list.
+
+    By Hall's theorem, every rank can have a core of its own exactly if there is no such group.
+    """
     for _, holder in local:
         inside = [(n, rank) for n, rank in local if set(rank.cores) <= set(holder.cores)]
         if len(inside) > len(holder.cores):
@@ -118,13 +120,14 @@ def _crowd(local: Local) -> Local:
     return []
 
 
-def _described(local: Local) -> str:
+def _described(local: NumberedRanks) -> str:
     rank = local[0][1]
-    same = all(other.cores == rank.cores for _, other in local)
-    where = f"any of {len(rank.cores)} cores" if same else "cores of its own"
+    threads = counted(rank.threads, "thread")
     if len(local) == 1:
-        where = f"{len(rank.cores)} core(s)"
-    return f"every rank on {where}, {rank.threads} thread(s) each"
+        return f"1 rank on {counted(len(rank.cores), 'core')} with {threads}"
+    same = all(other.cores == rank.cores for _, other in local)
+    where = f"any of {counted(len(rank.cores), 'core')}" if same else "different cores"
+    return f"{len(local)} ranks on {where} with {threads} each"
 
 
 def allowed_cores() -> tuple[int, ...]:
@@ -133,9 +136,9 @@ def allowed_cores() -> tuple[int, ...]:
 
 
 def launcher_cores() -> int:
-    """Return on how many cores the process that started this one may run.
+    """Return the number of cores that the parent process may run on.
 
-    A launcher binds its ranks, not itself: what it may use, it could have given to them.
+    A launcher binds its ranks, not itself: it could have given them any of its own cores.
     """
     try:
         return len(os.sched_getaffinity(os.getppid()))
@@ -144,9 +147,9 @@ def launcher_cores() -> int:
 
 
 def core_quota(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the tightest limit, in cores, of this process's control groups, None without one.
+    """Return the tightest limit [cores] of this process's control groups, or None without a limit.
 
-    Containers and batch systems limit the time on cores without hiding any core from affinity.
+    Containers and batch systems limit the processor time without removing cores from the affinity.
     """
     try:
         lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
@@ -155,7 +158,7 @@ def core_quota(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"
     quotas: list[float] = []
     for line in lines:
         _, controllers, path = line.split(":", maxsplit=2)
-        if not controllers:  # version 2: one tree for all controllers
+        if not controllers:  # version 2 has one tree for all controllers
             quotas += _quotas(cgroups, path, "cpu.max")
         elif "cpu" in controllers.split(","):
             quotas += _quotas(cgroups / "cpu", path, "cpu.cfs_quota_us")
@@ -164,7 +167,7 @@ def core_quota(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"
 
 def _quotas(root: Path, path: str, name: str) -> Iterator[float]:
     group = root / path.lstrip("/")
-    # A limit on any group above holds as well.
+    # The limits of all parent groups apply as well.
     for folder in (group, *group.parents):
         if not folder.is_relative_to(root):
             return
@@ -179,12 +182,12 @@ def _quota(file: Path) -> float | None:
         if file.name != "cpu.max":
             words += file.with_name("cpu.cfs_period_us").read_text(encoding="utf-8").split()
         microseconds, period = (int(word) for word in words)
-    except (OSError, ValueError):  # not there, or `max`: no limit
+    except (OSError, ValueError):  # the file is missing or says `max`: no limit
         return None
     return microseconds / period if microseconds > 0 else None
 
 
 def slurm_cores(environment: Mapping[str, str] = os.environ) -> int | None:
-    """Return how many cores Slurm allotted to this job on this node, None outside a job."""
+    """Return how many cores Slurm allocated to this job on this node, or None outside a job."""
     number = environment.get("SLURM_CPUS_ON_NODE", "")
     return int(number) if number.isdigit() else None

@@ -1,4 +1,4 @@
-"""GPUs: their driver, whether torch was built to use them, and which rank sees which."""
+"""The GPUs: their driver, whether torch was built to use them, and which rank sees which."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from hpc_lpm.doctor.probe_report import GpuReport, GpuSight, RankReport, by_host
+from hpc_lpm.doctor.probe_report import GpuReport, GpuSight, NumberedRanks, RankReport, by_host
 from hpc_lpm.doctor.situation import Finding, Situation
 from hpc_lpm.programs import ask
 
@@ -16,7 +16,7 @@ NAME = "gpu"
 
 
 def check_gpu(situation: Situation) -> Finding:
-    """Judge what torch sees on every rank, or in this process where no ranks came."""
+    """Check which GPUs torch sees on every rank, or in this process if no ranks started."""
     ranks = situation.job.ranks if situation.job else ()
     if not ranks:
         return _judge_sight(look_at_gpus())
@@ -30,7 +30,7 @@ def check_gpu(situation: Situation) -> Finding:
 
 
 def _judge_sight(sight: GpuSight, where: str = "") -> Finding:
-    """Judge what one process sees against the driver that is there."""
+    """Compare the GPUs that a process sees with the driver on its node."""
     if sight.gpus:
         models = Counter(gpu.name for gpu in sight.gpus)
         shown = ", ".join(f"{count} x {name}" for name, count in models.items())
@@ -39,11 +39,11 @@ def _judge_sight(sight: GpuSight, where: str = "") -> Finding:
         return Finding(
             NAME,
             "warning",
-            f"an NVIDIA driver is there{where}, but torch {sight.torch} is a build for CPUs",
-            "remove .venv and run `make setup` on this machine, which then picks a CUDA build",
+            f"an NVIDIA driver is installed{where}, but torch {sight.torch} is a build for CPUs",
+            "remove .venv and run `make setup` on this machine, which then installs a CUDA build",
         )
     if not sight.driver and not sight.problem:
-        return Finding(NAME, "ok", f"none; torch {sight.torch} computes on the CPU")
+        return Finding(NAME, "ok", f"no GPU; torch {sight.torch} computes on the CPU")
     hidden = sight.visible_devices
     return Finding(
         NAME,
@@ -51,8 +51,8 @@ def _judge_sight(sight: GpuSight, where: str = "") -> Finding:
         f"torch {sight.torch} finds no GPU{where}"
         + (f": {sight.problem}" if sight.problem else "")
         + ("" if hidden is None else f" (CUDA_VISIBLE_DEVICES={hidden!r})"),
-        f"see what nvidia-smi says, that CUDA_VISIBLE_DEVICES hides none, and that the driver is "
-        f"recent enough for {sight.built_for}; in a Slurm job ask for one (--gres=gpu:1)",
+        "check that nvidia-smi lists the GPU, that CUDA_VISIBLE_DEVICES does not hide it, and that "
+        f"the driver supports {sight.built_for}; in a Slurm job request one (--gres=gpu:1)",
     )
 
 
@@ -63,18 +63,18 @@ def _judge_differences(ranks: tuple[RankReport, ...]) -> Finding | None:
         return Finding(
             NAME,
             "warning",
-            f"rank {', '.join(blind)} sees no GPU, others do",
-            "give every rank one (sbatch --gpus-per-task=1, or --gres=gpu:N on every node), or "
-            "leave out the nodes without (sbatch --exclude)",
+            f"rank {', '.join(blind)} sees no GPU, but others do",
+            "give every rank a GPU (sbatch --gpus-per-task=1, or --gres=gpu:N on every node), or "
+            "exclude the nodes without GPUs (sbatch --exclude)",
         )
     if len(set(shown.values())) > 1:
         nodes = "; ".join(f"{host}: {models}" for host, models in shown.items())
         return Finding(
             NAME,
             "warning",
-            f"nodes differ in the GPUs that their ranks see: {nodes}",
-            "ask for nodes of one kind (sbatch --constraint, --gpus-per-node with the model's "
-            "name), or plan with --speeds",
+            f"the ranks see different GPUs on different nodes: {nodes}",
+            "request nodes of one kind (sbatch --constraint, or --gpus-per-node with the name of a "
+            "model), or plan with --speeds",
         )
     return None
 
@@ -91,15 +91,15 @@ def _judge_sharing(ranks: tuple[RankReport, ...]) -> Finding | None:
                     "warning",
                     f"ranks {', '.join(map(str, numbers))} on {host} share one GPU ({uuid}); "
                     f"{_seen(ranks)}",
-                    "start no more ranks a node than it has GPUs, ask for one a rank "
-                    "(sbatch --gpus-per-task=1), and set CUDA_VISIBLE_DEVICES to all of them or "
-                    "to another one for each rank",
+                    "start no more ranks on a node than it has GPUs, request one per rank "
+                    "(sbatch --gpus-per-task=1), and set CUDA_VISIBLE_DEVICES either to all GPUs "
+                    "or to a different one for each rank",
                 )
     return None
 
 
-def _models(local: list[tuple[int, RankReport]]) -> str:
-    """Return the models of all GPUs that the ranks of a node see together."""
+def _models(local: NumberedRanks) -> str:
+    """Count the GPUs of each model that the ranks of a node see together."""
     names = {gpu.uuid: gpu.name for _, rank in local for gpu in rank.gpu.gpus}
     models = Counter(names.values())
     return ", ".join(f"{count} x {name}" for name, count in sorted(models.items()))
@@ -117,7 +117,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 ANSWER_SECONDS = 60.0
 
-# In a process of its own: a broken driver can hang whoever asks it.
+# Run in a process of its own, since a broken driver can hang the process that asks it.
 _LIST = (
     "import json, torch; "
     "n = torch.cuda.device_count() if torch.cuda.is_available() else 0; "
@@ -128,7 +128,7 @@ _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVIC
 
 
 def look_at_gpus() -> GpuSight:
-    """Return what torch sees in this process's environment."""
+    """Return the GPUs that torch sees in the environment of this process."""
     built_for = torch.version.cuda or torch.version.hip
     gpus: tuple[GpuReport, ...] = ()
     problem = ""

@@ -1,34 +1,34 @@
-"""Latency and bandwidth between neighbouring ranks of a node and between every pair of nodes."""
+"""Checks the measured links: within nodes by what is possible, between nodes by each other."""
 
 from collections import Counter
 from statistics import median_high, median_low
 
 from hpc_lpm.doctor.probe_report import JobReport, NodeLink
-from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.doctor.situation import SEE_RANKS, Finding, Situation
 
 NAME = "link"
 
 ABSURD_LATENCY_SECONDS = 1e-3
-"""Within one host a message takes microseconds; beyond this, something else is being measured."""
+"""Within a host a message takes microseconds; beyond this, something else interferes."""
 
 OUTLIER_FACTOR = 2.0
-"""A pair of nodes that is so many times slower than the median of all pairs is pointed out."""
+"""A pair of nodes is reported if it is this many times slower than the median of all pairs."""
 
 TRIFLING_LATENCY_SECONDS = 5e-6
-"""Latencies that differ by less differ by noise, or by a switch on the way."""
+"""Smaller differences in latency are noise, or another switch on the way."""
 
 _SHOWN = 3
 
 
 def check_link(situation: Situation) -> Finding:
-    """Judge the links within nodes by what is possible, and those between nodes by each other."""
+    """Check the links within nodes and between every pair of nodes."""
     job = situation.job
     if job is None:
-        return Finding(NAME, "warning", "not measured: the ranks did not come", "mend the ranks")
+        return situation.not_examined(NAME)
     if len(job.ranks) == 1:
-        return Finding(NAME, "ok", "one rank has no neighbour")
+        return Finding(NAME, "ok", "a single rank has no links")
     if job.unfinished and not job.node_links:
-        return Finding(NAME, "warning", f"not measured: {job.unfinished}", "mend the ranks")
+        return situation.not_examined(NAME)
     return (
         _judge_silence(job)
         or _judge_neighbours(job)
@@ -41,11 +41,11 @@ def check_link(situation: Situation) -> Finding:
 def _judge_end(job: JobReport) -> Finding | None:
     if not job.unfinished:
         return None
-    return Finding(NAME, "warning", f"{_described(job)}; {job.unfinished}", "mend the ranks")
+    return Finding(NAME, "warning", f"{_described(job)}; {job.unfinished}", SEE_RANKS)
 
 
 def slow_pairs(links: tuple[NodeLink, ...]) -> list[NodeLink]:
-    """Return the pairs that are far slower than the median of all, the slowest first."""
+    """Return the pairs of nodes that are far slower than the median, the slowest first."""
     latencies = [link.latency_seconds for link in links if link.latency_seconds is not None]
     bandwidths = [
         link.bandwidth_bytes_per_second
@@ -54,11 +54,11 @@ def slow_pairs(links: tuple[NodeLink, ...]) -> list[NodeLink]:
     ]
     if not latencies or not bandwidths:
         return []
-    # The better of two middle ones: of four nodes with a bad one, half of the pairs are slow.
+    # The better of the two middle values: with one bad node of four, half of the pairs are slow.
     usual_latency, usual_bandwidth = median_low(latencies), median_high(bandwidths)
 
     def slowness(link: NodeLink) -> float:
-        """Return by which factor a pair is slower than usual, in what it is worse at."""
+        """Return the factor by which a pair is slower than usual, in latency or bandwidth."""
         latency, bandwidth = link.latency_seconds, link.bandwidth_bytes_per_second
         if latency is None or bandwidth is None:
             return 0.0
@@ -79,8 +79,8 @@ def _judge_silence(job: JobReport) -> Finding | None:
         "failed",
         f"no message came through between {_pairs(silent)}, of {len(job.node_links)} pairs of "
         "nodes",
-        "let Open MPI use the network that joins all nodes (--mca btl_tcp_if_include with its "
-        "interface or its address, as in 10.0.0.0/16) and open it between them in the firewall",
+        "have Open MPI use the network that connects all nodes (--mca btl_tcp_if_include with its "
+        "interface or its address, as in 10.0.0.0/16), and open the firewall between them",
     )
 
 
@@ -91,9 +91,9 @@ def _judge_neighbours(job: JobReport) -> Finding | None:
             return Finding(
                 NAME,
                 "warning",
-                f"{_described(job)}: ranks {left} and {right} share a host, "
-                f"{ABSURD_LATENCY_SECONDS * 1e6:.0f} us are too many there",
-                "free the cores of other work, start no more ranks than cores, and let Open MPI "
+                f"{_described(job)}; ranks {left} and {right} share a host, where a latency above "
+                f"{ABSURD_LATENCY_SECONDS * 1e6:.0f} us is too much",
+                "stop other programs, start no more ranks than there are cores, and let Open MPI "
                 "use shared memory (no --mca btl without sm)",
             )
     return None
@@ -106,10 +106,10 @@ def _judge_outliers(job: JobReport) -> Finding | None:
     return Finding(
         NAME,
         "warning",
-        f"{_described(job)}; far slower than the median of the pairs: "
+        f"{_described(job)}; far slower than the median pair: "
         f"{_pairs(slow)}{_culprit(slow, job.node_links)}",
-        "leave that node out (sbatch --exclude) and have its cable, port and network interface "
-        "looked at, or ask for nodes under one switch (sbatch --switches=1)",
+        "exclude the slow node (sbatch --exclude) and have its cable, port and network interface "
+        "examined, or request nodes under one switch (sbatch --switches=1)",
     )
 
 
@@ -119,7 +119,7 @@ def _described(job: JobReport) -> str:
         latency = max(link.latency_seconds for link in job.neighbours)
         bandwidth = min(link.bandwidth_bytes_per_second for link in job.neighbours)
         parts.append(
-            f"within nodes {_speed(latency, bandwidth)}{_at_worst(len(job.neighbours), 'links')}"
+            f"within nodes: {_speed(latency, bandwidth)}{_at_worst(len(job.neighbours), 'links')}"
         )
     measured = [link for link in job.node_links if link.latency_seconds is not None]
     if measured:
@@ -129,11 +129,11 @@ def _described(job: JobReport) -> str:
         smallest, largest = (f"{size / 2**20:g}" for size in (min(sizes), max(sizes)))
         size = smallest if smallest == largest else f"{smallest} to {largest}"
         parts.append(
-            f"between nodes {_speed(latency, bandwidth)}{_at_worst(len(measured), 'pairs')}, "
-            f"by messages of 8 B and {size} MiB"
+            f"between nodes: {_speed(latency, bandwidth)}{_at_worst(len(measured), 'pairs')}, "
+            f"measured with messages of 8 B and {size} MiB"
         )
     if not job.node_links_complete and not job.unfinished:
-        parts.append("not all pairs were measured, for want of time")
+        parts.append("time did not suffice to measure all pairs of nodes")
     return "; ".join(parts)
 
 
@@ -145,7 +145,7 @@ def _speed(latency_seconds: float, bandwidth_bytes_per_second: float) -> str:
 
 
 def _at_worst(count: int, what: str) -> str:
-    return f" at worst, of {count} {what}" if count > 1 else ""
+    return f" (worst of {count} {what})" if count > 1 else ""
 
 
 def _pairs(links: list[NodeLink]) -> str:
@@ -160,10 +160,10 @@ def _pairs(links: list[NodeLink]) -> str:
 
 
 def _culprit(slow: list[NodeLink], links: tuple[NodeLink, ...]) -> str:
-    """Name the node that all slow pairs have in common, if they are most of its pairs."""
+    """Name the node that all slow pairs share, if most of its pairs are slow."""
     slow_of = Counter(node for link in slow for node in link.nodes)
     pairs_of = Counter(node for link in links for node in link.nodes)
     node, count = slow_of.most_common(1)[0]
     if count == len(slow) > 1 and 2 * count > pairs_of[node]:
-        return f"; all of them are of {node}"
+        return f"; all of them involve {node}"
     return ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpc_lpm.doctor.bounded_waits import Buffer, Meeting, NoAnswerError, Partner
+from hpc_lpm.doctor.bounded_waits import BoundedCollectives, Buffer, NoAnswerError, Partner
 from hpc_lpm.doctor.probe_report import NeighbourLink, NodeLink
 from hpc_lpm.profiling.link import measure_link
 
@@ -17,36 +17,42 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-MOST_RANKS_A_NODE = 8
-"""Of a node with more ranks, the links between the first ones stand for all."""
+MOST_RANKS_PER_NODE = 8
+"""On a node with more ranks, only the links between the first of them are measured."""
 
 _NEIGHBOURS_SECONDS = 60.0
 _PURPOSE = "the links within nodes"
 
 
-def measure_neighbours(meeting: Meeting, hosts: Sequence[str]) -> tuple[NeighbourLink, ...]:
-    """Return, on rank 0, the links within all nodes; all nodes measure at the same time.
+def measure_neighbours(
+    collectives: BoundedCollectives, hosts: Sequence[str]
+) -> tuple[NeighbourLink, ...]:
+    """Measure the links within all nodes, on all nodes at the same time; return them on rank 0.
 
-    Every rank must call this; `hosts` has the host of each rank.
+    Every rank must call this.
+
+    Args:
+        collectives: the collective operations of all ranks.
+        hosts: the host of each rank.
 
     Raises:
-        RanksMissingError: if a rank does not come to the end.
+        RanksMissingError: if a rank does not finish.
     """
-    communicator = meeting.communicator
+    communicator = collectives.communicator
     host = hosts[communicator.rank]
-    members = [rank for rank, other in enumerate(hosts) if other == host][:MOST_RANKS_A_NODE]
+    members = [rank for rank, other in enumerate(hosts) if other == host][:MOST_RANKS_PER_NODE]
     own: list[NeighbourLink] = []
-    meeting.gather(None, _PURPOSE)  # MPI's own operations have no limit: now all ranks are here
+    collectives.gather(None, _PURPOSE)  # MPI's own operations have no time limit
     if len(members) > 1 and communicator.rank in members:
-        # Of the node's ranks alone: a Split would send between all nodes.
+        # Involves the ranks of this node only, whereas Split would send messages between all nodes.
         group = communicator.group.Incl(members)
         own = _measure_on_node(communicator.Create_group(group), members)
-    gathered = meeting.gather(own, _PURPOSE, extra_seconds=_NEIGHBOURS_SECONDS)
+    gathered = collectives.gather(own, _PURPOSE, extra_seconds=_NEIGHBOURS_SECONDS)
     return tuple(link for links in gathered for link in links)
 
 
 def _measure_on_node(local: "MPI.Intracomm", members: Sequence[int]) -> list[NeighbourLink]:
-    """Return the links of a node on the first of its ranks; the others return nothing."""
+    """Measure the links of a node; return them on its first rank and an empty list elsewhere."""
     links = measure_link(local).pairs
     first = local.rank == 0
     local.Free()
@@ -62,9 +68,9 @@ def _measure_on_node(local: "MPI.Intracomm", members: Sequence[int]) -> list[Nei
 
 
 ALL_PAIRS_SECONDS = 15.0
-"""For all rounds of the tournament together."""
+"""Time for measuring all pairs of nodes together."""
 
-MOST_SECONDS_A_PAIR = 1.0
+MOST_SECONDS_PER_PAIR = 1.0
 LARGEST_BYTES = 8 * 2**20
 LIMIT_SECONDS, LIMIT_AFTER_SILENCE_SECONDS = 10.0, 2.0
 """How long a pair waits for a message, and how long once some pair has waited in vain."""
@@ -79,48 +85,56 @@ _FIRST_TAG, _TAGS = 1_000, 10_000
 
 @dataclass(frozen=True)
 class NodeLinks:
-    """The links between nodes; `complete` tells if they are all, or time ran out before."""
+    """Links between nodes; `complete` is false if time ran out before all pairs were measured."""
 
     links: tuple[NodeLink, ...]
     complete: bool
 
 
 def measure_node_links(
-    meeting: Meeting,
+    collectives: BoundedCollectives,
     representatives: Sequence[int],
     hosts: Sequence[str],
     begin_round: Callable[[NodeLinks, str], None],
 ) -> NodeLinks:
-    """Return, on rank 0, the link between the hosts of each two of the representatives.
+    """Measure the link between every pair of nodes and return the links on rank 0.
 
-    Every rank must call this; `hosts` has the host of each rank. Pairs without a node in common
-    are measured at the same time, as in training, and the more rounds that takes, the shorter
-    each: the time is bounded. Two nodes between which no message comes through have a link of None,
-    unless MPI itself ends all ranks then: before each round, `begin_round` gets on rank 0 what was
-    measured so far and which nodes are to meet.
+    Every rank must call this. Pairs without a common node are measured at the same time, in rounds;
+    the more rounds there are, the shorter each of them is, so that the total time is bounded. If no
+    message comes through between two nodes, the values of their link are None. MPI itself may end
+    all ranks in this case, which is why `begin_round` is told beforehand.
+
+    Args:
+        collectives: the collective operations of all ranks.
+        representatives: one rank of each node.
+        hosts: the host of each rank.
+        begin_round: called on rank 0 before each round, with what was measured so far and the names
+            of the nodes that are about to communicate.
 
     Raises:
-        RanksMissingError: if a rank does not come to the end of a round.
+        RanksMissingError: if a rank does not finish a round.
     """
     rounds = list(tournament_rounds(len(representatives)))
-    budget_seconds = min(MOST_SECONDS_A_PAIR, ALL_PAIRS_SECONDS / max(1, len(rounds)))
+    budget_seconds = min(MOST_SECONDS_PER_PAIR, ALL_PAIRS_SECONDS / max(1, len(rounds)))
     limit_seconds = LIMIT_SECONDS
     deadline = time.perf_counter() + 2.0 * ALL_PAIRS_SECONDS
     found: list[NodeLink] = []
     for number, pairs in enumerate(rounds):
-        if meeting.communicator.rank == 0:
+        if collectives.communicator.rank == 0:
             names = [
                 f"{hosts[representatives[a]]} and {hosts[representatives[b]]}" for a, b in pairs
             ]
             begin_round(NodeLinks(tuple(found), complete=False), ", ".join(names[:_NAMED]))
-        own = _play(meeting, representatives, pairs, number, budget_seconds, limit_seconds)
+        own = _measure_in_round(
+            collectives, representatives, pairs, number, budget_seconds, limit_seconds
+        )
         purpose = "the links between nodes"
-        results = meeting.gather(own, purpose, extra_seconds=_TRANSFERS * limit_seconds)
+        results = collectives.gather(own, purpose, extra_seconds=_TRANSFERS * limit_seconds)
         for a, b in pairs if results else ():
             left, right = representatives[a], representatives[b]
             found.append(_named(results[left], hosts[left], hosts[right]))
         silence = any(link.latency_seconds is None for link in found)
-        limit_seconds, go_on = meeting.share(
+        limit_seconds, go_on = collectives.broadcast(
             (
                 LIMIT_AFTER_SILENCE_SECONDS if silence else LIMIT_SECONDS,
                 time.perf_counter() < deadline,
@@ -133,26 +147,29 @@ def measure_node_links(
 
 
 Measured = tuple[float, float, int]
-"""Latency [s], bandwidth [bytes/s] and the size of the largest message [bytes]."""
+"""Latency [s], bandwidth [bytes/s] and size of the largest message [bytes]."""
 
 
-def _play(
-    meeting: Meeting,
+def _measure_in_round(
+    collectives: BoundedCollectives,
     representatives: Sequence[int],
     pairs: Sequence[tuple[int, int]],
     number: int,
     budget_seconds: float,
     limit_seconds: float,
 ) -> Measured | None:
-    """Play this rank's part in a round; None if it has none, or if its partner was silent."""
-    rank = meeting.communicator.rank
+    """Measure this rank's link of a round and return it on the lower rank of the pair.
+
+    Return None on the other rank, if this rank has no partner, or if its partner did not answer.
+    """
+    rank = collectives.communicator.rank
     tag = _FIRST_TAG + number % _TAGS
     for a, b in pairs:
         left, right = representatives[a], representatives[b]
         if rank not in (left, right):
             continue
         other = right if rank == left else left
-        partner = Partner(meeting.communicator, other, tag, limit_seconds)
+        partner = Partner(collectives.communicator, other, tag, limit_seconds)
         try:
             if rank == left:
                 return _lead(partner, budget_seconds)
@@ -164,12 +181,12 @@ def _play(
 
 def _lead(partner: Partner, budget_seconds: float) -> Measured:
     tiny = np.zeros(_TINY_BYTES, dtype=np.uint8)
-    _exchange(partner, tiny, tiny)  # sets the connection up
+    _exchange(partner, tiny, tiny)  # establishes the connection
     bursts: list[float] = []
     latency_deadline = time.perf_counter() + budget_seconds / 4.0
     more = True
     while more:
-        # Others may hold a rank's core for a while: of several bursts the best counts.
+        # Other processes may occupy a core for a while, so the best of several bursts counts.
         trips = [_exchange(partner, tiny, tiny) for _ in range(_ROUND_TRIPS)]
         bursts.append(median(trips) / 2.0)
         more = len(bursts) < _BURSTS and time.perf_counter() < latency_deadline
@@ -182,7 +199,7 @@ def _lead(partner: Partner, budget_seconds: float) -> Measured:
     large = np.zeros(size, dtype=np.uint8)
     there = min(_exchange(partner, large, tiny) for _ in range(_TRANSFERS))
     back = min(_exchange(partner, tiny, large) for _ in range(_TRANSFERS))
-    # One of the two messages is tiny and takes the latency; what is left of the other's is size.
+    # Both messages take the latency; the time beyond it is due to the size of the large one.
     slower = max(there, back)
     return latency, size / max(slower - 2.0 * latency, slower / 10.0), size
 
@@ -218,7 +235,7 @@ def _reply(partner: Partner, question: Buffer, answer: Buffer) -> None:
 
 
 def _size(trial_seconds: float, budget_seconds: float) -> int:
-    """Return the largest power of two [bytes] with which all transfers stay within the budget."""
+    """Return the largest power of two [bytes] with which all transfers fit into the budget."""
     bytes_per_second = 2.0 * _TRIAL_BYTES / trial_seconds
     affordable = bytes_per_second * budget_seconds / 2.0 / (2 * _TRANSFERS)
     size = _TRIAL_BYTES
@@ -238,15 +255,16 @@ def _named(measured: Measured | None, left: str, right: str) -> NodeLink:
 
 
 def tournament_rounds(players: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield rounds of disjoint pairs (a < b) such that every pair of players meets exactly once.
+    """Yield rounds of disjoint pairs (a < b) in which every pair of players meets exactly once.
 
-    The circle method (T. P. Kirkman, 1847; E. Lucas, Recreations mathematiques, 1883): one player
-    keeps its seat, all others move on by one. It takes players - 1 rounds, players if odd::
+    This is the circle method for round-robin tournaments (T. P. Kirkman, 1847; E. Lucas,
+    Recreations mathematiques, 1883): one player keeps its seat, and all others move on by one seat
+    after each round. It takes players - 1 rounds, or players rounds if their number is odd::
 
         0 1 2      0 5 1      0 4 5
         5 4 3      4 3 2      3 2 1     ...
     """
-    seats = players + players % 2  # with an odd number, one has nobody to play with each round
+    seats = players + players % 2  # if the number is odd, one player pauses in each round
     circle = list(range(seats))
     for _ in range(seats - 1):
         facing = zip(circle[: seats // 2], reversed(circle[seats // 2 :]), strict=True)

@@ -1,7 +1,7 @@
-"""What every rank runs: it looks at itself and at the others, and rank 0 writes the report.
+"""The program that every rank runs: ranks describe themselves and measure what is between them.
 
-Started as `mpirun -n K python -m mpi4py -m hpc_lpm.doctor.probe`, or called on the ranks
-of a job that is already there.
+Rank 0 prints the report. The probe is started by `mpirun -n K python -m mpi4py -m
+hpc_lpm.doctor.probe`, or called on the ranks of an MPI job that is already running.
 """
 
 import importlib.metadata
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hpc_lpm.doctor.bounded_waits import Meeting, RanksMissingError, bound_process
+from hpc_lpm.doctor.bounded_waits import BoundedCollectives, RanksMissingError, end_process_after
 from hpc_lpm.doctor.clocks import measure_offsets
 from hpc_lpm.doctor.cores import allowed_cores, core_quota, launcher_cores, slurm_cores
 from hpc_lpm.doctor.gpu import ANSWER_SECONDS, look_at_gpus
@@ -30,32 +30,33 @@ if TYPE_CHECKING:
 
 
 MARK = "hpc-lpm-probe:"
-"""Starts a report's line, since a launcher's own messages may share its output."""
+"""Starts the line of a report, since the launcher may print messages of its own."""
 
-MEETING_SECONDS = 30.0
-"""How long ranks wait for each other, beyond what each may take for its part."""
+COLLECTIVE_SECONDS = 30.0
+"""How long ranks wait for each other, on top of the time that each may need for its part."""
 
-PROBE_SECONDS, PROBE_SECONDS_A_RANK = 300.0, 1.0
-"""After this time a rank is ended from outside, should it hang in MPI itself."""
+PROBE_SECONDS, PROBE_SECONDS_PER_RANK = 300.0, 1.0
+"""The operating system ends a rank after this time, in case it hangs in MPI itself."""
 
 ENDING_SECONDS = 60.0
+"""How long a rank may take to finalize MPI and end."""
 
 
 def _keep(report: JobReport) -> None:
-    """Publish nothing: who asked is there to get the report in the end."""
+    """Publish nothing: the caller gets the report when the probe has ended."""
 
 
 def probe_ranks(
     communicator: "MPI.Intracomm", library: str, *, publish: Callable[[JobReport], None] = _keep
 ) -> JobReport:
-    """Return the report of all ranks on rank 0; every rank must call this.
+    """Measure everything and return the report on rank 0; every rank must call this.
 
-    A rank that does not come ends the probe, and the report says which; what the ranks found out
-    until then is in it. `publish` gets, on rank 0, the report as it is before each part of the
-    probe: MPI may end all ranks when two nodes do not reach each other.
+    If a rank is missing, the probe ends, and the report names the rank and holds what was measured
+    until then. Before each part of the probe, `publish` is called on rank 0 with the report so far,
+    since MPI may end all ranks if two nodes cannot reach each other.
     """
     start_monotonic, start_wall = time.monotonic(), time.time()
-    meeting = Meeting(communicator, MEETING_SECONDS)
+    collectives = BoundedCollectives(communicator, COLLECTIVE_SECONDS)
     found: dict[str, Any] = {"library": library, "name": f"{platform.node()}:{os.getpid()}"}
     ranks: list[RankReport] = []
 
@@ -71,46 +72,46 @@ def probe_ranks(
         begin(f"the link between {pairs}")
 
     try:
-        ranks = meeting.gather(
-            describe_this_rank(), "the start", extra_seconds=MEETING_SECONDS + ANSWER_SECONDS
+        ranks = collectives.gather(
+            describe_this_rank(), "the start", extra_seconds=COLLECTIVE_SECONDS + ANSWER_SECONDS
         )
         found["ranks"] = tuple(ranks)
         begin("the clocks of the hosts")
-        hosts = meeting.share([rank.host for rank in ranks], "the start")
+        hosts = collectives.broadcast([rank.host for rank in ranks], "the start")
         representatives = [hosts.index(host) for host in dict.fromkeys(hosts)]
         found["offsets"] = measure_offsets(communicator, representatives, hosts)
         begin("the files that all nodes should see")
         folder = nearest_existing(Path.cwd() / "results")
         found["shared_folder"] = str(folder)
-        found["shared_files"] = try_shared_files(meeting, representatives, hosts, folder)
+        found["shared_files"] = try_shared_files(collectives, representatives, hosts, folder)
         begin("the links within nodes")
-        found["neighbours"] = measure_neighbours(meeting, hosts)
-        keep_links(measure_node_links(meeting, representatives, hosts, begin_round))
+        found["neighbours"] = measure_neighbours(collectives, hosts)
+        keep_links(measure_node_links(collectives, representatives, hosts, begin_round))
         begin("the clocks of the ranks")
-        meeting.gather(None, "the clocks")
+        collectives.gather(None, "the clocks")
         reading = ClockReading(
             monotonic=time.monotonic(),
             monotonic_elapsed=time.monotonic() - start_monotonic,
             wall_elapsed=time.time() - start_wall,
         )
-        found["clocks"] = tuple(meeting.gather(reading, "the clocks"))
+        found["clocks"] = tuple(collectives.gather(reading, "the clocks"))
     except RanksMissingError as error:
         found["unfinished"] = _who_is_missing(error, ranks)
     return JobReport(**found)
 
 
 def probe_world(publish: Callable[[JobReport], None] = _keep) -> JobReport:
-    """Return on rank 0 the report of all ranks of the MPI job that this process is in."""
-    bound_process(PROBE_SECONDS)  # importing MPI starts it, and that alone may hang
+    """Probe the MPI job that this process is part of and return the report on rank 0."""
+    end_process_after(PROBE_SECONDS)  # importing MPI starts it, which may hang
     from mpi4py import MPI
 
-    bound_process(PROBE_SECONDS + PROBE_SECONDS_A_RANK * MPI.COMM_WORLD.size)
+    end_process_after(PROBE_SECONDS + PROBE_SECONDS_PER_RANK * MPI.COMM_WORLD.size)
     library = MPI.Get_library_version().rstrip("\0")
     return probe_ranks(MPI.COMM_WORLD, library, publish=publish)
 
 
 def abandon_ranks() -> None:
-    """End all ranks of this MPI job, some of which hang, with exit code 1."""
+    """End all ranks of this MPI job, of which some hang, with exit code 1."""
     from mpi4py import MPI
 
     sys.stdout.flush()
@@ -118,18 +119,18 @@ def abandon_ranks() -> None:
 
 
 def reports_in(output: str) -> tuple[JobReport, ...]:
-    """Return the reports in the output of a launcher, of each job the last one."""
+    """Return the last report of each job in the output of a launcher."""
     lines = (line.partition(MARK)[2] for line in output.splitlines() if MARK in line)
     reports = (JobReport.model_validate_json(line) for line in lines)
     return tuple({report.name: report for report in reports}.values())
 
 
-AGREED = ("hpc-lpm", "torch", "deepspeed", "mpi4py")
-"""Packages that must be of one version on all ranks."""
+SAME_ON_ALL_RANKS = ("hpc-lpm", "torch", "deepspeed", "mpi4py")
+"""Packages whose versions must be the same on all ranks."""
 
 
 def describe_this_rank(environment: Mapping[str, str] = os.environ) -> RankReport:
-    """Return the report of this process."""
+    """Return what this rank can tell without the others."""
     gpu = look_at_gpus()
     return RankReport(
         pid=os.getpid(),
@@ -147,9 +148,9 @@ def describe_this_rank(environment: Mapping[str, str] = os.environ) -> RankRepor
 
 
 def describe_software() -> Software:
-    """Return which Python this is and the versions of the packages in `AGREED`."""
+    """Return this Python and the versions of the packages in `SAME_ON_ALL_RANKS`."""
     versions = {"Python": platform.python_version()}
-    for package in AGREED:
+    for package in SAME_ON_ALL_RANKS:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -171,11 +172,11 @@ def _main() -> None:
         _write(report)
         if report.unfinished:
             abandon_ranks()
-    bound_process(ENDING_SECONDS)
+    end_process_after(ENDING_SECONDS)
 
 
 def _write(report: JobReport) -> None:
-    # In one piece: processes that are no job of one another write into the same pipe.
+    # Written in one piece, since processes that do not know each other may share the pipe.
     os.write(sys.stdout.fileno(), f"{MARK}{report.model_dump_json()}\n".encode())
 
 

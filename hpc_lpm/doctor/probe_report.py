@@ -1,4 +1,7 @@
-"""What the ranks of a probe say about themselves and what is between them, as JSON."""
+"""The schema of a probe's report: what the ranks are, and what was measured between them.
+
+Rank 0 of a probe prints it as JSON, and the process that started the ranks reads it.
+"""
 
 from collections.abc import Iterable
 
@@ -10,18 +13,22 @@ class _Report(BaseModel):
 
 
 class GpuReport(_Report):
-    """One GPU that a rank sees, by its model's name and its own."""
+    """One GPU that a rank sees: the name of its model and its unique id."""
 
     name: str
     uuid: str
 
 
 class GpuSight(_Report):
-    """What a process sees of GPUs.
+    """The GPUs that a process sees, and why it may see none.
 
-    `driver` tells if the node has an NVIDIA driver, `built_for` what torch was built for (None:
-    CPUs), `visible_devices` the variable that hides GPUs, as it is set, `problem` why torch did
-    not answer.
+    Attributes:
+        torch: version of torch.
+        built_for: version of CUDA or ROCm that torch was built for; None if it is for CPUs only.
+        driver: whether the node has an NVIDIA driver.
+        visible_devices: value of the environment variable that hides GPUs; None if it is unset.
+        gpus: the GPUs that torch sees.
+        problem: why torch did not answer, or empty.
     """
 
     torch: str
@@ -33,19 +40,23 @@ class GpuSight(_Report):
 
 
 class Software(_Report):
-    """What a rank runs: its Python, and the versions of what the ranks must agree on."""
+    """The Python that a rank runs, and the versions that must be the same on all ranks."""
 
     executable: str
     versions: dict[str, str]
 
 
 class RankReport(_Report):
-    """One rank: where it runs, on which cores, with how many threads, what it sees and runs.
+    """One rank: its process, host, cores, threads, GPUs and software.
 
-    `launcher_cores` are the cores that its launcher may use and so could have given it;
-    `core_quota` is the limit in cores of its control group, None without one; `slurm_cores` are
-    those that Slurm allotted to the job on this node, None outside a job of Slurm. `gpu_number`
-    is the GPU that a training would take among those that the rank sees.
+    Attributes:
+        cores: numbers of the cores that the rank may run on.
+        launcher_cores: number of cores that its launcher may run on, and could have given it.
+        core_quota: limit of its control group in cores; None if there is no limit.
+        slurm_cores: number of cores on this node that Slurm allocated to the job; None outside one.
+        threads: number of threads that torch computes with.
+        omp_num_threads: value of OMP_NUM_THREADS; None if it is unset.
+        gpu_number: index, among the GPUs that the rank sees, of the one that training would use.
     """
 
     pid: int
@@ -62,9 +73,12 @@ class RankReport(_Report):
 
 
 class ClockReading(_Report):
-    """The clocks of one rank [s].
+    """The clocks of one rank at the end of the probe, right after all ranks have synchronized.
 
-    `monotonic` is read when all ranks have met, `*_elapsed` from the start of the probe to then.
+    Attributes:
+        monotonic: reading of the monotonic clock [s].
+        monotonic_elapsed: duration of the probe by the monotonic clock [s].
+        wall_elapsed: duration of the probe by the wall clock [s].
     """
 
     monotonic: float
@@ -73,7 +87,7 @@ class ClockReading(_Report):
 
 
 class ClockOffset(_Report):
-    """A host's wall clock minus that of rank 0's host [s], None where it did not answer."""
+    """A host's wall clock minus that of rank 0's host [s]; None if the host did not answer."""
 
     host: str
     offset_seconds: float | None
@@ -81,7 +95,7 @@ class ClockOffset(_Report):
 
 
 class NeighbourLink(_Report):
-    """The link between two neighbouring ranks of one host."""
+    """The link between two ranks of one host with successive numbers."""
 
     ranks: tuple[int, int]
     latency_seconds: float
@@ -89,9 +103,9 @@ class NeighbourLink(_Report):
 
 
 class NodeLink(_Report):
-    """The link between two nodes, of its two directions the worse; None where nothing came through.
+    """The link between two nodes in its slower direction; all is None if no message came through.
 
-    `message_bytes` is the size of the messages that the bandwidth was measured with.
+    `message_bytes` is the size of the messages with which the bandwidth was measured.
     """
 
     nodes: tuple[str, str]
@@ -101,9 +115,9 @@ class NodeLink(_Report):
 
 
 class LinkOfNodes(_Report):
-    """A link as scripts read it: between two nodes, or within one, which is then named twice.
+    """A link as the command prints it: between two nodes, or within one, which is then named twice.
 
-    Within a node it is the worst of its neighbouring ranks'.
+    Within a node, the highest latency and the lowest bandwidth of its pairs of ranks are given.
     """
 
     nodes: tuple[str, str]
@@ -112,11 +126,13 @@ class LinkOfNodes(_Report):
 
 
 class SharedFiles(_Report):
-    """What one node made of the folder that all nodes should see.
+    """How one node sees the folder that all nodes should share.
 
-    `problem` tells why it could not write there, `unseen` whose files it did not see with their
-    content within `waited_seconds`, `lock_problem` what is wrong with locks on files; None where
-    they were not tried.
+    Attributes:
+        problem: why the node could not write there, or empty.
+        unseen: hosts whose files did not appear with their content within `waited_seconds`.
+        waited_seconds: how long it took until all files of the other nodes were seen.
+        lock_problem: what is wrong with file locks, or empty; None if they were not tried.
     """
 
     host: str
@@ -127,10 +143,16 @@ class SharedFiles(_Report):
 
 
 class JobReport(_Report):
-    """The ranks that see each other through MPI, in order, and what was measured between them.
+    """The ranks of one MPI job in order of their numbers, and what was measured between them.
 
-    `name` is another one for each job. `unfinished` says why the ranks stopped before all was
-    measured; what was not is empty.
+    What was not measured is empty.
+
+    Attributes:
+        name: a name that tells the job from all others.
+        library: version of the MPI library, as the library gives it.
+        node_links_complete: whether all pairs of nodes were measured before time ran out.
+        shared_folder: the folder that all nodes should share.
+        unfinished: why the probe stopped before everything was measured, or empty.
     """
 
     name: str
@@ -146,16 +168,20 @@ class JobReport(_Report):
     unfinished: str = ""
 
 
-def by_host(ranks: Iterable[RankReport]) -> dict[str, list[tuple[int, RankReport]]]:
-    """Return the ranks of each host with their numbers."""
-    hosts: dict[str, list[tuple[int, RankReport]]] = {}
+NumberedRanks = list[tuple[int, RankReport]]
+"""Ranks with their numbers in the job, in ascending order."""
+
+
+def by_host(ranks: Iterable[RankReport]) -> dict[str, NumberedRanks]:
+    """Group the ranks of a job by host, in the order of the hosts' first ranks."""
+    hosts: dict[str, NumberedRanks] = {}
     for number, rank in enumerate(ranks):
         hosts.setdefault(rank.host, []).append((number, rank))
     return hosts
 
 
 def links_of_nodes(job: JobReport) -> tuple[LinkOfNodes, ...]:
-    """Return the links within nodes that have several ranks and between nodes, by rank."""
+    """Return the links within nodes (of several ranks) and between nodes, in order of the ranks."""
     order = list(by_host(job.ranks))
     within: dict[str, list[NeighbourLink]] = {}
     for link in job.neighbours:

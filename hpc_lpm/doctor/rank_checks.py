@@ -1,21 +1,21 @@
-"""Whether as many ranks came as were asked for, and on which nodes they run."""
+"""Checks whether as many ranks started as were asked for, and on which nodes they run."""
 
-from hpc_lpm.doctor.probe_report import RankReport, by_host
-from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.doctor.probe_report import NumberedRanks, by_host
+from hpc_lpm.doctor.situation import Finding, Situation, counted
 
 _RANKS = "ranks"
 
 
 def check_ranks(situation: Situation) -> Finding:
-    """Judge the number of ranks and their processes."""
+    """Check the number of ranks, that each is a process of its own, and that all finished."""
     jobs = situation.jobs
     if not jobs:
         return Finding(
             _RANKS,
             "failed",
-            f"no rank reported: {situation.problem or 'the launcher wrote nothing'}",
-            "start `mpirun -n 2 hostname` with the mpirun of this Python's environment and mend "
-            "what it says, or run `make setup` again",
+            f"no rank reported: {situation.problem or 'the launcher printed nothing'}",
+            "run `mpirun -n 2 hostname` with the mpirun of this Python's environment and fix what "
+            "it reports, or run `make setup` again",
         )
     return (
         _judge_job(situation)
@@ -26,7 +26,7 @@ def check_ranks(situation: Situation) -> Finding:
 
 
 def _judge_job(situation: Situation) -> Finding | None:
-    """Judge if the ranks are one job of the size that was asked for."""
+    """Report ranks that are not one MPI job of the size that was asked for."""
     asked, jobs = situation.ranks_asked, situation.jobs
     processes = max(situation.processes, len(jobs))
     alone = len(jobs) > 1 or processes > len(jobs[0].ranks) == 1
@@ -35,9 +35,9 @@ def _judge_job(situation: Situation) -> Finding | None:
             _RANKS,
             "failed",
             f"{situation.launcher} started {processes} processes that do not know each other: "
-            f"each is rank 0 of 1 ({_first_line(jobs[0].library)})",
-            "use the launcher of the MPI that mpi4py runs on: the mpirun beside this Python, or "
-            "srun --mpi=pmix where Slurm has PMIx",
+            f"each is rank 0 of 1 ({_library_name(jobs[0].library)})",
+            "use the launcher that belongs to the MPI library of mpi4py: the mpirun beside this "
+            "Python, or srun --mpi=pmix if Slurm has PMIx",
         )
     ranks = jobs[0].ranks
     if not ranks:
@@ -45,49 +45,50 @@ def _judge_job(situation: Situation) -> Finding | None:
             _RANKS,
             "failed",
             jobs[0].unfinished,
-            "start `mpirun -n 2 hostname` with the same options and mend what it says",
+            "run `mpirun -n 2 hostname` with the same options and fix what it reports",
         )
     if len(ranks) != asked:
         return Finding(
             _RANKS,
             "failed",
-            f"{len(ranks)} ranks came, {asked} were asked for",
-            f"start {asked} ranks (mpirun -n {asked}) or ask for {len(ranks)} (--ranks)",
+            f"{counted(len(ranks), 'rank')} started, but {asked} were asked for",
+            f"start {asked} ranks (mpirun -n {asked}) or ask for --ranks {len(ranks)}",
         )
     return None
 
 
-def _judge_processes(hosts: dict[str, list[tuple[int, RankReport]]]) -> Finding | None:
+def _judge_processes(hosts: dict[str, NumberedRanks]) -> Finding | None:
     for host, local in hosts.items():
         if len({rank.pid for _, rank in local}) < len(local):
             return Finding(
                 _RANKS,
                 "failed",
-                f"ranks on {host} share a process: {', '.join(str(r.pid) for _, r in local)}",
-                "start one process a rank: train partitions by process, not by thread",
+                f"ranks on {host} share a process; their process ids are "
+                f"{', '.join(str(r.pid) for _, r in local)}",
+                "start one process per rank: training runs each stage in a process of its own",
             )
     return None
 
 
 def _judge_end(situation: Situation) -> Finding | None:
-    """Judge if the ranks came to the end of the probe, and ended."""
+    """Report ranks that did not finish the probe, or that ended badly."""
     asked, job = situation.ranks_asked, situation.jobs[0]
     if job.unfinished:
         return Finding(
             _RANKS,
             "failed",
-            f"{_counted(len(job.ranks), 'rank')} started, but {job.unfinished}"
+            f"{counted(len(job.ranks), 'rank')} started, but {job.unfinished}"
             + (f": {situation.problem}" if situation.problem else ""),
-            "have that node looked at (its load, mounts and network) or leave it out "
-            "(sbatch --exclude), and let Open MPI use a network that joins all nodes "
+            "have that node examined (its load, mounts and network) or exclude it "
+            "(sbatch --exclude), and have Open MPI use a network that connects all nodes "
             "(--mca btl_tcp_if_include)",
         )
     if situation.problem:
         return Finding(
             _RANKS,
             "warning",
-            f"the {asked} ranks came, but did not end well: {situation.problem}",
-            "run the doctor once more; if it stays so, start `mpirun -n 2 hostname` by hand",
+            f"all {asked} ranks started and reported, but ended badly: {situation.problem}",
+            "run the doctor again; if this persists, run `mpirun -n 2 hostname` by hand",
         )
     return None
 
@@ -98,8 +99,8 @@ def _described(situation: Situation) -> Finding:
     return Finding(
         _RANKS,
         "ok",
-        f"{_counted(len(ranks), 'rank')} in {_counted(len(ranks), 'process', 'processes')} on "
-        f"{_counted(len(hosts), 'host')}{_allotted(situation)}, {_first_line(job.library)}",
+        f"{counted(len(ranks), 'rank')} in {counted(len(ranks), 'process', 'processes')} on "
+        f"{counted(len(hosts), 'host')}{_allotted(situation)}, {_library_name(job.library)}",
     )
 
 
@@ -107,16 +108,12 @@ def _allotted(situation: Situation) -> str:
     job = situation.allocation
     if job is None:
         return ""
-    tasks, nodes = _counted(job.tasks, "task"), _counted(job.nodes, "node")
+    tasks, nodes = counted(job.tasks, "task"), counted(job.nodes, "node")
     return f" (Slurm job {job.job}: {tasks}, {nodes})"
 
 
-def _first_line(library: str) -> str:
+def _library_name(library: str) -> str:
     return library.splitlines()[0].split(",")[0].strip() if library.strip() else "unknown MPI"
-
-
-def _counted(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 _PLACEMENT = "placement"
@@ -125,12 +122,13 @@ _SHOWN = 8
 
 
 def check_placement(situation: Situation) -> Finding:
-    """Judge whether all nodes have ranks, and each node ranks that follow each other."""
+    """Check that every node has ranks, and that those of a node have consecutive numbers.
+
+    Stages that follow each other exchange messages, and should do so within a node where possible.
+    """
     job = situation.job
     if job is None:
-        return Finding(
-            _PLACEMENT, "warning", "not looked at: the ranks did not come", "mend the ranks"
-        )
+        return situation.not_examined(_PLACEMENT)
     hosts = by_host(job.ranks)
     shown = _shown(hosts)
     allocation = situation.allocation
@@ -138,36 +136,37 @@ def check_placement(situation: Situation) -> Finding:
         return Finding(
             _PLACEMENT,
             "warning",
-            f"job {allocation.job} has {allocation.nodes} nodes, ranks came on {len(hosts)}: "
-            f"{shown}",
-            f"ask for tasks on every node (sbatch --ntasks-per-node) and start mpirun with "
+            f"job {allocation.job} has {allocation.nodes} nodes, but ranks run on only "
+            f"{len(hosts)}: {shown}",
+            f"request tasks on every node (sbatch --ntasks-per-node) and start mpirun with "
             f"-n {allocation.tasks} and without --host, or srun with --nodes={allocation.nodes}",
         )
     if allocation is not None and len(hosts) < allocation.nodes:
         return Finding(
             _PLACEMENT,
             "warning",
-            f"job {allocation.job} has {allocation.nodes} nodes, only {len(job.ranks)} ranks were "
-            f"asked for: {shown}",
-            f"start the doctor with a rank a node or more (--ranks {allocation.tasks}) to see all",
+            f"job {allocation.job} has {allocation.nodes} nodes, but only "
+            f"{counted(len(job.ranks), 'rank')} started: {shown}",
+            f"start at least one rank per node (--ranks {allocation.tasks}) to examine all nodes",
         )
-    apart = [host for host, local in hosts.items() if not _follow_each_other(local)]
+    apart = [host for host, local in hosts.items() if not _consecutive(local)]
     if apart:
         return Finding(
             _PLACEMENT,
             "warning",
-            f"the ranks of {', '.join(apart[:_SHOWN])} do not follow each other ({shown}): "
-            "neighbouring stages send over the network although they could be on one node",
-            "mpirun --map-by slot, or srun --distribution=block (in a campaign: launcher.options)",
+            f"the ranks of {', '.join(apart[:_SHOWN])} are not consecutive ({shown}), so that "
+            "successive stages communicate over the network although they could share a node",
+            "use mpirun --map-by slot or srun --distribution=block (in a campaign file: "
+            "launcher.options)",
         )
     return Finding(_PLACEMENT, "ok", shown)
 
 
-def _follow_each_other(local: list[tuple[int, RankReport]]) -> bool:
+def _consecutive(local: NumberedRanks) -> bool:
     return local[-1][0] - local[0][0] == len(local) - 1
 
 
-def _shown(hosts: dict[str, list[tuple[int, RankReport]]]) -> str:
+def _shown(hosts: dict[str, NumberedRanks]) -> str:
     texts = [f"{host}: {_numbers([n for n, _ in local])}" for host, local in hosts.items()]
     more = len(texts) - _SHOWN
     return "; ".join(texts[:_SHOWN]) + (f"; and {more} more nodes" if more > 0 else "")

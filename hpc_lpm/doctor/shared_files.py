@@ -1,4 +1,4 @@
-"""Files that every node writes and all others read, and locks on them."""
+"""Whether all nodes share a file system, with files that each writes and locks that all respect."""
 
 import fcntl
 import os
@@ -10,38 +10,38 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from hpc_lpm.doctor.bounded_waits import Meeting, within
+from hpc_lpm.doctor.bounded_waits import BoundedCollectives, within
 from hpc_lpm.doctor.probe_report import SharedFiles
 from hpc_lpm.doctor.situation import Finding, Situation
 
 NAME = "shared files"
 
 LATE_SECONDS = 5.0
-"""Files of other nodes that are seen later than this deserve to be waited for in the campaign."""
+"""If files of other nodes appear later than this, a campaign has to wait for them."""
 
 _ON_SHARED = (
-    "work in a folder on a file system that all nodes mount (`df .` on each tells), not in /tmp "
+    "work in a folder on a file system that all nodes mount (compare `df .` on each), not in /tmp "
     "or on a local disk"
 )
 
 
 def check_shared_files(situation: Situation) -> Finding:
-    """Judge what every node wrote, saw of the others, and made of their locks."""
+    """Check that every node can write, sees the files of all others and respects their locks."""
     job = situation.job
     if job is None or not job.shared_files:
-        return Finding(NAME, "warning", f"not tried: {situation.unmeasured}", "mend the ranks")
+        return situation.not_examined(NAME)
     nodes = job.shared_files
     folder = job.shared_folder
     unable = [node for node in nodes if node.problem]
     if unable:
         who = ", ".join(f"{node.host} ({node.problem})" for node in unable)
         return Finding(
-            NAME, "failed", f"cannot write what all should see in {folder}: {who}", _ON_SHARED
+            NAME, "failed", f"{folder} cannot be written by all nodes: {who}", _ON_SHARED
         )
     blind = [node for node in nodes if node.unseen]
     if blind:
         first = blind[0]
-        more = f", and {len(blind) - 1} more nodes miss some" if len(blind) > 1 else ""
+        more = f"; {len(blind) - 1} more nodes miss some files" if len(blind) > 1 else ""
         return Finding(
             NAME,
             "failed",
@@ -56,18 +56,18 @@ def check_shared_files(situation: Situation) -> Finding:
             NAME,
             "warning",
             f"{late.host} saw the others' files in {folder} only after {waited:.1f} s",
-            "keep latency-wait in slurm/config.v8+.yaml well above that, or mount with a shorter "
-            "attribute cache (actimeo)",
+            "set latency-wait in slurm/config.v8+.yaml well above that, or have the folder mounted "
+            "with a shorter attribute cache (actimeo)",
         )
     return _judge_locks(nodes, _described(nodes, folder, waited))
 
 
 def _described(nodes: tuple[SharedFiles, ...], folder: str, waited_seconds: float) -> str:
     if len(nodes) == 1:
-        return f"{folder} on one node"
+        return f"{folder}, used by one node"
     return (
-        f"{len(nodes)} nodes write in {folder} and read each other's files, after "
-        f"{waited_seconds:.2f} s at most"
+        f"{len(nodes)} nodes write to {folder} and read each other's files after "
+        f"{waited_seconds:.2f} s or less"
     )
 
 
@@ -78,61 +78,73 @@ def _judge_locks(nodes: tuple[SharedFiles, ...], found: str) -> Finding:
         return Finding(
             NAME,
             "warning",
-            f"{found}; locks on files do not work on {first.host}: {first.lock_problem}",
-            "start one campaign at a time in that folder, and have it mounted with locks (NFS "
+            f"{found}; file locks do not work on {first.host}: {first.lock_problem}",
+            "run one campaign at a time in that folder, and have it mounted with locks (NFS "
             "without nolock, Lustre with flock)",
         )
     locked = all(node.lock_problem is not None for node in nodes)
-    what = "locks work" if len(nodes) > 1 else "files can be locked there"
+    what = "locks work between them" if len(nodes) > 1 else "files there can be locked"
     return Finding(NAME, "ok", f"{found}; {what}" if locked else found)
 
 
 SEEN_SECONDS = 20.0
-"""How long files of other nodes are waited for: NFS keeps what it knows of a folder for a while."""
+"""How long to wait for files of other nodes: NFS caches the contents of a folder for a while."""
 
 CALL_SECONDS = 20.0
-"""How long one call may take: a server that is gone makes it wait for ever."""
+"""How long one call may take: without its file server it would never return."""
 
 _POLL_SECONDS = 0.05
-_PURPOSE = "files that all nodes should see"
+_PURPOSE = "the files that all nodes should see"
 _LOCK_FILE = "lock"
 
 
 def try_shared_files(
-    meeting: Meeting, representatives: Sequence[int], hosts: Sequence[str], folder: Path
+    collectives: BoundedCollectives,
+    representatives: Sequence[int],
+    hosts: Sequence[str],
+    folder: Path,
 ) -> tuple[SharedFiles, ...]:
-    """Return, on rank 0, what each representative's node made of rank 0's `folder`.
+    """Try out rank 0's `folder` from every node and return the reports of the nodes on rank 0.
 
-    Every rank must call this; `hosts` has the host of each rank. Nothing is left in the folder.
-    If rank 0 cannot write there, it alone reports.
+    Every rank must call this. Nothing is left in the folder. If rank 0 cannot write there, its
+    report is the only one.
+
+    Args:
+        collectives: the collective operations of all ranks.
+        representatives: one rank of each node, rank 0 first.
+        hosts: the host of each rank.
+        folder: the folder to try; the one that rank 0 names counts.
 
     Raises:
-        RanksMissingError: if a rank does not come to one of the meetings.
+        RanksMissingError: if a rank does not take part in time.
     """
-    made, problem = _make_folder(folder) if meeting.communicator.rank == 0 else (None, "")
-    made, problem = meeting.share((made, problem), _PURPOSE, extra_seconds=CALL_SECONDS)
+    made, problem = _make_folder(folder) if collectives.communicator.rank == 0 else (None, "")
+    made, problem = collectives.broadcast((made, problem), _PURPOSE, extra_seconds=CALL_SECONDS)
     if made is None:
         return (SharedFiles(host=hosts[0], problem=problem),)
     try:
-        return _write_read_lock(meeting, representatives, hosts, made)
+        return _write_read_lock(collectives, representatives, hosts, made)
     finally:
-        if meeting.communicator.rank == 0:
+        if collectives.communicator.rank == 0:
             with suppress(OSError):
                 within(CALL_SECONDS, lambda: shutil.rmtree(made, ignore_errors=True))
 
 
 def _write_read_lock(
-    meeting: Meeting, representatives: Sequence[int], hosts: Sequence[str], folder: Path
+    collectives: BoundedCollectives,
+    representatives: Sequence[int],
+    hosts: Sequence[str],
+    folder: Path,
 ) -> tuple[SharedFiles, ...]:
-    rank = meeting.communicator.rank
+    rank = collectives.communicator.rank
     takes_part = rank in representatives
     extra = SEEN_SECONDS + CALL_SECONDS
     problem = _write(folder, rank) if takes_part else ""
-    problems = meeting.gather(problem, _PURPOSE, extra_seconds=extra)
+    problems = collectives.gather(problem, _PURPOSE, extra_seconds=extra)
     written = [other for other in representatives if problems and not problems[other]]
-    written = meeting.share(written, _PURPOSE)
+    written = collectives.broadcast(written, _PURPOSE)
     unseen, waited = _read(folder, written) if rank in written else ([], 0.0)
-    lock_problem = _try_lock(meeting, folder, rank in written)
+    lock_problem = _try_lock(collectives, folder, rank in written)
     own = SharedFiles(
         host=hosts[rank],
         problem=problem,
@@ -140,7 +152,7 @@ def _write_read_lock(
         waited_seconds=waited,
         lock_problem=lock_problem,
     )
-    reports = meeting.gather(own, _PURPOSE, extra_seconds=extra)
+    reports = collectives.gather(own, _PURPOSE, extra_seconds=extra)
     return tuple(reports[other] for other in representatives) if reports else ()
 
 
@@ -154,7 +166,7 @@ def _make_folder(folder: Path) -> tuple[Path | None, str]:
 
 
 def _write(folder: Path, rank: int) -> str:
-    """Write this rank's file; return why that is not possible, if so."""
+    """Write this rank's file; return why this failed, or an empty text."""
 
     def write() -> None:
         with (folder / str(rank)).open("w", encoding="utf-8") as file:
@@ -163,7 +175,7 @@ def _write(folder: Path, rank: int) -> str:
             os.fsync(file.fileno())
 
     try:
-        # A folder that another node just made may be seen late as well.
+        # A folder that another node has just made may also appear late.
         _wait_for(folder.is_dir)
         within(CALL_SECONDS, write)
     except OSError as error:
@@ -172,7 +184,7 @@ def _write(folder: Path, rank: int) -> str:
 
 
 def _read(folder: Path, written: Sequence[int]) -> tuple[list[int], float]:
-    """Return whose files were not seen in time, and how long the others took [s]."""
+    """Return the ranks whose files were not seen in time, and the time spent waiting [s]."""
     unseen = list(written)
 
     def all_seen() -> bool:
@@ -193,7 +205,7 @@ def _has_content(folder: Path, rank: int) -> bool:
 
 
 def _content(rank: int, folder: Path) -> str:
-    # The folder's name is random: a file of another run cannot pass for this one.
+    # The folder's name is random, so that no file of another run is taken for this one.
     return f"{folder.name} {rank}\n"
 
 
@@ -203,14 +215,15 @@ def _wait_for(done: Callable[[], bool]) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _try_lock(meeting: Meeting, folder: Path, takes_part: bool) -> str | None:
-    """Return what is wrong with locks: rank 0 holds one, the others ask for it in vain, then not.
+def _try_lock(collectives: BoundedCollectives, folder: Path, takes_part: bool) -> str | None:
+    """Return what is wrong with file locks, an empty text if nothing is, None if not tried.
 
-    Open files are closed only when all have asked: closing one may give up its holder's lock.
+    While rank 0 holds a lock the others must not get it; once it is released they must. Files stay
+    open until all ranks have tried, since closing one may release the lock of its holder.
     """
-    rank = meeting.communicator.rank
+    rank = collectives.communicator.rank
     file, problem = _lock(folder, fcntl.LOCK_EX) if rank == 0 else (None, "")
-    problem = meeting.share(problem, _PURPOSE, extra_seconds=SEEN_SECONDS + CALL_SECONDS)
+    problem = collectives.broadcast(problem, _PURPOSE, extra_seconds=SEEN_SECONDS + CALL_SECONDS)
     if problem:
         return problem if takes_part else None
     try:
@@ -220,17 +233,17 @@ def _try_lock(meeting: Meeting, folder: Path, takes_part: bool) -> str | None:
                 problem = "two nodes hold the same lock"
             elif problem == _HELD:
                 problem = ""
-        meeting.gather(problem, _PURPOSE, extra_seconds=CALL_SECONDS)
+        collectives.gather(problem, _PURPOSE, extra_seconds=CALL_SECONDS)
     finally:
         if file is not None:
             file.close()
-    meeting.share(None, _PURPOSE)  # rank 0 has let go
+    collectives.broadcast(None, _PURPOSE)  # rank 0 has released the lock
     if rank and takes_part and not problem:
         file, problem = _lock(folder, fcntl.LOCK_SH)
         if file is not None:
             file.close()
         elif problem == _HELD:
-            problem = "a lock is held although its holder let go"
+            problem = "a lock is still held after its holder has released it"
     return problem if takes_part else None
 
 
@@ -238,7 +251,7 @@ _HELD = "held"
 
 
 def _lock(folder: Path, kind: int) -> tuple[IO[bytes] | None, str]:
-    """Return the open, locked file, or None and why there is none."""
+    """Lock the file in `folder`; return it open, or None and the reason."""
 
     def lock() -> IO[bytes]:
         file = (folder / _LOCK_FILE).open("ab")

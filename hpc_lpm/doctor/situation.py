@@ -1,4 +1,4 @@
-"""What checks are given and what they return: a situation and a finding."""
+"""The input of every check, a situation, and its output, a finding."""
 
 import os
 import re
@@ -15,7 +15,7 @@ Verdict = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A check's verdict, what it saw, and what to do about it (empty where all is well)."""
+    """The result of one check: a verdict, what was found, and how to fix it if need be."""
 
     name: str
     verdict: Verdict
@@ -25,7 +25,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Allocation:
-    """A job of Slurm: its number, its nodes and the tasks that were asked for."""
+    """A Slurm job: its id, its number of nodes and the number of tasks that were requested."""
 
     job: str
     nodes: int
@@ -33,9 +33,10 @@ class Allocation:
 
 
 def allocation_of_slurm(environment: Mapping[str, str] = os.environ) -> Allocation | None:
-    """Return the allocation that this process is in, None outside one.
+    """Return the Slurm job that this process is part of, or None outside a job.
 
-    A batch script is one process, on the first node, whatever the job asked for.
+    The variables of the job are read, not those of a step: a batch script is a single process on
+    the first node, however many tasks its job requested.
     """
     environment = with_allocation(environment)
     job = environment.get("SLURM_JOB_ID", "")
@@ -43,7 +44,7 @@ def allocation_of_slurm(environment: Mapping[str, str] = os.environ) -> Allocati
         return None
     nodes = _number(environment, "SLURM_JOB_NUM_NODES", "SLURM_NNODES")
     tasks = _number(environment, "SLURM_NTASKS", "SLURM_NPROCS")
-    if not tasks:  # asked for as tasks a node
+    if not tasks:  # the job requested a number of tasks per node
         tasks = _tasks_on_all_nodes(environment.get("SLURM_TASKS_PER_NODE", ""))
     return Allocation(job, max(1, nodes), max(1, nodes, tasks))
 
@@ -54,19 +55,25 @@ def _number(environment: Mapping[str, str], *names: str) -> int:
 
 
 def _tasks_on_all_nodes(text: str) -> int:
-    """Return the sum of Slurm's list of tasks a node, such as `2(x3),1`."""
+    """Return the sum of a list of tasks per node as Slurm writes it, such as `2(x3),1`."""
     parts = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)
     return sum(int(tasks) * int(nodes or 1) for tasks, nodes in parts)
 
 
 @dataclass(frozen=True)
 class Situation:
-    """The machine as seen from the ranks.
+    """What is known about the machine when the checks are made.
 
-    `jobs` holds one report for each MPI job that answered: exactly one where all is well, one a
-    process where the launcher and the MPI library do not know each other, none where nothing
-    started. `problem` says what went wrong with the start. `processes` is how many the launcher,
-    known by the name `launcher`, started. `allocation` is the job of Slurm that this is in.
+    Attributes:
+        ranks_asked: how many ranks the user asked for.
+        processes: how many processes the launcher started.
+        jobs: the reports of the MPI jobs that answered. There is exactly one if all is well, one
+            per process if the launcher and the MPI library do not work together (each process is
+            then a job of its own), and none if nothing started.
+        folder: the folder in which campaigns would be started.
+        launcher: the launcher's name, for messages.
+        problem: what went wrong when the ranks were started, or empty.
+        allocation: the Slurm job that this process is part of, if any.
     """
 
     ranks_asked: int
@@ -79,14 +86,22 @@ class Situation:
 
     @property
     def job(self) -> JobReport | None:
-        """The job with as many ranks as were asked for, if it came into being."""
+        """The report of the MPI job, if there is one job with as many ranks as were asked for."""
         if len(self.jobs) == 1 and len(self.jobs[0].ranks) == self.ranks_asked:
             return self.jobs[0]
         return None
 
-    @property
-    def unmeasured(self) -> str:
-        """Why what is missing in `job` was not measured."""
-        if self.job is not None and self.job.unfinished:
-            return self.job.unfinished
-        return "the ranks did not come"
+    def not_examined(self, check: str) -> Finding:
+        """Return the finding of a check for which the ranks reported too little."""
+        reason = self.job.unfinished if self.job is not None else ""
+        return Finding(check, "warning", f"not examined: {reason or _NO_RANKS}", SEE_RANKS)
+
+
+_NO_RANKS = "the ranks did not start as asked"
+SEE_RANKS = "first fix what the check `ranks` reports"
+"""The remedy where a check could not do its work because ranks did not start or did not finish."""
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun, such as `1 rank` or `2 ranks`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""Slurm: its controller, partitions and nodes, its accounting, and its ways of starting MPI."""
+"""Whether Slurm's controller, its accounting and its way of starting MPI suit campaigns."""
 
 import os
 import re
@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from hpc_lpm.campaign.resources import UNPROFILED_MINUTES
+from hpc_lpm.doctor.probe_start import outside_of_ranks
 from hpc_lpm.doctor.situation import Finding, Situation
-from hpc_lpm.doctor.starting import outside_of_ranks
 from hpc_lpm.programs import Answer, ask, installed
 
 _SLURM = "slurm"
@@ -22,7 +22,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class _Partition:
-    """A partition as sinfo tells it; `nodes` are allocated/idle/other/all, the limit Slurm's."""
+    """A partition as sinfo lists it; `nodes` is `allocated/idle/other/total`."""
 
     name: str
     state: str
@@ -33,44 +33,49 @@ class _Partition:
     def is_default(self) -> bool:
         return self.name.endswith("*")
 
+    def text(self) -> str:
+        """Return e.g. `debug* (up, 1 of 2 nodes idle, time limit 1:00:00)`."""
+        _, idle, _, total = self.nodes.split("/")
+        unlimited = minutes_of(self.time_limit) is None
+        limit = "no time limit" if unlimited else f"time limit {self.time_limit}"
+        return f"{self.name} ({self.state}, {idle} of {total} nodes idle, {limit})"
+
 
 def check_slurm(situation: Situation) -> Finding:
-    """Judge the answers of sinfo."""
+    """Check that the controller answers and that the partitions and nodes take jobs."""
     if not installed("sinfo"):
-        return Finding(_SLURM, "ok", "not on this machine")
+        return Finding(_SLURM, "ok", "not installed on this machine")
     answer = ask(["sinfo", "--noheader", "--format=%P %a %F %l"])
     if not answer.done:
         return Finding(
             _SLURM,
             "warning",
-            f"sinfo is installed, but {answer.complaint()}",
-            "start slurmctld and munge, or ask the site; until then run with snakemake --cores",
+            f"sinfo is installed but fails: {answer.complaint()}",
+            "start slurmctld and munge or ask your site's support; until then run campaigns "
+            "without Slurm (snakemake --cores 2)",
         )
     partitions = _partitions(answer)
     if not any(partition.state == "up" for partition in partitions):
         return Finding(
             _SLURM,
             "warning",
-            f"the controller answers, but of {len(partitions)} partitions none is up",
-            "scontrol update partition=NAME state=up, or ask the site",
+            "the controller answers, but no partition is up",
+            "run `scontrol update partition=NAME state=up` or ask your site's support",
         )
-    shown = ", ".join(
-        f"{one.name} ({one.state}, nodes {one.nodes}, at most {one.time_limit})"
-        for one in partitions
-    )
+    shown = ", ".join(partition.text() for partition in partitions)
     default = next((one for one in partitions if one.is_default), None)
     if default is None:
         return Finding(
             _SLURM,
             "warning",
-            f"no default partition: {shown}",
+            f"there is no default partition: {shown}",
             "set slurm_partition in slurm/config.v8+.yaml",
         )
-    found = f"{shown}; nodes are allocated/idle/other/all"
+    found = f"the controller answers; partitions: {shown}"
     return (
         _judge_time_limit(default, found)
         or _judge_nodes(found)
-        or Finding(_SLURM, "ok", f"the controller answers: {found}", _how_to_see_nodes(situation))
+        or Finding(_SLURM, "ok", found, _how_to_examine_nodes(situation))
     )
 
 
@@ -86,15 +91,15 @@ def _judge_time_limit(default: _Partition, found: str) -> Finding | None:
     return Finding(
         _SLURM,
         "warning",
-        f"{found}; steps of a campaign ask for {usual} minutes before its profiles are there, more "
-        f"than {default.name} gives",
-        f"set resources.runtime_minutes to {limit:.0f} at most in the campaign file, or "
-        "slurm_partition in slurm/config.v8+.yaml",
+        f"{found}; the steps of a campaign ask for {usual} minutes until profiles are measured, "
+        f"more than {default.name} allows",
+        f"set resources.runtime_minutes in the campaign file to {limit:.0f} at most, or choose "
+        "another slurm_partition in slurm/config.v8+.yaml",
     )
 
 
 def _judge_nodes(found: str) -> Finding | None:
-    """Warn of the nodes that take no jobs because they are down, drained or failing."""
+    """Warn about nodes that take no jobs because they are down, drained or failing."""
     answer = ask(["sinfo", "--noheader", "--list-reasons", "--format=%N|%T|%E"])
     entries = [line.split("|", maxsplit=2) for line in answer.output.splitlines()]
     out = [(node, state, why) for node, state, why in (e for e in entries if len(e) == 3)]
@@ -105,18 +110,18 @@ def _judge_nodes(found: str) -> Finding | None:
     return Finding(
         _SLURM,
         "warning",
-        f"{found}; nodes that take no jobs: {listed}{more}",
-        "mend the reason, then `scontrol update nodename=NAME state=resume`, or ask the site; jobs "
-        "that fit on the others run",
+        f"{found}; these nodes take no jobs: {listed}{more}",
+        "fix the reason and run `scontrol update nodename=NAME state=resume`, or ask your site's "
+        "support; jobs that fit on the other nodes run",
     )
 
 
-def _how_to_see_nodes(situation: Situation) -> str:
+def _how_to_examine_nodes(situation: Situation) -> str:
     if situation.allocation is not None or not installed("sbatch"):
         return ""
     doctor = shlex.quote(f"{shlex.quote(sys.executable)} -m hpc_lpm doctor")
     return (
-        "this is outside a job, so the ranks ran on this machine; to look at nodes: "
+        "the ranks ran on this machine, outside a Slurm job; to examine nodes of the cluster, run: "
         f"sbatch --nodes=2 --ntasks=2 --wait --output=doctor.txt --wrap={doctor}; cat doctor.txt"
     )
 
@@ -127,13 +132,13 @@ PROFILE = Path("slurm/config.v8+.yaml")
 
 
 def check_accounting(situation: Situation) -> Finding:
-    """Judge the answers of sacct and sacctmgr, and the Slurm profile in the current folder.
+    """Check that the Slurm profile in the current folder suits the cluster's accounting.
 
-    sacct may be installed where nothing is accounted and then answers errors; who asks it for the
-    state of jobs waits for ever.
+    Where Slurm keeps no accounts, sacct is installed but fails, and a campaign that asks it for the
+    state of its jobs waits for ever.
     """
     if not installed("sacct"):
-        return Finding(_ACCOUNTING, "ok", "not on this machine")
+        return Finding(_ACCOUNTING, "ok", "not installed on this machine")
     settings = _profile_settings(situation.folder / PROFILE)
     answer = ask(["sacct", "--noheader", "--allocations", "--starttime=now", "--format=jobid"])
     if not answer.done:
@@ -143,22 +148,26 @@ def check_accounting(situation: Situation) -> Finding:
         return Finding(
             _ACCOUNTING,
             "ok",
-            f"answers; accounts: {', '.join(accounts)}",
-            f"where the site charges jobs to an account, set slurm_account in {PROFILE} and "
-            "remove slurm-no-account",
+            f"sacct answers; your accounts: {', '.join(accounts)}",
+            f"if your site charges jobs to an account, set slurm_account in {PROFILE} and remove "
+            "slurm-no-account",
         )
-    return Finding(_ACCOUNTING, "ok", "answers")
+    return Finding(_ACCOUNTING, "ok", "sacct answers")
 
 
 def _without_accounting(complaint: str, settings: dict[str, Any]) -> Finding:
-    found = f"none: sacct says: {complaint}"
+    found = f"sacct fails: {complaint}"
     if settings.get("slurm-status-command") == "squeue" and settings.get("slurm-no-account"):
-        return Finding(_ACCOUNTING, "ok", f"{found}; {PROFILE} asks squeue and for no account")
+        return Finding(
+            _ACCOUNTING,
+            "ok",
+            f"{found}; {PROFILE} does without it (it uses squeue, and no account)",
+        )
     return Finding(
         _ACCOUNTING,
         "warning",
-        f"{found}; jobs would seem to run for ever",
-        f"set slurm-status-command: squeue and slurm-no-account: true in {PROFILE}",
+        f"{found}; the jobs of a campaign would seem to run for ever",
+        f"set `slurm-status-command: squeue` and `slurm-no-account: true` in {PROFILE}",
     )
 
 
@@ -185,18 +194,20 @@ _KEEP_MPIRUN = "keep `mpi: mpirun` as the campaign's launcher"
 
 
 def check_mpi_plugin(situation: Situation) -> Finding:
-    """Judge what srun offers by what the MPI at hand needs and, in a job, by trying it."""
+    """Check that srun has the plugin that our MPI library needs, and try it if in a job."""
     if not installed("srun"):
-        return Finding(_MPI_PLUGIN, "ok", "no srun on this machine; mpirun starts the ranks")
+        return Finding(
+            _MPI_PLUGIN, "ok", "there is no srun on this machine; mpirun starts the ranks"
+        )
     offers = ask(["srun", "--mpi=list"])
     if not offers.done:
         return Finding(
             _MPI_PLUGIN,
             "warning",
-            f"srun is installed, but {offers.complaint()}",
-            f"mend what the check of slurm says; until then {_KEEP_MPIRUN}",
+            f"srun is installed but fails: {offers.complaint()}",
+            f"fix what the check `slurm` reports; until then {_KEEP_MPIRUN}",
         )
-    offered, default = _offered_types(offers), _default_type()
+    offered, default = _plugins_in(offers), _default_plugin()
     library = situation.jobs[0].library if situation.jobs else "Open MPI"
     needed = "pmix" if "Open MPI" in library else "pmi2"
     found = f"MpiDefault={default or 'unknown'}; srun offers {', '.join(offered) or 'nothing'}"
@@ -204,7 +215,7 @@ def check_mpi_plugin(situation: Situation) -> Finding:
         return Finding(
             _MPI_PLUGIN,
             "warning",
-            f"{found}: the default is not among them, so that every srun fails",
+            f"{found}; the default is not among them, so that every srun fails",
             "export SLURM_MPI_TYPE=none, or have MpiDefault=none set in slurm.conf; "
             f"{_KEEP_MPIRUN}",
         )
@@ -212,41 +223,42 @@ def check_mpi_plugin(situation: Situation) -> Finding:
         return Finding(
             _MPI_PLUGIN,
             "ok",
-            f"{found}, but not {needed}, which this MPI needs: srun cannot start our ranks",
-            f"{_KEEP_MPIRUN}, which works without; or ask the site for Slurm's {needed} plugin",
+            f"{found}, but not {needed}, which our MPI library needs: srun cannot start ranks",
+            f"{_KEEP_MPIRUN}, which needs no plugin, or ask your site's support for Slurm's "
+            f"{needed} plugin",
         )
     option = "" if default == needed else f" --mpi={needed}"
     if situation.allocation is None:
         return Finding(
             _MPI_PLUGIN,
             "ok",
-            f"{found}: srun{option} may start our ranks, which only a job can try",
+            f"{found}; srun{option} may start our ranks (only a job can try this)",
         )
-    return _try_step(needed, found, option)
+    return _try_plugin(needed, found, option)
 
 
-def _try_step(needed: str, found: str, option: str) -> Finding:
-    """Start two ranks by srun in the job at hand and see if they know each other."""
+def _try_plugin(needed: str, found: str, option: str) -> Finding:
+    """Start two ranks with srun in this Slurm job and check that they know each other."""
     command = ["srun", "--overlap", "--overcommit", "--nodes=1", "--ntasks=2", f"--mpi={needed}"]
     environment = outside_of_ranks(os.environ)
     program = [sys.executable, "-c", _SIZE]
     answer = ask([*command, *program], environment=environment, seconds=_TRIAL_SECONDS)
     if answer.done and answer.output.count("ranks 2") == 2:
-        return Finding(_MPI_PLUGIN, "ok", f"{found}: srun{option} starts our ranks (tried)")
+        return Finding(_MPI_PLUGIN, "ok", f"{found}; srun{option} starts our ranks (tried)")
     why = "its ranks do not know each other" if answer.done else answer.complaint()
     return Finding(
         _MPI_PLUGIN,
         "warning",
         f"{found}, but a step with --mpi={needed} fails: {why}",
-        f"{_KEEP_MPIRUN}; for srun have the library of Slurm's {needed} plugin (libpmix) "
-        "installed on all nodes",
+        f"{_KEEP_MPIRUN}, or have the library of Slurm's {needed} plugin (libpmix) installed on "
+        "all nodes",
     )
 
 
-def _offered_types(answer: Answer) -> list[str]:
-    """Return the names in the list of srun, which old versions write as errors.
+def _plugins_in(answer: Answer) -> list[str]:
+    """Return the names of the plugins that `srun --mpi=list` prints.
 
-    The names stand on lines of their own, or behind `srun: `; versions of PMIx follow a colon.
+    Each name is on a line of its own; old versions of srun print to stderr, with a prefix `srun: `.
     """
     names = []
     for line in (answer.output + "\n" + answer.errors).splitlines():
@@ -256,7 +268,7 @@ def _offered_types(answer: Answer) -> list[str]:
     return sorted(set(names))
 
 
-def _default_type() -> str:
+def _default_plugin() -> str:
     answer = ask(["scontrol", "show", "config"])
     found = re.search(r"^MpiDefault\s*=\s*(\S+)", answer.output, re.MULTILINE)
     return found.group(1) if found else ""
@@ -266,9 +278,10 @@ _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<fields>\d+(?::\d+){0,2})")
 
 
 def minutes_of(text: str) -> float | None:
-    """Return the minutes of `[days-]hours:minutes:seconds` or `minutes:seconds`, None if unlimited.
+    """Return a time in Slurm's notation in minutes, or None if it is unlimited.
 
-    Slurm drops the fields before the first that counts; behind days the first is hours.
+    The notation is `minutes[:seconds]`, `hours:minutes:seconds` or
+    `days-hours[:minutes[:seconds]]`.
     """
     found = _TIME.fullmatch(text.strip())
     if found is None:  # `infinite`, `n/a`

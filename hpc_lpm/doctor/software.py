@@ -1,29 +1,39 @@
-"""The Python and the packages that ranks run: complete, and the same on all nodes."""
+"""Whether the Python and the packages that ranks run are complete and the same on all nodes."""
 
 import importlib.metadata
+import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
+from hpc_lpm.cluster.launchers import rank_environment
 from hpc_lpm.doctor.probe_report import by_host
 from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.programs import ask, installed
 
 _PACKAGES = "packages"
 
 NEEDED = ("torch", "deepspeed", "mpi4py")
 
-# Without starting MPI: this process may be a rank whose job the child must not join.
-_IMPORT_HOROVOD = (
-    "import mpi4py; mpi4py.rc.initialize = False; "
-    "import mpi4py.MPI, horovod.torch, horovod; print(horovod.__version__)"
-)
+# Does not start MPI: this process may be a rank, whose job the child must not join.
+_REQUIRE_STRATEGY = """
+import sys, mpi4py
+mpi4py.rc.initialize = False
+from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.errors import InputError
+try:
+    strategy_named(sys.argv[1]).require_installed()
+except InputError as error:
+    sys.stderr.write(f"{error}\\n")
+    sys.exit(2)
+"""
 _IMPORT_SECONDS = 60.0
 
 
 def check_packages(situation: Situation) -> Finding:
-    """Judge what is installed."""
+    """Check that the packages are installed and that mpirun belongs to the MPI of mpi4py."""
     versions = {name: _version(name) for name in NEEDED}
     missing = [name for name, version in versions.items() if version is None]
     if missing:
@@ -35,7 +45,7 @@ def check_packages(situation: Situation) -> Finding:
         return Finding(
             _PACKAGES,
             "failed",
-            f"no mpirun answers beside {sys.executable}: {mpirun.complaint()}",
+            f"the mpirun beside {sys.executable} does not run: {mpirun.complaint()}",
             "run `make setup`, which installs Open MPI there",
         )
     launcher = _number(mpirun.output)
@@ -45,19 +55,36 @@ def check_packages(situation: Situation) -> Finding:
         return Finding(
             _PACKAGES,
             "warning",
-            f"mpirun is of Open MPI {launcher}, mpi4py runs on {library.split(',')[0]}",
-            "run `make setup` in a shell without modules of another MPI, and unset LD_LIBRARY_PATH",
+            f"mpirun belongs to Open MPI {launcher}, but mpi4py uses {library.split(',')[0]}",
+            "run `make setup` in a shell in which no module of another MPI is loaded and "
+            "LD_LIBRARY_PATH is unset",
         )
-    horovod = ask([sys.executable, "-c", _IMPORT_HOROVOD], seconds=_IMPORT_SECONDS)
-    if not horovod.done:
-        lines = horovod.errors.strip().splitlines() or [horovod.complaint()]
-        return Finding(
-            _PACKAGES,
-            "warning",
-            f"{', '.join(shown)}; Horovod cannot be imported: {lines[-1]}",
-            "run `make setup`, which builds it; only --strategy horovod needs it",
-        )
-    return Finding(_PACKAGES, "ok", ", ".join([*shown, f"Horovod {horovod.output.strip()}"]))
+    for name, strategy in STRATEGIES.items():
+        if strategy.package is None:
+            continue
+        problem, remedy = _problem_of_strategy(name)
+        if problem:
+            return Finding(_PACKAGES, "warning", f"{', '.join(shown)}; {problem}", remedy)
+        shown.append(f"{strategy.package} {_version(strategy.package) or '(unknown version)'}")
+    return Finding(_PACKAGES, "ok", ", ".join(shown))
+
+
+def _problem_of_strategy(name: str) -> tuple[str, str]:
+    """Return why the package of a strategy cannot be used and what to do; both empty if it can."""
+    answer = ask(
+        [sys.executable, "-c", _REQUIRE_STRATEGY, name],
+        environment=rank_environment(os.environ, threads=1),
+        seconds=_IMPORT_SECONDS,
+    )
+    if answer.done:
+        return "", ""
+    lines = answer.errors.strip().splitlines()
+    if answer.exit_code == 2:
+        # The strategy's own sentence, which ends with what to do.
+        problem, _, remedy = lines[-1].rpartition(": ")
+        return problem, remedy.rstrip(".")
+    reason = lines[-1] if answer.exit_code == 1 and lines else answer.complaint()
+    return f"--strategy {name} cannot be used ({reason})", "choose another strategy"
 
 
 def _version(package: str) -> str | None:
@@ -74,15 +101,18 @@ def _number(text: str) -> str:
 
 _ENVIRONMENT = "environment"
 
-_SEEING_SECONDS = 30.0
+_SEARCH_SECONDS = 30.0
 _ONE_FOLDER = (
-    "install once, in a folder on a file system that all nodes mount (`make setup` in a checkout "
-    "there), and start with the Python of its .venv"
+    "install once, in a folder that all nodes mount (`make setup` in a checkout there), and use "
+    "the Python of its .venv everywhere"
 )
 
 
 def check_environment(situation: Situation) -> Finding:
-    """Judge what the ranks run; where none came in a job of several nodes, ask which see Python."""
+    """Check that all nodes run the same Python with the same packages.
+
+    If no ranks started in a Slurm job of several nodes, ask which nodes have our Python.
+    """
     job = situation.job
     if job is None:
         return _without_ranks(situation)
@@ -94,14 +124,16 @@ def check_environment(situation: Situation) -> Finding:
     differing = _differing({host: rank.software.executable for host, rank in hosts.items()})
     if differing:
         return Finding(
-            _ENVIRONMENT, "warning", f"Python is not the same file: {differing}", _ONE_FOLDER
+            _ENVIRONMENT, "warning", f"the ranks run different Pythons: {differing}", _ONE_FOLDER
         )
     everywhere = f" on all {len(hosts)} nodes" if len(hosts) > 1 else ""
-    return Finding(_ENVIRONMENT, "ok", f"{job.ranks[0].software.executable}{everywhere}")
+    return Finding(
+        _ENVIRONMENT, "ok", f"all ranks run {job.ranks[0].software.executable}{everywhere}"
+    )
 
 
 def _differing(values: dict[str, str]) -> str:
-    """Return which hosts have which value, empty if all have the same."""
+    """Return which hosts have which value, or an empty text if all have the same."""
     having: dict[str, list[str]] = {}
     for host, value in values.items():
         having.setdefault(value, []).append(host)
@@ -113,29 +145,27 @@ def _differing(values: dict[str, str]) -> str:
 def _without_ranks(situation: Situation) -> Finding:
     allocation = situation.allocation
     if allocation is None or allocation.nodes == 1 or not installed("srun"):
-        return Finding(
-            _ENVIRONMENT, "warning", "not looked at: the ranks did not come", "mend the ranks"
-        )
-    look = f"test -x {shlex.quote(sys.executable)} || hostname"
+        return situation.not_examined(_ENVIRONMENT)
+    search = f"test -x {shlex.quote(sys.executable)} || hostname"
     answer = ask(
         [
             *("srun", "--overlap", "--mpi=none", f"--nodes={allocation.nodes}"),
-            *("--ntasks-per-node=1", "sh", "-c", look),
+            *("--ntasks-per-node=1", "sh", "-c", search),
         ],
-        seconds=_SEEING_SECONDS,
+        seconds=_SEARCH_SECONDS,
     )
-    blind = ", ".join(answer.output.split())
-    if answer.done and blind:
+    missing = ", ".join(answer.output.split())
+    if answer.done and missing:
         return Finding(
-            _ENVIRONMENT, "failed", f"{sys.executable} is not there on {blind}", _ONE_FOLDER
+            _ENVIRONMENT, "failed", f"{sys.executable} does not exist on {missing}", _ONE_FOLDER
         )
     if answer.done:
         return Finding(
-            _ENVIRONMENT, "ok", f"{sys.executable} is there on all {allocation.nodes} nodes"
+            _ENVIRONMENT, "ok", f"{sys.executable} exists on all {allocation.nodes} nodes"
         )
     return Finding(
         _ENVIRONMENT,
         "warning",
-        f"srun could not ask the nodes for {sys.executable}: {answer.complaint()}",
-        "start `srun hostname` in a job and mend what it says",
+        f"srun could not look for {sys.executable} on the nodes: {answer.complaint()}",
+        "run `srun hostname` in the job and fix what it reports",
     )

@@ -1,4 +1,4 @@
-"""Whether results, cache and temporary files can be written, and how much room there is."""
+"""Whether the folders for results, temporary files and the cache are writable and have space."""
 
 import os
 import shutil
@@ -10,11 +10,11 @@ from hpc_lpm.doctor.situation import Finding, Situation, Verdict
 NAME = "storage"
 
 SCARCE_BYTES = 2**30
-"""A campaign with its traces, or one Horovod build, takes some hundred megabytes."""
+"""A campaign with its traces, or a build of an optional package, takes some hundred megabytes."""
 
 
 def check_storage(situation: Situation) -> Finding:
-    """Judge the folders by writing a file into each."""
+    """Check the folders by writing a file into each."""
     folders = {
         "results": situation.folder / "results",
         "temporary files": Path(tempfile.gettempdir()),
@@ -25,7 +25,7 @@ def check_storage(situation: Situation) -> Finding:
         folder = nearest_existing(wanted)
         complaint = _complaint_on_writing(folder)
         if complaint:
-            # The cache serves the set-up alone; nothing runs without the other two.
+            # Only the set-up needs the cache, but nothing runs without the other two.
             verdict: Verdict = "warning" if purpose == "cache" else "failed"
             return Finding(
                 NAME,
@@ -38,22 +38,22 @@ def check_storage(situation: Situation) -> Finding:
             return Finding(
                 NAME,
                 "warning",
-                f"{purpose}: {free / 2**20:.0f} MiB are free in {folder}",
-                f"free {SCARCE_BYTES / 2**20:.0f} MiB, or {_REMEDIES[purpose]}",
+                f"{purpose}: only {free / 2**20:.0f} MiB are free in {folder}",
+                f"free at least {SCARCE_BYTES / 2**20:.0f} MiB there, or {_REMEDIES[purpose]}",
             )
         room.append(f"{purpose} {free / 2**30:.0f} GiB")
-    return Finding(NAME, "ok", f"writable, free: {', '.join(room)}")
+    return Finding(NAME, "ok", f"all folders are writable; free space: {', '.join(room)}")
 
 
 _REMEDIES = {
-    "results": "start from a folder of yours with room",
-    "temporary files": "set TMPDIR to a folder of yours with room",
-    "cache": "set HPC_LPM_CACHE to a folder of yours with room",
+    "results": "work in a folder of your own that has space",
+    "temporary files": "set TMPDIR to a folder of your own that has space",
+    "cache": "set HPC_LPM_CACHE to a folder of your own that has space",
 }
 
 
 def cache_folder() -> Path:
-    """Return the folder that the set-up keeps its builds in, as config/environment does."""
+    """Return the folder in which the set-up (config/environment) keeps its builds."""
     own = os.environ.get("HPC_LPM_CACHE")
     if own:
         return Path(own)
@@ -62,7 +62,7 @@ def cache_folder() -> Path:
 
 
 def _complaint_on_writing(folder: Path) -> str | None:
-    # Permissions tell root nothing about a read-only file system or a full quota: really write.
+    # Permissions say nothing about a read-only file system or a full quota, so a file is written.
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpc-lpm-doctor-") as file:
             file.write(b"0" * 4096)
@@ -74,5 +74,5 @@ def _complaint_on_writing(folder: Path) -> str | None:
 
 
 def nearest_existing(folder: Path) -> Path:
-    """Return the folder, or where it is not there yet the nearest one above it that is."""
+    """Return the folder or, if it does not exist yet, its nearest parent that does."""
     return next(one for one in (folder, *folder.absolute().parents) if one.is_dir())

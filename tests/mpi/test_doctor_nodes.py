@@ -41,7 +41,7 @@ def test_every_pair_of_hosts_is_measured_and_every_host_looked_at(tmp_path: Path
         assert 1e6 < link["bandwidth_bytes_per_second"] < 1e12
     assert "6 ranks in 6 processes on 3 hosts" in check(document, "ranks")["found"]
     assert check(document, "placement")["found"].startswith("n1: ranks 0-1; n2: ranks 2-3")
-    assert "of 3 pairs" in check(document, "link")["found"]
+    assert "worst of 3 pairs" in check(document, "link")["found"]
     assert "hosts agree within" in check(document, "clock")["found"]
     assert "on each of 3 nodes" in check(document, "binding")["found"]
     assert "on all 3 nodes" in check(document, "environment")["found"]
@@ -65,7 +65,7 @@ from mpi4py import MPI
 from hpc_lpm.doctor import probe
 from hpc_lpm.doctor import {module} as changed
 
-probe.MEETING_SECONDS = 2.0
+probe.COLLECTIVE_SECONDS = 2.0
 rank = MPI.COMM_WORLD.rank
 {change}
 report = probe.probe_ranks(MPI.COMM_WORLD, "some MPI")

@@ -11,12 +11,12 @@ from hpc_lpm.cli import doctor  # noqa: F401  registers the command
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_HELD, run_guarded
 from hpc_lpm.cli.link_matrix import show_links
-from hpc_lpm.doctor import examination, starting
+from hpc_lpm.doctor import examination, probe_start
 from hpc_lpm.doctor.cores import core_quota
 from hpc_lpm.doctor.probe import MARK, reports_in
 from hpc_lpm.doctor.probe_report import LinkOfNodes
+from hpc_lpm.doctor.probe_start import outside_of_steps
 from hpc_lpm.doctor.situation import Finding, Situation
-from hpc_lpm.doctor.starting import outside_of_steps
 from hpc_lpm.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_nothing_failed_is_code_0_even_with_warnings(
     shown = capsys.readouterr().out
     assert "all [/well]" in shown
     assert "look at it" in shown
-    assert shown.splitlines()[-1].startswith("1 ok, 1 warnings, 0 failed: ")
+    assert shown.splitlines()[-1].startswith("1 ok, 1 warning, 0 failed: ")
 
 
 def test_a_failed_check_is_code_1_and_scripts_read_which(
@@ -93,8 +93,8 @@ def test_a_launcher_that_is_missing_is_a_finding(monkeypatch: pytest.MonkeyPatch
     def missing(*_: object, **__: object) -> list[str]:
         raise InputError("mpirun was not found.")
 
-    monkeypatch.setattr(starting, "rank_command", missing)
-    started = starting.start_ranks(2)
+    monkeypatch.setattr(probe_start, "rank_command", missing)
+    started = probe_start.start_ranks(2)
     assert (started.jobs, started.problem) == ((), "mpirun was not found.")
 
 
@@ -109,22 +109,22 @@ def test_a_step_of_srun_without_mpi_counts_its_processes(monkeypatch: pytest.Mon
     for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
         monkeypatch.delenv(name, raising=False)
     step = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
-    assert starting.ranks_of_this_job(step) == 4
-    assert starting.in_job(step)
-    assert not starting.is_first_of_this_job(step)
-    assert starting.is_first_of_this_job({**step, "SLURM_PROCID": "0"})
-    assert not starting.in_job({})
+    assert probe_start.ranks_of_this_job(step) == 4
+    assert probe_start.in_job(step)
+    assert not probe_start.is_first_of_this_job(step)
+    assert probe_start.is_first_of_this_job({**step, "SLURM_PROCID": "0"})
+    assert not probe_start.in_job({})
     # mpirun's own processes on the nodes are such a step, and its ranks see the variables.
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
-    assert starting.ranks_of_this_job({**step, "OMPI_COMM_WORLD_SIZE": "3"}) == 3
+    assert probe_start.ranks_of_this_job({**step, "OMPI_COMM_WORLD_SIZE": "3"}) == 3
     monkeypatch.delenv("OMPI_COMM_WORLD_SIZE")
-    assert starting.is_first_of_this_job({})
+    assert probe_start.is_first_of_this_job({})
 
 
 def test_in_a_job_of_slurm_one_rank_a_task_is_started() -> None:
-    assert starting.ranks_to_start({}) == starting.DEFAULT_RANKS
+    assert probe_start.ranks_to_start({}) == probe_start.DEFAULT_RANKS
     batch_script = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NTASKS": "6"}
-    assert starting.ranks_to_start(batch_script) == 6
+    assert probe_start.ranks_to_start(batch_script) == 6
 
 
 def test_from_a_step_of_one_process_mpirun_finds_the_nodes_of_the_whole_job() -> None:

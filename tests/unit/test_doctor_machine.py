@@ -9,6 +9,7 @@ from doctor_situations import NO_GPU, gpus, job, of_ranks, rank, situation
 
 from hpc_lpm.doctor import gpu, software, storage
 from hpc_lpm.doctor.situation import Finding
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.programs import Answer
 
 
@@ -28,9 +29,9 @@ def look_at_gpu(
 @pytest.mark.parametrize(
     ("driver", "cuda", "seen", "verdict", "said"),
     [
-        (False, None, "", "ok", "none"),
+        (False, None, "", "ok", "no GPU;"),
         (True, None, "", "warning", "build for CPUs"),
-        (False, "12.8", "[]", "ok", "none"),
+        (False, "12.8", "[]", "ok", "no GPU;"),
         (True, "12.8", "[]", "warning", "finds no GPU"),
         (True, "12.8", '[["Some Card", "a"], ["Some Card", "b"]]', "ok", "2 x Some Card"),
     ],
@@ -163,6 +164,43 @@ def test_a_horovod_that_cannot_be_imported_is_a_warning(
     assert finding.verdict == "warning"
     assert "built for another torch" in finding.found
     assert "make setup" in finding.remedy
+
+
+TOY = """
+import os
+from hpc_lpm.engine.strategies.base import Strategy
+
+class Toy(Strategy):
+    package = "no_such_package"
+
+    def start(self, context):
+        raise NotImplementedError
+
+class Crashing(Toy):
+    def require_installed(self):
+        os.abort()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "remedy"),
+    [
+        ("Toy", "--strategy toy:Toy needs the package no_such_package", "install it"),
+        ("Crashing", "--strategy toy:Crashing cannot be used", "choose another strategy"),
+    ],
+)
+def test_the_package_of_every_registered_strategy_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str, remedy: str
+) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    toy = STRATEGIES.named(f"toy:{name}")
+    monkeypatch.setattr(software, "STRATEGIES", {f"toy:{name}": toy})
+    finding = software.check_packages(situation())
+    assert finding.verdict == "warning"
+    assert said in finding.found
+    assert remedy in finding.remedy
 
 
 def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:

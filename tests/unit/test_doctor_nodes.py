@@ -52,7 +52,7 @@ def test_the_worst_link_is_shown_with_what_was_sent() -> None:
     links = between("n1", "n2"), between("n1", "n3", 2e-5, 0.9e9), between("n2", "n3", 3e-5)
     finding = check_link(of_job(job(*ranks, node_links=links)))
     assert finding.verdict == "ok"
-    assert "latency 30.0 us, bandwidth 0.90 GB/s at worst, of 3 pairs" in finding.found
+    assert "latency 30.0 us, bandwidth 0.90 GB/s (worst of 3 pairs)" in finding.found
     assert "8 B and 1 MiB" in finding.found
 
 
@@ -71,14 +71,14 @@ def test_a_node_that_all_slow_pairs_share_is_named() -> None:
         f"{a}_{b}": between(a, b, 20e-6, 0.1e9) for a, b in combinations(NODES, 2) if "n3" in (a, b)
     }
     finding = linked(**slow)
-    assert "all of them are of n3" in finding.found
+    assert "all of them involve n3" in finding.found
     assert "and 1 more pairs" in finding.found
 
 
 def test_one_bad_node_of_four_is_found() -> None:
     pairs = combinations(NODES[:4], 2)
     links = tuple(between(a, b, 20e-6, 0.1e9 if "n4" in (a, b) else 1e9) for a, b in pairs)
-    assert "all of them are of n4" in check_link(of_job(job(*RANKS[:4], node_links=links))).found
+    assert "all of them involve n4" in check_link(of_job(job(*RANKS[:4], node_links=links))).found
 
 
 def test_microseconds_more_through_a_switch_are_no_warning() -> None:
@@ -95,7 +95,7 @@ def test_two_nodes_without_a_message_between_them_fail_and_are_named() -> None:
 
 def test_links_that_were_not_all_measured_are_told_with_the_reason() -> None:
     finding = check_link(of_job(job(*RANKS, node_links_complete=False)))
-    assert "for want of time" in finding.found
+    assert "time did not suffice to measure all pairs" in finding.found
     ended = "the probe ended at the link between n2 and n3"
     stopped = job(*RANKS[:3], node_links=(between("n1", "n2"),), node_links_complete=False)
     finding = check_link(of_job(stopped.model_copy(update={"unfinished": ended})))
@@ -177,7 +177,7 @@ def test_nodes_of_the_job_without_a_rank_are_a_warning() -> None:
     assert placed("n1", "n2", allocation=Allocation("7", nodes=2, tasks=2)).verdict == "ok"
     crowded = placed("n1", "n1", "n1", allocation=Allocation("7", nodes=3, tasks=3))
     assert crowded.verdict == "warning"
-    assert "job 7 has 3 nodes, ranks came on 1" in crowded.found
+    assert "job 7 has 3 nodes, but ranks run on only 1:" in crowded.found
     few = placed("n1", "n2", allocation=Allocation("7", nodes=3, tasks=6))
     assert few.verdict == "warning"
     assert "--ranks 6" in few.remedy

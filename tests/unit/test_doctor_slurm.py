@@ -43,7 +43,7 @@ def sinfo(folder: Path, partitions: str, reasons: str = "") -> None:
 def test_a_machine_without_slurm_is_ok() -> None:
     for check in (slurm.check_slurm, slurm.check_accounting):
         finding = check(situation())
-        assert (finding.verdict, finding.found) == ("ok", "not on this machine")
+        assert (finding.verdict, finding.found) == ("ok", "not installed on this machine")
     assert slurm.check_mpi_plugin(situation()).verdict == "ok"
 
 
@@ -53,10 +53,11 @@ def test_a_machine_without_slurm_is_ok() -> None:
         (
             "debug* up 0/2/0/2 infinite\nlong up 4/0/0/4 7-00:00:00\n",
             "ok",
-            "debug* (up, nodes 0/2/0/2, at most infinite)",
+            "debug* (up, 2 of 2 nodes idle, no time limit), long (up, 0 of 4 nodes idle, time "
+            "limit 7-00:00:00)",
         ),
-        ("debug up 0/2/0/2 infinite\n", "warning", "no default partition"),
-        ("debug* down 0/2/0/2 infinite\n", "warning", "none is up"),
+        ("debug up 0/2/0/2 infinite\n", "warning", "there is no default partition"),
+        ("debug* down 0/2/0/2 infinite\n", "warning", "but no partition is up"),
         ("debug* up 0/2/0/2 30:00\n", "warning", "ask for 60 minutes"),
     ],
 )
@@ -237,6 +238,6 @@ def look_for_python(folder: Path, script: str) -> Finding:
 def test_where_no_rank_came_the_nodes_without_our_python_are_named(programs: Path) -> None:
     blind = look_for_python(programs, "echo n2")
     assert blind.verdict == "failed"
-    assert f"{sys.executable} is not there on n2" in blind.found
+    assert f"{sys.executable} does not exist on n2" in blind.found
     assert look_for_python(programs, "exit 0").verdict == "ok"
     assert "no nodes" in look_for_python(programs, "echo no nodes >&2; exit 1").found

@@ -1,4 +1,4 @@
-"""Getting the ranks to look at: those of the job at hand, or ones started for the purpose."""
+"""Provides the ranks to examine: those of the MPI job at hand, or ranks started for the purpose."""
 
 import os
 import sys
@@ -14,44 +14,44 @@ from hpc_lpm.programs import ask
 from hpc_lpm.ranks import rank_from_environment, ranks_from_environment
 
 PROBE_MODULE = "hpc_lpm.doctor.probe"
-START_SECONDS, SECONDS_A_RANK = 60.0, 10.0
-"""How long ranks may take to start, on a machine that is busy or short of cores."""
+START_SECONDS, SECONDS_PER_RANK = 60.0, 10.0
+"""How long ranks may take to start on a machine that is busy or has few cores."""
 
 DEFAULT_RANKS = 2
 
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell if a launcher started this process; it must not start ranks of its own then."""
+    """Tell if a launcher started this process, which must then not start ranks of its own."""
     return "OMPI_COMM_WORLD_SIZE" in environment or ranks_of_this_job(environment) > 1
 
 
 def ranks_of_this_job(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processes mpirun or srun started together with this one, 1 outside a job.
+    """Return how many processes mpirun or srun started together with this one, or 1 outside a job.
 
-    srun tells a step's size even where its processes do not find each other through MPI.
+    srun gives the size of its step even if the processes do not find each other through MPI.
     """
     if "OMPI_COMM_WORLD_SIZE" in environment:
-        # mpirun's own processes are a step of Slurm, one a node; their ranks inherit its variables.
+        # In a Slurm job mpirun starts a step of one daemon per node, whose variables ranks inherit.
         return ranks_from_environment()
     step = environment.get("SLURM_STEP_NUM_TASKS", "")
     return max(ranks_from_environment(), int(step) if step.isdigit() else 1)
 
 
 def ranks_to_start(environment: Mapping[str, str] = os.environ) -> int:
-    """Return one rank a task that Slurm allotted, so that all nodes are seen, or a default."""
+    """Return the number of tasks of the Slurm job, so that every node gets a rank, else two."""
     allocation = allocation_of_slurm(environment)
     return DEFAULT_RANKS if allocation is None else allocation.tasks
 
 
 def is_first_of_this_job(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell if this process, of those started together, is the one that speaks."""
+    """Tell if this is the process that prints, of all that were started together."""
     if ranks_from_environment() > 1:
         return rank_from_environment() == 0
     return ranks_of_this_job(environment) == 1 or environment.get("SLURM_PROCID", "0") == "0"
 
 
-def look_at_this_job(asked: int | None) -> Situation:
-    """Return the situation of the job that this process is in; all its ranks must call this."""
+def probe_this_job(asked: int | None) -> Situation:
+    """Probe the MPI job that this process is part of; all its ranks must call this."""
     started = ranks_of_this_job()
     return Situation(
         ranks_asked=started if asked is None else asked,
@@ -64,9 +64,9 @@ def look_at_this_job(asked: int | None) -> Situation:
 
 
 def start_ranks(asked: int) -> Situation:
-    """Start that many ranks as a campaign would, and return what they report.
+    """Start ranks in the way of a campaign, and return what they report.
 
-    In a job of Slurm, mpirun finds its nodes and starts the ranks there.
+    In a Slurm job, mpirun starts them on the nodes of the job.
     """
     folder = Path.cwd()
     allocation = allocation_of_slurm()
@@ -74,11 +74,11 @@ def start_ranks(asked: int) -> Situation:
     if allocation is not None:
         environment = outside_of_steps(environment, allocation.nodes)
     try:
-        # As a run is started, with the probe in the place of the toolkit's command line.
+        # The command of a training run, with the probe in place of the toolkit.
         *start, _toolkit = rank_command([], asked, "mpirun", environment=environment)
     except InputError as error:
         return Situation(asked, 0, (), folder, problem=str(error), allocation=allocation)
-    seconds = START_SECONDS + SECONDS_A_RANK * asked + PROBE_SECONDS
+    seconds = START_SECONDS + SECONDS_PER_RANK * asked + PROBE_SECONDS
     answer = ask(
         [*start, PROBE_MODULE],
         environment=rank_environment(environment, threads=1),
@@ -86,7 +86,7 @@ def start_ranks(asked: int) -> Situation:
     )
     jobs = reports_in(answer.output)
     if answer.exit_code is None:
-        problem = f"the ranks had not reported {seconds:.0f} s after their start"
+        problem = f"the ranks did not report within {seconds:.0f} s of their start"
     else:
         problem = "" if answer.done else answer.complaint()
     launcher = "mpirun" if asked > 1 else Path(sys.executable).name
@@ -98,10 +98,10 @@ _SETTING = "_MCA_"
 
 
 def outside_of_ranks(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what tells a process that it is a rank.
+    """Return the environment without the variables that a launcher sets for a rank.
 
-    New ranks would take themselves for that one. What users set Open MPI up with
-    (`OMPI_MCA_...`) and the leave for root stay.
+    New ranks that inherit them would take themselves for that rank. The user's settings of Open MPI
+    (`OMPI_MCA_...`) and the permission to run as root are kept.
     """
     return {
         name: value
@@ -111,11 +111,11 @@ def outside_of_ranks(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def outside_of_steps(environment: Mapping[str, str], nodes: int) -> dict[str, str]:
-    """Return the environment in which mpirun finds all nodes of the Slurm job that this is in.
+    """Return an environment in which mpirun finds all nodes of the Slurm job at hand.
 
-    A process of a step, such as a shell started by `srun --pty`, is told of the step's tasks beside
-    the job's nodes: mpirun takes that for the job, and fails. How many tasks the job has is lost
-    there; it gets one a node.
+    In a process of a step, such as a shell started by `srun --pty`, the variables give the nodes of
+    the job, but the tasks of the step. mpirun would fail on these. The number of tasks of the job
+    is not known there; one per node is assumed.
     """
     whole = with_allocation(outside_of_ranks(environment))
     if environment.get("SLURM_STEP_NODELIST"):
@@ -125,5 +125,5 @@ def outside_of_steps(environment: Mapping[str, str], nodes: int) -> dict[str, st
             "SLURM_NPROCS": str(nodes),
             "SLURM_TASKS_PER_NODE": f"1(x{nodes})",
         }
-    # mpirun reaches other nodes by srun, which from within a step waits for that step's end.
+    # mpirun starts its daemons with srun, which from within a step would wait for the step to end.
     return whole | {"SLURM_OVERLAP": "1"}
