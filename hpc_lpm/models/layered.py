@@ -163,7 +163,15 @@ def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross entropy of `outputs` [..., classes] for class indices [...]."""
+    """Return the mean cross entropy of `outputs` [..., classes] for class indices [...].
+
+    Raises:
+        TypeError: if the last layer returned anything but one tensor.
+    """
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"the last layer returned {type(outputs).__name__}, the loss takes a tensor"
+        )
     return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 
