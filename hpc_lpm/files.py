@@ -1,4 +1,4 @@
-"""Reading and writing of the JSON files that one step hands to the next."""
+"""Read and write the JSON files that one step hands to the next."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from hpc_lpm.errors import InputError
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` aside, sync it and rename it, so that readers never see half a file."""
+    """Write `text` to a file beside `path`, sync and rename it: readers never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with aside.open("w", encoding="utf-8") as stream:
@@ -22,7 +22,7 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 
 def describe_validation_error(error: ValidationError) -> str:
-    """Return the first complaint of pydantic as `field: what is wrong (and N more)`."""
+    """Return pydantic's first complaint as `field: what is wrong (and N more)`."""
     complaints = error.errors()
     first = complaints[0]
     field = ".".join(str(part) for part in first["loc"]) or "the whole file"
@@ -33,7 +33,7 @@ def describe_validation_error(error: ValidationError) -> str:
 class VersionedFile(BaseModel):
     """A JSON file with a `schema_version`, read through one validated definition.
 
-    Subclasses set `kind` (the name users know the file by) and `schema_version`.
+    Subclasses set `kind`, the name by which users know the file, and may set `current_version`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +49,7 @@ class VersionedFile(BaseModel):
 
         Raises:
             InputError: if the file is missing, is not JSON, has another schema version or does
-                not hold what its definition asks for.
+                not match its definition.
         """
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ class VersionedFile(BaseModel):
         """Validate a parsed document; `where` names it in errors.
 
         Raises:
-            InputError: as `read`.
+            InputError: if the document has another schema version or does not match the definition.
         """
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != cls.current_version:

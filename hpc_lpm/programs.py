@@ -1,4 +1,4 @@
-"""Other programs: asked with a time limit, and ended with all that they started."""
+"""Run other programs with a time limit, and end them together with all that they started."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psutil
 
 ANSWER_SECONDS = 15.0
-"""How long a program that should answer at once is waited for."""
+"""How long to wait for a program that should answer at once."""
 
 _GRACE_SECONDS = 3.0
 
@@ -24,21 +24,21 @@ class Answer:
 
     @property
     def done(self) -> bool:
-        """Tell if it ended well."""
+        """Tell if the program ended with exit code 0."""
         return self.exit_code == 0
 
     def complaint(self) -> str:
-        """Return why it is not done, in one line."""
+        """Return in one line why the program failed."""
         if self.exit_code is None:
             return "it did not answer in time"
-        # Open MPI draws lines of dashes around what it says.
+        # Open MPI puts lines of dashes around its messages.
         said = (self.errors + self.output).splitlines()
         lines = [line for line in said if any(map(str.isalnum, line))]
         return " ".join(lines[0].split()) if lines else f"it ended with exit code {self.exit_code}"
 
 
 def installed(program: str) -> bool:
-    """Tell if a program is found on the search path."""
+    """Tell if a program is on the search path."""
     return shutil.which(program) is not None
 
 
@@ -48,7 +48,7 @@ def ask(
     environment: Mapping[str, str] | None = None,
     seconds: float = ANSWER_SECONDS,
 ) -> Answer:
-    """Run `command` for at most `seconds` and return its answer; nothing of it is left running."""
+    """Run `command` for at most `seconds`, return its answer and leave no process of it running."""
     try:
         child = subprocess.Popen(
             command,
@@ -73,7 +73,7 @@ def ask(
 
 def _stop(child: subprocess.Popen[str]) -> tuple[str, str]:
     """End a child with all its descendants and return what it wrote until then."""
-    everyone = family(child.pid)  # before the launcher ends and its ranks are orphans
+    everyone = family(child.pid)  # before the launcher ends and orphans its ranks
     child.terminate()  # a launcher cleans up after itself if it still can
     with suppress(subprocess.TimeoutExpired):
         child.wait(timeout=_GRACE_SECONDS)
@@ -84,9 +84,9 @@ def _stop(child: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def family(pid: int) -> list[psutil.Process]:
-    """Return a process with all its descendants, none if it is gone.
+    """Return a process with all its descendants, or none if it has ended.
 
-    Found by descent, because ranks leave their launcher's process group.
+    They are found by descent, because ranks leave their launcher's process group.
     """
     try:
         parent = psutil.Process(pid)
@@ -96,7 +96,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 
 def kill(processes: Sequence[psutil.Process]) -> None:
-    """Kill those that still live."""
+    """Kill the processes that are still alive."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()

@@ -1,4 +1,4 @@
-"""Who this process is among the ranks of its job, without starting MPI."""
+"""This process's rank in its job, found without starting MPI."""
 
 import os
 
@@ -13,8 +13,8 @@ def rank_from_environment() -> int:
 def ranks_from_environment() -> int:
     """Return how many ranks the job has, 1 outside a job.
 
-    Of srun's variables it is the size of the step: that of the allocation is seen in a batch script
-    too, which is no rank.
+    Under srun this is the size of the step. The size of the allocation would not do: a batch script
+    sees it too, although it is not a rank.
     """
     if "PMIX_RANK" in os.environ:
         return _first_integer("OMPI_COMM_WORLD_SIZE", _STEP_SIZE, default=1)
@@ -22,7 +22,7 @@ def ranks_from_environment() -> int:
 
 
 def started_by_launcher() -> bool:
-    """Tell if mpirun or srun started this process, be it as the only rank."""
+    """Tell if mpirun or srun started this process, even as the only rank."""
     return any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"))
 
 

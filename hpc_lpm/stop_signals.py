@@ -1,6 +1,6 @@
-"""The signals that ask a run to stop at the next opportunity, noted but not acted upon here.
+"""Record the signals that ask a run to stop; the training loop acts on them at the next step.
 
-Plain Python, so that it can be in place before torch is imported, which takes seconds.
+Plain Python, so that the handlers are in place before torch is imported, which takes seconds.
 """
 
 import signal
@@ -13,16 +13,16 @@ STOPPING = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
 class StopSignals:
-    """Notes the name of the first signal that came."""
+    """Records the name of the first signal that arrives."""
 
     def __init__(self) -> None:
         self.received: str | None = None
         self._interrupted = False
 
     def install(self) -> None:
-        """Take over the signals; after one SIGINT another one interrupts at once.
+        """Take over the signals; after a first SIGINT, a second one interrupts at once.
 
-        To be called again once MPI has started: UCX takes SIGHUP for itself.
+        Call it again once MPI has started, because UCX takes SIGHUP for itself.
         """
         for number in STOPPING:
             if number != signal.SIGINT or not self._interrupted:
@@ -36,4 +36,4 @@ class StopSignals:
 
 
 STOP_SIGNALS = StopSignals()
-"""Those of this process."""
+"""The signals that this process has received."""

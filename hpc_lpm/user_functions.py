@@ -11,9 +11,10 @@ from hpc_lpm.errors import InputError
 
 _LONGEST_QUOTE = 300
 
+_OURS = str(Path(__file__).parent)
 _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parent),
+    _OURS,
     "<frozen",
 )
 """What file names begin with in Python's library, installed packages and this toolkit."""
@@ -63,16 +64,17 @@ def user_function(
 def describe_raised(error: BaseException) -> str:
     """Return type and message of an exception, and the line of the user's own code that raised it.
 
-    A line of a library is named only if none of the user's was running.
+    A line of a library is named if none of the user's was running, a line of the toolkit never.
     """
     message = " ".join(str(error).split())[:_LONGEST_QUOTE].rstrip(".")
     described = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    within = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)] or frames
+    theirs = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+    last = (theirs or frames)[-1:]
     # A syntax error names its place by itself.
-    if isinstance(error, SyntaxError) or not within:
+    if isinstance(error, SyntaxError) or not last or last[0].filename.startswith(_OURS):
         return described
-    return f"{described} ({within[-1].filename}, line {within[-1].lineno})"
+    return f"{described} ({last[0].filename}, line {last[0].lineno})"
 
 
 def first_line(found: object) -> str:

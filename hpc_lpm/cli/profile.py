@@ -1,4 +1,4 @@
-"""`hpc-lpm profile`: what every layer and the link cost."""
+"""`hpc-lpm profile`: measure what each layer and the link cost."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from hpc_lpm.profiling.job import profile_in_job
 from hpc_lpm.ranks import rank_from_environment
 
 MOST_ROWS = 40
-"""A model of more layers is shown by its heaviest ones."""
+"""Of a model with more layers only the heaviest are shown."""
 
 HEAVIEST = 10
 
@@ -29,13 +29,13 @@ def profile_command(
     out: Annotated[Path, typer.Option(help="File to write the profile to (JSON).")],
     repeats: Annotated[int, typer.Option(help="Timed sweeps over all layers.")] = 10,
     threads: Annotated[int, typer.Option(help="Threads that each rank computes with.")] = 1,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of data files.")] = None,
+    device: Annotated[str, typer.Option(help="Device to profile on, cpu or cuda.")] = "cpu",
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of the data set's files.")] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, or bf16: layers and loss under torch's autocast")
+        str, typer.Option(help="fp32, or bf16 for layers and loss under torch's autocast.")
     ] = "fp32",
     memory_format: Annotated[
-        str, typer.Option(help="contiguous or channels_last, of images and their weights")
+        str, typer.Option(help="Order of images in memory: contiguous or channels_last.")
     ] = "contiguous",
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What commands that read profiles have in common: their help, the link's options, its display."""
+"""What commands that read profiles share: help texts, options of the link, how it is shown."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,39 +15,39 @@ MOST_NAMED_STAGES = 8
 LatencyOption = Annotated[
     float | None,
     typer.Option(
-        help="Seconds of latency of the link, in place of the profile's; PipeDream's files have "
-        f"none, {ASSUMED_LINK.latency_seconds:g} is assumed for them."
+        help="Latency of the link in seconds, instead of the profile's; for PipeDream's files "
+        f"{ASSUMED_LINK.latency_seconds:g} is assumed."
     ),
 ]
 BandwidthOption = Annotated[
     float | None,
     typer.Option(
-        help="Bytes a second of the link, in place of the profile's; for PipeDream's files "
-        f"{ASSUMED_LINK.bandwidth_bytes_per_second:g} is assumed."
+        help="Bandwidth of the link in bytes per second, instead of the profile's; for PipeDream's "
+        f"files {ASSUMED_LINK.bandwidth_bytes_per_second:g} is assumed."
     ),
 ]
 
 
 def link_source(profile: Profile) -> str:
-    """Return where the numbers of the link come from, such as `measured` or `assumed`."""
+    """Return where the link's numbers come from, such as `measured` or `assumed`."""
     return str(profile.environment.get("link", "of the profile"))
 
 
 def assumptions(profile: Profile) -> list[str]:
-    """Return what an imported profile had to assume besides the link."""
+    """Return the sentences that say what an imported profile assumes besides the link."""
     listed = profile.environment.get("assumptions", [])
     return [str(sentence) for sentence in listed] if isinstance(listed, list) else []
 
 
 def link_document(profile: Profile) -> dict[str, object]:
-    """Return the link as JSON output shows it."""
+    """Return the link for JSON output."""
     return {**profile.link.model_dump(mode="json"), "source": link_source(profile)}
 
 
 def link_sentence(profile: Profile, links: Sequence[Link] | None = None) -> str:
-    """Return the link in words, with the options that replace it where it is assumed.
+    """Describe the link in words, with the options that replace it if it is assumed.
 
-    `links`, one a boundary, are named with the stages behind which they are.
+    `links`, if given, has one link for each boundary; each is described with the stages before it.
     """
     if links:
         behind: dict[Link, list[int]] = {}

@@ -22,12 +22,12 @@ def fashion_mnist_shape(_: Path | None, *, size: int = DEFAULT_SIZE) -> DataShap
 
 
 def load_fashion_mnist(data_dir: Path | None, *, size: int = DEFAULT_SIZE) -> Dataset:
-    """Load the published split, 28x28 padded to `size` pixels a side.
+    """Load the published split, with images padded from 28x28 to `size` x `size` pixels.
 
-    The four IDX files are looked for in `data_dir`, then where the Debian package puts them.
+    The four IDX files are searched for in `data_dir`, then where the Debian package puts them.
 
     Raises:
-        InputError: if they are in neither folder or are broken.
+        InputError: if neither folder has the files, or one of them is broken.
     """
     folder = _find_folder(data_dir)
     return image_dataset(

@@ -1,7 +1,7 @@
 """Reader of the IDX format, in which MNIST and its relatives are published.
 
-A file is two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each dimension
-as a big-endian 32-bit integer, and the values; here always compressed with gzip.
+A file consists of two zero bytes, a type code (8 = unsigned byte), the number of dimensions, each
+dimension as a big-endian 32-bit integer, and the values. It is compressed with gzip.
 """
 
 import gzip
@@ -22,8 +22,8 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     """Read a gzip-compressed IDX file of unsigned bytes into a uint8 tensor.
 
     Raises:
-        InputError: if the file cannot be read or decompressed, is no such file, has another number
-            of dimensions, or holds more or fewer values than its header says.
+        InputError: if the file cannot be read or decompressed, is not in this format, has another
+            number of dimensions, or holds more or fewer values than its header says.
     """
     try:
         with gzip.open(path) as stream:

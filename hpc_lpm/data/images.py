@@ -7,14 +7,14 @@ from hpc_lpm.data.dataset import Dataset, DataShape, Split
 from hpc_lpm.errors import InputError
 
 DEFAULT_SIZE = 32
-"""Pixels a side that every image set is brought to unless asked otherwise."""
+"""Width and height, in pixels, of the images of every data set unless asked otherwise."""
 
 
 def pad_to_size(images: Tensor, size: int, name: str) -> Tensor:
-    """Pad uint8 images [n, channels, height, width] with zeros to `size` pixels a side, centred.
+    """Pad uint8 images [n, channels, height, width] with zeros to `size` x `size`, centred.
 
     Raises:
-        InputError: if the images are larger than `size`; `name` is the data set's.
+        InputError: if the images are larger than `size`; the message calls the data set `name`.
     """
     height, width = images.shape[-2:]
     if size < max(height, width):
@@ -28,10 +28,10 @@ def pad_to_size(images: Tensor, size: int, name: str) -> Tensor:
 
 
 def resize(images: Tensor, size: int, name: str) -> Tensor:
-    """Resize uint8 images [n, channels, height, width] bilinearly to `size` pixels a side.
+    """Enlarge uint8 images [n, channels, height, width] bilinearly to `size` x `size`.
 
     Raises:
-        InputError: if `size` is below that of the images; `name` is the data set's.
+        InputError: if the images are larger than `size`; the message calls the data set `name`.
     """
     if size < max(images.shape[-2:]):
         raise InputError(
@@ -45,7 +45,7 @@ def resize(images: Tensor, size: int, name: str) -> Tensor:
 
 
 def split_by_class(targets: Tensor, test_samples: int) -> tuple[Tensor, Tensor]:
-    """Choose a fixed test part that holds the classes in the proportions of the whole.
+    """Choose a fixed test part that has the classes in the same proportions as the whole set.
 
     Returns:
         The indices of the training and of the test samples, each in a fixed shuffled order.
@@ -57,8 +57,8 @@ def split_by_class(targets: Tensor, test_samples: int) -> tuple[Tensor, Tensor]:
     picks = by_class[torch.arange(test_samples) * samples // test_samples]
     is_test = torch.zeros(samples, dtype=torch.bool)
     is_test[picks] = True
-    of_shuffled = is_test[shuffled]
-    return shuffled[~of_shuffled], shuffled[of_shuffled]
+    for_test = is_test[shuffled]
+    return shuffled[~for_test], shuffled[for_test]
 
 
 def image_dataset(

@@ -146,7 +146,7 @@ DATASETS = Registry(
             fashion_mnist_shape,
         ),
         "text": DatasetEntry(
-            "text:PATH, the bytes of a file or folder, the next byte is the target",
+            "text:PATH, the bytes of a file or folder; the target is the next byte",
             load_text,
             text_shape,
             takes_path=True,

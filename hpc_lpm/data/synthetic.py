@@ -13,7 +13,7 @@ DEFAULT_FEATURES = 16
 DEFAULT_CLASSES = 10
 
 _TEST_SHARE = 0.1
-# Of bytes that are equally likely, scaled to 0..1. Not measured: a set may be too small for that.
+# Moments of uniform bytes scaled to 0..1, because a set may be too small to measure them.
 _MEAN, _STD = 0.5, 12**-0.5
 
 
@@ -24,10 +24,10 @@ def synthetic_shape(
     features: int = DEFAULT_FEATURES,
     classes: int = DEFAULT_CLASSES,
 ) -> DataShape:
-    """Return the shape, images of (1, 1, features), without making the samples.
+    """Return the shape of the images, (1, 1, features), without making the samples.
 
     Raises:
-        InputError: as `load_synthetic`.
+        InputError: if there are fewer than 2 samples, 1 feature or 2 classes.
     """
     require_at_least("synthetic", "samples", samples, 2)
     require_at_least("synthetic", "features", features, 1)
@@ -44,8 +44,8 @@ def load_synthetic(
 ) -> Dataset:
     """Make `samples` images of one row of `features` pixels; a tenth of them is the test part.
 
-    Each image is the mean of noise and of a pattern that its class has, so that the set can be
-    learned. The content depends on the options alone.
+    Each image is the mean of noise and of the pattern of its class, so that the set can be learned.
+    The samples depend on nothing but the options.
 
     Raises:
         InputError: if there are fewer than 2 samples, 1 feature or 2 classes.

@@ -1,4 +1,4 @@
-"""The bytes of any file or folder as text: 256 classes, the next byte is the target."""
+"""The bytes of any file or folder as text with 256 classes; the target is the next byte."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
 
 DEFAULT_SEQUENCE = 128
-"""Bytes a sample unless asked otherwise."""
+"""Length of a sample in bytes unless asked otherwise."""
 
 _TEST_SHARE = 0.1
 
@@ -43,8 +43,8 @@ def load_text(path: Path, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset:
     if min(len(part) for part in parts) < sequence + 1:
         raise InputError(
             f"text {path} holds {len(content)} bytes, its training part {len(parts[0])} and its "
-            f"test part {len(parts[1])}, accepted are {sequence + 1} in either: name a larger "
-            "text or shorten it with ,sequence=."
+            f"test part {len(parts[1])}, accepted are at least {sequence + 1} in each: name a "
+            "larger text or shorten the samples with ,sequence=."
         )
     train, test = (_samples(part, sequence) for part in parts)
     return Dataset(f"text:{path}", shape, train, test)

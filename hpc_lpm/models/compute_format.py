@@ -1,4 +1,4 @@
-"""The precision and the order in memory that layers compute in."""
+"""The precision that layers compute in, and the order of their tensors in memory."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,11 +14,11 @@ from hpc_lpm.options import MemoryFormat, Precision
 
 @dataclass(frozen=True)
 class ComputeFormat:
-    """How layers compute; weights, their gradients and the optimizer are float32 in any case.
+    """How layers compute; weights, their gradients and the optimizer are always float32.
 
     `bf16` is torch's automatic mixed precision (`torch.autocast`) in bfloat16. `channels_last`
     keeps four-dimensional tensors [n, channels, height, width] in the order [n, height, width,
-    channels] in memory; all others are as they are.
+    channels] in memory and leaves all others as they are.
     """
 
     precision: Precision = "fp32"
@@ -30,10 +30,10 @@ class ComputeFormat:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """Surround a forward pass or a loss, but not a backward pass.
+        """Return the context of a forward pass or a loss; a backward pass needs none.
 
-        A weight is cast anew for every operation that reads it. Autocast's cache of casts would
-        add up the gradients of all readers in bfloat16, those of leaves alone; at a cut, where an
+        A weight is cast again for every operation that reads it. Autocast's cache of casts would
+        add up the gradients of all readers in bfloat16, but for leaves only; at a cut, where an
         activation becomes a leaf, the result would then depend on the partition.
         """
         if self.precision == "fp32":
@@ -41,7 +41,7 @@ class ComputeFormat:
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
     def loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return a loss function that is computed as the layers are."""
+        """Return `loss` computed in the same precision as the layers."""
         if self.precision == "fp32":
             return loss
 
@@ -52,14 +52,14 @@ class ComputeFormat:
         return in_autocast
 
     def arranged(self, inputs: Tensor) -> Tensor:
-        """Return a model's inputs in this order, themselves where they are so already."""
+        """Return a model's inputs in this order in memory, without a copy if they already are."""
         if self.memory_format == "contiguous" or inputs.dim() != 4:
             return inputs
         # Not `contiguous`, which leaves a single channel's strides, by which kernels are chosen.
         return inputs.to(memory_format=torch.channels_last)
 
     def arrange(self, layer: nn.Module) -> None:
-        """Put a layer's parameters and buffers into this order, in place."""
+        """Put a layer's parameters and buffers into this order in memory, in place."""
         if self.memory_format == "contiguous":
             return
         for tensor in (*layer.parameters(), *layer.buffers()):
@@ -71,10 +71,10 @@ PLAIN = ComputeFormat()
 
 
 def compute_format_named(precision: str, memory_format: str) -> ComputeFormat:
-    """Return the format of these two names.
+    """Return the compute format with this precision and this memory format.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if one of the two is unknown; the message names the option.
     """
     for option, value, accepted in (
         ("--precision", precision, get_args(Precision)),

@@ -1,4 +1,4 @@
-"""The layers that convolutional networks share."""
+"""Layers that the convolutional networks share."""
 
 from torch import Tensor, nn
 

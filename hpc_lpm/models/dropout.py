@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """Zeroes elements with probability `probability` in training and scales up the others.
+    """Zero elements with probability `probability` in training and scale up the others.
 
     With a stream (see `set_dropout_stream`) each pass draws the same mask, so that a pass can be
-    run again. Without one every pass draws a new mask, numbered by an internal counter.
+    run again. Without a stream every pass draws a new mask, numbered by an internal counter.
     """
 
     def __init__(self, probability: float) -> None:
@@ -37,10 +37,10 @@ class Dropout(nn.Module):
 
 
 def set_dropout_stream(module: nn.Module, seed: int, layer_index: int, micro_batch: int) -> None:
-    """Fix the masks of layer `layer_index` for one micro-batch.
+    """Fix the dropout masks of layer `layer_index` for one micro-batch.
 
-    Every `Dropout` in `module`, numbered in the order of `module.modules()`, draws from here on
-    the mask that belongs to (seed, layer_index, its number, micro_batch).
+    From now on every `Dropout` in `module`, numbered in the order of `module.modules()`, draws the
+    mask that belongs to (seed, layer_index, its number, micro_batch).
     """
     dropouts = (part for part in module.modules() if isinstance(part, Dropout))
     for number, dropout in enumerate(dropouts):

@@ -1,4 +1,4 @@
-"""A small decoder-only transformer (GPT), two layers a block."""
+"""A small decoder-only transformer (GPT) with two layers in each block."""
 
 from functools import partial
 
@@ -15,7 +15,7 @@ _INITIAL_STD = 0.02
 
 
 class Embedding(nn.Module):
-    """Token plus learned position: indices [n, sequence] to [n, sequence, width]."""
+    """Sum of token and learned position embedding: [n, sequence] to [n, sequence, width]."""
 
     def __init__(self, vocabulary: int, sequence: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Embedding(nn.Module):
         self.dropout = _dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Embed the tokens; the sequence may be shorter than the one built for."""
+        """Embed the tokens; the sequence may be shorter than the layer was built for."""
         embedded = nn.functional.embedding(tokens, self.token) + self.position[: tokens.shape[1]]
         return self.dropout(embedded)  # type: ignore[no-any-return]
 
@@ -41,7 +41,7 @@ class Attention(nn.Module):
         self.dropout = _dropout(dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Let every position attend to itself and those before it."""
+        """Let every position attend to itself and to the positions before it."""
         samples, sequence, width = inputs.shape
         joined = self.query_key_value(self.norm(inputs))
         query, key, value = (
@@ -114,7 +114,7 @@ def gpt(
 
 
 def _linear(in_features: int, out_features: int, residual_branches: int = 1) -> nn.Linear:
-    """Build a linear layer; those that end a residual branch start smaller, the more there are."""
+    """Build a linear layer whose initial weights shrink with the number of residual branches."""
     layer = nn.Linear(in_features, out_features)
     nn.init.normal_(layer.weight, std=_INITIAL_STD * residual_branches**-0.5)
     nn.init.zeros_(layer.bias)

@@ -20,11 +20,14 @@ def as_tuple(activation: Activation) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its name within the model and how to build it (no argument, on the CPU).
+    """One layer: its name within the model and a callable that builds it on the CPU.
 
-    The module is called with one argument, the `Activation` that the layer before returned (a tuple
-    is not unpacked), and must not change it: a pass may be run again from it. Every float tensor
-    that it returns must require a gradient if its inputs do.
+    The module is called with one argument, the `Activation` that the layer before it returned (a
+    tuple is not unpacked), and must not change it: a pass may be run again from it. Every float
+    tensor that the module returns must require a gradient if its inputs do.
+
+    Raises:
+        InputError: if `build` is not callable, or is a module itself.
     """
 
     name: str
@@ -48,8 +51,11 @@ class Tie:
     """Two parameters that are one and the same, such as an embedding and the last projection.
 
     Each is named by its layer's index and its name in that layer, as in `named_parameters()`; the
-    owner's layer comes first. The copy starts with the owner's values; its gradients are added to
-    the owner's before each update, and it takes over what the owner is updated to.
+    owner's layer comes first. The copy starts with the owner's values. Before each update its
+    gradients are added to the owner's, and after it the copy takes the owner's new values.
+
+    Raises:
+        InputError: if the owner's layer does not come first.
     """
 
     owner_layer: int
@@ -69,9 +75,13 @@ class Tie:
 class LayeredModel:
     """A chain of layers with its loss.
 
-    `loss(outputs, targets)` returns the mean loss of a micro-batch as a scalar tensor,
-    `correct(outputs, targets)` how many of the `targets.numel()` predictions are right, as a scalar
-    integer tensor.
+    `loss(outputs, targets)` returns the mean loss of a micro-batch as a scalar tensor, and
+    `correct(outputs, targets)` returns how many of the `targets.numel()` predictions are right, as
+    a scalar integer tensor.
+
+    Raises:
+        InputError: if there is no layer, one is not a `Layer`, or a tie names a layer that there is
+            not.
     """
 
     name: str
@@ -95,7 +105,7 @@ class LayeredModel:
                 )
 
     def build_layer(self, index: int, seed: int) -> nn.Module:
-        """Build layer `index` with weights that depend on (seed, index) alone, and on its ties.
+        """Build layer `index` with weights that depend only on (seed, index) and on its ties.
 
         The global random state is left as it was, so neither the partition nor the strategy
         can influence the weights.
@@ -141,7 +151,7 @@ def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:
     """Return a layer's parameter by its name.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if the layer has no parameter of that name.
     """
     parameters = dict(layer.named_parameters())
     if name not in parameters:
@@ -153,7 +163,15 @@ def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy; `outputs` is [..., classes], `targets` [...] of class indices."""
+    """Return the mean cross entropy of `outputs` [..., classes] for class indices [...].
+
+    Raises:
+        TypeError: if the last layer returned anything but one tensor.
+    """
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"the last layer returned {type(outputs).__name__}, the loss takes a tensor"
+        )
     return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
 
 

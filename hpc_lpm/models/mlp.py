@@ -24,7 +24,7 @@ class LinearReLU(nn.Module):
 
 
 def mlp(shape: DataShape, *, width: int = 256, layers: int = 4) -> LayeredModel:
-    """Build `layers` linear layers, all but the last with `width` outputs and a rectifier.
+    """Build `layers` linear layers, of which all but the last have `width` outputs and a rectifier.
 
     Raises:
         InputError: if the data are not images, `width` is below 1 or `layers` below 2.

@@ -1,6 +1,6 @@
-"""Emulated devices: layers that take the profiled time by sleeping, with messages of true size.
+"""Emulated devices: layers that sleep for the profiled time and send messages of the real size.
 
-A sleeping rank needs no core, so far more ranks than there are cores can be raced. Schedule,
+A sleeping rank needs no core, so that far more ranks can be raced than there are cores. Schedule,
 messages, weights and gradients are real; only the arithmetic is replaced.
 """
 
@@ -27,8 +27,8 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
 
     In training each pass of a layer lasts as long as profiled, in proportion to the samples of the
     micro-batch; in evaluation it takes no time. Layers return [n, width] float32, where `width` is
-    chosen so that the profile's micro-batch gives its `output_bytes`, rounded to whole elements and
-    at least one a sample; the last layer returns logits [n, classes].
+    chosen so that the profile's micro-batch gives its `output_bytes`, rounded to at least one whole
+    element per sample; the last layer returns logits [n, classes].
 
     Raises:
         InputError: if the data are not images, or the profile is missing or broken.
@@ -53,9 +53,9 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
 class EmulatedLayer(nn.Module):
     """tanh(weight * mean of the sample) times a ramp with mean 1: [n, ...] to [n, width] float32.
 
-    Every element that arrives and the layer's one weight count in the result, so that the trained
-    weights tell bit for bit whether the messages were right; the ramp tells classes apart.
-    `forward_seconds` and `backward_seconds` are those of one sample.
+    The result depends on every element that arrives and on the layer's one weight, so that the
+    trained weights tell bit for bit whether the messages were right. The ramp makes the classes
+    differ. `forward_seconds` and `backward_seconds` are the times of one sample.
     """
 
     def __init__(self, width: int, *, forward_seconds: float, backward_seconds: float) -> None:
@@ -80,7 +80,7 @@ class EmulatedLayer(nn.Module):
 
 
 class _Emulated(torch.autograd.Function):
-    """The arithmetic of a layer by hand, so that it counts within the time that a pass takes."""
+    """A layer's arithmetic with a backward pass of our own, so that each pass can be timed."""
 
     @staticmethod
     def forward(
@@ -105,16 +105,18 @@ class _Emulated(torch.autograd.Function):
         end_seconds = time.perf_counter() + ctx.backward_seconds
         weight, means, activations = ctx.saved_tensors
         (gradient,) = gradients
-        of_activations = (gradient * _ramp(gradient.shape[1], gradient)).sum(dim=1, keepdim=True)
-        of_products = of_activations * (1.0 - activations**2)
-        of_weight = (of_products * means).sum().reshape(1)
-        of_inputs = None
+        activation_gradient = (gradient * _ramp(gradient.shape[1], gradient)).sum(
+            dim=1, keepdim=True
+        )
+        product_gradient = activation_gradient * (1.0 - activations**2)
+        weight_gradient = (product_gradient * means).sum().reshape(1)
+        input_gradient = None
         if ctx.needs_input_grad[0]:
             elements = prod(ctx.input_shape[1:])
-            each = of_products * weight / elements
-            of_inputs = each.expand(-1, elements).reshape(ctx.input_shape)
+            each = product_gradient * weight / elements
+            input_gradient = each.expand(-1, elements).reshape(ctx.input_shape)
         sleep_until(end_seconds)
-        return of_inputs, of_weight, None, None, None
+        return input_gradient, weight_gradient, None, None, None
 
 
 def _ramp(width: int, like: Tensor) -> Tensor:
@@ -123,9 +125,9 @@ def _ramp(width: int, like: Tensor) -> Tensor:
 
 
 def sleep_until(end_seconds: float) -> None:
-    """Return when `time.perf_counter()` passes `end_seconds`, leaving the core to others.
+    """Sleep until `time.perf_counter()` passes `end_seconds`.
 
-    The operating system wakes a sleeper late by some 0.1 ms, so the last 0.2 ms are spun.
+    The operating system wakes a sleeper some 0.1 ms late, so the last 0.2 ms are spent spinning.
     """
     remaining = end_seconds - time.perf_counter() - _SPIN_SECONDS
     if remaining > 0:

@@ -1,4 +1,4 @@
-"""Residual networks in the CIFAR style of He et al. 2016 (section 4.2), cut finely.
+"""Residual networks in the CIFAR style of He et al. 2016 (section 4.2), in fine-grained layers.
 
 Three groups of n blocks, depth 6n + 2, with shortcuts that have no parameters (option A). A block
 is four layers, between which the skip connection travels beside the main path:
@@ -33,12 +33,12 @@ class BlockOpening(nn.Module):
         """Return the convolved inputs and the skip connection at the same image size."""
         if self.stride == 1:
             return self.conv(inputs), inputs
-        # Copied, since a view would send and keep the pixels that nobody reads again.
+        # Copied, since a view would keep, and send, pixels that are not read again.
         return self.conv(inputs), inputs[:, :, :: self.stride, :: self.stride].clone()
 
 
 class BesideSkip(nn.Module):
-    """Applies a layer to the main path and hands the skip connection on."""
+    """Applies a layer to the main path and passes the skip connection on."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -51,14 +51,14 @@ class BesideSkip(nn.Module):
 
 
 class BlockClosing(nn.Module):
-    """Second normalisation of a block, sum with the skip connection, rectifier."""
+    """End of a block: second normalisation, sum with the skip connection, rectifier."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, inputs: Pair) -> Tensor:
-        """Join both paths; the channels that `skip` lacks count as zeros on either side."""
+        """Add both paths; channels that `skip` lacks are filled with zeros on both sides."""
         main, skip = inputs
         missing = main.shape[1] - skip.shape[1]
         if missing:

@@ -10,7 +10,7 @@ from hpc_lpm.models.convolution import NormReLU, PooledClassifier, convolution
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
-"""Convolutions in each of the five groups, by depth."""
+"""How many convolutions each of the five groups has, by depth."""
 
 _WIDENING = (1, 2, 4, 8, 8)
 
@@ -18,8 +18,8 @@ _WIDENING = (1, 2, 4, 8, 8)
 def vgg(shape: DataShape, *, depth: int, width: int = 64) -> LayeredModel:
     """Build VGG-`depth` whose first group has `width` channels and the last eight times as many.
 
-    Each group ends in 2x2 max pooling for as long as there are pixels to pool. The classifier is a
-    mean over the remaining pixels and one linear layer, as usual for small images.
+    Each group ends with 2x2 max pooling as long as there are pixels to pool. The classifier is the
+    mean over the remaining pixels and one linear layer, as is usual for small images.
 
     Raises:
         InputError: if the data are not images or `width` is below 1.

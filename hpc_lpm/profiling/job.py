@@ -1,4 +1,4 @@
-"""Profiling of a model by all ranks of the job at once."""
+"""Profile a model on all ranks of the job at once."""
 
 import os
 import platform
@@ -82,7 +82,7 @@ def profile_in_job(
 
 
 def median_over_ranks(profiles: list[tuple[LayerProfile, ...]]) -> tuple[LayerProfile, ...]:
-    """Return rank 0's profiles with, layer by layer, the median of all ranks' times."""
+    """Return rank 0's layers with each layer's times replaced by the median over all ranks."""
     return tuple(
         same_layer[0].model_copy(
             update={

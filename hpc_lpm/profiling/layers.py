@@ -1,4 +1,4 @@
-"""Profiling of every layer of a model for one micro-batch."""
+"""Measure what each layer of a model costs for one micro-batch."""
 
 from itertools import pairwise
 from statistics import median

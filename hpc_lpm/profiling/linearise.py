@@ -1,14 +1,14 @@
-"""A directed acyclic graph as a chain of blocks, cut where a single node lets everything through.
+"""A directed acyclic graph as a chain of blocks, cut at nodes that every path crosses.
 
-Nodes are the numbers 0 to n - 1 and `successors[u]` lists where the edges of u lead; an edge may be
-there more than once. Everything is linear in nodes and edges and nothing recurses.
+Nodes are the numbers 0 to n - 1 and `successors[u]` lists where the edges of u lead; an edge may
+occur more than once. All functions are linear in nodes and edges, and none recurses.
 """
 
 from collections.abc import Collection, Sequence
 
 
 class CycleError(ValueError):
-    """The graph has a cycle: `nodes`, each with an edge to the next and the last to the first."""
+    """The graph has a cycle through `nodes`: each leads to the next, the last to the first."""
 
     def __init__(self, nodes: list[int]) -> None:
         super().__init__(f"the graph has a cycle through {nodes}")
@@ -16,10 +16,10 @@ class CycleError(ValueError):
 
 
 def topological_order(successors: Sequence[Sequence[int]]) -> list[int]:
-    """Return all nodes, each behind those that lead to it (Kahn, 1962).
+    """Return all nodes, each after the nodes that lead to it (Kahn, 1962).
 
     Raises:
-        CycleError: if there is no such order.
+        CycleError: if the graph has a cycle.
     """
     waits_for = [0] * len(successors)
     for targets in successors:
@@ -39,9 +39,9 @@ def topological_order(successors: Sequence[Sequence[int]]) -> list[int]:
 def articulation_nodes(successors: Sequence[Sequence[int]], order: Sequence[int]) -> list[int]:
     """Return the nodes that every path from a source to a sink crosses, in topological order.
 
-    `order` is any topological order. With one node before all sources and one behind all sinks,
-    a path misses a node exactly if one of its edges leads from before the node to behind it in that
-    order, so it is enough to know how far the edges of all nodes before reach.
+    `order` is any topological order. Imagine one node before all sources and one after all sinks:
+    a path misses a node exactly if one of its edges leads from before the node to after it in that
+    order, so it is enough to know how far the edges of all earlier nodes reach.
     """
     position = [0] * len(order)
     for place, node in enumerate(order):
@@ -60,7 +60,7 @@ def articulation_nodes(successors: Sequence[Sequence[int]], order: Sequence[int]
 
 
 def blocks_between(order: Sequence[int], closing: Collection[int]) -> list[list[int]]:
-    """Cut a topological order behind each of the `closing` nodes; what is left is a block too."""
+    """Cut a topological order after each of the `closing` nodes; the rest is a block too."""
     last_of_block = set(closing)
     blocks: list[list[int]] = [[]]
     for node in order:

@@ -1,4 +1,4 @@
-"""The link between neighbouring ranks: measured by ping-pong, assumed where there is one rank."""
+"""The link between neighbouring ranks: measured by ping-pong, or assumed for a single rank."""
 
 import time
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 MESSAGE_BYTES = tuple(8 * 4**power for power in range(11))
-"""Sizes of the messages, 8 B to 8 MiB."""
+"""Sizes of the messages, from 8 B to 8 MiB."""
 
 LATENCY_UP_TO_BYTES = 128
 BANDWIDTH_FROM_BYTES = 32 * 1024
 
 ASSUMED_LATENCY_SECONDS = 5e-6
-"""For a message between processes of one machine, where nothing can be measured."""
+"""Latency assumed between two processes of one machine when none can be measured."""
 
 _BURSTS = 5
 _PAUSE_SECONDS = 0.02
@@ -29,7 +29,7 @@ _FEWEST_ROUNDS, _MOST_ROUNDS = 5, 50
 
 @dataclass(frozen=True)
 class LinkMeasurement:
-    """The link to plan with and, for each pair of neighbours, what was measured between them."""
+    """The link to plan with, and the link measured between each pair of neighbours."""
 
     link: LinkProfile
     pairs: tuple[Link, ...]
@@ -39,9 +39,9 @@ def measure_link(communicator: "MPI.Intracomm") -> LinkMeasurement:
     """Play ping-pong between ranks k and k + 1, pair after pair; every rank must call this.
 
     Latency is half the median round trip of tiny messages, bandwidth comes from a fit on the large
-    ones (see `fit_link`), each in the best of several bursts: while another process holds a
-    rank's core, a round trip measures the scheduler instead of the link. The link is the median
-    over the pairs. All ranks return the same.
+    ones (see `fit_link`). Each is taken from the best of several bursts: while another process
+    holds a rank's core, a round trip measures the scheduler instead of the link. The link is the
+    median over the pairs. All ranks return the same measurement.
     """
     pairs: list[Link] = []
     for left in range(communicator.size - 1):
@@ -80,10 +80,10 @@ def fit_link(sizes_bytes: tuple[int, ...], one_way_seconds: list[float]) -> Link
 
 
 def assume_link() -> LinkProfile:
-    """Return a stand-in for a link between two processes of this machine, with a single rank.
+    """Return a stand-in, when there is one rank, for a link between two processes of this machine.
 
-    A message through shared memory is copied in and out again: the bandwidth is half that of
-    copying 8 MiB in this process, measured; the latency is `ASSUMED_LATENCY_SECONDS`.
+    A message through shared memory is copied in and out again, so the bandwidth is half of what is
+    measured for copying 8 MiB in this process. The latency is `ASSUMED_LATENCY_SECONDS`.
     """
     source = np.ones(MESSAGE_BYTES[-1], dtype=np.uint8)
     target = np.zeros_like(source)
@@ -99,7 +99,7 @@ def assume_link() -> LinkProfile:
 
 
 def _ping_pong(communicator: "MPI.Intracomm", left: int) -> list[float]:
-    """Return the median one-way seconds of each message size; of use on rank `left` alone."""
+    """Return the median one-way seconds of each message size, which only rank `left` should use."""
     right = left + 1
     medians = []
     for size in MESSAGE_BYTES:

@@ -1,15 +1,15 @@
 """Profiles in the format of PipeDream's profiler, `graph.txt`, as chains of layers.
 
-The format is that of `graph/graph.py` and `profiler/torchmodules/torchgraph` in PipeDream's public
-repository (Narayanan et al., SOSP 2019). A line a node, then an indented line an edge:
+PipeDream's public repository (Narayanan et al., SOSP 2019) writes it in `graph/graph.py` and
+`profiler/torchmodules/torchgraph`. Each node has one line and each edge one indented line:
 
     node2 -- Conv2d(3, 64, ...) -- forward_compute_time=22.307, backward_compute_time=24.613,
         activation_size=1644167168.000, parameter_size=7168.000      (all in one line)
     <TAB>node1 -- node2
 
-Times are milliseconds of one batch, sizes bytes of float32 numbers, activations of the whole batch.
-A node with several outputs lists their sizes as `[1.0; 2.0]`. Nodes that an optimizer has already
-placed end with ` -- stage_id=0`, which plays no part here.
+Times are milliseconds for one batch; sizes are bytes of float32 numbers, those of activations for
+the whole batch. A node with several outputs lists their sizes as `[1.0; 2.0]`. Nodes that an
+optimizer has already placed end with ` -- stage_id=0`, which is ignored here.
 """
 
 import re
@@ -29,14 +29,14 @@ from hpc_lpm.profiling.linearise import (
 )
 
 ASSUMED_LINK = LinkProfile(latency_seconds=5e-6, bandwidth_bytes_per_second=12.5e9)
-"""The files have none: this is an interconnect of 100 Gbit/s."""
+"""The link assumed for these files, which describe none: an interconnect of 100 Gbit/s."""
 
 BATCH_ASSUMPTION = (
     "the profiled batch counts as one micro-batch of one sample: the file does not tell its size"
 )
 
 _LARGEST = 1e18
-"""Milliseconds or bytes of a node; sums of much more could exceed what doubles hold."""
+"""Most milliseconds or bytes accepted for a node: sums of larger values could overflow."""
 
 _SEPARATOR = " -- "
 _NODE_FORM = (
@@ -81,12 +81,12 @@ class _Edge:
 def parse_pipedream_graph(text: str, *, model: str, where: str) -> Profile:
     """Return the graph as a profile of the chain of its blocks; `where` names the file in errors.
 
-    A block is what lies between two nodes that every path from the sources to the sinks crosses,
-    together with the second of them. Its times, parameters and activations are the sums over its
-    nodes, its output is what that second node (behind the last one: every sink) puts out; times
-    are rounded once, from the exact sum. As in PipeDream's optimizer, `Input` nodes cost nothing,
-    for their time is that of loading data, and items of a tuple (`__getitem__`) that nobody reads
-    do not count. An input is never a block of its own.
+    A block consists of the nodes between two nodes that every path from the sources to the sinks
+    crosses, together with the second of the two. Its times, parameters and activations are the sums
+    over its nodes. Its output is the output of that second node or, after the last such node, of
+    every sink. Times are rounded once, from the exact sum. As in PipeDream's optimizer, `Input`
+    nodes cost nothing, because their time is spent loading data, and items of a tuple
+    (`__getitem__`) that no node reads do not count. An input is never a block of its own.
 
     The link is `ASSUMED_LINK`, and a micro-batch is one sample (`BATCH_ASSUMPTION`).
 
@@ -144,7 +144,7 @@ def _block_name(members: list[_Node]) -> str:
 def _outputs(
     block: Sequence[int], nodes: Sequence[_Node], successors: Sequence[Sequence[int]]
 ) -> Fraction:
-    """Return the bytes that leave the block: those of its nodes that somebody behind it reads."""
+    """Return the bytes that leave the block: outputs of its nodes that a later block reads."""
     members = set(block)
     leaving = (
         node
@@ -157,7 +157,7 @@ def _outputs(
 def _without_unread_items(
     nodes: list[_Node], edges: list[_Edge]
 ) -> tuple[list[_Node], list[_Edge]]:
-    """Leave out items of tuples that nobody reads: as sinks they would keep others from merging."""
+    """Leave out items of tuples that no node reads: as sinks they would prevent cuts."""
     read = {edge.source for edge in edges}
     taken_from = {edge.target for edge in edges}
     kept = [
@@ -252,7 +252,7 @@ def _node(parts: list[str], line: int, place: str) -> _Node:
 
 
 def _exact_sum(text: str) -> Fraction:
-    """Return a decimal number, or the sum of several in brackets, at its exact decimal value."""
+    """Return the exact value of a decimal number, or of the sum of several in brackets."""
     listed = text.startswith("[") and text.endswith("]")
     return sum(
         (_exact(part.strip()) for part in (text[1:-1].split(";") if listed else [text])),
@@ -264,7 +264,7 @@ def _exact(text: str) -> Fraction:
     value = float(text)
     if not 0 <= value <= _LARGEST:
         raise ValueError
-    # Below the least double is 0: its exact value could have a billion digits.
+    # What a double rounds to zero is taken as zero: its exact value could have a billion digits.
     return Fraction(text) if value else Fraction(0)
 
 

@@ -1,4 +1,4 @@
-"""Reading a profile in any of the formats there are, and putting another link in its place."""
+"""Read a profile in either of its formats, and replace its link."""
 
 from pathlib import Path
 
@@ -10,16 +10,17 @@ from hpc_lpm.profiling.pipedream_graph import parse_pipedream_graph
 def read_profile(path: Path) -> Profile:
     """Read a profile: JSON as `hpc-lpm profile` writes it, or PipeDream's `graph.txt`.
 
-    JSON is what is called `.json` or begins with a brace. A graph's model is named after its file
-    (`vgg16.graph.txt`) or, if that is called `graph.txt` as PipeDream's are, after its folder.
+    A file is read as JSON if its name ends with `.json` or it begins with a brace. The model of a
+    graph is named after its file (`vgg16.graph.txt`) or, if that is called `graph.txt` as
+    PipeDream's own files are, after its folder.
 
     Raises:
-        InputError: if the file cannot be read or is not what its format asks for.
+        InputError: if the file cannot be read or does not follow its format.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return Profile.read(path)  # which says what is wrong
+        return Profile.read(path)  # raises an error that says what is wrong
     if path.suffix == ".json" or text.lstrip().startswith("{"):
         return Profile.read(path)
     return parse_pipedream_graph(text, model=_model_name(path), where=str(path))
@@ -30,10 +31,10 @@ def with_link(
     latency_seconds: float | None = None,
     bandwidth_bytes_per_second: float | None = None,
 ) -> Profile:
-    """Return the profile with these numbers, where there are any, in place of its link's.
+    """Return the profile with its link's latency and bandwidth replaced where a number is given.
 
     Raises:
-        InputError: if one of them is out of range; the sentence names the option.
+        InputError: if one of the numbers is out of range; the message names the option.
     """
     if latency_seconds is None and bandwidth_bytes_per_second is None:
         return profile

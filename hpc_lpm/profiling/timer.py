@@ -1,4 +1,4 @@
-"""Timing of work on a device: by the clock on CPUs, by events in the stream on GPUs."""
+"""Timers of work on a device: the clock on CPUs, events in the stream on GPUs."""
 
 import time
 from typing import Protocol
@@ -7,7 +7,7 @@ import torch
 
 
 class Timer(Protocol):
-    """Takes marks between pieces of work and tells the time between two marks."""
+    """Marks points between pieces of work and measures the time between two of them."""
 
     def mark(self) -> object:
         """Mark this point of the work."""
@@ -17,7 +17,7 @@ class Timer(Protocol):
 
 
 class ClockTimer:
-    """For devices that compute while Python waits."""
+    """Times work on devices that compute while Python waits."""
 
     def mark(self) -> float:
         """Read the clock."""
@@ -30,7 +30,7 @@ class ClockTimer:
 
 
 class CudaTimer:
-    """For GPUs, which compute while Python runs ahead: what is timed is the stream's own work."""
+    """Times the work in a GPU's stream, which runs while Python is already ahead of it."""
 
     def mark(self) -> torch.cuda.Event:
         """Record an event in the current stream."""

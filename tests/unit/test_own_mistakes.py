@@ -13,6 +13,7 @@ from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.data.registry import dataset_shape, load_dataset
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.layered import cross_entropy
 from hpc_lpm.models.registry import create_model
 
 IMAGES = DataShape("image", (4,), 3)
@@ -144,6 +145,15 @@ def without_lambda(shape):
 def returns_class(shape):
     return [lambda: nn.ReLU]
 
+def fails(shape):
+    return [lambda: nn.Flatten(nn.Linear(4, 3).weight.view(5))]
+
+def pair_at_the_end(shape):
+    class Twice(nn.Module):
+        def forward(self, inputs):
+            return inputs, inputs
+    return [lambda: nn.Linear(4, 3), Twice]
+
 def layers_of_modules(shape):
     return LayeredModel("mine", (nn.Linear(4, 3),), cross_entropy, count_correct)
 
@@ -248,7 +258,12 @@ def test_wrong_models_are_explained(name: str, sentence: str) -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "sentence"),
     [
-        ("without_lambda", 1, r"layer 1 \(layer1\) of .* cannot be built, TypeError: .*in_feat"),
+        (
+            "without_lambda",
+            1,
+            r"layer 1 \(layer1\) .* cannot be built, TypeError: [^()]*\(\) [^()]*: ",
+        ),
+        ("fails", 0, r"cannot be built, RuntimeError: .*own_wrong_models.py, line \d+\): its"),
         ("returns_class", 0, "layer 0 .* is built as class ReLU, accepted is a torch.nn.Module"),
     ],
 )
@@ -270,6 +285,11 @@ def test_layers_that_cannot_be_built_are_named(name: str, layer: int, sentence: 
             "own_wrong_models:narrow",
             "own_wrong_data:good",
             r"layer 0 .* on its inputs float32\[2, 4\]: .*shapes",
+        ),
+        (
+            "own_wrong_models:pair_at_the_end",
+            "own_wrong_data:good",
+            "layer 1 .* the last layer returned tuple",
         ),
         ("gpt", "own_wrong_data:good", r"gpt takes text, the data set holds image of shape \(4,"),
         ("resnet20", "own_wrong_data:good", "resnet20 takes images .*holds image of shape"),
@@ -321,6 +341,12 @@ def test_modules_that_raise_on_import_are_explained(
 def test_modules_named_in_another_way_are_explained(module: str, advice: str) -> None:
     with pytest.raises(InputError, match=advice):
         create_model(f"{module}:good", IMAGES)
+
+
+def test_a_loss_that_is_given_a_pair_says_so() -> None:
+    outputs = torch.zeros(2, 3)
+    with pytest.raises(TypeError, match="the last layer returned tuple, the loss takes a tensor"):
+        cross_entropy((outputs, outputs), torch.tensor([0, 1]))  # type: ignore[arg-type]
 
 
 def test_good_ones_pass_the_same_checks() -> None:

@@ -153,3 +153,24 @@ def test_own_model_trains_on_own_data(own: str, tmp_path: Path) -> None:
     assert (result["model"], result["dataset"]) == (command[7], command[9])
     assert len(result["train_loss"]) == 2
     assert result["test_predictions"] == 12
+
+
+def test_options_are_read_as_the_types_that_are_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own_options.py").write_text(
+        "from pathlib import Path\nfrom typing import Literal, Optional\nfrom torch import nn\n"
+        "TAKEN = {}\n"
+        "def model(shape, a: Optional[int], b: Path, c: Literal['1', '2'], d: float | None, e=0):\n"
+        "    TAKEN.update(a=a, b=b, c=c, d=d, e=e)\n    return [nn.Flatten]\n"
+        "def lazily(shape, a: 'Unknown' = 1, **more):\n"
+        "    TAKEN.update(a=a, **more)\n    return [nn.Flatten]\n",
+        encoding="utf-8",
+    )
+    create_model("own_options:model,a=1,b=2,c=2,d=3,e=true", DataShape("image", (2,), 2))
+    taken = sys.modules["own_options"].TAKEN
+    assert taken == {"a": 1, "b": Path("2"), "c": "2", "d": 3.0, "e": True}
+    assert [type(taken[option]) for option in "ad"] == [int, float]
+    create_model("own_options:lazily,a=4,b=x,c=1.5", DataShape("image", (2,), 2))
+    assert taken == {"a": 4, "b": "x", "c": 1.5, "d": 3.0, "e": True}
