@@ -107,7 +107,7 @@ rule profile:
     resources:
         **SPREAD,
         mpi=CAMPAIGN.launcher.mpi,
-        tasks=CAMPAIGN.stages,
+        tasks=lambda wildcards: STEPS.profiles[wildcards.profile].ranks,
         cpus_per_task=1,
         mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES,
         runtime=CAMPAIGN.resources.runtime_minutes or UNPROFILED_MINUTES,
@@ -163,10 +163,11 @@ rule train_alone:
         turns=1,
     params:
         folder=lambda wildcards: ROOT,
+        settings=lambda wildcards: STEPS.settings(wildcards.trial).model_dump_json(),
         arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial}"
-        " --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
+        " --attempt {resources.attempt} --settings {params.settings:q} --log {log:q} -- {params.arguments:q}"
 
 
 rule train_ranks:
@@ -194,10 +195,11 @@ rule train_ranks:
         turns=1,
     params:
         folder=lambda wildcards: ROOT,
+        settings=lambda wildcards: STEPS.settings(wildcards.trial).model_dump_json(),
         arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
-        " --trial {wildcards.trial} --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
+        " --trial {wildcards.trial} --attempt {resources.attempt} --settings {params.settings:q} --log {log:q} -- {params.arguments:q}"
 
 
 rule summary:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from benchmarks.race import Contestant, markdown, median, race, shown
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 MESSAGE_BYTES = 100_000

@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from benchmarks.planner_chains import TICKS_PER_SECOND, times_alone
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.registry import planner_named
+from hpc_lpm.planning.planners.registry import planner_named
 from hpc_lpm.profile import Profile
 
 

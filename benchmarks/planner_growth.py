@@ -9,8 +9,8 @@ from benchmarks.planner_chains import chain
 from benchmarks.race import markdown
 from benchmarks.worker import Timed, Worker
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.optimal import optimal_cuts
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.profile import Profile
 
 SIZES = (

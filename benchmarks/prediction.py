@@ -18,9 +18,9 @@ import pandas as pd
 from benchmarks.engine import MICRO_BATCHES, RACES, RANKS, plan
 from benchmarks.race import Contestant, markdown, median, race, ratio, shown
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profile import Profile
 
 WORSE = (1.2, 1.5)

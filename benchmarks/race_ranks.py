@@ -15,13 +15,13 @@ from statistics import median
 
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.job import Job, start_job
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.options import checked_settings
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profiling.job import profile_in_job
 
 

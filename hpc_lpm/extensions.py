@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hpc_lpm.errors import InputError, closest
+from hpc_lpm.user_functions import describe_raised
 
 Entry = TypeVar("Entry")
 
@@ -105,15 +106,27 @@ def import_attribute(
         what: what the name should refer to, for messages.
 
     Raises:
-        InputError: if the module cannot be imported or has no such name.
+        InputError: if the module is not found or raises, or has no such name.
     """
     try:
         with _current_directory_importable():
             imported = importlib.import_module(module)
-    except Exception as error:
+    except ModuleNotFoundError as error:
         raise InputError(
-            f"module {module!r} of {kind} {text!r} cannot be imported ({error}): name a module "
-            "that Python finds from here."
+            f"module {module!r} of {kind} {text!r} cannot be imported ({error}): "
+            f"{_how_to_find(error.name, module, attribute)}."
+        ) from error
+    except (Exception, SystemExit) as error:
+        if module.startswith("."):
+            raise InputError(
+                f"module {module!r} of {kind} {text!r} is relative, accepted is one that Python "
+                f"finds from here: write {_dotted(module)}:{attribute}."
+            ) from error
+        guard = isinstance(error, SystemExit)
+        what_to_do = 'put its program under if __name__ == "__main__"' if guard else "correct it"
+        raise InputError(
+            f"module {module!r} of {kind} {text!r} cannot be imported, it raises "
+            f"{describe_raised(error)}: {what_to_do}."
         ) from error
     if not attribute or not hasattr(imported, attribute):
         names = [name for name in vars(imported) if not name.startswith("_")]
@@ -139,6 +152,23 @@ def expect_type(kind: str, name: str, found: object, accepted: type[Entry]) -> E
         f"{kind} {name!r} is {type(found).__name__}, accepted is an instance or a subclass of "
         f"{accepted.__module__}.{accepted.__name__}."
     )
+
+
+def _how_to_find(missing: str | None, module: str, attribute: str) -> str:
+    """Return what to do about a module that is not found, be it the named one or one it imports."""
+    if missing is None or not f"{module}.".startswith(f"{missing}."):
+        return f"install {missing}, which it imports, or correct the import"
+    if module.startswith("/"):
+        path = Path(module)
+        return f"name a module instead of a file, {path.stem}:{attribute}, from {path.parent}"
+    if _dotted(module) != module:
+        return f"name a module instead of a file, {_dotted(module)}:{attribute}"
+    return "name a module that Python finds from here"
+
+
+def _dotted(module: str) -> str:
+    """Return the name of the module that a relative path or module stands for."""
+    return module.removesuffix(".py").strip("./").replace("/", ".")
 
 
 @cache

@@ -1,16 +1,18 @@
-"""What a run can be asked for, defined once: the settings that every strategy shares.
+"""What a run can be asked for, defined once: the options that every strategy shares.
 
-Plain Python without torch: campaign files are read with it.
+Command line, settings file and campaign file are made from these definitions, and from the options
+that a strategy declares for itself (`StrategyOptions`). Plain Python without torch, since campaign
+files are read with it.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from hpc_lpm.errors import InputError
-from hpc_lpm.files import describe_validation_error
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -20,21 +22,67 @@ LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
 OptimizerOption = bool | int | float | tuple[float, ...]
 
+RUN = "What to train"
+LENGTH = "Length"
+BATCHES = "Batches and data"
+UPDATES = "Optimizer and learning rate"
+CLIPPING = "Clipping"
+COMPUTING = "Computing"
+CHECKPOINTS = "Drains, checkpoints and traces"
+
+
+@dataclass(frozen=True)
+class CommandOption:
+    """How a field appears on the command line.
+
+    Args:
+        panel: the heading under which the help lists it.
+        name: its name there without dashes, if it is not the field's.
+        metavar: what the help shows for its value.
+        computes: False if it changes nothing of what is computed, or only where; a run may then be
+            resumed with another value.
+    """
+
+    panel: str
+    name: str | None = None
+    metavar: str | None = None
+    computes: bool = True
+
 
 class OptimizerSettings(BaseModel):
     """An optimizer of torch by its common name or its class name, in upper or lower case.
 
     `momentum` matters to the optimizer `momentum` alone. `options` are further arguments of the
-    class, such as `nesterov`; `check_optimizer` refuses what it does not take.
+    class, such as `nesterov`; `check_optimizer` refuses what the class does not take.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = "momentum"
-    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False)
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    weight_decay: float = Field(default=0.0, ge=0)
-    options: dict[str, OptimizerOption] = {}
+    name: Annotated[
+        str,
+        Field(description="sgd, momentum, adam, adamw, or a class of torch.optim"),
+        CommandOption(UPDATES, "optimizer", "NAME"),
+    ] = "momentum"
+    lr: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="learning rate"),
+        CommandOption(UPDATES, "lr", "RATE"),
+    ] = 0.1
+    momentum: Annotated[
+        float,
+        Field(ge=0, lt=1, description="momentum of the optimizer momentum"),
+        CommandOption(UPDATES, "momentum", "X"),
+    ] = 0.9
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, description="weight decay"),
+        CommandOption(UPDATES, "weight-decay", "X"),
+    ] = 0.0
+    options: Annotated[
+        dict[str, OptimizerOption],
+        Field(description="another argument of the optimizer's class; repeatable"),
+        CommandOption(UPDATES, "optimizer-option", "NAME=VALUE"),
+    ] = {}
 
 
 class LearningRateSettings(BaseModel):
@@ -47,11 +95,35 @@ class LearningRateSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    schedule: Literal["constant", "linear", "cosine", "step"] = "constant"
-    warmup_steps: int = Field(default=0, ge=0)
-    final_factor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    milestones: tuple[Annotated[int, Field(gt=0)], ...] = ()
-    factor: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine", "step"],
+        Field(description="constant, linear, cosine or step"),
+        CommandOption(UPDATES, "lr-schedule", "NAME"),
+    ] = "constant"
+    warmup_steps: Annotated[
+        int,
+        Field(ge=0, description="optimizer steps of linear warm-up"),
+        CommandOption(UPDATES, "warmup-steps", "N"),
+    ] = 0
+    final_factor: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="share of the rate that linear and cosine end at",
+        ),
+        CommandOption(UPDATES, "lr-final-factor", "X"),
+    ] = 0.0
+    milestones: Annotated[
+        tuple[Annotated[int, Field(gt=0)], ...],
+        Field(description="optimizer steps at which schedule step lowers the rate"),
+        CommandOption(UPDATES, "lr-milestones", "N,N,..."),
+    ] = ()
+    factor: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="by what schedule step multiplies the rate"),
+        CommandOption(UPDATES, "lr-factor", "X"),
+    ] = 0.1
 
     @model_validator(mode="after")
     def _has_its_milestones(self) -> Self:
@@ -61,7 +133,7 @@ class LearningRateSettings(BaseModel):
             raise ValueError(
                 f"milestones belong to learning rate schedule step, found {self.schedule}"
             )
-        if any(b <= a for a, b in zip(self.milestones, self.milestones[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(self.milestones)):
             raise ValueError(f"milestones must ascend, found {list(self.milestones)}")
         if self.milestones and self.milestones[0] < self.warmup_steps:
             raise ValueError(
@@ -71,60 +143,116 @@ class LearningRateSettings(BaseModel):
         return self
 
 
-class TrainSettings(BaseModel):
-    """Settings of one run; `batch_size` counts the samples of one optimizer step over all ranks.
+class StrategyOptions(BaseModel):
+    """The options that a strategy has for itself; one without any uses this class as it is.
 
-    `micro_batches` is per step and, where stages have replicas, per replica.
+    A subclass declares fields as `RunOptions` does. They become command-line options, keys of
+    settings files and keys of campaign files.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
-    dataset: str
-    strategy: str
-    plan: Path | None = None
-    batch_size: int = Field(default=64, gt=0)
-    micro_batches: int = Field(default=4, gt=0)
-    epochs: int | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, gt=0)
-    seed: int = Field(default=0, ge=0)
-    optimizer: OptimizerSettings = OptimizerSettings()
-    lead: int = Field(default=1, gt=0)
-    weights: WeightPolicyName = "replay"
-    data_dir: Path | None = None
-    threads: int = Field(default=1, gt=0)
-    receive_timeout_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
-    discard_steps: int = Field(default=2, ge=0)
-    trace_steps: int = Field(default=16, ge=0)
-    last_batch: LastBatch = "drop"
-    prediction: bool = False
-    synchronous_tail: int = Field(default=0, ge=0)
-    learning_rate: LearningRateSettings = LearningRateSettings()
-    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    clip_scope: ClipScope = "stage"
-    lr_discount: bool = False
-    precision: Precision = "fp32"
-    memory_format: MemoryFormat = "contiguous"
-    transport: TransportName = "auto"
-    progress_thread: bool | None = None
-    drain_at: tuple[Annotated[int, Field(gt=0)], ...] = ()
-    checkpoint_epochs: int = Field(default=1, ge=0)
-    checkpoint_steps: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.batch_size % self.micro_batches:
-            raise ValueError(
-                f"batch size {self.batch_size} is not divisible by "
-                f"{self.micro_batches} micro-batches"
-            )
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("exactly one of epochs and steps is needed")
-        if self.progress_thread and self.transport == "torch":
-            raise ValueError("progress thread is for transport mpi, torch makes progress itself")
-        if any(b <= a for a, b in pairwise(self.drain_at)):
-            raise ValueError(f"drain at must ascend, found {list(self.drain_at)}")
-        return self
+class RunOptions(BaseModel):
+    """The options of a run that all strategies share and a campaign may set.
+
+    `batch_size` counts the samples of one optimizer step over all ranks; `micro_batches` is per
+    step and, where stages have replicas, per replica.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_size: Annotated[
+        int,
+        Field(gt=0, description="samples of an optimizer step, over all ranks"),
+        CommandOption(BATCHES, metavar="N"),
+    ] = 64
+    micro_batches: Annotated[
+        int,
+        Field(gt=0, description="micro-batches of an optimizer step"),
+        CommandOption(BATCHES, metavar="N"),
+    ] = 4
+    epochs: Annotated[
+        int | None,
+        Field(gt=0, description="epochs to train"),
+        CommandOption(LENGTH, metavar="N"),
+    ] = None
+    steps: Annotated[
+        int | None,
+        Field(gt=0, description="optimizer steps to train, instead of epochs"),
+        CommandOption(LENGTH, metavar="N"),
+    ] = None
+    last_batch: Annotated[
+        LastBatch,
+        Field(description="drop or keep the smaller batch at the end of an epoch"),
+        CommandOption(BATCHES, metavar="NAME"),
+    ] = "drop"
+    data_dir: Annotated[
+        Path | None,
+        Field(description="folder in which data sets are looked for"),
+        CommandOption(BATCHES, metavar="DIR", computes=False),
+    ] = None
+    optimizer: OptimizerSettings = OptimizerSettings()
+    learning_rate: LearningRateSettings = LearningRateSettings()
+    clip_norm: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="largest 2-norm of the gradients"),
+        CommandOption(CLIPPING, metavar="X"),
+    ] = None
+    clip_scope: Annotated[
+        ClipScope,
+        Field(description="clip the gradients of each stage, or global: of all"),
+        CommandOption(CLIPPING, metavar="NAME"),
+    ] = "stage"
+    precision: Annotated[
+        Precision,
+        Field(description="fp32, or bf16: layers and loss under torch's autocast"),
+        CommandOption(COMPUTING, metavar="NAME"),
+    ] = "fp32"
+    memory_format: Annotated[
+        MemoryFormat,
+        Field(description="contiguous or channels_last, of images and their weights"),
+        CommandOption(COMPUTING, metavar="NAME"),
+    ] = "contiguous"
+    threads: Annotated[
+        int,
+        Field(gt=0, description="threads of a rank"),
+        CommandOption(COMPUTING, metavar="N", computes=False),
+    ] = 1
+    receive_timeout_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="seconds after which a silent neighbour ends the run",
+        ),
+        CommandOption(COMPUTING, "receive-timeout", "SECONDS", computes=False),
+    ] = 600.0
+    drain_at: Annotated[
+        tuple[Annotated[int, Field(gt=0)], ...],
+        Field(description="optimizer steps to drain at, as an interrupted run did"),
+        CommandOption(CHECKPOINTS, metavar="N,N,..."),
+    ] = ()
+    checkpoint_epochs: Annotated[
+        int,
+        Field(ge=0, description="save every N epochs and at the end; 0: only if interrupted"),
+        CommandOption(CHECKPOINTS, metavar="N", computes=False),
+    ] = 1
+    checkpoint_steps: Annotated[
+        int,
+        Field(ge=0, description="drain and save every N optimizer steps too; 0: never"),
+        CommandOption(CHECKPOINTS, metavar="N"),
+    ] = 0
+    discard_steps: Annotated[
+        int,
+        Field(ge=0, description="first optimizer steps that the speed leaves out"),
+        CommandOption(CHECKPOINTS, metavar="N", computes=False),
+    ] = 2
+    trace_steps: Annotated[
+        int,
+        Field(ge=0, description="last optimizer steps that trace.json shows"),
+        CommandOption(CHECKPOINTS, metavar="N", computes=False),
+    ] = 16
 
     @property
     def micro_batch_size(self) -> int:
@@ -132,19 +260,56 @@ class TrainSettings(BaseModel):
         return self.batch_size // self.micro_batches
 
 
-def checked_settings(**values: object) -> TrainSettings:
-    """Return validated settings.
+@dataclass(frozen=True)
+class DescribedField:
+    """A field of settings as files and command line see it; `path` leads through sections."""
 
-    Raises:
-        InputError: naming the first option that is wrong, and what is accepted.
-    """
-    try:
-        return TrainSettings.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "value_error":
-            # A fault between several options says itself what they are.
-            problem, found = first["msg"].removeprefix("Value error, "), ""
+    path: tuple[str, ...]
+    info: FieldInfo
+    option: CommandOption
+
+    @property
+    def option_name(self) -> str:
+        """The name on the command line, such as `--batch-size`."""
+        return f"--{self.option.name or self.path[-1].replace('_', '-')}"
+
+
+def described_fields(
+    settings: type[BaseModel], section: tuple[str, ...] = ()
+) -> Iterator[DescribedField]:
+    """Yield the fields of settings that have a command-line option, those of sections included."""
+    for name, info in settings.model_fields.items():
+        option = next((item for item in info.metadata if isinstance(item, CommandOption)), None)
+        if option is not None:
+            yield DescribedField((*section, name), info, option)
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from described_fields(info.annotation, (*section, name))
+
+
+def option_name(field: str, *settings: type[BaseModel]) -> str:
+    """Return the command-line name of a field, such as `--data-dir` for `data_dir`."""
+    for described in (item for each in settings for item in described_fields(each)):
+        if ".".join(described.path) == field:
+            return described.option_name
+    return f"--{field.replace('_', '-')}"
+
+
+def flattened(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a settings document to dotted names; a section that is empty stays as it is."""
+    flat: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict) and value:
+            flat.update(flattened(value, f"{prefix}{name}."))
         else:
-            problem, found = describe_validation_error(error), f", found {first['input']!r}"
-        raise InputError(f"train: {problem}{found}: change the option and run again.") from None
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def merged_documents(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Return a settings document in which `above` wins, section by section."""
+    merged = dict(below)
+    for name, value in above.items():
+        before = merged.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = merged_documents(before, value) if both else value  # type: ignore[arg-type]
+    return merged

@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 
-from hpc_lpm.engine.recovery import PREDICTED_OPTIMIZERS
+from hpc_lpm.campaign.contestants import Contestant, contestants_of
+from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.options import (
-    ClipScope,
-    LearningRateSettings,
-    MemoryFormat,
-    OptimizerSettings,
-    Precision,
-    WeightPolicyName,
-)
+from hpc_lpm.options import LearningRateSettings, OptimizerSettings, RunOptions
 
 METRICS = (
     "samples_per_second",
@@ -71,47 +74,55 @@ class Expectation(_Section):
     at_least: float = Field(gt=0, allow_inf_nan=False)
 
 
-class Campaign(_Section):
+class Campaign(RunOptions):
     """A campaign; its trials are the product of models, datasets, strategies, planners and seeds.
 
-    `lead`, `weights`, `prediction` and `synchronous_tail` are the options of the forward-backward
-    parallel schedule; `epochs` or `steps` (optimizer steps), one of the two, is the length of every
-    trial. `lr_discount` concerns the strategies in which weights lag; `clip_scope` those that have
-    a choice.
+    Beside its own keys it has those of `hpc-lpm train`, and the options of the strategies' own such
+    as `lead` and `weights`, which concern the strategies that take them. `epochs` or `steps`
+    (optimizer steps), one of the two, is the length of every trial.
+
+    An entry of `strategies` is a name, or a name with settings for this contestant alone, `stages`
+    and `micro_batches` included: `{fbp: {name: fbp-live, weights: live}}`. `name` is its label in
+    expectations, tables and figures.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    models: Names
-    datasets: Names
-    strategies: Names
-    planners: Names = ["lpm"]
-    stages: int = Field(default=2, ge=2)
-    micro_batches: int = Field(default=4, gt=0)
-    batch_size: int = Field(default=64, gt=0)
-    optimizer: OptimizerSettings = OptimizerSettings()
-    epochs: int | None = Field(default=None, gt=0)
-    steps: int | None = Field(default=None, gt=0)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
-    repeats: int = Field(default=1, gt=0)
-    precision: Precision = "fp32"
-    lead: int = Field(default=1, gt=0)
-    weights: WeightPolicyName = "replay"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its folder in results/")
+    models: Names = Field(description="models to train, as `hpc-lpm train --model` takes them")
+    datasets: Names = Field(description="data sets to train on")
+    strategies: Annotated[list[str | dict[str, Any]], Field(min_length=1)] = Field(
+        description="contestants: a strategy, or {strategy: {setting: value}}"
+    )
+    planners: Names = Field(default=["lpm"], description="planners that cut models into stages")
+    stages: int = Field(default=2, ge=2, description="devices of every contestant")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[0], min_length=1, description="seeds that every contestant is run with"
+    )
+    repeats: int = Field(default=1, gt=0, description="how often everything is run")
     launcher: Launcher = Launcher()
     resources: Resources = Resources()
-    data_dir: str | None = None
-    prediction: bool = False
-    synchronous_tail: int = Field(default=0, ge=0)
-    expect: list[Expectation] = []
-    learning_rate: LearningRateSettings = LearningRateSettings()
-    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    clip_scope: ClipScope = "stage"
-    lr_discount: bool = False
-    memory_format: MemoryFormat = "contiguous"
+    expect: list[Expectation] = Field(default=[], description="bounds on ratios of contestants")
+    own: dict[str, Any] = Field(
+        default={}, exclude=True, description="options of the strategies' own, by name"
+    )
+
+    @property
+    def contestants(self) -> list[Contestant]:
+        """The contestants, in the order in which they take turns."""
+        return contestants_of(self.strategies)
 
     @property
     def micro_batch(self) -> int:
         """Samples in one micro-batch."""
-        return self.batch_size // self.micro_batches
+        return self.micro_batch_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_options_apart(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or "own" in document:
+            return document
+        known = set(_own_fields(document.get("strategies")))
+        own = {name: value for name, value in document.items() if name in known}
+        return {**{name: v for name, v in document.items() if name not in own}, "own": own}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -123,28 +134,35 @@ class Campaign(_Section):
                 f"batch_size {self.batch_size} is not divisible by micro_batches "
                 f"{self.micro_batches}, every micro-batch must hold as many samples"
             )
-        if self.prediction and self.optimizer.name not in PREDICTED_OPTIMIZERS:
-            raise ValueError(
-                f"prediction is set with optimizer {self.optimizer.name!r}, accepted with it are "
-                f"{' and '.join(PREDICTED_OPTIMIZERS)}"
-            )
-        if self.epochs is not None and self.synchronous_tail > self.epochs:
-            raise ValueError(
-                f"synchronous_tail {self.synchronous_tail} is longer than the trials, which have "
-                f"epochs: {self.epochs}"
-            )
-        for key in ("models", "datasets", "strategies", "planners", "seeds"):
+        for key in ("models", "datasets", "planners", "seeds"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names something twice, once each is accepted")
+        labels = [contestant.label for contestant in self.contestants]
         for expectation in self.expect:
-            for strategy in (expectation.strategy, expectation.relative_to):
-                if strategy not in self.strategies:
+            for label in (expectation.strategy, expectation.relative_to):
+                if label not in labels:
                     raise ValueError(
-                        f"expect names strategy {strategy!r}, which is not among the "
-                        f"strategies of the campaign ({', '.join(self.strategies)})"
+                        f"expect names strategy {label!r}, which is not among the "
+                        f"strategies of the campaign ({', '.join(labels)})"
                     )
         return self
+
+    @model_serializer(mode="wrap")
+    def _flat(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**serialise(self), **self.own}
+
+
+def _own_fields(entries: object) -> dict[str, FieldInfo]:
+    """Return the own options of all registered strategies, and of those that are raced."""
+    named = [next(iter(each), "") if isinstance(each, dict) else each for each in entries or ()]  # type: ignore[attr-defined]
+    own: dict[str, FieldInfo] = {}
+    for name in dict.fromkeys([*STRATEGIES.names(), *map(str, named)]):
+        try:
+            own.update(strategy_named(name).options.model_fields)
+        except InputError:
+            continue  # told where the names are checked
+    return own
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -196,7 +214,13 @@ def campaign_from_document(document: object, where: str) -> Campaign:
 
 def campaign_schema() -> dict[str, Any]:
     """Return the JSON schema of the campaign file, for editors."""
-    return Campaign.model_json_schema()
+    schema = Campaign.model_json_schema()
+    del schema["properties"]["own"]
+    for _, strategy in STRATEGIES.items():
+        own = strategy.options.model_json_schema()
+        schema["properties"].update(own.get("properties", {}))
+        schema.setdefault("$defs", {}).update(own.get("$defs", {}))
+    return schema
 
 
 def _sentence(error: ValidationError) -> str:
@@ -204,7 +228,8 @@ def _sentence(error: ValidationError) -> str:
     location = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         owner = _SECTIONS.get(location[0], Campaign) if len(location) > 1 else Campaign
-        accepted = list(owner.model_fields)
+        accepted = [name for name in owner.model_fields if name != "own"]
+        accepted += _own_fields(()) if owner is Campaign else ()
         section = f" in {'.'.join(location[:-1])}" if len(location) > 1 else ""
         hint = closest(location[-1], accepted)
         return (

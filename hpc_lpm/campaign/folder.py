@@ -58,15 +58,19 @@ class CampaignFolder:
         """Folder of one trial."""
         return self.root / "runs" / (trial if isinstance(trial, str) else trial.name)
 
-    def profile(self, model: str, dataset: str, micro_batch: int) -> Path:
-        """Profile of a model on a data set."""
-        name = file_name(model, dataset, f"microbatch{micro_batch}")
+    def settings(self, trial: Trial | str) -> Path:
+        """The settings that a trial is trained with."""
+        return self.run(trial) / "settings.json"
+
+    def profile(self, model: str, dataset: str, micro_batch: int, *form: str) -> Path:
+        """Profile of a model on a data set, in a precision and memory format if they are named."""
+        name = file_name(model, dataset, f"microbatch{micro_batch}", *form)
         return self.root / "profiles" / f"{name}.json"
 
     def plan(self, trial: Trial) -> Path:
         """Plan of a trial; trials that differ in seed and repeat alone share it."""
         name = file_name(
-            trial.model, trial.dataset, f"k{trial.ranks}", trial.planner or "", trial.strategy
+            trial.model, trial.dataset, f"k{trial.ranks}", trial.planner or "", trial.contestant
         )
         return self.root / "plans" / f"{name}.json"
 

@@ -3,12 +3,19 @@
 from pathlib import Path
 
 from hpc_lpm.campaign.config import Campaign, read_campaign
-from hpc_lpm.campaign.update_options import check_update_options
+from hpc_lpm.campaign.contestants import (
+    Contestant,
+    check_contestants,
+    contestant_settings,
+    contestant_stages,
+    in_file_words,
+)
 from hpc_lpm.data.registry import dataset_shape
-from hpc_lpm.engine.registry import strategy_named
+from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.planning.registry import planner_named
+from hpc_lpm.planning.planners.registry import planner_named
 
 
 def check_names(campaign: Campaign, where: str) -> None:
@@ -20,17 +27,39 @@ def check_names(campaign: Campaign, where: str) -> None:
         InputError: if one of them does not exist, or a model does not suit a data set.
     """
     try:
-        for strategy in campaign.strategies:
-            strategy_named(strategy)
+        check_contestants(campaign)
         for planner in campaign.planners:
             planner_named(planner)
-        check_update_options(campaign)
         for dataset in campaign.datasets:
             shape = dataset_shape(dataset)
-            for model in campaign.models:
-                create_model(model, shape)
+            for name in campaign.models:
+                model = create_model(name, shape)
+                for contestant in campaign.contestants:
+                    _check_contestant(campaign, contestant, model, dataset)
     except InputError as error:
         raise InputError(f"campaign file {where}: {error}") from None
+
+
+def _check_contestant(
+    campaign: Campaign, contestant: Contestant, model: LayeredModel, dataset: str
+) -> None:
+    # Here, since it brings torch along.
+    from hpc_lpm.engine.checks import check_run
+
+    settings = contestant_settings(campaign, contestant, model=model.name, dataset=dataset)
+    ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+    stages = ranks if contestant.entry.needs_plan else 1
+    if stages > len(model.layers):
+        raise InputError(
+            f"{contestant.label} is to cut {model.name} into {stages} stages, but it has "
+            f"{len(model.layers)} layers: use at most so many stages."
+        )
+    try:
+        check_run(
+            PlannedRun(settings, model, ranks, stages, steps=settings.steps, epochs=settings.epochs)
+        )
+    except InputError as error:
+        raise InputError(in_file_words(str(error), contestant.strategy)) from None
 
 
 def check_installed(campaign: Campaign, where: str) -> None:
@@ -39,8 +68,8 @@ def check_installed(campaign: Campaign, where: str) -> None:
     Raises:
         InputError: if one is missing.
     """
-    for name in campaign.strategies:
-        strategy = strategy_named(name)
+    for contestant in campaign.contestants:
+        name, strategy = contestant.strategy, contestant.entry
         if not strategy.available():
             raise InputError(
                 f"campaign file {where} races {name}, whose package {strategy.package} is not "

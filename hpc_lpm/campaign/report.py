@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from hpc_lpm.campaign.crate.write import write_crate
+from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.expectations import judge
 from hpc_lpm.campaign.figures.accuracy import draw_accuracy
 from hpc_lpm.campaign.figures.memory import draw_memory
@@ -29,9 +30,9 @@ from hpc_lpm.campaign.reproduce import commands_of
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
 from hpc_lpm.campaign.runs import Contestant, MissingTrial, Run, contestants_of
 from hpc_lpm.campaign.statistics import estimate, paired_difference
+from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.summary import write_table
 from hpc_lpm.campaign.trials import file_name
-from hpc_lpm.campaign.update_options import describe_updates
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan
@@ -221,7 +222,7 @@ def _speedup(summary: pd.DataFrame, who: Contestant, rival: Contestant | None) -
 
 def _plans(results: CampaignResults, runs: list[Run]) -> list[DrawnFigure]:
     """Draw every plan of a race; contestants with the same cuts share one figure."""
-    folder, campaign = results.folder, results.campaign
+    folder, steps = results.folder, Steps(results.campaign, results.folder)
     users: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     drawn: dict[tuple[str, tuple[int, ...]], tuple[Profile, Plan, str]] = {}
     for who in contestants_of(runs):
@@ -230,12 +231,12 @@ def _plans(results: CampaignResults, runs: list[Run]) -> list[DrawnFigure]:
             continue
         try:
             plan = Plan.read(folder.plan(trial))
-            profile = Profile.read(folder.profile(trial.model, trial.dataset, campaign.micro_batch))
+            profile = Profile.read(steps.profile_path(trial))
         except InputError:  # trained with a plan from elsewhere
             continue
         key = (trial.planner, plan.cuts)
-        users.setdefault(key, []).append(trial.strategy)
-        name = file_name("plan", trial.model, trial.dataset, trial.planner, trial.strategy)
+        users.setdefault(key, []).append(trial.contestant)
+        name = file_name("plan", trial.model, trial.dataset, trial.planner, trial.contestant)
         drawn.setdefault(key, (profile, plan, name))
     return [
         draw_plan(name, profile, plan, " and ".join(users[key]))
@@ -251,7 +252,7 @@ def _settings(results: CampaignResults) -> dict[str, str]:
     return {
         "models": ", ".join(campaign.models),
         "data sets": ", ".join(campaign.datasets),
-        "strategies": ", ".join(campaign.strategies),
+        "contestants": ", ".join(contestant.label for contestant in campaign.contestants),
         "planners": ", ".join(campaign.planners),
         "stages": str(campaign.stages),
         "batch": f"{campaign.batch_size} samples as {campaign.micro_batches} micro-batches of "
@@ -259,7 +260,6 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         "length": length,
         **describe_updates(campaign),
         "precision": f"{campaign.precision}, {campaign.memory_format}",
-        "schedule": f"lead {campaign.lead}, weights {campaign.weights} (fbp only)",
         "launcher": " ".join([launcher.mpi, *options]),
         "threads": "1 a rank",
         "seeds": ", ".join(str(seed) for seed in campaign.seeds),

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.campaign.config import Resources
+from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile import Profile
 
@@ -36,7 +36,10 @@ class Request:
 
 
 def request_of(
-    trial: Trial, campaign: Campaign, profile: Path | None, plan: Path | None
+    settings: TrainSettings,
+    asked: Resources,
+    profile: Path | None,
+    plan: Path | None,
 ) -> Request:
     """Return what the job of a trial needs; what the campaign sets is taken as it is.
 
@@ -51,14 +54,13 @@ def request_of(
     if plan is not None:
         _check_there(plan)
         read_plan = Plan.read(plan)
-    asked = campaign.resources
     return Request(
-        asked.memory_megabytes or _rank_megabytes(campaign, read_profile, read_plan),
-        asked.runtime_minutes or _minutes(trial, campaign, read_profile),
+        asked.memory_megabytes or _rank_megabytes(read_profile, read_plan),
+        asked.runtime_minutes or _minutes(settings, read_profile),
     )
 
 
-def _rank_megabytes(campaign: Campaign, profile: Profile | None, plan: Plan | None) -> int:
+def _rank_megabytes(profile: Profile | None, plan: Plan | None) -> int:
     if plan is not None:
         model_bytes = max(stage.memory_bytes for stage in plan.stages)
     elif profile is not None:
@@ -71,13 +73,13 @@ def _rank_megabytes(campaign: Campaign, profile: Profile | None, plan: Plan | No
     return PROCESS_MEGABYTES + math.ceil(MEMORY_MARGIN * model_bytes / _MIB)
 
 
-def _minutes(trial: Trial, campaign: Campaign, profile: Profile | None) -> int:
+def _minutes(settings: TrainSettings, profile: Profile | None) -> int:
     if profile is None:
         return UNPROFILED_MINUTES
     layers = profile.layers
     forward = sum(layer.forward_seconds for layer in layers)
     backward = sum(layer.backward_seconds for layer in layers)
-    trained = _training_samples(campaign, profile)
+    trained = _training_samples(settings, profile)
     if trained is None:
         return UNPROFILED_MINUTES
     samples, evaluated = trained
@@ -85,15 +87,15 @@ def _minutes(trial: Trial, campaign: Campaign, profile: Profile | None) -> int:
     return START_MINUTES + math.ceil(TIME_MARGIN * seconds / 60)
 
 
-def _training_samples(campaign: Campaign, profile: Profile) -> tuple[int, int] | None:
+def _training_samples(settings: TrainSettings, profile: Profile) -> tuple[int, int] | None:
     """Return the samples trained on and evaluated in a whole trial, None if not known."""
     train, test = profile.train_samples, profile.test_samples
     if train is None or test is None:
         return None
-    if campaign.epochs is not None:
-        return campaign.epochs * train, campaign.epochs * test
-    assert campaign.steps is not None
-    samples = campaign.steps * campaign.batch_size
+    if settings.epochs is not None:
+        return settings.epochs * train, settings.epochs * test
+    assert settings.steps is not None
+    samples = settings.steps * settings.batch_size
     return samples, math.ceil(samples / train) * test
 
 

@@ -3,18 +3,20 @@
 import hashlib
 import re
 from dataclasses import dataclass
+from itertools import product
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.engine.registry import STRATEGIES
+from hpc_lpm.campaign.contestants import contestant_settings, contestant_stages
 
 
 @dataclass(frozen=True)
 class Trial:
     """One training run; `number` counts from 1 in the order in which trials run.
 
-    `label` is the strategy, and the planner where the campaign races several.
-    `planner` is None for a strategy that needs no plan. Trials with the same (model, dataset, seed,
-    repeat) are the pairs of which ratios are taken.
+    `contestant` is the label of the strategy at its settings, and `label` adds the planner where
+    the campaign races several. `planner` is None for a strategy that needs no plan. `micro_batch`
+    counts samples. Trials with the same (model, dataset, seed, repeat) are the pairs of which
+    ratios are taken.
     """
 
     number: int
@@ -22,10 +24,12 @@ class Trial:
     model: str
     dataset: str
     strategy: str
+    contestant: str
     planner: str | None
     label: str
     pipelined: bool
     ranks: int
+    micro_batch: int
     seed: int
     repeat: int
 
@@ -36,35 +40,37 @@ def trials_of(campaign: Campaign) -> list[Trial]:
     The machine's speed drifts, so contestants are interleaved (A B C A B C): what is compared ran
     close together in time.
     """
+    entrants = [
+        (contestant, planner, contestant_settings(campaign, contestant).micro_batch_size)
+        for contestant in campaign.contestants
+        for planner in (campaign.planners if contestant.entry.needs_plan else [None])
+    ]
+    matrix = product(
+        range(campaign.repeats), campaign.seeds, campaign.models, campaign.datasets, entrants
+    )
     trials: list[Trial] = []
-    for repeat in range(campaign.repeats):
-        for seed in campaign.seeds:
-            for model in campaign.models:
-                for dataset in campaign.datasets:
-                    for strategy in campaign.strategies:
-                        entry = STRATEGIES[strategy]
-                        planners = campaign.planners if entry.needs_plan else [None]
-                        for planner in planners:
-                            ranks = entry.ranks(campaign.stages)
-                            parts = [model, dataset, strategy]
-                            parts += [planner] if planner else []
-                            parts += [f"k{ranks}", f"seed{seed}", f"repeat{repeat}"]
-                            several = planner and len(campaign.planners) > 1
-                            trials.append(
-                                Trial(
-                                    number=len(trials) + 1,
-                                    name=file_name(*parts),
-                                    model=model,
-                                    dataset=dataset,
-                                    strategy=strategy,
-                                    planner=planner,
-                                    label=f"{strategy} ({planner})" if several else strategy,
-                                    pipelined=entry.pipelined,
-                                    ranks=ranks,
-                                    seed=seed,
-                                    repeat=repeat,
-                                )
-                            )
+    for repeat, seed, model, dataset, (contestant, planner, micro_batch) in matrix:
+        label = contestant.label
+        ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+        parts = [model, dataset, label, *([planner] if planner else [])]
+        several = planner and len(campaign.planners) > 1
+        trials.append(
+            Trial(
+                number=len(trials) + 1,
+                name=file_name(*parts, f"k{ranks}", f"seed{seed}", f"repeat{repeat}"),
+                model=model,
+                dataset=dataset,
+                strategy=contestant.strategy,
+                contestant=label,
+                planner=planner,
+                label=f"{label} ({planner})" if several else label,
+                pipelined=contestant.entry.pipelined,
+                ranks=ranks,
+                micro_batch=micro_batch,
+                seed=seed,
+                repeat=repeat,
+            )
+        )
     return trials
 
 

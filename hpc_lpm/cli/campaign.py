@@ -48,15 +48,18 @@ def launch(
     log: Annotated[Path, typer.Option(help="file that the output goes to")],
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
+    settings: Annotated[str, typer.Option(help="settings of the trial as JSON")] = "{}",
     attempt: Annotated[int, typer.Option(help="how often this driver has tried the trial")] = 1,
 ) -> int:
     """Run a command on its ranks, log its output and say how far the campaign is."""
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.campaign.launching import launch_step, launch_trial
+    from hpc_lpm.files import write_text_atomically
 
     files = CampaignFolder(folder)
     if trial is None:
         return launch_step(files, arguments, ranks, mpi, log, _say)
+    write_text_atomically(files.settings(trial), f"{json.dumps(json.loads(settings), indent=2)}\n")
     return launch_trial(files, trial, arguments, ranks, mpi, log, _say, attempt=attempt)
 
 

@@ -17,7 +17,8 @@ COMMANDS = {
     "train": "hpc_lpm.cli.train",
     "validate": "hpc_lpm.cli.validate",
 }
-"""Importing a module registers its command on the application."""
+"""Importing a module registers its command on the application; one with options that depend on the
+arguments has a function `register` for that."""
 
 
 def register(arguments: list[str]) -> None:
@@ -27,4 +28,6 @@ def register(arguments: list[str]) -> None:
     """
     named = COMMANDS.get(arguments[0]) if arguments else None
     for module in [named] if named else COMMANDS.values():
-        import_module(module)
+        imported = import_module(module)
+        if hasattr(imported, "register"):
+            imported.register(arguments)

@@ -12,7 +12,7 @@ from hpc_lpm.cli.link_matrix import show_links
 from hpc_lpm.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from hpc_lpm.campaign.doctor.finding import Finding
+    from hpc_lpm.doctor.situation import Finding
 
 
 @app.command()
@@ -28,10 +28,10 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Check the machine and every pair of nodes: ranks, links, clocks, GPUs, Slurm, files."""
-    from hpc_lpm.campaign.doctor.examination import examine_machine
-    from hpc_lpm.campaign.doctor.probe import ENDING_SECONDS, abandon_ranks
-    from hpc_lpm.campaign.doctor.probing.patience import bound_process
-    from hpc_lpm.campaign.doctor.starting import in_job, is_first_of_this_job
+    from hpc_lpm.doctor.bounded_waits import bound_process
+    from hpc_lpm.doctor.examination import examine_machine
+    from hpc_lpm.doctor.probe import ENDING_SECONDS, abandon_ranks
+    from hpc_lpm.doctor.starting import in_job, is_first_of_this_job
 
     examination = examine_machine(ranks)
     findings = examination.findings

@@ -9,7 +9,7 @@ from hpc_lpm.cli.output import print_table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hpc_lpm.campaign.doctor.reports import LinkOfNodes
+    from hpc_lpm.doctor.probe_report import LinkOfNodes
 
 MOST_NODES = 16
 """Of more nodes, a matrix does not fit on a screen."""

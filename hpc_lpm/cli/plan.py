@@ -33,9 +33,9 @@ from hpc_lpm.cli.profile_options import (
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
-from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.registry import planner_named
+from hpc_lpm.planning.planners.registry import planner_named
+from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profiling.read import read_profile, with_link
 
 

@@ -11,8 +11,8 @@ from rich.text import Text
 from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.candidates import Candidate, DeviceSearch
-from hpc_lpm.planning.devices import LEADS, search_devices
+from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
+from hpc_lpm.planning.devices.search import LEADS, search_devices
 from hpc_lpm.planning.options import OTHER_OPTIMIZER, PlanOptions
 from hpc_lpm.profile import Profile
 

@@ -8,8 +8,8 @@ from hpc_lpm.cli.profile_options import assumptions, link_document, link_sentenc
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import price_plan
-from hpc_lpm.planning.pareto import ParetoFront, pareto_front
+from hpc_lpm.planning.pareto.front import ParetoFront, pareto_front
+from hpc_lpm.planning.pricing import price_plan
 
 MOST_ROWS = 20
 PLANNER = "pareto"

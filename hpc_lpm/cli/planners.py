@@ -6,7 +6,7 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import print_json, print_table
-from hpc_lpm.planning.registry import PLANNERS
+from hpc_lpm.planning.planners.registry import PLANNERS
 
 
 @app.command("planners")

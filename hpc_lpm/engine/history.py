@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from hpc_lpm.engine.records import SegmentRecord
-from hpc_lpm.options import TrainSettings
+from hpc_lpm.engine.settings import TrainSettings
 
 
 @dataclass

@@ -8,14 +8,14 @@ from hpc_lpm.engine.batches import (
     evaluation_micro_batches,
     training_micro_batches,
 )
-from hpc_lpm.engine.checkpoint.agreeing_settings import agreeing_settings
 from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
 from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, checkpoint_name
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
-from hpc_lpm.engine.runner import RunContext, Runner
+from hpc_lpm.engine.runners.runner import RunContext, Runner
+from hpc_lpm.engine.settings import computing_settings
 from hpc_lpm.errors import InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals
 
@@ -168,7 +168,11 @@ class TrainingLoop:
             self._runner.state(),
             self._figures.record(self._runner.bytes_sent()),
             self.history,
-            CheckpointedRun(agreeing_settings(context.settings), context.copies, context.cuts),
+            CheckpointedRun(
+                computing_settings(context.settings.model_dump(mode="json")),
+                context.copies,
+                context.cuts,
+            ),
         )
         self._saved = path
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.checks import require_at_least
+from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.dropout import Dropout
 from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
 

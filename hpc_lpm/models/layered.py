@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.user_functions import describe_raised
 
 Activation = Tensor | tuple[Tensor, ...]
-"""What flows from one layer to the next: a tensor, or a tuple where a skip connection travels."""
+"""What flows from one layer to the next: a tensor, or a tuple if a skip connection comes along."""
 
 
 def as_tuple(activation: Activation) -> tuple[Tensor, ...]:
@@ -28,6 +29,18 @@ class Layer:
 
     name: str
     build: Callable[[], nn.Module]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.build, nn.Module):
+            raise InputError(
+                f"layer {self.name!r} is given as the module {type(self.build).__name__}, accepted "
+                "is a callable that builds it anew: write lambda: in front of it."
+            )
+        if not callable(self.build):
+            raise InputError(
+                f"layer {self.name!r} is given as {type(self.build).__name__}, accepted is a "
+                "callable without arguments that returns a torch.nn.Module."
+            )
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,20 @@ class LayeredModel:
     correct: Callable[[Tensor, Tensor], Tensor]
     ties: tuple[Tie, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
+            found = ", ".join(dict.fromkeys(type(layer).__name__ for layer in self.layers))
+            raise InputError(
+                f"model {self.name!r} has layers of type {found or 'nothing'}, accepted is at "
+                "least one hpc_lpm.models.layered.Layer."
+            )
+        for tie in self.ties:
+            if tie.owner_layer < 0 or tie.copy_layer >= len(self.layers):
+                raise InputError(
+                    f"model {self.name!r} ties layers {tie.owner_layer} and {tie.copy_layer}, "
+                    f"accepted are 0 to {len(self.layers) - 1}: correct the model's ties."
+                )
+
     def build_layer(self, index: int, seed: int) -> nn.Module:
         """Build layer `index` with weights that depend on (seed, index) alone, and on its ties.
 
@@ -74,7 +101,8 @@ class LayeredModel:
         can influence the weights.
 
         Raises:
-            InputError: if a tie names a parameter that its layer does not have.
+            InputError: if the layer cannot be built, or a tie names a parameter that its layer does
+                not have.
         """
         layer = self._build_untied(index, seed)
         for tie in self.ties:
@@ -90,7 +118,23 @@ class LayeredModel:
             # An odd multiplier keeps (seed, index) pairs apart for any realistic layer count.
             # Only the CPU's generator: torch.manual_seed would reseed the accelerators as well.
             torch.default_generator.manual_seed(seed * 1_000_003 + index)
-            return self.layers[index].build()
+            try:
+                built: object = self.layers[index].build()
+            except Exception as error:
+                raise InputError(
+                    f"{self._describe(index)} cannot be built, {describe_raised(error)}: its "
+                    "builder is called without arguments and returns a torch.nn.Module."
+                ) from error
+        if not isinstance(built, nn.Module):
+            what = f"class {built.__name__}" if isinstance(built, type) else type(built).__name__
+            raise InputError(
+                f"{self._describe(index)} is built as {what}, accepted is a torch.nn.Module: "
+                "return the module itself from the builder."
+            )
+        return built
+
+    def _describe(self, index: int) -> str:
+        return f"layer {index} ({self.layers[index].name}) of model {self.name!r}"
 
 
 def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:

@@ -6,8 +6,8 @@ from math import prod
 
 from torch import Tensor, nn
 
-from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.models.checks import require_at_least, require_images
+from hpc_lpm.data.dataset import DataShape, require_images
+from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 
 

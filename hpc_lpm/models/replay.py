@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.models.checks import require_images
+from hpc_lpm.data.dataset import DataShape, require_images
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 from hpc_lpm.profile import Profile
 

@@ -4,8 +4,8 @@ from functools import partial
 
 from torch import nn
 
-from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.models.checks import require_at_least, require_images
+from hpc_lpm.data.dataset import DataShape, require_images
+from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.convolution import NormReLU, PooledClassifier, convolution
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 

@@ -25,8 +25,8 @@ from itertools import accumulate, pairwise
 from math import gcd
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.exact_integers import Column
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
-from hpc_lpm.planning.weighted_sums import Column
 from hpc_lpm.profile import Link, Profile
 
 
@@ -145,6 +145,18 @@ class CostModel:
         return factors.forward * (
             self.forward_sums[stop] - self.forward_sums[start]
         ) + factors.backward * (self.backward_sums[stop] - self.backward_sums[start])
+
+    def layer_time_sums(self) -> list[int]:
+        """Return the prefix sums of what the layers' two passes take on equally fast devices.
+
+        Exact integers, in the unit that all times of the profile are multiples of. Like their
+        originals, planners `greedy` and `pipedream` look at nothing else: at no transfer, no
+        memory and nothing that is replayed.
+        """
+        return [
+            forward + backward
+            for forward, backward in zip(self.forward_sums, self.backward_sums, strict=True)
+        ]
 
     def work_within(self, stage: int, period: Fraction) -> int:
         """Return the most work that `stage` does in `period` seconds."""

@@ -6,8 +6,8 @@ from fractions import Fraction
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.fewer_stages import fewest_stages
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
+from hpc_lpm.planning.search.alternatives import fewest_stages
 
 _NEARLY = Fraction(1, 20)
 _HARDLY = Fraction(1, 100)

@@ -1,12 +1,15 @@
-"""What each stage of a plan takes for one micro-batch and one optimizer step, exactly."""
+"""What each stage of a plan takes for one micro-batch and one optimizer step, exactly.
+
+That includes averaging the gradients of a step over the replicas of the stage.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from hpc_lpm.planning.all_reduce import ring_all_reduce_seconds
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.profile import LinkProfile
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,18 @@ def stage_times(model: CostModel, cuts: Sequence[int]) -> list[StageTimes]:
             )
         )
     return result
+
+
+def ring_all_reduce_seconds(size_bytes: int, replicas: int, link: LinkProfile) -> Fraction:
+    """Return the seconds that `replicas` need to sum `size_bytes` bytes each, in a ring of links.
+
+    2 (R - 1) latency + 2 (R - 1) / R x bytes / bandwidth: in R - 1 rounds of reduce-scatter and as
+    many of all-gather everyone sends one R-th of the bytes to the next (Thakur, Rabenseifner and
+    Gropp, 2005); no algorithm sends fewer bytes (Patarasuk and Yuan, 2009). The additions are taken
+    to hide behind the messages, and a stage without parameters to need no all-reduce.
+    """
+    if size_bytes == 0:
+        return Fraction(0)
+    rounds = 2 * (replicas - 1)
+    message = Fraction(size_bytes, replicas) / Fraction(link.bandwidth_bytes_per_second)
+    return rounds * (Fraction(link.latency_seconds) + message)

@@ -1,4 +1,4 @@
-"""A chain of layers each of whose passes can be run, and hence measured, on its own."""
+"""A chain of layers whose passes can each be run, and so measured, on its own."""
 
 import copy
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import Activation, LayeredModel
+from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
 
 
 class DetachedChain:
-    """Freshly built layers of a model in training mode, cut from one another.
+    """Newly built layers of a model in training mode, cut from one another.
 
     Every layer starts from leaves, as the first layer of a stage does, so its backward pass ends at
     its own inputs. Parameter gradients accumulate over the micro-batches as in training. The loss
-    belongs to the last layer. Passes are run in the order of training: `forward(0)` to
+    belongs to the last layer. Run the passes in the order of training: `forward(0)` to
     `forward(L - 1)`, then `backward(L - 1)` down to `backward(0)`.
     """
 
@@ -51,7 +51,7 @@ class DetachedChain:
         """Run the forward pass of a layer and keep its graph.
 
         Raises:
-            InputError: if the layer cannot run on what the layer before returned.
+            InputError: if the layer cannot run on what the layer before it returned.
         """
         leaves = self._leaves_of(index)
         self._leaves[index] = leaves
@@ -61,23 +61,17 @@ class DetachedChain:
                 if index == len(self) - 1:
                     self._loss = self.model.loss(_single(self._outputs[index]), self._targets)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            name = self.model.layers[index].name
-            reason = str(error).strip().splitlines()
-            raise InputError(
-                f"layer {index} ({name}) of model {self.model.name!r} fails on its inputs: "
-                f"{reason[0] if reason else type(error).__name__}; a layer must accept what the "
-                "one before returns and must not change it in place."
-            ) from error
+            raise InputError(self._describe_failure(index, leaves, error)) from error
 
     def backward(self, index: int) -> None:
-        """Run a layer's backward pass with the gradients of the layer after, free what it kept."""
-        outputs = tensors_of(self._outputs.pop(index))
+        """Run a layer's backward pass from the next layer's gradients and free what it kept."""
+        outputs = as_tuple(self._outputs.pop(index))
         if index == len(self) - 1:
             assert self._loss is not None
             self._loss.backward()  # type: ignore[no-untyped-call]
             self._loss = None
             return
-        leaves = tensors_of(self._leaves.pop(index + 1))
+        leaves = as_tuple(self._leaves.pop(index + 1))
         roots, gradients = [], []
         for output, leaf in zip(outputs, leaves, strict=True):
             gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
@@ -85,15 +79,15 @@ class DetachedChain:
                 roots.append(output)
                 gradients.append(gradient)
             elif output.requires_grad:
-                # An input handed on, such as a skip connection: nothing is computed for it, and
-                # autograd would copy the gradient.
+                # An input that is passed on, such as a skip connection: there is nothing to compute
+                # for it, and autograd would copy the gradient.
                 output.grad = gradient if output.grad is None else output.grad + gradient
         if roots:
             torch.autograd.backward(roots, gradients)
 
     def output_bytes(self, index: int) -> int:
         """Return the bytes of all tensors that a layer returned, between its two passes."""
-        return sum(tensor.nbytes for tensor in tensors_of(self._outputs[index]))
+        return sum(tensor.nbytes for tensor in as_tuple(self._outputs[index]))
 
     def own_storages(self, index: int) -> set[int]:
         """Return the addresses of the storages of a layer's parameters and buffers."""
@@ -103,23 +97,31 @@ class DetachedChain:
             for tensor in (*layer.parameters(), *layer.buffers())
         }
 
+    def _describe_failure(self, index: int, inputs: Activation, error: Exception) -> str:
+        given = ", ".join(
+            f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+            for tensor in as_tuple(inputs)
+        )
+        source = "layer before returns" if index else "data set holds"
+        reason = str(error).strip().splitlines()
+        return (
+            f"layer {index} ({self.model.layers[index].name}) of model {self.model.name!r} fails "
+            f"on its inputs {given}: {reason[0] if reason else type(error).__name__}; a layer must "
+            f"accept what the {source} and must not change it in place."
+        )
+
     def _leaves_of(self, index: int) -> Activation:
         if index == 0:
             return self._first_inputs
         previous = self._outputs[index - 1]
         leaves = tuple(
             tensor.detach().requires_grad_(tensor.is_floating_point())
-            for tensor in tensors_of(previous)
+            for tensor in as_tuple(previous)
         )
         return leaves if isinstance(previous, tuple) else leaves[0]
 
 
-def tensors_of(activation: Activation) -> tuple[Tensor, ...]:
-    """Return the tensors of an activation, be it one or a tuple of them."""
-    return activation if isinstance(activation, tuple) else (activation,)
-
-
 def _single(activation: Activation) -> Tensor:
     if not isinstance(activation, Tensor):
-        raise TypeError(f"the last layer returned {type(activation).__name__} where one tensor is")
+        raise TypeError(f"the last layer returned {type(activation).__name__}, not one tensor")
     return activation

@@ -1,5 +1,9 @@
 """Profiling of a model by all ranks of the job at once."""
 
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -9,11 +13,10 @@ from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.processor import processor_name
 from hpc_lpm.profile import LayerProfile, Link, Profile
-from hpc_lpm.profiling.environment import describe_environment
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
-from hpc_lpm.profiling.threads import compute_threads
 from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
 
 if TYPE_CHECKING:
@@ -32,9 +35,10 @@ def profile_in_job(
 ) -> Profile:
     """Profile `model` on the first `micro_batch` training samples; every rank must call this.
 
-    All ranks profile at the same time, since in training they share the memory bandwidth as well;
-    times are medians over the ranks. The link is measured between neighbouring ranks, or assumed
-    if there is one rank (`environment["link"]` tells which). All ranks return the same.
+    All ranks profile at the same time, because they share the memory bandwidth in training too.
+    Times are medians over the ranks. The link is measured between neighbouring ranks, or assumed
+    if there is only one rank (`environment["link"]` tells which). All ranks return the same
+    profile.
 
     Raises:
         InputError: if a number is out of range, the device is missing or a layer fails.
@@ -88,6 +92,36 @@ def median_over_ranks(profiles: list[tuple[LayerProfile, ...]]) -> tuple[LayerPr
         )
         for same_layer in zip(*profiles, strict=True)
     )
+
+
+def describe_environment(device: torch.device | str, threads: int) -> dict[str, object]:
+    """Return the machine and the software that the times depend on.
+
+    Host names are left out, so that profiles can be published.
+    """
+    where = torch.device(device)
+    facts: dict[str, object] = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cpu": processor_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+    }
+    if where.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(where)
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+@contextmanager
+def compute_threads(threads: int) -> Iterator[None]:
+    """Set the number of threads that torch computes with, and restore it at the end."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(dataset: Dataset, micro_batch: int, repeats: int, threads: int, device: str) -> None:

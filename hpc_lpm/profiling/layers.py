@@ -9,7 +9,6 @@ from torch import Tensor
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.profile import LayerProfile
-from hpc_lpm.profiling.activations import measure_activation_bytes
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.timer import timer_for
 
@@ -27,13 +26,13 @@ def profile_model(
     """Measure each layer of `model` on one micro-batch.
 
     `inputs` and `targets` are what `Split` returns for the micro-batch. Times are medians over
-    `repeats` sweeps after two for warming up. A sweep runs the forward passes of all layers and
-    then their backward passes, each timed on its own: caches are as cold as in training. The first
-    layer's backward pass does not compute a gradient of the inputs, the others' do. The loss is
-    part of the last layer. Activation bytes are those of `measure_activation_bytes`, output bytes
-    the sum over all tensors that cross, be they float or not.
+    `repeats` sweeps after two sweeps to warm up. A sweep runs the forward passes of all layers and
+    then their backward passes, each timed on its own, so that caches are as cold as in training.
+    The first layer's backward pass does not compute a gradient of the inputs, the others' do. The
+    loss is part of the last layer. Activation bytes come from `measure_activation_bytes`; output
+    bytes are the sum over all tensors that cross, of whatever type.
 
-    Layers are built afresh from `model`; the global random state is left as it was.
+    Layers are built anew from `model`; the global random state is left as it was.
 
     Raises:
         InputError: if a layer fails on what the layer before returns.
@@ -59,6 +58,38 @@ def profile_model(
         )
         for index, layer in enumerate(chain.layers)
     )
+
+
+def measure_activation_bytes(chain: DetachedChain) -> list[int]:
+    """Run one forward pass of the chain and return the bytes that each layer keeps for backward.
+
+    What counts are the distinct storages that autograd saves, each in full and once, in the layer
+    that saves it first. Parameters and buffers do not count, but the casts of parameters that mixed
+    precision keeps for a micro-batch do. An output that the next layer saves although its producer
+    does not (the input of a normalisation) therefore counts in the next layer, and the sum over the
+    chain is what one micro-batch in flight occupies. Memory that a kernel needs only while it runs
+    is not included.
+    """
+    # Held until the end, so that no address is freed and used again by another storage.
+    kept: dict[int, torch.UntypedStorage] = {}
+    layer_bytes = []
+    for index in range(len(chain)):
+        own = chain.own_storages(index)
+        new_bytes = 0
+
+        def keep(tensor: Tensor, own: set[int] = own) -> Tensor:
+            nonlocal new_bytes
+            storage = tensor.untyped_storage()
+            address = storage.data_ptr()
+            if address not in kept and address not in own:
+                kept[address] = storage
+                new_bytes += storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            chain.forward(index)
+        layer_bytes.append(new_bytes)
+    return layer_bytes
 
 
 def _timed_sweep(chain: DetachedChain, device: torch.device) -> tuple[list[float], list[float]]:

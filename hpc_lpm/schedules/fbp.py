@@ -1,19 +1,10 @@
 """Forward-backward parallel: no stage ever waits for a flush or for another stage's update."""
 
-from collections.abc import Iterator
-
-from hpc_lpm.schedules.instructions import Instruction
-from hpc_lpm.schedules.ordering import check_arguments, forwards_ahead
+from hpc_lpm.schedules.base import Schedule
 
 
-def fbp(
-    stage: int,
-    stages: int,
-    micro_batches_per_step: int,
-    total_micro_batches: int,
-    lead: int = 1,
-) -> Iterator[Instruction]:
-    """Yield the computation of `stage`, whose forwards run lead * (stages - 1 - stage) ahead.
+class ForwardBackwardParallel(Schedule):
+    """Forwards run lead * (stages - 1 - stage) ahead of backwards, across updates.
 
     Three stages, lead 1, two micro-batches a step, u = optimizer step, one slot a pass:
 
@@ -23,15 +14,14 @@ def fbp(
                  warm-up             | steady: every slot is taken, also across updates
 
     The drain (backwards alone) comes at the very end of the programme.
-
-    Raises:
-        ValueError: if an argument is out of range.
     """
-    check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
-    ahead = fbp_ahead(stage, stages, micro_batches_per_step, lead)
-    yield from forwards_ahead(0, total_micro_batches, ahead, micro_batches_per_step)
 
+    name = "fbp"
+    description = "forward-backward parallel, no flush"
+    flushes = False
+    takes_lead = True
+    alternates = True
 
-def fbp_ahead(stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
-    """Return d_k, by how many micro-batches forwards are ahead of backwards at `stage`."""
-    return lead * (stages - 1 - stage)
+    def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
+        """Return d_k = lead * (stages - 1 - stage)."""
+        return lead * (stages - 1 - stage)

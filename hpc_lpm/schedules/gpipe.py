@@ -1,19 +1,10 @@
 """GPipe: all forwards of a step, then all its backwards."""
 
-from collections.abc import Iterator
-
-from hpc_lpm.schedules.instructions import Instruction
-from hpc_lpm.schedules.ordering import check_arguments, forwards_ahead
+from hpc_lpm.schedules.base import Schedule
 
 
-def gpipe(
-    stage: int,
-    stages: int,
-    micro_batches_per_step: int,
-    total_micro_batches: int,
-    lead: int = 1,
-) -> Iterator[Instruction]:
-    """Yield the computation of `stage` under GPipe (Huang et al. 2019); `lead` has no meaning here.
+class GPipe(Schedule):
+    """GPipe (Huang et al. 2019): every stage holds all micro-batches of a step.
 
     Three stages, two micro-batches a step, u = optimizer step:
 
@@ -23,17 +14,12 @@ def gpipe(
 
     Backwards run in ascending order, so that gradients are added up in the order of sequential
     training and equal its own to the last bit.
-
-    Raises:
-        ValueError: if an argument is out of range.
     """
-    check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
-    ahead = gpipe_ahead(stage, stages, micro_batches_per_step, lead)
-    for first in range(0, total_micro_batches, micro_batches_per_step):
-        count = min(micro_batches_per_step, total_micro_batches - first)
-        yield from forwards_ahead(first, count, ahead, micro_batches_per_step)
 
+    name = "gpipe"
+    description = "all forwards, then all backwards"
+    flushes = True
 
-def gpipe_ahead(stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
-    """Return by how many micro-batches forwards are ahead of backwards at every stage."""
-    return micro_batches_per_step - 1
+    def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
+        """Return M - 1, the same at every stage."""
+        return micro_batches_per_step - 1

@@ -1,4 +1,4 @@
-"""The one order that all schedules share: forwards run a fixed number ahead of backwards."""
+"""Orders of computation: forwards a fixed number ahead of backwards, and forwards alone."""
 
 from collections.abc import Iterator
 
@@ -45,3 +45,14 @@ def check_arguments(
         raise ValueError(f"lead is {lead}, at least 1 is accepted")
     if total_micro_batches < 0:
         raise ValueError(f"total_micro_batches is {total_micro_batches}, at least 0 is accepted")
+
+
+def evaluation(micro_batches: int) -> Iterator[Instruction]:
+    """Yield the forwards of `micro_batches` micro-batches, the same at every stage.
+
+    stage 0  F0  F1  F2  .   .
+    stage 1  .   F0  F1  F2  .
+    stage 2  .   .   F0  F1  F2
+    """
+    for micro_batch in range(micro_batches):
+        yield Forward(micro_batch)

@@ -67,7 +67,7 @@ class UnitClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
+class TimedInstruction:
     """One instruction of one stage on the clock, waiting for a message not counted."""
 
     instruction: Instruction
@@ -75,20 +75,24 @@ class Interval:
     end_seconds: float
 
 
+StageTimeline = list[TimedInstruction]
+"""What one stage did, in order of execution."""
+
+
 @dataclass(frozen=True)
 class Playback:
-    """What happened: `intervals[stage]` in order of execution.
+    """What happened, stage by stage.
 
     `stopped[stage]` is the index of the instruction at which a stage waits for ever, or None.
     """
 
-    intervals: list[list[Interval]]
+    timelines: list[StageTimeline]
     stopped: list[int | None]
 
     @property
     def makespan_seconds(self) -> float:
         """When the last stage is through."""
-        return max((line[-1].end_seconds for line in self.intervals if line), default=0.0)
+        return max((line[-1].end_seconds for line in self.timelines if line), default=0.0)
 
 
 @dataclass
@@ -112,7 +116,7 @@ class _Player:
         self.positions = [0] * stages
         self.now = [0.0] * stages
         self.averaged_at = [0.0] * stages
-        self.intervals: list[list[Interval]] = [[] for _ in programmes]
+        self.timelines: list[StageTimeline] = [[] for _ in programmes]
         self.down = [_Channel() for _ in range(stages - 1)]
         self.up = [_Channel() for _ in range(stages - 1)]
         self.tied: defaultdict[tuple[type, int, int], deque[float]] = defaultdict(deque)
@@ -135,7 +139,7 @@ class _Player:
                     if 0 <= other < len(self.programmes) and other not in waiting
                 )
         return Playback(
-            self.intervals,
+            self.timelines,
             [
                 position if position < len(programme) else None
                 for position, programme in zip(self.positions, self.programmes, strict=True)
@@ -150,33 +154,33 @@ class _Player:
         instruction = self.programmes[stage][position]
         match instruction:
             case SendActivation(micro_batch):
-                interval = self._send(stage, stage, self.down, micro_batch, instruction)
+                timed = self._send(stage, stage, self.down, micro_batch, instruction)
             case SendGradient(micro_batch):
-                interval = self._send(stage, stage - 1, self.up, micro_batch, instruction)
+                timed = self._send(stage, stage - 1, self.up, micro_batch, instruction)
             case ReceiveActivation(micro_batch):
-                interval = self._receive(stage, stage - 1, self.down, micro_batch, instruction)
+                timed = self._receive(stage, stage - 1, self.down, micro_batch, instruction)
             case ReceiveGradient(micro_batch):
-                interval = self._receive(stage, stage, self.up, micro_batch, instruction)
+                timed = self._receive(stage, stage, self.up, micro_batch, instruction)
             case SendTiedGradient() | SendTiedWeights():
-                interval = self._send_tied(stage, instruction)
+                timed = self._send_tied(stage, instruction)
             case ReceiveTiedGradient() | ReceiveTiedWeights():
-                interval = self._receive_tied(stage, instruction)
+                timed = self._receive_tied(stage, instruction)
             case Reduce():
                 now = self.now[stage]
                 self.averaged_at[stage] = now + self.clock.all_reduce_seconds(stage)
-                interval = Interval(instruction, now, now)
+                timed = TimedInstruction(instruction, now, now)
             case Update():
                 now = max(self.now[stage], self.averaged_at[stage])
                 duration = self.clock.compute_seconds(stage, instruction)
-                interval = Interval(instruction, now, now + duration)
+                timed = TimedInstruction(instruction, now, now + duration)
             case _:
                 now = self.now[stage]
                 duration = self.clock.compute_seconds(stage, instruction)
-                interval = Interval(instruction, now, now + duration)
-        if interval is None:
+                timed = TimedInstruction(instruction, now, now + duration)
+        if timed is None:
             return False
-        self.intervals[stage].append(interval)
-        self.now[stage] = interval.end_seconds
+        self.timelines[stage].append(timed)
+        self.now[stage] = timed.end_seconds
         self.positions[stage] += 1
         return True
 
@@ -187,14 +191,14 @@ class _Player:
         channels: list[_Channel],
         micro_batch: int,
         instruction: Instruction,
-    ) -> Interval | None:
+    ) -> TimedInstruction | None:
         if not 0 <= boundary < len(channels):
             return None
         now = self.now[stage]
         duration = self.clock.transfer_seconds(boundary)
         channels[boundary].send(micro_batch, now, duration)
         # Without overlap the sender's processor is what moves the bytes.
-        return Interval(instruction, now, now if self.clock.overlap else now + duration)
+        return TimedInstruction(instruction, now, now if self.clock.overlap else now + duration)
 
     def _receive(
         self,
@@ -203,7 +207,7 @@ class _Player:
         channels: list[_Channel],
         micro_batch: int,
         instruction: Instruction,
-    ) -> Interval | None:
+    ) -> TimedInstruction | None:
         if not 0 <= boundary < len(channels):
             return None
         messages = channels[boundary].messages
@@ -212,25 +216,27 @@ class _Player:
         _, start, end = messages.popleft()
         if self.clock.overlap:
             arrival = max(self.now[stage], end)
-            return Interval(instruction, arrival, arrival)
+            return TimedInstruction(instruction, arrival, arrival)
         begin = max(self.now[stage], start)
-        return Interval(instruction, begin, begin + self.clock.transfer_seconds(boundary))
+        return TimedInstruction(instruction, begin, begin + self.clock.transfer_seconds(boundary))
 
-    def _send_tied(self, stage: int, message: SendTiedGradient | SendTiedWeights) -> Interval:
+    def _send_tied(
+        self, stage: int, message: SendTiedGradient | SendTiedWeights
+    ) -> TimedInstruction:
         # Once a step and off the path of the micro-batches: taken to cost nothing.
         self.tied[type(message), stage, message.stage].append(self.now[stage])
-        return Interval(message, self.now[stage], self.now[stage])
+        return TimedInstruction(message, self.now[stage], self.now[stage])
 
     def _receive_tied(
         self, stage: int, message: ReceiveTiedGradient | ReceiveTiedWeights
-    ) -> Interval | None:
+    ) -> TimedInstruction | None:
         gradient = isinstance(message, ReceiveTiedGradient)
         kind = SendTiedGradient if gradient else SendTiedWeights
         sent = self.tied[kind, message.stage, stage]
         if not sent:
             return None
         arrival = max(self.now[stage], sent.popleft())
-        return Interval(message, arrival, arrival)
+        return TimedInstruction(message, arrival, arrival)
 
 
 def play(programmes: Sequence[Programme], clock: Clock) -> Playback:

@@ -11,7 +11,7 @@ from hpc_lpm.schedules.instructions import (
     Replay,
     Update,
 )
-from hpc_lpm.schedules.playback import Interval, play
+from hpc_lpm.schedules.playback import StageTimeline, play
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class PipelineClock:
 class Simulation:
     """What a simulated pipeline does.
 
-    `timeline[stage]` are the intervals in which a stage is busy, in order. `period_seconds` is the
+    `timelines[stage]` holds what keeps a stage busy, in order. `period_seconds` is the
     time from one micro-batch to the next in steady state. `idle_share[stage]` is the share of that
     state in which a stage neither computes nor moves bytes itself, `overall_idle_share` the same
     with warm-up and drain. `peak_in_flight[stage]` counts micro-batches between their passes.
     """
 
-    timeline: list[list[Interval]]
+    timelines: list[StageTimeline]
     makespan_seconds: float
     period_seconds: float
     idle_share: list[float]
@@ -78,21 +78,21 @@ def simulate(programmes: Sequence[Programme], clock: PipelineClock) -> Simulatio
     playback = play(programmes, clock)
     if any(stopped is not None for stopped in playback.stopped):
         raise ValueError("the programmes deadlock: validate them first")
-    timeline = [
-        [interval for interval in line if interval.end_seconds > interval.start_seconds]
-        for line in playback.intervals
+    timelines = [
+        [timed for timed in timeline if timed.end_seconds > timed.start_seconds]
+        for timeline in playback.timelines
     ]
     makespan = playback.makespan_seconds
-    window = _steady_window(playback.intervals)
+    window = _steady_window(playback.timelines)
     if window is None:
         micro_batches = sum(isinstance(item, Backward) for item in programmes[0])
         window = _Window(0.0, makespan, micro_batches)
     return Simulation(
-        timeline=timeline,
+        timelines=timelines,
         makespan_seconds=makespan,
         period_seconds=(window.end - window.start) / max(window.micro_batches, 1),
-        idle_share=[_idle_share(line, window.start, window.end) for line in timeline],
-        overall_idle_share=[_idle_share(line, 0.0, makespan) for line in timeline],
+        idle_share=[_idle_share(timeline, window.start, window.end) for timeline in timelines],
+        overall_idle_share=[_idle_share(timeline, 0.0, makespan) for timeline in timelines],
         peak_in_flight=[_peak_in_flight(programme) for programme in programmes],
     )
 
@@ -104,21 +104,23 @@ class _Window:
     micro_batches: int
 
 
-def _steady_window(intervals: list[list[Interval]]) -> _Window | None:
+def _steady_window(timelines: list[StageTimeline]) -> _Window | None:
     drain_begins = min(
         (
-            max((i.end_seconds for i in line if isinstance(i.instruction, Forward)), default=0.0)
-            for line in intervals
+            max(
+                (i.end_seconds for i in timeline if isinstance(i.instruction, Forward)), default=0.0
+            )
+            for timeline in timelines
         ),
         default=0.0,
     )
     updates: list[tuple[float, int]] = []
     backwards = 0
-    for interval in intervals[0]:
-        if isinstance(interval.instruction, Backward):
+    for timed in timelines[0]:
+        if isinstance(timed.instruction, Backward):
             backwards += 1
-        elif isinstance(interval.instruction, Update) and interval.end_seconds <= drain_begins:
-            updates.append((interval.end_seconds, backwards))
+        elif isinstance(timed.instruction, Update) and timed.end_seconds <= drain_begins:
+            updates.append((timed.end_seconds, backwards))
     steady = updates[len(updates) // 2 :] if len(updates) > 3 else updates
     if len(steady) < 2:
         return None
@@ -126,12 +128,12 @@ def _steady_window(intervals: list[list[Interval]]) -> _Window | None:
     return _Window(start, end, after - before)
 
 
-def _idle_share(line: list[Interval], start: float, end: float) -> float:
+def _idle_share(timeline: StageTimeline, start: float, end: float) -> float:
     if end <= start:
         return 0.0
     busy = sum(
-        max(0.0, min(interval.end_seconds, end) - max(interval.start_seconds, start))
-        for interval in line
+        max(0.0, min(timed.end_seconds, end) - max(timed.start_seconds, start))
+        for timed in timeline
     )
     return max(0.0, 1.0 - busy / (end - start))
 

@@ -1,8 +1,11 @@
 """Proof that the programmes of all stages fit together, before any of them is executed."""
 
 from collections.abc import Sequence
+from itertools import product
 
-from hpc_lpm.schedules.draw import draw
+from hpc_lpm.errors import InputError
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
@@ -17,6 +20,7 @@ from hpc_lpm.schedules.instructions import (
     TiedMessage,
     Update,
 )
+from hpc_lpm.schedules.ordering import forwards_ahead
 from hpc_lpm.schedules.playback import UnitClock, play
 
 
@@ -69,6 +73,61 @@ def validate(
         except _FaultError as fault:
             raise _error(programmes, stage, fault.index, fault.reason) from None
     _check_progress(programmes)
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Prove on small pipelines that a schedule is sound and what it says of itself holds.
+
+    Tried are up to four stages and four micro-batches a step, with and without replicas, each for
+    some steps of which the last is shorter where that can be.
+
+    Raises:
+        InputError: at the first fault found; the message holds the picture of the programmes.
+    """
+    for stages, per_step, lead, replicas in product((1, 2, 4), (1, 2, 4), (1, 2), (1, 2)):
+        total = 4 * per_step + per_step // 2
+        where = (
+            f"schedule {schedule.name!r} with {stages} stages, {per_step} micro-batches a step, "
+            f"lead {lead} and {replicas} replicas"
+        )
+        programmes = schedule.programmes(stages, per_step, total, lead, replicas=replicas)
+        bounds = schedule.in_flight_bounds(stages, per_step, lead)
+        try:
+            validate(programmes, per_step, total, bounds)
+        except ScheduleError as error:
+            raise InputError(f"{where} is unsound at {error}") from None
+        for stage, programme in enumerate(programmes):
+            for micro_batch, seen in _versions_seen(programme).items():
+                said = schedule.version(
+                    micro_batch, stage, stages, per_step, lead, replicas=replicas
+                )
+                if seen != said:
+                    raise InputError(
+                        f"{where}: the forward of micro-batch {micro_batch} at stage {stage} comes "
+                        f"after {seen} updates, but `version` says {said}: mend one of the two.\n"
+                        f"{draw(programmes)}"
+                    )
+            ahead = schedule.ahead(stage, stages, per_step, lead)
+            alternating = list(forwards_ahead(0, total, ahead, per_step))
+            computed = list(schedule.compute(stage, stages, per_step, total, lead))
+            if schedule.alternates and computed != alternating:
+                raise InputError(
+                    f"{where}: stage {stage} does not alternate between forward n + {ahead} and "
+                    f"backward n, but `alternates` says so: set it to False.\n{draw(programmes)}"
+                )
+
+
+def _versions_seen(programme: Programme) -> dict[int, int]:
+    """Return by micro-batch how many updates come before its forward."""
+    updates = 0
+    seen = {}
+    for instruction in programme:
+        match instruction:
+            case Forward(micro_batch):
+                seen[micro_batch] = updates
+            case Update():
+                updates += 1
+    return seen
 
 
 def _check_progress(programmes: Sequence[Programme]) -> None:

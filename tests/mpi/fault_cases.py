@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.options import checked_settings
 
 
 def main() -> None:

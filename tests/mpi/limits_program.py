@@ -80,7 +80,9 @@ def main() -> None:
     model = create_model("mlp,width=8", SHAPE)
     if where != "group":
         join_process_group(job, CPU)
-        module = PlannedModule(model, [0, 2, 4], 0, ComputeFormat())
+        first = 2 * job.rank
+        layers = {index: model.build_layer(index, 0) for index in range(first, first + 2)}
+        module = PlannedModule(layers, [0, 2, 4], model.loss, ComputeFormat())
     agreement = StopAgreement(job, StopSignals())
     job.barrier()
     if job.rank == 0:

@@ -23,9 +23,9 @@ from plans import write_plan
 
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError, InterruptedTrainingError
-from hpc_lpm.options import checked_settings
 from hpc_lpm.stop_signals import StopSignals
 
 START, END_STEP = Recorder.start, Recorder.end_step

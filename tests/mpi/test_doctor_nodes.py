@@ -62,8 +62,8 @@ def test_people_see_a_matrix(tmp_path: Path) -> None:
 PROBED = """
 import sys, time
 from mpi4py import MPI
-from hpc_lpm.campaign.doctor import probe
-from hpc_lpm.campaign.doctor.probing import {module} as changed
+from hpc_lpm.doctor import probe
+from hpc_lpm.doctor import {module} as changed
 
 probe.MEETING_SECONDS = 2.0
 rank = MPI.COMM_WORLD.rank
@@ -95,7 +95,7 @@ def test_a_rank_that_hangs_is_named_and_the_others_wait_no_longer_than_the_limit
 ) -> None:
     change = "if rank == 1:\n    probe.measure_neighbours = lambda *_: time.sleep(600)"
     before = time.monotonic()
-    report = probed(tmp_path, "neighbours", change)
+    report = probed(tmp_path, "link_probe", change)
     assert time.monotonic() - before < 60
     assert "rank 1 was not there for the links within nodes" in report["unfinished"]
     assert "(on n2)" in report["unfinished"]
@@ -113,7 +113,7 @@ play = changed._lead
 if rank == 1:  # it leads against rank 2 alone
     changed._lead = lambda *_: (_ for _ in ()).throw(changed.NoAnswerError("deaf"))
 """
-    report = probed(tmp_path, "node_links", change, ranks=4)
+    report = probed(tmp_path, "link_probe", change, ranks=4)
     found = {tuple(link["nodes"]): link["latency_seconds"] for link in report["node_links"]}
     assert report["unfinished"] == ""
     assert len(found) == 6
@@ -133,7 +133,7 @@ class Clock:
 if rank == 1:
     changed.time = Clock
 """
-    (offset,) = probed(tmp_path, "clock_offsets", change)["offsets"]
+    (offset,) = probed(tmp_path, "clocks", change)["offsets"]
     assert offset["host"] == "n2"
     assert abs(offset["offset_seconds"] - 2.5) <= offset["uncertainty_seconds"] + 1e-3
     assert offset["uncertainty_seconds"] < 0.05
@@ -183,7 +183,7 @@ if rank == 1:
 
 
 def test_a_call_that_hangs_is_given_up() -> None:
-    from hpc_lpm.campaign.doctor.probing.patience import within
+    from hpc_lpm.doctor.bounded_waits import within
 
     before = time.monotonic()
     with pytest.raises(TimeoutError, match=r"no answer within 0\.2 s"):

@@ -16,8 +16,8 @@ from plans import write_plan
 
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
-from hpc_lpm.options import checked_settings
 
 
 def sleep_at_random(seed: int) -> None:

@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-from hpc_lpm.campaign.doctor.reports import (
+from hpc_lpm.doctor.probe_report import (
     ClockOffset,
     ClockReading,
     GpuReport,
@@ -17,7 +17,7 @@ from hpc_lpm.campaign.doctor.reports import (
     SharedFiles,
     Software,
 )
-from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.doctor.situation import Situation
 
 LIBRARY = "Open MPI v5.0.11, package: some build"
 READING = ClockReading(monotonic=50.0, monotonic_elapsed=0.5, wall_elapsed=0.5)

@@ -61,7 +61,7 @@ def step_of(instruction: Instruction, per_step: int) -> int | None:
             return None
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", SCHEDULES.names())
 @pytest.mark.parametrize("replay", [False, True])
 def test_the_rest_is_that_of_the_programme_for_fewer_steps(name: str, replay: bool) -> None:
     for stages, per_step, lead, replicas in itertools.product((1, 3, 5), (1, 2, 4), (1, 3), (1, 2)):
@@ -77,7 +77,7 @@ def test_the_rest_is_that_of_the_programme_for_fewer_steps(name: str, replay: bo
                 replicas: int = replicas,
                 at: tuple[int, int, int] = (stage, stages, per_step),
             ) -> Programme:
-                return SCHEDULES[name].programme(
+                return SCHEDULES.named(name).programme(
                     *at, micro_batches, lead, replay=replay, replicas=replicas, ties=ties
                 )
 

@@ -64,7 +64,7 @@ def test_validate_misses_its_file(capsys: pytest.CaptureFixture[str]) -> None:
 def test_validate_names_a_package_that_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpc_lpm.engine.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("hpc_lpm.engine.strategies.base.find_spec", lambda name: None)
     path = tmp_path / "small.yaml"
     path.write_text(FILE.replace("fbp", "horovod"))
     assert run_guarded(app, ["validate", str(path)]) == 2

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign
 
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.contestants import contestant_settings
 from hpc_lpm.campaign.resources import (
     MEMORY_MARGIN,
     PROCESS_MEGABYTES,
@@ -13,11 +15,15 @@ from hpc_lpm.campaign.resources import (
     Request,
     request_of,
 )
-from hpc_lpm.campaign.trials import trials_of
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 MIB = 2**20
+
+
+def requested(chosen: Campaign, profile: Path | None, plan: Path | None) -> Request:
+    settings = contestant_settings(chosen, chosen.contestants[0])
+    return request_of(settings, chosen.resources, profile, plan)
 
 
 def write_profile(folder: Path, **values: object) -> Path:
@@ -62,7 +68,7 @@ def write_plan(folder: Path) -> Path:
 def test_memory_is_that_of_the_fullest_stage_and_time_that_of_all_passes(tmp_path: Path) -> None:
     chosen = campaign(epochs=3)
     profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
-    found = request_of(trials_of(chosen)[0], chosen, profile, write_plan(tmp_path))
+    found = requested(chosen, profile, write_plan(tmp_path))
     # 3 epochs of 100 micro-batches of 2 + 4 s, and of 20 of 2 s.
     seconds = 3 * (100 * 6 + 20 * 2)
     assert found == Request(
@@ -74,33 +80,30 @@ def test_memory_is_that_of_the_fullest_stage_and_time_that_of_all_passes(tmp_pat
 def test_without_a_plan_a_rank_holds_the_whole_model(tmp_path: Path) -> None:
     chosen = campaign()
     profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
-    found = request_of(trials_of(chosen)[0], chosen, profile, None)
+    found = requested(chosen, profile, None)
     assert found.rank_megabytes == PROCESS_MEGABYTES + int(MEMORY_MARGIN * (4 * 200 + 100))
 
 
 def test_steps_are_counted_like_epochs(tmp_path: Path) -> None:
     chosen = campaign(epochs=None, steps=10, batch_size=100, micro_batches=10)
     profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
-    minutes = request_of(trials_of(chosen)[0], chosen, profile, None).minutes
+    minutes = requested(chosen, profile, None).minutes
     assert minutes == START_MINUTES + int(TIME_MARGIN * (100 * 6 + 20 * 2) / 60)
 
 
 def test_what_the_campaign_sets_is_what_is_asked_for(tmp_path: Path) -> None:
     chosen = campaign(resources={"memory_megabytes": 123, "runtime_minutes": 45})
     profile = write_profile(tmp_path, train_samples=1000, test_samples=200)
-    assert request_of(trials_of(chosen)[0], chosen, profile, None) == Request(123, 45)
+    assert requested(chosen, profile, None) == Request(123, 45)
 
 
 def test_without_a_profile_or_its_samples_there_is_a_default(tmp_path: Path) -> None:
     chosen = campaign()
-    trial = trials_of(chosen)[0]
-    assert request_of(trial, chosen, None, None) == Request(
-        UNPROFILED_MEGABYTES, UNPROFILED_MINUTES
-    )
-    assert request_of(trial, chosen, write_profile(tmp_path), None).minutes == UNPROFILED_MINUTES
+    assert requested(chosen, None, None) == Request(UNPROFILED_MEGABYTES, UNPROFILED_MINUTES)
+    assert requested(chosen, write_profile(tmp_path), None).minutes == UNPROFILED_MINUTES
 
 
 def test_files_that_are_still_to_be_made_are_told_apart(tmp_path: Path) -> None:
     chosen = campaign()
     with pytest.raises(FileNotFoundError):
-        request_of(trials_of(chosen)[0], chosen, tmp_path / "profile.json", None)
+        requested(chosen, tmp_path / "profile.json", None)

@@ -53,7 +53,7 @@ def test_a_trial_waits_for_its_plan_and_for_the_profile_that_tells_what_it_needs
     (profile,) = (profile.output for profile in made.profiles.values())
     for name, step in made.runs.items():
         if made.trials[name].planner:
-            assert step.inputs == (option(step, "--plan"), profile)
+            assert step.inputs == (str(made.settings(name).plan), profile)
             plan = next(plan for plan in made.plans.values() if plan.output == step.inputs[0])
             assert plan.inputs == (profile,)
         else:
@@ -72,15 +72,18 @@ def test_without_pipelined_strategies_nothing_is_profiled() -> None:
 
 def test_options_on_lagged_weights_reach_fbp_alone() -> None:
     made = steps(strategies=["fbp", "deepspeed-1f1b"], prediction=True, synchronous_tail=1)
-    for name, step in made.runs.items():
-        lags = made.trials[name].strategy == "fbp"
-        assert ("--prediction" in step.arguments) == lags
-        assert ("--synchronous-tail" in step.arguments) == lags
-        assert not lags or option(step, "--synchronous-tail") == "1"
+    for name, trial in made.trials.items():
+        document = made.settings(name).model_dump()
+        lags = trial.strategy == "fbp"
+        assert document.get("prediction", False) == lags
+        assert document.get("synchronous_tail", 0) == int(lags)
 
 
 def test_profile_and_training_compute_in_the_same_format() -> None:
     made = steps(precision="bf16", memory_format="channels_last")
-    for step in (*made.profiles.values(), *made.runs.values()):
+    for step in made.profiles.values():
         assert option(step, "--precision") == "bf16"
         assert option(step, "--memory-format") == "channels_last"
+    for name in made.trials:
+        assert made.settings(name).precision == "bf16"
+        assert made.settings(name).memory_format == "channels_last"

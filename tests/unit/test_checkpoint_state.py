@@ -14,7 +14,7 @@ from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
 from hpc_lpm.engine.records import RankRecord
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.models.dropout import Dropout
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings

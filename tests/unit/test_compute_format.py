@@ -7,11 +7,11 @@ from torch import nn
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat, compute_format_named
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.options import checked_settings
 from hpc_lpm.profiling.layers import profile_model
 
 CPU = torch.device("cpu")

@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 from doctor_situations import job, rank, situation
 
-from hpc_lpm.campaign.doctor import examination, starting
-from hpc_lpm.campaign.doctor.cores import core_quota
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.job_environment import outside_of_steps
-from hpc_lpm.campaign.doctor.probe import MARK, reports_in
-from hpc_lpm.campaign.doctor.reports import LinkOfNodes
-from hpc_lpm.campaign.doctor.situation import Situation
 from hpc_lpm.cli import doctor  # noqa: F401  registers the command
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOT_HELD, run_guarded
 from hpc_lpm.cli.link_matrix import show_links
+from hpc_lpm.doctor import examination, starting
+from hpc_lpm.doctor.cores import core_quota
+from hpc_lpm.doctor.probe import MARK, reports_in
+from hpc_lpm.doctor.probe_report import LinkOfNodes
+from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.doctor.starting import outside_of_steps
 from hpc_lpm.errors import InputError
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from doctor_situations import NO_GPU, gpus, job, of_ranks, rank, situation
 
-from hpc_lpm.campaign.doctor import gpu, packages, storage
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.probing import gpu_sight
+from hpc_lpm.doctor import gpu, software, storage
+from hpc_lpm.doctor.situation import Finding
 from hpc_lpm.programs import Answer
 
 
@@ -19,10 +18,10 @@ def look_at_gpu(
     file = tmp_path / "version"
     if driver:
         file.write_text("NVRM version: ...")
-    monkeypatch.setattr(gpu_sight, "DRIVER", file)
-    monkeypatch.setattr(gpu_sight.torch.version, "cuda", cuda)
-    monkeypatch.setattr(gpu_sight.torch.version, "hip", None)
-    monkeypatch.setattr(gpu_sight, "ask", lambda *_, **__: seen)
+    monkeypatch.setattr(gpu, "DRIVER", file)
+    monkeypatch.setattr(gpu.torch.version, "cuda", cuda)
+    monkeypatch.setattr(gpu.torch.version, "hip", None)
+    monkeypatch.setattr(gpu, "ask", lambda *_, **__: seen)
     return gpu.check_gpu(situation())
 
 
@@ -160,15 +159,15 @@ def test_a_horovod_that_cannot_be_imported_is_a_warning(
     broken.mkdir()
     (broken / "__init__.py").write_text("raise ImportError('built for another torch')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    finding = packages.check_packages(situation())
+    finding = software.check_packages(situation())
     assert finding.verdict == "warning"
     assert "built for another torch" in finding.found
     assert "make setup" in finding.remedy
 
 
 def test_a_missing_package_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages, "NEEDED", ("torch", "no-such-package"))
-    finding = packages.check_packages(situation())
+    monkeypatch.setattr(software, "NEEDED", ("torch", "no-such-package"))
+    finding = software.check_packages(situation())
     assert (finding.verdict, finding.found) == ("failed", "no-such-package not installed")
 
 
@@ -176,8 +175,8 @@ def test_an_mpirun_of_another_release_than_the_library_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     version = Answer(0, "mpirun (Open MPI) 4.1.6\n", "")
-    monkeypatch.setattr(packages, "ask", lambda *_, **__: version)
-    finding = packages.check_packages(situation(job(rank(0), rank(1))))
+    monkeypatch.setattr(software, "ask", lambda *_, **__: version)
+    finding = software.check_packages(situation(job(rank(0), rank(1))))
     assert finding.verdict == "warning"
     assert "4.1.6" in finding.found
     assert "5.0.11" in finding.found
@@ -187,6 +186,6 @@ def test_no_mpirun_beside_this_python_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    finding = packages.check_packages(situation())
+    finding = software.check_packages(situation())
     assert finding.verdict == "failed"
     assert str(tmp_path) in finding.found

@@ -14,20 +14,19 @@ from doctor_situations import (
     rank,
 )
 
-from hpc_lpm.campaign.doctor.allocation import Allocation, allocation_of_slurm
-from hpc_lpm.campaign.doctor.clock import check_clock
-from hpc_lpm.campaign.doctor.environment import check_environment
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.link import check_link
-from hpc_lpm.campaign.doctor.placement import check_placement
-from hpc_lpm.campaign.doctor.reports import (
+from hpc_lpm.doctor.clocks import check_clock
+from hpc_lpm.doctor.link_check import check_link
+from hpc_lpm.doctor.probe_report import (
     ClockOffset,
     ClockReading,
     NodeLink,
     SharedFiles,
     links_of_nodes,
 )
-from hpc_lpm.campaign.doctor.shared import check_shared_files
+from hpc_lpm.doctor.rank_checks import check_placement
+from hpc_lpm.doctor.shared_files import check_shared_files
+from hpc_lpm.doctor.situation import Allocation, Finding, allocation_of_slurm
+from hpc_lpm.doctor.software import check_environment
 
 NODES = [f"n{number}" for number in range(1, 6)]
 RANKS = tuple(rank(number, host=host) for number, host in enumerate(NODES))

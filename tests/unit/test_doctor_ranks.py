@@ -3,14 +3,13 @@
 import pytest
 from doctor_situations import job, of_job, of_ranks, rank, situation
 
-from hpc_lpm.campaign.doctor.binding import check_binding
-from hpc_lpm.campaign.doctor.clock import check_clock
-from hpc_lpm.campaign.doctor.environment import check_environment
-from hpc_lpm.campaign.doctor.link import check_link
-from hpc_lpm.campaign.doctor.placement import check_placement
-from hpc_lpm.campaign.doctor.ranks import check_ranks
-from hpc_lpm.campaign.doctor.shared import check_shared_files
-from hpc_lpm.campaign.doctor.situation import Situation
+from hpc_lpm.doctor.clocks import check_clock
+from hpc_lpm.doctor.cores import check_binding
+from hpc_lpm.doctor.link_check import check_link
+from hpc_lpm.doctor.rank_checks import check_placement, check_ranks
+from hpc_lpm.doctor.shared_files import check_shared_files
+from hpc_lpm.doctor.situation import Situation
+from hpc_lpm.doctor.software import check_environment
 
 HEALTHY = of_ranks(rank(0), rank(1))
 TWO_NODES = of_ranks(rank(0), rank(1), rank(2, host="n2"), rank(3, host="n2"))

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from doctor_situations import job, of_ranks, rank, situation
 
-from hpc_lpm.campaign.doctor import accounting, environment, mpi_plugin, slurm
-from hpc_lpm.campaign.doctor.allocation import Allocation
-from hpc_lpm.campaign.doctor.finding import Finding
-from hpc_lpm.campaign.doctor.slurm_time import minutes_of
+from hpc_lpm.doctor import slurm, software
+from hpc_lpm.doctor.situation import Allocation, Finding
+from hpc_lpm.doctor.slurm import minutes_of
 
 NO_ACCOUNTING = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
 
@@ -42,10 +41,10 @@ def sinfo(folder: Path, partitions: str, reasons: str = "") -> None:
 
 @pytest.mark.usefixtures("programs")
 def test_a_machine_without_slurm_is_ok() -> None:
-    for check in (slurm.check_slurm, accounting.check_accounting):
+    for check in (slurm.check_slurm, slurm.check_accounting):
         finding = check(situation())
         assert (finding.verdict, finding.found) == ("ok", "not on this machine")
-    assert mpi_plugin.check_mpi_plugin(situation()).verdict == "ok"
+    assert slurm.check_mpi_plugin(situation()).verdict == "ok"
 
 
 @pytest.mark.parametrize(
@@ -127,29 +126,29 @@ def test_times_of_slurm_are_read_as_slurm_writes_them(text: str, minutes: float 
 
 def test_without_accounting_the_profile_must_ask_squeue(programs: Path, tmp_path: Path) -> None:
     install(programs, "sacct", NO_ACCOUNTING)
-    bare = accounting.check_accounting(situation(folder=tmp_path))
+    bare = slurm.check_accounting(situation(folder=tmp_path))
     assert bare.verdict == "warning"
     assert "accounting storage is disabled" in bare.found
     assert "slurm-status-command: squeue" in bare.remedy
-    profile = tmp_path / accounting.PROFILE
+    profile = tmp_path / slurm.PROFILE
     profile.parent.mkdir()
     profile.write_text("slurm-status-command: squeue\nslurm-no-account: true\n")
-    assert accounting.check_accounting(situation(folder=tmp_path)).verdict == "ok"
+    assert slurm.check_accounting(situation(folder=tmp_path)).verdict == "ok"
 
 
 def test_the_profile_that_ships_suits_a_cluster_without_accounting(programs: Path) -> None:
     install(programs, "sacct", NO_ACCOUNTING)
     repository = Path(__file__).parents[2]
-    assert accounting.check_accounting(situation(folder=repository)).verdict == "ok"
+    assert slurm.check_accounting(situation(folder=repository)).verdict == "ok"
 
 
 def test_accounts_are_named_where_the_profile_uses_none(programs: Path, tmp_path: Path) -> None:
     install(programs, "sacct", "exit 0")
     install(programs, "sacctmgr", "echo physics; echo chemistry; echo physics")
-    profile = tmp_path / accounting.PROFILE
+    profile = tmp_path / slurm.PROFILE
     profile.parent.mkdir()
     profile.write_text("slurm-no-account: true\n")
-    finding = accounting.check_accounting(situation(folder=tmp_path))
+    finding = slurm.check_accounting(situation(folder=tmp_path))
     assert finding.verdict == "ok"
     assert "chemistry, physics" in finding.found
     assert "slurm_account" in finding.remedy
@@ -185,7 +184,7 @@ def test_what_srun_offers_decides_on_the_launcher(
     programs: Path, offered: str, default: str, verdict: str, said: str, remedy: str
 ) -> None:
     plugins(programs, offered=offered, default=default, errors=offered == OLD_LIST)
-    finding = mpi_plugin.check_mpi_plugin(of_ranks(rank(0), rank(1)))
+    finding = slurm.check_mpi_plugin(of_ranks(rank(0), rank(1)))
     assert finding.verdict == verdict
     assert said in finding.found
     assert remedy in finding.remedy
@@ -202,7 +201,7 @@ def test_what_srun_offers_decides_on_the_launcher(
 def test_in_a_job_srun_is_tried(programs: Path, step: str, verdict: str, said: str) -> None:
     plugins(programs, step=step, errors=False)
     inside = situation(job(rank(0), rank(1)), allocation=Allocation("7", 1, 2))
-    finding = mpi_plugin.check_mpi_plugin(inside)
+    finding = slurm.check_mpi_plugin(inside)
     assert finding.verdict == verdict
     assert said in finding.found
     assert ("keep `mpi: mpirun`" in finding.remedy) == (verdict == "warning")
@@ -218,12 +217,12 @@ def test_ranks_of_a_step_do_not_take_themselves_for_those_of_mpirun(
     step += 'test "$OMPI_MCA_btl_tcp_if_include" = eth0'
     plugins(programs, step=step, errors=False)
     inside = situation(job(rank(0), rank(1)), allocation=Allocation("7", 1, 2))
-    assert mpi_plugin.check_mpi_plugin(inside).verdict == "ok"
+    assert slurm.check_mpi_plugin(inside).verdict == "ok"
 
 
 def test_an_srun_that_does_not_answer_leaves_mpirun(programs: Path) -> None:
     install(programs, "srun", "echo 'srun: fatal: no configuration' >&2; exit 1")
-    finding = mpi_plugin.check_mpi_plugin(situation())
+    finding = slurm.check_mpi_plugin(situation())
     assert finding.verdict == "warning"
     assert "no configuration" in finding.found
     assert "mpirun" in finding.remedy
@@ -232,7 +231,7 @@ def test_an_srun_that_does_not_answer_leaves_mpirun(programs: Path) -> None:
 def look_for_python(folder: Path, script: str) -> Finding:
     """Return what is found where no rank came on a job of two nodes."""
     install(folder, "srun", script)
-    return environment.check_environment(situation(allocation=Allocation("7", 2, 2)))
+    return software.check_environment(situation(allocation=Allocation("7", 2, 2)))
 
 
 def test_where_no_rank_came_the_nodes_without_our_python_are_named(programs: Path) -> None:

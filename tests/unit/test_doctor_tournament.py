@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 
-from hpc_lpm.campaign.doctor.probing.tournament import tournament_rounds
+from hpc_lpm.doctor.link_probe import tournament_rounds
 
 
 @pytest.mark.parametrize("players", range(18))

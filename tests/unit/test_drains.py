@@ -6,8 +6,9 @@ import torch
 from hpc_lpm.data.dataset import Split
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch, training_micro_batches
 from hpc_lpm.engine.history import next_drain
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import LastBatch, checked_settings
+from hpc_lpm.options import LastBatch
 
 RUN = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs": 1}
 SPLIT = Split(torch.arange(43.0)[:, None], torch.arange(43))

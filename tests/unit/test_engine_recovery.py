@@ -1,15 +1,30 @@
 """Options on lagged weights: what is refused, and the guess itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
-from hpc_lpm.engine.recovery import check_recovery
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import checked_settings
+from hpc_lpm.models.layered import Tie
+from hpc_lpm.models.registry import create_model
 
+DIGITS = DataShape("image", (1, 8, 8), 10)
 GOOD = {"model": "mlp", "dataset": "digits", "strategy": "fbp", "epochs": 2}
+
+
+def check(*, tied: bool = False, replicas: int = 1, **changes: object) -> None:
+    settings = checked_settings(**{**GOOD, **changes})
+    model = create_model("mlp", DIGITS)
+    if tied:
+        model = replace(model, ties=(Tie(0, "weight", 1, "weight"),))
+    check_run(PlannedRun(settings, model, 2 * replicas, 2, steps=40, epochs=2))
 
 
 @pytest.mark.parametrize(
@@ -29,16 +44,15 @@ def test_an_option_that_does_not_apply_is_refused_in_one_sentence(
     wrong: dict[str, object], named: str
 ) -> None:
     with pytest.raises(InputError, match=named) as caught:
-        check_recovery(checked_settings(**{**GOOD, **wrong}), epochs=2, tied=False, replicas=1)
+        check(**wrong)
     assert "\n" not in str(caught.value)
 
 
 def test_weights_of_two_stages_are_not_predicted() -> None:
-    settings = checked_settings(**GOOD, prediction=True)
     with pytest.raises(InputError, match=r"--prediction.*model mlp.*ties weights") as caught:
-        check_recovery(settings, epochs=2, tied=True, replicas=1)
+        check(prediction=True, tied=True)
     with pytest.raises(InputError, match="2 replicas of every stage"):
-        check_recovery(settings, epochs=2, tied=False, replicas=2)
+        check(prediction=True, replicas=2)
     assert "\n" not in str(caught.value)
 
 
@@ -51,7 +65,7 @@ def test_weights_of_two_stages_are_not_predicted() -> None:
     ],
 )
 def test_what_applies_is_accepted(right: dict[str, object]) -> None:
-    check_recovery(checked_settings(**{**GOOD, **right}), epochs=2, tied=False, replicas=1)
+    check(**right)
 
 
 @pytest.mark.parametrize("in_place", [True, False])

@@ -12,9 +12,9 @@ from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
+from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.times import chrome_trace, times_and_losses
 from hpc_lpm.engine.training import Training
-from hpc_lpm.options import TrainSettings
 
 
 def test_independent_ranks_do_not_slow_each_other_down() -> None:

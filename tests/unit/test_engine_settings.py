@@ -2,8 +2,8 @@
 
 import pytest
 
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import checked_settings
 
 GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs": 1}
 
@@ -16,8 +16,10 @@ GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs":
         ({"steps": 3}, "epochs and steps"),
         ({"micro_batches": 0}, "micro_batches"),
         ({"seed": -1}, "seed"),
-        ({"lead": 0}, "lead"),
-        ({"weights": "stale"}, "weights.*replay"),
+        ({"strategy": "fbp", "lead": 0}, "lead"),
+        ({"strategy": "fbp", "weights": "stale"}, "weights.*replay"),
+        ({"lead": 2}, "--lead was given with --strategy sequential.* use --strategy fbp"),
+        ({"receive_timeout_second": 1}, "did you mean 'receive_timeout_seconds'"),
         ({"optimizer": {"lr": 0}}, "optimizer.lr"),
         ({"colour": "red"}, "colour"),
     ],

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_lpm.planning import dominance
-from hpc_lpm.planning.dominance import Queries, least_below, least_in_windows
-from hpc_lpm.planning.weighted_sums import Column, WeightedSums, count_at_most
+from hpc_lpm.planning.exact_integers import Column, WeightedSums, count_at_most
+from hpc_lpm.planning.search import dominance
+from hpc_lpm.planning.search.dominance import Queries, least_below, least_in_windows
 
 NONE = 1000
 

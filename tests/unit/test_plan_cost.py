@@ -5,8 +5,8 @@ import pytest
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
-from hpc_lpm.planning.make import make_plan, price_plan
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.pricing import make_plan, price_plan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.candidates import Reason
-from hpc_lpm.planning.devices import search_devices
+from hpc_lpm.planning.devices.candidates import Reason
+from hpc_lpm.planning.devices.search import search_devices
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 

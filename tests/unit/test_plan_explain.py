@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
-from hpc_lpm.planning.optimal import optimal_cuts
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_lpm.planning.non_dominated import non_dominated
+from hpc_lpm.planning.pareto.non_dominated import non_dominated
 
 
 def compared_each_with_each(triples):

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning import dominance
-from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.pricing import make_plan
+from hpc_lpm.planning.search import dominance
 from hpc_lpm.profile import Link, LinkProfile, Profile
 from tests.unit.planner_instances import Instance, layers_of, price
 

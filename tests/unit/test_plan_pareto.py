@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning import partial_plans, stage_ranks
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.pareto import pareto_front
+from hpc_lpm.planning.pareto import partial_plans, stage_ranks
+from hpc_lpm.planning.pareto.front import pareto_front
+from hpc_lpm.planning.pricing import make_plan
 from hpc_lpm.profile import LayerProfile, Link, LinkProfile, Profile
 from tests.unit.planner_instances import Instance, layers_of, price
 

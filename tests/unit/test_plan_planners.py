@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.registry import PLANNERS, planner_named
+from hpc_lpm.planning.planners.registry import PLANNERS, planner_named
+from hpc_lpm.planning.pricing import make_plan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 

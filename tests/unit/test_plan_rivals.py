@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_lpm.planning.make import make_plan
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.pricing import make_plan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 RIVALS = ("greedy", "pipedream")

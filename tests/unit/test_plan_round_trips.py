@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.prediction import predict
+from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
-from hpc_lpm.schedules.prediction import predict
 from hpc_lpm.schedules.registry import schedule_named
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_lpm.planning.all_reduce import ring_all_reduce_seconds
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.cycle_ratio import Constraint, slowest_cycle
+from hpc_lpm.planning.devices.cycle_ratio import Constraint, slowest_cycle
+from hpc_lpm.planning.devices.steady_state import steady_step
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.steady_state import steady_step
+from hpc_lpm.planning.stage_times import ring_all_reduce_seconds
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 from hpc_lpm.schedules.instructions import Forward, Update
 from hpc_lpm.schedules.playback import play
@@ -153,7 +153,7 @@ def played_updates(model, steps):
         ],
     )
     lines = play(
-        SCHEDULES["fbp"].programmes(
+        SCHEDULES.named("fbp").programmes(
             model.stages,
             options.micro_batches,
             steps * options.micro_batches,
@@ -162,7 +162,7 @@ def played_updates(model, steps):
             replicas=options.replicas,
         ),
         clock,
-    ).intervals
+    ).timelines
     drain = min(
         max(i.end_seconds for i in line if isinstance(i.instruction, Forward)) for line in lines
     )

@@ -9,8 +9,8 @@ from hpc_lpm.cli import plan_table
 from hpc_lpm.cli.plan_table import show_plan
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
-from hpc_lpm.planning.make import price_plan
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 

@@ -80,16 +80,18 @@ def test_wrong_model_is_one_sentence_and_code_2(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("command", "registry"), [("models", MODELS), ("datasets", DATASETS)])
+@pytest.mark.parametrize(
+    ("command", "names"), [("models", MODELS.names()), ("datasets", DATASETS.names())]
+)
 def test_lists_name_everything_with_its_options(
-    command: str, registry: dict[str, object], capsys: pytest.CaptureFixture[str]
+    command: str, names: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_guarded(app, [command, "--json"]) == EXIT_DONE
     listed = {entry["name"]: entry["options"] for entry in json.loads(capsys.readouterr().out)}
-    assert list(listed) == list(registry)
+    assert list(listed) == names
     expected = {"models": ("resnet20", {"width": 16}), "datasets": ("text", {"sequence": 128})}
     name, options = expected[command]
     assert listed[name] == options
     assert run_guarded(app, [command]) == EXIT_DONE
     shown = capsys.readouterr().out
-    assert all(name in shown for name in registry)
+    assert all(name in shown for name in [*names, "module:callable"])

@@ -14,9 +14,8 @@ from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_ent
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.profile import LayerProfile
 from hpc_lpm.profiling.chain import DetachedChain
-from hpc_lpm.profiling.job import median_over_ranks, profile_in_job
+from hpc_lpm.profiling.job import compute_threads, median_over_ranks, profile_in_job
 from hpc_lpm.profiling.layers import profile_model
-from hpc_lpm.profiling.threads import compute_threads
 
 INPUTS = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(6)

@@ -4,9 +4,9 @@ from textwrap import dedent
 
 import pytest
 
-from hpc_lpm.schedules.communication import with_communication
-from hpc_lpm.schedules.draw import draw
-from hpc_lpm.schedules.evaluation import evaluation
+from hpc_lpm.schedules.drawing import draw
+from hpc_lpm.schedules.insertions import with_communication
+from hpc_lpm.schedules.ordering import evaluation
 from hpc_lpm.schedules.registry import SCHEDULES
 
 
@@ -16,7 +16,9 @@ def picture(text):
 
 
 def drawn(name, stages, micro_batches, steps, lead=1):
-    programmes = SCHEDULES[name].programmes(stages, micro_batches, steps * micro_batches, lead)
+    programmes = SCHEDULES.named(name).programmes(
+        stages, micro_batches, steps * micro_batches, lead
+    )
     return [line.split() for line in draw(programmes).splitlines()]
 
 
@@ -106,13 +108,13 @@ def test_evaluation_is_forward_only():
     ],
 )
 def test_receives_come_right_before_and_sends_right_after_their_pass(stage, expected):
-    programme = SCHEDULES["fbp"].programme(stage, 3, 2, 4)
+    programme = SCHEDULES.named("fbp").programme(stage, 3, 2, 4)
     assert [str(instruction) for instruction in programme] == expected.split()
 
 
 def test_a_lagged_micro_batch_is_replayed_before_its_gradient_is_awaited():
     # Micro-batch 2 goes forward before the first update and backward after it.
-    programmes = SCHEDULES["fbp"].programmes(2, 2, 4, replay=True)
+    programmes = SCHEDULES.named("fbp").programmes(2, 2, 4, replay=True)
     assert [line.split() for line in draw(programmes).splitlines()] == picture(
         """
         stage 0  F0 F1 .  B0 F2 B1u F3 R2 B2  B3u

@@ -46,7 +46,7 @@ def walk(programme):
 def test_fbp_versions_and_memory_are_those_of_the_formulas(stages, micro_batches, lead):
     total = micro_batches * (4 + lead * stages)
     for stage in range(stages):
-        programme = SCHEDULES["fbp"].programme(stage, stages, micro_batches, total, lead)
+        programme = SCHEDULES.named("fbp").programme(stage, stages, micro_batches, total, lead)
         forwards, backwards, peak = walk(programme)
         behind = delay(stage, stages, lead)
         assert peak == in_flight_bound(stage, stages, lead)
@@ -68,7 +68,7 @@ def test_lag_is_d_over_m_on_average_and_at_most_its_ceiling():
 @pytest.mark.parametrize("name", ["gpipe", "1f1b", "naive"])
 @pytest.mark.parametrize(("stages", "micro_batches", "lead"), SHAPES)
 def test_flushing_schedules_run_both_passes_on_the_same_version(name, stages, micro_batches, lead):
-    schedule = SCHEDULES[name]
+    schedule = SCHEDULES.named(name)
     for stage in range(stages):
         programme = schedule.programme(stage, stages, micro_batches, 3 * micro_batches, lead)
         forwards, backwards, peak = walk(programme)
@@ -79,21 +79,21 @@ def test_flushing_schedules_run_both_passes_on_the_same_version(name, stages, mi
 
 
 def test_peak_in_flight_of_the_rivals():
-    assert SCHEDULES["gpipe"].in_flight_bounds(4, 8) == [8, 8, 8, 8]
-    assert SCHEDULES["1f1b"].in_flight_bounds(4, 8) == [4, 3, 2, 1]
-    assert SCHEDULES["1f1b"].in_flight_bounds(4, 2) == [2, 2, 2, 1]
-    assert SCHEDULES["naive"].in_flight_bounds(4, 8) == [1, 1, 1, 1]
-    assert SCHEDULES["fbp"].in_flight_bounds(4, 8, lead=2) == [7, 5, 3, 1]
+    assert SCHEDULES.named("gpipe").in_flight_bounds(4, 8) == [8, 8, 8, 8]
+    assert SCHEDULES.named("1f1b").in_flight_bounds(4, 8) == [4, 3, 2, 1]
+    assert SCHEDULES.named("1f1b").in_flight_bounds(4, 2) == [2, 2, 2, 1]
+    assert SCHEDULES.named("naive").in_flight_bounds(4, 8) == [1, 1, 1, 1]
+    assert SCHEDULES.named("fbp").in_flight_bounds(4, 8, lead=2) == [7, 5, 3, 1]
 
 
 @pytest.mark.parametrize(
     "arguments",
     [(3, 3, 4, 8, 1), (-1, 3, 4, 8, 1), (0, 1, 0, 8, 1), (0, 1, 4, -1, 1), (0, 1, 4, 8, 0)],
 )
-@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("name", SCHEDULES.names())
 def test_impossible_arguments_are_refused(name, arguments):
     with pytest.raises(ValueError, match="accepted"):
-        SCHEDULES[name].programme(*arguments)
+        SCHEDULES.named(name).programme(*arguments)
 
 
 def test_unknown_schedule_is_bad_input_with_a_hint():

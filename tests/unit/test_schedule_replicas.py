@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpc_lpm.schedules.draw import draw
+from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.instructions import Backward, Forward, Reduce, Update
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import PipelineClock, simulate
@@ -13,7 +13,7 @@ SHAPES = [(stages, m, lead) for stages in (1, 2, 4) for m in (1, 2, 3, 8) for le
 
 
 def drawn(name, stages, micro_batches, steps, **more):
-    programmes = SCHEDULES[name].programmes(
+    programmes = SCHEDULES.named(name).programmes(
         stages, micro_batches, steps * micro_batches, replicas=2, **more
     )
     return [line.split() for line in draw(programmes).splitlines()]
@@ -44,15 +44,15 @@ def test_one_stage_with_one_micro_batch_a_step_updates_a_forward_late():
 
 @pytest.mark.parametrize("name", ["1f1b", "gpipe", "naive"])
 def test_flushing_schedules_wait_for_the_average_at_once(name):
-    alone = draw(SCHEDULES[name].programmes(3, 4, 8)).splitlines()
+    alone = draw(SCHEDULES.named(name).programmes(3, 4, 8)).splitlines()
     assert drawn(name, 3, 4, 2) == [line.replace("u", "au").split() for line in alone]
 
 
-@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("name", SCHEDULES.names())
 @pytest.mark.parametrize("replay", [False, True])
 @pytest.mark.parametrize(("stages", "micro_batches", "lead"), SHAPES)
 def test_every_schedule_with_replicas_is_sound(name, stages, micro_batches, lead, replay):
-    schedule = SCHEDULES[name]
+    schedule = SCHEDULES.named(name)
     for steps in (1, 2, 5):
         total = micro_batches * steps
         validate(
@@ -65,7 +65,7 @@ def test_every_schedule_with_replicas_is_sound(name, stages, micro_batches, lead
 
 @pytest.mark.parametrize(("stages", "micro_batches", "lead"), SHAPES)
 def test_versions_are_those_of_the_formula_with_one_more_forward(stages, micro_batches, lead):
-    schedule, total = SCHEDULES["fbp"], 6 * micro_batches
+    schedule, total = SCHEDULES.named("fbp"), 6 * micro_batches
     for stage in range(stages):
         updates, forwards, backwards = 0, {}, {}
         for item in schedule.programme(stage, stages, micro_batches, total, lead, replicas=2):
@@ -83,14 +83,14 @@ def test_versions_are_those_of_the_formula_with_one_more_forward(stages, micro_b
             assert backwards[n] == n // micro_batches
 
 
-@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("name", SCHEDULES.names())
 def test_without_replicas_nothing_is_averaged(name):
-    for programme in SCHEDULES[name].programmes(3, 2, 8, replicas=1):
+    for programme in SCHEDULES.named(name).programmes(3, 2, 8, replicas=1):
         assert not any(isinstance(item, Reduce) for item in programme)
 
 
 def complaint(change):
-    programmes = SCHEDULES["fbp"].programmes(2, 2, 6, replicas=2)
+    programmes = SCHEDULES.named("fbp").programmes(2, 2, 6, replicas=2)
     change(programmes[1])
     with pytest.raises(ScheduleError) as caught:
         validate(programmes, 2, 6, [2, 1])
@@ -118,9 +118,9 @@ def test_averages_out_of_place_are_found(change, reason):
 
 def test_an_average_costs_no_time_of_its_own():
     clock = PipelineClock([1.0] * 3, [2.0] * 3, [0.0] * 2)
-    for name in SCHEDULES:
+    for name in SCHEDULES.names():
         one, several = (
-            simulate(SCHEDULES[name].programmes(3, 4, 96, replicas=replicas), clock)
+            simulate(SCHEDULES.named(name).programmes(3, 4, 96, replicas=replicas), clock)
             for replicas in (1, 2)
         )
         assert several.makespan_seconds == one.makespan_seconds

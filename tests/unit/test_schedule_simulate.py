@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 
+from hpc_lpm.schedules.drawing import draw_timelines
 from hpc_lpm.schedules.instructions import Forward, ReceiveActivation
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import PipelineClock, simulate
-from hpc_lpm.schedules.timeline import timeline_rows
 
 
 def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):
@@ -17,7 +17,7 @@ def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):
 def run(name, clock, micro_batches, steps=24, lead=1, replay=False):
     stages = len(clock.forward_seconds)
     total = micro_batches * steps
-    programmes = SCHEDULES[name].programmes(stages, micro_batches, total, lead, replay=replay)
+    programmes = SCHEDULES.named(name).programmes(stages, micro_batches, total, lead, replay=replay)
     return simulate(programmes, clock)
 
 
@@ -104,7 +104,7 @@ def test_a_replay_runs_while_the_gradient_is_on_its_way():
 )
 def test_an_update_waits_for_the_average_over_replicas(name, step):
     clock = PipelineClock([1.0], [2.0], [], averaging_seconds=[5.0])
-    programmes = SCHEDULES[name].programmes(1, 3, 60, replicas=2)
+    programmes = SCHEDULES.named(name).programmes(1, 3, 60, replicas=2)
     result = simulate(programmes, clock)
     assert result.period_seconds == step / 3
     assert result.idle_share == pytest.approx([1 - 9 / step])
@@ -118,15 +118,15 @@ def test_fewer_steps_than_a_steady_state_needs_are_taken_as_a_whole():
 
 def test_stage_intervals_do_not_overlap_and_end_with_the_makespan():
     result = run("fbp", equal_stages(4, transfer=0.5, overlap=False), 3)
-    for line in result.timeline:
+    for line in result.timelines:
         for earlier, later in pairwise(line):
             assert earlier.end_seconds <= later.start_seconds
-    assert max(line[-1].end_seconds for line in result.timeline) == result.makespan_seconds
+    assert max(line[-1].end_seconds for line in result.timelines) == result.makespan_seconds
 
 
 def test_timeline_is_drawn_to_scale():
     result = run("fbp", equal_stages(2), 1, steps=3)
-    assert timeline_rows(result.timeline, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
+    assert draw_timelines(result.timelines, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
 
 
 def test_deadlock_is_refused():

@@ -20,7 +20,7 @@ BOUNDS = [3, 2, 1]
 @pytest.fixture
 def programmes():
     """FBP on three stages, two micro-batches a step, three steps."""
-    return SCHEDULES["fbp"].programmes(3, 2, 6)
+    return SCHEDULES.named("fbp").programmes(3, 2, 6)
 
 
 def move(programme, instruction, before):
@@ -35,11 +35,11 @@ def complaint(programmes, bounds=BOUNDS):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("name", SCHEDULES.names())
 @pytest.mark.parametrize("stages", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("lead", [1, 2, 3])
 def test_every_schedule_is_sound(name, stages, lead):
-    schedule = SCHEDULES[name]
+    schedule = SCHEDULES.named(name)
     for micro_batches in (1, 2, 3, 4, 7, 16):
         for steps in (1, 2, 5):
             total = micro_batches * steps
@@ -51,10 +51,10 @@ def test_every_schedule_is_sound(name, stages, lead):
             )
 
 
-@pytest.mark.parametrize("name", list(SCHEDULES))
+@pytest.mark.parametrize("name", SCHEDULES.names())
 @pytest.mark.parametrize("total", [1, 5, 6, 11])
 def test_every_schedule_is_sound_where_the_last_step_is_shorter(name, total):
-    schedule = SCHEDULES[name]
+    schedule = SCHEDULES.named(name)
     for lead in (1, 2):
         programmes = schedule.programmes(3, 4, total, lead)
         validate(programmes, 4, total, schedule.in_flight_bounds(3, 4, lead))
@@ -111,7 +111,7 @@ def test_missing_instruction_is_found(programmes, stage, instruction, reason):
 
 
 def test_micro_batch_left_out_is_found():
-    programmes = SCHEDULES["fbp"].programmes(1, 2, 6)
+    programmes = SCHEDULES.named("fbp").programmes(1, 2, 6)
     programmes[0].remove(Forward(4))
     programmes[0].remove(Backward(4))
     assert "1 backwards of the step are still to come" in complaint(programmes, [1])
@@ -137,7 +137,7 @@ def test_early_update_is_found(programmes):
 
 
 def test_message_to_a_stage_that_does_not_exist_is_found():
-    programmes = SCHEDULES["naive"].programmes(2, 2, 6)
+    programmes = SCHEDULES.named("naive").programmes(2, 2, 6)
     programmes[0].append(SendGradient(5))
     assert "deadlock: SG5" in complaint(programmes, [1, 1])
 

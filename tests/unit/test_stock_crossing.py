@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
-from hpc_lpm.engine.pipeline.stock_crossing import adapt_crossing
+from hpc_lpm.engine.runners.deepspeed_crossing import adapt_crossing
 from hpc_lpm.models.layered import Activation, as_tuple
 
 IMAGES = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)

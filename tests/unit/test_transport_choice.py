@@ -9,9 +9,9 @@ import torch
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.pipeline.transport.mpi_library import says_cuda
 from hpc_lpm.engine.pipeline.transport.registry import with_transport
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.topology import RankLocations, find_rank_locations
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import checked_settings
 
 RUN = {"model": "mlp", "dataset": "digits", "strategy": "fbp", "epochs": 1}
 ONE_HOST, TWO_HOSTS = RankLocations(1, False), RankLocations(2, False)
@@ -36,13 +36,13 @@ def test_auto_suits_the_place(
     asked: dict[str, object], locations: RankLocations, transport: str, progress_thread: bool
 ) -> None:
     chosen = with_transport(checked_settings(**RUN, **asked), locations, threads_may_call_mpi=True)
-    assert (chosen.transport, chosen.progress_thread) == (transport, progress_thread)
+    assert (chosen.own.transport, chosen.own.progress_thread) == (transport, progress_thread)
 
 
 def test_an_mpi_without_threads_is_said_and_lived_with(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         chosen = with_transport(checked_settings(**RUN), TWO_HOSTS, threads_may_call_mpi=False)
-    assert chosen.progress_thread is False
+    assert chosen.own.progress_thread is False
     assert "MPI_THREAD_MULTIPLE" in caplog.text
 
 

@@ -9,11 +9,12 @@ from campaign_folders import campaign
 from torch import nn
 
 from hpc_lpm.campaign.config import campaign_from_document
+from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.names import check_names
-from hpc_lpm.campaign.steps import Step, Steps
-from hpc_lpm.campaign.update_options import describe_updates
+from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
+from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.optimizer import (
     build_optimizer,
@@ -22,11 +23,12 @@ from hpc_lpm.engine.optimizer import (
     clip_gradients,
 )
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
+from hpc_lpm.engine.settings import TrainSettings, checked_settings
+from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.engine.training import Training
-from hpc_lpm.engine.update_rules import check_update_rules
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import LearningRateSettings, OptimizerSettings, checked_settings
+from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 
 OF_TORCH = [
     name
@@ -158,24 +160,29 @@ def test_a_run_with_a_wrong_setting_does_not_start(wrong: dict[str, object], nam
     assert "\n" not in str(refused.value)
 
 
+def check(strategy: str, **changes: object) -> None:
+    settings = checked_settings(**{**RUN, "strategy": strategy, **changes})
+    check_run(PlannedRun(settings, None, 2 if strategy != "sequential" else 1, 1, steps=4))
+
+
 @pytest.mark.parametrize("strategy", ["fbp", "1f1b", "gpipe", "naive"])
 def test_clipping_over_all_stages_is_refused_where_stages_are_ours(strategy: str) -> None:
     with pytest.raises(InputError, match=r"wait for all others.*--clip-scope stage"):
-        check_update_rules(strategy, clip_norm=1.0, clip_scope="global", lr_discount=False)
-    check_update_rules(strategy, clip_norm=1.0, clip_scope="stage", lr_discount=False)
+        check(strategy, clip_norm=1.0, clip_scope="global")
+    check(strategy, clip_norm=1.0, clip_scope="stage")
 
 
 def test_clipping_by_stage_is_refused_where_deepspeed_clips() -> None:
     with pytest.raises(InputError, match=r"deepspeed-1f1b.*--clip-scope global"):
-        check_update_rules("deepspeed-1f1b", clip_norm=1.0, clip_scope="stage", lr_discount=False)
-    check_update_rules("deepspeed-1f1b", clip_norm=None, clip_scope="stage", lr_discount=False)
+        check("deepspeed-1f1b", clip_norm=1.0, clip_scope="stage")
+    check("deepspeed-1f1b", clip_norm=None, clip_scope="stage")
 
 
 @pytest.mark.parametrize("strategy", ["sequential", "limit", "horovod", "deepspeed-1f1b"])
 def test_whole_models_may_be_clipped_globally_but_not_discounted(strategy: str) -> None:
-    check_update_rules(strategy, clip_norm=1.0, clip_scope="global", lr_discount=False)
-    with pytest.raises(InputError, match="nothing is to be discounted"):
-        check_update_rules(strategy, clip_norm=None, clip_scope="stage", lr_discount=True)
+    check(strategy, clip_norm=1.0, clip_scope="global")
+    with pytest.raises(InputError, match=f"--lr-discount was given with --strategy {strategy}"):
+        check(strategy, lr_discount=True)
 
 
 def test_the_discount_divides_by_the_mean_lag_above_one() -> None:
@@ -198,41 +205,48 @@ MIXED = {
 }
 
 
-def commands(**changes: object) -> dict[str, Step]:
-    made = Steps(campaign(**changes, repeats=1), CampaignFolder(Path("results/x")))
-    return {made.trials[name].strategy: step for name, step in made.runs.items()}
+def made(**changes: object) -> Steps:
+    return Steps(campaign(**changes, repeats=1), CampaignFolder(Path("results/x")))
+
+
+def settings_by_strategy(**changes: object) -> dict[str, TrainSettings]:
+    steps = made(**changes)
+    return {steps.trials[name].strategy: steps.settings(name) for name in steps.runs}
 
 
 def test_a_campaign_gives_each_strategy_what_it_can_do() -> None:
-    runs = commands(**MIXED)
-    for strategy, step in runs.items():
-        text = " ".join(step.arguments)
-        assert "--optimizer-option alpha=0.9 --optimizer-option centered=true" in text
-        assert "--lr-schedule step --warmup-steps 5" in text
-        assert "--lr-milestones 10,20 --lr-factor 0.1" in text
-        assert ("--lr-discount" in text) == (strategy == "fbp")
-        scope = "global" if strategy == "deepspeed-1f1b" else "stage"
-        assert f"--clip-norm 1.0 --clip-scope {scope}" in text
+    for strategy, given in settings_by_strategy(**MIXED).items():
+        assert given.optimizer.options == {"alpha": 0.9, "centered": True}
+        assert given.learning_rate == LearningRateSettings(
+            schedule="step", warmup_steps=5, milestones=(10, 20), factor=0.1
+        )
+        document = given.model_dump()
+        assert document.get("lr_discount", False) == (strategy == "fbp")
+        assert document.get("weights") == ("stash" if strategy == "fbp" else None)
+        assert given.clip_norm == 1.0
+        assert given.clip_scope == ("global" if strategy == "deepspeed-1f1b" else "stage")
     check_names(campaign(**MIXED), "mixed.yaml")
     described = describe_updates(campaign(**MIXED))
     assert "alpha 0.9, centered true" in described["optimizer"]
     assert "deepspeed-1f1b global, fbp stage" in described["clipping"]
-    assert described["discount of the learning rate"] == "fbp"
+    assert described["lr discount"] == "true (fbp)"
+    assert described["weights"] == "stash (fbp)"
 
 
-def test_a_campaign_without_new_settings_has_the_commands_that_it_always_had() -> None:
-    for step in commands().values():
-        new = {"--optimizer-option", "--lr-schedule", "--clip-norm", "--clip-scope"}
-        assert not new & set(step.arguments)
-        assert "--lr-discount" not in step.arguments
+def test_a_campaign_without_new_settings_has_the_defaults_of_train() -> None:
+    for strategy, given in settings_by_strategy().items():
+        plain = checked_settings(
+            model="resnet20", dataset="digits", strategy=strategy, epochs=3, plan=given.plan
+        )
+        assert given == plain
     assert set(describe_updates(campaign())) == {"optimizer"}
 
 
 def test_plans_know_the_state_of_other_optimizers_as_other() -> None:
-    made = Steps(campaign(**MIXED), CampaignFolder(Path("results/x")))
-    for step in made.plans.values():
+    plans = made(**MIXED).plans
+    for step in plans.values():
         assert step.arguments[step.arguments.index("--optimizer") + 1] == "other"
-    (of_fbp,) = (step for name, step in made.plans.items() if name.endswith("fbp"))
+    (of_fbp,) = (step for name, step in plans.items() if name.endswith("fbp"))
     assert of_fbp.arguments[of_fbp.arguments.index("--weights") + 1] == "stash"
 
 

@@ -108,7 +108,8 @@ def _describe_root(
     root["name"] = f"hpc-lpm campaign {campaign.name}"
     root["description"] = (
         f"Pipeline-parallel training of {', '.join(campaign.models)} on "
-        f"{', '.join(campaign.datasets)} with {', '.join(campaign.strategies)}: "
+        f"{', '.join(campaign.datasets)} with "
+        f"{', '.join(contestant.label for contestant in campaign.contestants)}: "
         f"{len(results.runs)} of {len(results.trials)} trials finished"
     )
     if provenance.ended:

@@ -12,7 +12,7 @@ from hpc_lpm.campaign.figures.style import (
     to_svg,
 )
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.pareto import ParetoFront
+from hpc_lpm.planning.pareto.front import ParetoFront
 
 MILLISECONDS = 1e3
 KIB = 1024

@@ -9,7 +9,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.agreeing_settings import first_difference, flattened
 from hpc_lpm.engine.checkpoint.save import sha256_of
 from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
@@ -25,7 +24,8 @@ from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.records import RankRecord, StateValue
 from hpc_lpm.engine.result import RunResult
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
+from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 
 
@@ -36,7 +36,7 @@ def finished_result(
 
     Args:
         path: the run's `result.json`, which need not exist.
-        settings: what `agreeing_settings` returns for this run.
+        settings: what `computing_settings` returns for this run.
         cuts: the cut positions of this run's plan.
         ranks: the number of ranks of this run.
     """
@@ -48,7 +48,7 @@ def finished_result(
         return None
     if (result.cuts, result.ranks) != (cuts, ranks):
         return None
-    return None if first_difference(flattened(result.settings), settings) else result
+    return None if first_difference(computing_settings(result.settings), settings) else result
 
 
 def restore(

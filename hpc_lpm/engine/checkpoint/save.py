@@ -26,7 +26,7 @@ from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.records import RankRecord
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import TrainingError
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hpc_lpm.engine.checkpoint.agreeing_settings import first_difference
 from hpc_lpm.engine.history import History
+from hpc_lpm.engine.settings import first_difference
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
 
@@ -92,7 +92,7 @@ class Checkpoint:
         """Check that a run computes the same as the run that saved this checkpoint.
 
         Args:
-            settings: what `agreeing_settings` returns for the run.
+            settings: what `computing_settings` returns for the run.
             replicas: the replicas of every stage, or the ranks that each hold the whole model.
             layers: the number of layers of the model.
 

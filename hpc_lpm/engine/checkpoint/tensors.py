@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.records import StateValue
-from hpc_lpm.engine.runner import TrainedState
+from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.models.dropout import Dropout
 
 RANDOM = "random"

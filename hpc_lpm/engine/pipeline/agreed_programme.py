@@ -12,6 +12,7 @@ from hpc_lpm.engine.pipeline.boundary import StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import Channel
 from hpc_lpm.engine.stop_agreement import StopAgreement
+from hpc_lpm.schedules.insertions import lagged_micro_batches
 from hpc_lpm.schedules.instructions import (
     Forward,
     Instruction,
@@ -21,7 +22,6 @@ from hpc_lpm.schedules.instructions import (
     ReceiveTiedGradient,
     ReceiveTiedWeights,
 )
-from hpc_lpm.schedules.replays import lagged_micro_batches
 
 Message = tuple[TensorSpec, ...]
 

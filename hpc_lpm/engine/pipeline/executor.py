@@ -18,7 +18,8 @@ from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_au
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
-from hpc_lpm.engine.runner import RunContext
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.schedules.instructions import (
@@ -68,7 +69,8 @@ class StageExecutor:
         average: GradientAverage | None,
         take_step: Callable[[], None],
     ) -> None:
-        settings, topology = context.settings, context.topology
+        settings, own = context.settings, LaggingOptions.of(context.settings.own)
+        topology = context.topology
         self._context = context
         self._module = module
         self._layers = layers
@@ -93,12 +95,10 @@ class StageExecutor:
             compute_format=context.compute_format,
         )
         self._policy = weight_policy(
-            settings.weights, list(module.parameters()), casts=settings.precision != "fp32"
+            own.weights, list(module.parameters()), casts=settings.precision != "fp32"
         )
         self._predicted_weights = (
-            PredictedWeights(optimizer, in_place=settings.weights == "live")
-            if settings.prediction
-            else None
+            PredictedWeights(optimizer, in_place=own.weights == "live") if own.prediction else None
         )
         self._training = False
         self._updates = 0

@@ -11,8 +11,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.topology import PipelineTopology
-from hpc_lpm.options import OptimizerSettings, TrainSettings
+from hpc_lpm.options import OptimizerSettings
 from hpc_lpm.schedules.registry import schedule_named
 
 
@@ -86,14 +88,14 @@ def stage_optimizer(settings: TrainSettings, topology: PipelineTopology) -> Opti
     in micro-batches and M the micro-batches of an optimizer step, so that d_k / M is the mean lag
     in updates.
     """
-    optimizer = settings.optimizer
-    if not settings.lr_discount:
+    optimizer, own = settings.optimizer, LaggingOptions.of(settings.own)
+    if not own.lr_discount:
         return optimizer
     delay = schedule_named(settings.strategy).version_delay(
         topology.stage,
         topology.stages,
         settings.micro_batches,
-        settings.lead,
+        own.lead,
         replicas=topology.replicas,
     )
     lag = max(1.0, delay / settings.micro_batches)

@@ -2,47 +2,53 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from deepspeed.pipe import LayerSpec, PipelineModule
-from torch import nn
+from torch import Tensor, nn
 
 from hpc_lpm.models.compute_format import ComputeFormat
-from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
+from hpc_lpm.models.layered import Activation, as_tuple
 
 
-class IndexedLayerSpec(LayerSpec):  # type: ignore[misc]
-    """A layer that DeepSpeed builds where it is needed, with weights of (seed, index) alone."""
+class BuiltLayerSpec(LayerSpec):  # type: ignore[misc]
+    """A layer that is there already; DeepSpeed asks for those of its own stage alone."""
 
-    def __init__(self, model: LayeredModel, index: int, seed: int) -> None:
+    def __init__(self, layers: Mapping[int, nn.Module], index: int) -> None:
         super().__init__(nn.Module)
-        self._model = model
+        self._layers = layers
         self._index = index
-        self._seed = seed
 
     def build(self, log: bool = False) -> nn.Module:
-        """Build the layer."""
-        return self._model.build_layer(self._index, self._seed)
+        """Return the layer."""
+        return self._layers[self._index]
 
 
 class PlannedModule(PipelineModule):  # type: ignore[misc]
-    """A pipeline module whose layer map is a plan instead of one of DeepSpeed's methods."""
+    """A pipeline module whose layer map is a plan instead of one of DeepSpeed's methods.
+
+    Args:
+        layers: those of this rank's stage, by their index in the model.
+        cuts: the K+1 cut positions of the plan.
+        loss: of the last stage.
+        compute_format: precision and memory format of the layers.
+    """
 
     def __init__(
         self,
-        model: LayeredModel,
+        layers: Mapping[int, nn.Module],
         cuts: Sequence[int],
-        seed: int,
+        loss: Callable[[Tensor, Tensor], Tensor],
         compute_format: ComputeFormat,
     ) -> None:
         self.compute_format = compute_format
-        specs = [IndexedLayerSpec(model, index, seed) for index in range(len(model.layers))]
+        specs = [BuiltLayerSpec(layers, index) for index in range(cuts[-1])]
         # The base class prints the layer map on rank 0 and has no switch for that.
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(
                 layers=specs,
                 num_stages=len(cuts) - 1,
-                loss_fn=model.loss,
+                loss_fn=loss,
                 partition_method=list(cuts),
             )
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
 from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.topology import RankLocations
 from hpc_lpm.errors import look_up
-from hpc_lpm.options import TrainSettings
 
 TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
     "mpi": open_mpi_channels,
@@ -35,10 +36,11 @@ def with_transport(
     progress thread runs where MPI's messages cross a network; shared memory needs none, and gloo
     and NCCL have threads of their own.
     """
-    transport = settings.transport
+    own = LaggingOptions.of(settings.own)
+    transport = own.transport
     if transport == "auto":
         transport = "torch" if locations.own_gpus else "mpi"
-    wanted = settings.progress_thread
+    wanted = own.progress_thread
     if wanted is None:
         wanted = locations.hosts > 1
     progress_thread = wanted and transport == "mpi"
@@ -49,4 +51,4 @@ def with_transport(
             "thread support or --transport torch."
         )
         progress_thread = False
-    return settings.model_copy(update={"transport": transport, "progress_thread": progress_thread})
+    return settings.with_own(transport=transport, progress_thread=progress_thread)

@@ -1,0 +1,201 @@
+"""The contestants of a campaign: strategies at certain settings, each under a label of its own."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hpc_lpm.engine.settings import TrainSettings, checked_settings, settings_fields
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
+from hpc_lpm.errors import InputError, closest
+from hpc_lpm.options import RunOptions, merged_documents
+
+if TYPE_CHECKING:
+    from hpc_lpm.campaign.config import Campaign
+
+OF_THE_CAMPAIGN = ("model", "dataset", "strategy", "plan", "seed", "batch_size")
+"""Settings that are the same for all contestants or vary by the campaign's own lists."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One strategy at the settings that the campaign gives it.
+
+    `label` names it in tables, figures and expectations; `overrides` are the settings in which it
+    differs from the campaign's own, `stages` included.
+    """
+
+    strategy: str
+    label: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def entry(self) -> Strategy:
+        """The strategy itself."""
+        return strategy_named(self.strategy)
+
+
+def contestant_of(entry: object) -> Contestant:
+    """Return the contestant of an entry of `strategies`: a name, or `{name: {setting: value}}`.
+
+    Raises:
+        ValueError: if the entry is neither.
+    """
+    if isinstance(entry, str):
+        return Contestant(entry, entry)
+    if isinstance(entry, Mapping) and len(entry) == 1:
+        ((strategy, overrides),) = entry.items()
+        if isinstance(strategy, str) and isinstance(overrides, Mapping | None):
+            settings = dict(overrides or {})
+            label = settings.pop("name", strategy)
+            if not isinstance(label, str) or not label.strip():
+                raise ValueError(
+                    f"the contestant of {strategy} has the name {label!r}, accepted is a text"
+                )
+            return Contestant(strategy, label, settings)
+    raise ValueError(
+        f"strategies has the entry {entry!r}, accepted are a name, or one name with settings such "
+        "as {fbp: {lead: 2}}"
+    )
+
+
+def contestants_of(entries: list[Any]) -> list[Contestant]:
+    """Return the contestants of a campaign's `strategies`, in order.
+
+    Raises:
+        ValueError: if an entry is not accepted, or two contestants have one label.
+    """
+    contestants = [contestant_of(entry) for entry in entries]
+    labels = [contestant.label for contestant in contestants]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(
+                f"strategies has two contestants called {label!r}, each label is accepted once: "
+                f"give one another name, such as {{{label}: {{name: {label}-2}}}}"
+            )
+    return contestants
+
+
+def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
+    """Return the number of devices that a contestant is given.
+
+    Raises:
+        InputError: if its own number is not a whole number from 2.
+    """
+    stages = contestant.overrides.get("stages", campaign.stages)
+    if not isinstance(stages, int) or isinstance(stages, bool) or stages < 2:
+        raise InputError(
+            f"stages of {contestant.label} is {stages!r}, accepted are whole numbers from 2."
+        )
+    return stages
+
+
+def contestant_settings(
+    campaign: "Campaign",
+    contestant: Contestant,
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+    seed: int | None = None,
+    plan: str | None = None,
+) -> TrainSettings:
+    """Return the settings of a contestant's run: the campaign's, and on top its own ones.
+
+    An option that the strategy does not take is left out where the campaign sets it for all.
+    Model, data set and seed are the campaign's first ones unless they are given.
+
+    Raises:
+        InputError: if a setting is unknown to the strategy or its value is not accepted.
+    """
+    entry = contestant.entry
+    own = {
+        name: value for name, value in campaign.own.items() if name in entry.options.model_fields
+    }
+    shared = {name: getattr(campaign, name) for name in RunOptions.model_fields}
+    document: dict[str, Any] = {
+        **{name: _plain(value) for name, value in shared.items()},
+        **own,
+        "model": campaign.models[0] if model is None else model,
+        "dataset": campaign.datasets[0] if dataset is None else dataset,
+        "strategy": contestant.strategy,
+        "seed": campaign.seeds[0] if seed is None else seed,
+        "plan": plan,
+    }
+    usual = entry.clip_scopes[0]
+    if campaign.clip_norm is not None and campaign.clip_scope == "stage":
+        document["clip_scope"] = "stage" if "stage" in entry.clip_scopes else usual
+    _override(document, contestant)
+    return checked_settings(**document)
+
+
+def check_contestants(campaign: "Campaign") -> None:
+    """Check what a campaign asks of each contestant, as far as files and data do not matter.
+
+    Raises:
+        InputError: naming the key, what was found and what is accepted.
+    """
+    for name, value in campaign.own.items():
+        _check_taken(campaign, name, value)
+    for contestant in campaign.contestants:
+        try:
+            settings = contestant_settings(campaign, contestant)
+            ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+            contestant.entry.check(
+                PlannedRun(
+                    settings,
+                    model=None,
+                    ranks=ranks,
+                    stages=ranks if contestant.entry.needs_plan else 1,
+                    steps=settings.steps,
+                    epochs=settings.epochs,
+                )
+            )
+        except InputError as error:
+            raise InputError(in_file_words(str(error), contestant.strategy)) from None
+
+
+def in_file_words(sentence: str, strategy: str) -> str:
+    """Return a sentence about command-line options with the keys of a campaign file instead."""
+    keys = {item.option_name: ".".join(item.path) for item in settings_fields(strategy)}
+    known = {option: key for option, key in keys.items() if key not in OF_THE_CAMPAIGN[:4]}
+    return re.sub(r"--[a-z][a-z-]*", lambda found: known.get(found[0], found[0]), sentence)
+
+
+def _override(document: dict[str, Any], contestant: Contestant) -> None:
+    fields = settings_fields(contestant.strategy)
+    accepted = {item.path[0] for item in fields} - set(OF_THE_CAMPAIGN)
+    for name, value in contestant.overrides.items():
+        if name == "stages":
+            continue
+        if name in OF_THE_CAMPAIGN:
+            raise InputError(
+                f"{name} is set for {contestant.label} alone, but all contestants share it: set it "
+                "for the whole campaign."
+            )
+        if name not in accepted:
+            offered = sorted(accepted | {"name", "stages"})
+            raise InputError(
+                f"{contestant.label} has the unknown setting {name!r}{closest(name, offered)}: "
+                f"accepted are {', '.join(offered)}."
+            )
+        if name in {"epochs", "steps"}:
+            document.update(epochs=None, steps=None)
+        document.update(merged_documents(document, {name: value}))
+
+
+def _check_taken(campaign: "Campaign", name: str, value: object) -> None:
+    if any(name in contestant.entry.options.model_fields for contestant in campaign.contestants):
+        return
+    takers = [other for other, each in STRATEGIES.items() if name in each.options.model_fields]
+    if value == STRATEGIES.named(takers[0]).options.model_fields[name].default:
+        return
+    raced = ", ".join(contestant.strategy for contestant in campaign.contestants)
+    raise InputError(
+        f"{name} is set, but no strategy of the campaign takes it ({raced}): remove it, or race "
+        f"{' or '.join(takers)}."
+    )
+
+
+def _plain(value: object) -> Any:
+    return value.model_dump() if hasattr(value, "model_dump") else value

@@ -1,0 +1,45 @@
+"""What a report says about how the trials of a campaign update their weights."""
+
+from typing import Any
+
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.contestants import contestant_settings
+from hpc_lpm.options import LearningRateSettings
+
+
+def describe_updates(campaign: Campaign) -> dict[str, str]:
+    """Return what a report says about optimizer, learning rate and clipping, by name."""
+    settings = {
+        contestant.label: contestant_settings(campaign, contestant)
+        for contestant in campaign.contestants
+    }
+    optimizer = campaign.optimizer.model_dump()
+    named = {**optimizer, **optimizer.pop("options")}
+    described = {"optimizer": ", ".join(f"{key} {_text(value)}" for key, value in named.items())}
+    if campaign.learning_rate != LearningRateSettings():
+        rate = campaign.learning_rate.model_dump()
+        described["learning rate"] = ", ".join(
+            f"{key.replace('_', ' ')} {_text(value)}" for key, value in rate.items() if value != ()
+        )
+    if campaign.clip_norm is not None:
+        described["clipping"] = f"to norm {campaign.clip_norm:g}: " + ", ".join(
+            f"{label} {each.clip_scope}" for label, each in settings.items()
+        )
+    for name, value in campaign.own.items():
+        takers = [label for label, each in settings.items() if hasattr(each.own, name)]
+        if takers:
+            described[name.replace("_", " ")] = f"{_text(value)} ({', '.join(takers)})"
+    for contestant in campaign.contestants:
+        if contestant.overrides:
+            described[f"settings of {contestant.label}"] = ", ".join(
+                f"{name} {_text(value)}" for name, value in contestant.overrides.items()
+            )
+    return described
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ",".join(str(part) for part in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name} {_text(part)}" for name, part in value.items())
+    return str(value).lower() if isinstance(value, bool) else str(value)

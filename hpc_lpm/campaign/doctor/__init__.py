@@ -1,1 +1,0 @@
-"""Checks of the machine: one file a check, all listed in `registry.CHECKS`."""

@@ -1,1 +1,0 @@
-"""What ranks measure for the doctor: themselves, their clocks, files and links."""

@@ -1,0 +1,1 @@
+"""Checks of the machine. `examination.CHECKS` lists them; `probe` is what every rank runs."""

@@ -1,0 +1,60 @@
+"""What can be wrong with a run's settings before it starts, whichever strategy trains it.
+
+A campaign is checked with it too, before anything is profiled; what depends on data that are not
+loaded then is checked once a run starts.
+"""
+
+from hpc_lpm.engine.optimizer import check_optimizer
+from hpc_lpm.engine.strategies.base import PlannedRun
+from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.errors import InputError
+
+
+def check_run(run: PlannedRun) -> None:
+    """Check the settings of a run against each other, its strategy, model and data.
+
+    Raises:
+        InputError: naming the option, what was found and what is accepted.
+    """
+    strategy_named(run.settings.strategy).check(run)
+    check_optimizer(run.settings.optimizer)
+    _check_replicas(run)
+    if run.steps is not None:
+        _check_warmup(run, run.steps)
+        _check_drains(run, run.steps)
+
+
+def _check_replicas(run: PlannedRun) -> None:
+    settings, replicas = run.settings, run.replicas
+    if run.stages == 1:
+        return
+    if settings.batch_size % (settings.micro_batches * replicas):
+        raise InputError(
+            f"--batch-size {settings.batch_size} is not divisible by --micro-batches "
+            f"{settings.micro_batches} times the {replicas} replicas of every stage that were "
+            f"started: use a multiple of {settings.micro_batches * replicas}."
+        )
+    left = (run.samples or 0) % settings.batch_size
+    if settings.last_batch == "keep" and 0 < left < replicas:
+        raise InputError(
+            f"--last-batch keep: the last batch of an epoch has {left} samples for {replicas} "
+            "replicas of every stage: use --last-batch drop or another --batch-size."
+        )
+
+
+def _check_warmup(run: PlannedRun, steps: int) -> None:
+    warmup = run.settings.learning_rate.warmup_steps
+    if warmup and warmup >= steps:
+        raise InputError(
+            f"--warmup-steps {warmup} is not below the {steps} optimizer steps of the whole run: "
+            "warm up for fewer, or train longer."
+        )
+
+
+def _check_drains(run: PlannedRun, steps: int) -> None:
+    drains = run.settings.drain_at
+    if drains and drains[-1] >= steps:
+        raise InputError(
+            f"--drain-at has step {drains[-1]}, the run {steps} optimizer steps and a drain at "
+            f"their end: give steps from 1 to {steps - 1}."
+        )

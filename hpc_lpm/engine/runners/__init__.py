@@ -1,0 +1,1 @@
+"""What trains a run: one rank's part of each strategy."""

@@ -1,0 +1,120 @@
+"""Data parallelism with Horovod: every rank holds the whole model, gradients are averaged."""
+
+import importlib
+import os
+from typing import Any
+
+import torch
+
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.whole_model import WholeModel
+from hpc_lpm.engine.strategies.horovod import HorovodOptions
+from hpc_lpm.errors import InputError, InterruptedTrainingError
+
+
+class HorovodRunner:
+    """One replica; of the M micro-batches of a step, rank r of R trains those with n mod R = r."""
+
+    def __init__(self, context: RunContext) -> None:
+        own = context.settings.own
+        assert isinstance(own, HorovodOptions)
+        if own.cycle_time_milliseconds is not None:
+            os.environ["HOROVOD_CYCLE_TIME"] = f"{own.cycle_time_milliseconds:g}"
+        hvd = import_horovod()
+        hvd.init()
+        context.resources.push(_shut_down_if_interrupted)
+        settings = context.settings
+        self._hvd = hvd
+        self._context = context
+        self._model = WholeModel(context)
+        parameters = list(self._model.module.parameters())
+        alone = build_optimizer(parameters, settings.optimizer)
+        self._optimizer = hvd.DistributedOptimizer(
+            alone,
+            named_parameters=self._model.module.named_parameters(),
+            backward_passes_per_step=settings.micro_batches // context.job.size,
+        )
+        # Horovod makes the optimizer anew, without its options: state that depends on them is ours.
+        self._optimizer.state.update(alone.state)
+        self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
+        self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
+        self._steps = 0
+
+    def train(self, batches: MicroBatches) -> None:
+        """Train on this rank's share of these micro-batches."""
+        self._model.module.train()
+        for step, micro_batches in enumerate(batches.steps()):
+            self._model.begin_step(step)
+            if step == self._context.agreement.end:
+                break
+            for n in self._share(micro_batches):
+                self._model.forward_backward(batches, n, self._context.job.size)
+            self._update(step)
+
+    def _share(self, micro_batches: range) -> range:
+        return micro_batches[self._context.job.rank :: self._context.job.size]
+
+    def _update(self, step: int) -> None:
+        recorder = self._context.recorder
+        start = recorder.start()
+        self._optimizer.synchronize()
+        recorder.add("receive", step, start)
+        start = recorder.start()
+        with self._model.tied.update(), self._optimizer.skip_synchronize():
+            clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
+            self._optimizer.step()
+        self._scheduler.step()
+        self._optimizer.zero_grad()
+        recorder.add("update", step, start)
+        recorder.end_step()
+        self._steps += 1
+
+    def evaluate(self, batches: MicroBatches) -> int:
+        """Return the right predictions among this rank's share."""
+        self._average_buffers()
+        return self._model.count_correct(batches, self._share(range(len(batches))))
+
+    def state(self) -> TrainedState:
+        """Return all layers; they are the same on every rank."""
+        rank = self._context.job.rank
+        return TrainedState(self._model.layers, self._optimizer, self._scheduler, rank)
+
+    def bytes_sent(self) -> int:
+        """Return what a ring all-reduce of the gradients sends: 2 (R - 1) / R of them a step."""
+        ranks = self._context.job.size
+        return self._steps * self._gradient_bytes * 2 * (ranks - 1) // ranks
+
+    @torch.no_grad()
+    def _average_buffers(self) -> None:
+        # Replicas see different samples, so their running statistics differ until averaged.
+        for name, buffer in sorted(self._model.module.named_buffers()):
+            if buffer.is_floating_point():
+                buffer.copy_(self._hvd.allreduce(buffer, name=name))
+
+
+def _shut_down_if_interrupted(kind: type[BaseException] | None, *_: object) -> None:
+    """Stop Horovod's thread before MPI ends, as it does of its own accord where all went well.
+
+    Where a rank has failed, stopping could wait for it.
+    """
+    if kind is not None and issubclass(kind, InterruptedTrainingError):
+        import_horovod().shutdown()
+
+
+def import_horovod() -> Any:
+    """Return `horovod.torch`.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        # Open MPI's library must be in the process before Horovod's extension looks for it.
+        importlib.import_module("mpi4py.MPI")
+        return importlib.import_module("horovod.torch")
+    except ImportError as error:
+        raise InputError(
+            f"--strategy horovod: Horovod cannot be imported ({error}): run `make setup`, which "
+            "builds it, or choose another strategy."
+        ) from None

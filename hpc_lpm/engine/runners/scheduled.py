@@ -1,0 +1,132 @@
+"""Strategies that run our schedules on merged stages."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import partial
+
+from hpc_lpm.engine.batches import MicroBatches, evaluation_micro_batches, training_sizes
+from hpc_lpm.engine.collectives import making_process_groups
+from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.pipeline.boundary import probe_boundaries
+from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
+from hpc_lpm.engine.pipeline.gradient_average import average_buffers
+from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.transport.channel import Circumstances
+from hpc_lpm.engine.pipeline.transport.registry import open_channels
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.strategies.scheduled import LaggingOptions
+from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.models.layered import Tie
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.insertions import with_communication
+from hpc_lpm.schedules.instructions import Programme
+from hpc_lpm.schedules.ordering import evaluation
+from hpc_lpm.schedules.registry import FLUSHING_SCHEDULE, schedule_named
+
+_TAIL_SCHEDULE = schedule_named(FLUSHING_SCHEDULE)
+
+
+class PipelineRunner:
+    """One merged stage of a pipeline under one of the named schedules."""
+
+    def __init__(self, context: RunContext, schedule: Schedule) -> None:
+        settings, job = context.settings, context.job
+        assert isinstance(job, MpiJob)
+        join_process_group(job, context.device)
+        cuts = context.required_plan().cuts
+        self._context = context
+        self._schedule = schedule
+        self._own = LaggingOptions.of(settings.own)
+        self._topology = context.topology
+        ties = context.model.ties
+        self._tied_stages = _tied_stages(ties, cuts)
+        with making_process_groups(job):
+            self._module = PlannedModule(
+                context.build_layers(), cuts, context.model.loss, context.compute_format
+            )
+            tied = TiedParameters(ties, self._module.local_layers(), partial(_stage_of, cuts=cuts))
+            self._engine = ScheduledPipelineEngine(context, self._module, tied)
+        self._module.arrange()
+        test = evaluation_micro_batches(context.dataset.test, context.micro_batch_size)
+        train = training_sizes(
+            context.dataset.train,
+            settings.batch_size,
+            context.micro_batch_size,
+            settings.last_batch,
+            context.replicas,
+        )
+        sizes = {*train, *(test.size(n) for n in range(len(test)))}
+        boundaries = probe_boundaries(
+            self._module,
+            context.model,
+            sizes,
+            context.dataset.shape,
+            job,
+            self._topology,
+            context.device,
+        )
+        circumstances = Circumstances(
+            job,
+            self._topology,
+            self._tied_stages,
+            context.device,
+            own_devices=find_rank_locations(job, context.device).own_gpus,
+            receive_timeout_seconds=settings.receive_timeout_seconds,
+            progress_thread=bool(self._own.progress_thread),
+            resources=context.resources,
+        )
+        self._engine.connect(boundaries, open_channels(self._own.transport, circumstances))
+        self._bytes_sent = 0
+
+    def train(self, batches: MicroBatches) -> None:
+        """Train on this replica's share of these micro-batches without a flush, then drain."""
+        settings, topology = self._context.settings, self._topology
+        share = batches.share(topology.replica, topology.replicas)
+        in_tail = batches.epoch >= self._context.epochs - self._own.synchronous_tail
+        schedule = _TAIL_SCHEDULE if in_tail else self._schedule
+
+        def programme_of(micro_batches: int) -> Programme:
+            return schedule.programme(
+                topology.stage,
+                topology.stages,
+                settings.micro_batches,
+                micro_batches,
+                self._own.lead,
+                replay=self._own.weights == "replay",
+                ties=self._tied_stages,
+                replicas=topology.replicas,
+            )
+
+        self._bytes_sent += self._engine.train_on(programme_of, share)
+
+    def evaluate(self, batches: MicroBatches) -> int:
+        """Return the right predictions among this replica's share on the last stage, else 0."""
+        topology = self._topology
+        share = batches.share(topology.replica, topology.replicas)
+        forwards = evaluation(len(share))
+        if topology.replicas > 1:
+            group = self._module.mpu().get_data_parallel_group()
+            average_buffers(self._module, group, topology.replicas)
+        return self._engine.evaluate_on(
+            list(with_communication(forwards, topology.stage, topology.stages)), share
+        )
+
+    def state(self) -> TrainedState:
+        """Return this stage's layers."""
+        return self._engine.state()
+
+    def bytes_sent(self) -> int:
+        """Return the bytes sent to neighbouring stages and replicas while training."""
+        return self._bytes_sent
+
+
+def _stage_of(layer: int, cuts: Sequence[int]) -> int:
+    return bisect_right(cuts, layer) - 1
+
+
+def _tied_stages(ties: Sequence[Tie], cuts: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the pairs of different stages that hold tied weights, owner first."""
+    pairs = {(_stage_of(tie.owner_layer, cuts), _stage_of(tie.copy_layer, cuts)) for tie in ties}
+    return sorted((owner, copy) for owner, copy in pairs if owner != copy)

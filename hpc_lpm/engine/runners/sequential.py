@@ -1,0 +1,52 @@
+"""Plain training on one device: the baseline of every comparison."""
+
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.engine.runners.whole_model import WholeModel
+
+
+class SequentialRunner:
+    """Forward, backward and update in turn, gradients accumulated over M micro-batches."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._model = WholeModel(context)
+        self._optimizer = build_optimizer(
+            self._model.tied.without_copies(self._model.module.parameters()),
+            context.settings.optimizer,
+        )
+        self._scheduler = build_scheduler(
+            self._optimizer, context.settings.learning_rate, context.updates
+        )
+
+    def train(self, batches: MicroBatches) -> None:
+        """Train on these micro-batches."""
+        recorder = self._context.recorder
+        self._model.module.train()
+        for step, micro_batches in enumerate(batches.steps()):
+            self._model.begin_step(step)
+            if step == self._context.agreement.end:
+                break
+            for n in micro_batches:
+                self._model.forward_backward(batches, n)
+            start = recorder.start()
+            with self._model.tied.update():
+                clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
+                self._optimizer.step()
+            self._scheduler.step()
+            self._optimizer.zero_grad()
+            recorder.add("update", step, start)
+            recorder.end_step()
+
+    def evaluate(self, batches: MicroBatches) -> int:
+        """Return the number of right predictions."""
+        return self._model.count_correct(batches, range(len(batches)))
+
+    def state(self) -> TrainedState:
+        """Return all layers."""
+        return TrainedState(self._model.layers, self._optimizer, self._scheduler)
+
+    def bytes_sent(self) -> int:
+        """Nothing is sent."""
+        return 0

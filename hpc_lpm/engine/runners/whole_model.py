@@ -1,0 +1,84 @@
+"""The uncut model on one device, as sequential training and every data-parallel replica use it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.models.dropout import set_dropout_stream
+
+
+class WholeModel:
+    """All layers on this rank's device, passed forward and backward a micro-batch at a time."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        model = context.model
+        self._format = context.compute_format
+        self.layers = context.build_layers()
+        self.module = nn.Sequential(*self.layers.values())
+        self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
+        self._format.arrange(self.module)
+        self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
+
+    def begin_step(self, step: int) -> None:
+        """Learn where training stops before a step of the segment, see `StopAgreement`.
+
+        Raises:
+            TrainingError: if rank 0 is silent too long.
+        """
+        try:
+            self._context.agreement.begin_step(step)
+        except BoundaryError as error:
+            raise self._faults.describe(error, f"step {step} of the segment") from error
+
+    def forward_backward(self, batches: MicroBatches, n: int, replicas: int = 1) -> None:
+        """Add the gradients of micro-batch `n`; those of `replicas` are averaged afterwards.
+
+        Raises:
+            TrainingError: if a layer fails or the loss is not finite.
+        """
+        try:
+            self._forward_backward(batches, n, replicas)
+        except Exception as error:
+            named = f"micro-batch {batches.first_index + n}"
+            # A replica's weights have hooks that another backward pass would set off.
+            searchable = self._context.job.size == 1 or isinstance(error, NonFiniteLossError)
+            inputs = self._inputs(batches, n) if searchable else None
+            raise self._faults.describe(error, named, inputs) from error
+
+    def _forward_backward(self, batches: MicroBatches, n: int, replicas: int) -> None:
+        context, recorder = self._context, self._context.recorder
+        start = recorder.start()
+        inputs = self._inputs(batches, n)
+        targets = batches.targets(n).to(context.device)
+        recorder.add("load", n, start)
+        for index, layer in self.layers.items():
+            set_dropout_stream(layer, context.settings.seed, index, batches.first_index + n)
+        start = recorder.start()
+        with self._format.autocast(context.device):
+            loss = context.model.loss(self.module(inputs), targets)
+        recorder.add("forward", n, start)
+        recorder.add_loss(loss, batches.size(n))
+        start = recorder.start()
+        (loss / (batches.loss_divisor(n) / replicas)).backward()  # type: ignore[no-untyped-call]
+        recorder.add("backward", n, start)
+
+    def _inputs(self, batches: MicroBatches, n: int) -> Tensor:
+        return self._format.arranged(batches.inputs(n).to(self._context.device))
+
+    @torch.no_grad()
+    def count_correct(self, batches: MicroBatches, numbers: Iterable[int]) -> int:
+        """Return the right predictions among these micro-batches."""
+        device = self._context.device
+        self.module.eval()
+        correct = 0
+        for n in numbers:
+            with self._format.autocast(device):
+                outputs = self.module(self._inputs(batches, n))
+            correct += int(self._context.model.correct(outputs, batches.targets(n).to(device)))
+        return correct

@@ -1,0 +1,200 @@
+"""The settings of one training run: what all strategies share, and what its own one declares."""
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
+from hpc_lpm.errors import InputError, closest
+from hpc_lpm.files import describe_validation_error
+from hpc_lpm.options import (
+    RUN,
+    CommandOption,
+    DescribedField,
+    RunOptions,
+    StrategyOptions,
+    described_fields,
+    flattened,
+    option_name,
+)
+
+MAX_SEED = 2**32 - 1
+
+
+class TrainSettings(RunOptions):
+    """Settings of one run; `own` are the options that its strategy declares for itself.
+
+    A document (settings file, result) holds the own options beside the shared ones, under their
+    plain names.
+    """
+
+    model: Annotated[
+        str,
+        Field(description="a name of `hpc-lpm models`, or module:callable"),
+        CommandOption(RUN, metavar="MODEL"),
+    ]
+    dataset: Annotated[
+        str,
+        Field(description="a name of `hpc-lpm datasets`, or module:callable"),
+        CommandOption(RUN, metavar="DATASET"),
+    ]
+    strategy: Annotated[
+        str,
+        Field(description="a name of `hpc-lpm strategies`, or module:name"),
+        CommandOption(RUN, metavar="NAME"),
+    ] = "sequential"
+    plan: Annotated[
+        Path | None,
+        Field(description="cuts into stages, made by `hpc-lpm plan`"),
+        CommandOption(RUN, metavar="FILE", computes=False),
+    ] = None
+    seed: Annotated[
+        int,
+        Field(ge=0, description="seed of weights, order and dropout"),
+        CommandOption(RUN, metavar="N"),
+    ] = 0
+    own: SerializeAsAny[StrategyOptions] = StrategyOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_options_apart(cls, document: Any) -> Any:
+        if not isinstance(document, Mapping) or "own" in document:
+            return document
+        strategy = strategy_named(str(document.get("strategy", "sequential")))
+        own = {name: document[name] for name in strategy.options.model_fields if name in document}
+        shared = {name: value for name, value in document.items() if name not in own}
+        return {**shared, "own": strategy.options.model_validate(own)}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"batch size {self.batch_size} is not divisible by "
+                f"{self.micro_batches} micro-batches"
+            )
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("exactly one of epochs and steps is needed")
+        if any(b <= a for a, b in pairwise(self.drain_at)):
+            raise ValueError(f"drain at must ascend, found {list(self.drain_at)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _flat(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = serialise(self)
+        return {**document, **document.pop("own")}
+
+    def with_own(self, **changes: object) -> Self:
+        """Return the same settings with other values of the strategy's own options."""
+        return self.model_copy(update={"own": self.own.model_copy(update=changes)})
+
+
+def checked_settings(**values: object) -> TrainSettings:
+    """Return validated settings.
+
+    Raises:
+        InputError: naming the first option that is wrong, and what is accepted.
+    """
+    refuse_unknown_options(values)
+    try:
+        return TrainSettings.model_validate(values)
+    except ValidationError as error:
+        raise InputError(
+            f"train: {settings_complaint(error)}: change the option and run again."
+        ) from None
+
+
+def settings_complaint(error: ValidationError) -> str:
+    """Return what is wrong with settings, and what was found."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":
+        # A fault between several options says itself what they are.
+        return first["msg"].removeprefix("Value error, ")
+    return f"{describe_validation_error(error)}, found {first['input']!r}"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a settings file: a JSON document with the fields of `TrainSettings`.
+
+    Raises:
+        InputError: if the file cannot be read or does not hold a JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"settings file {path} cannot be read ({error}): name a JSON file of settings, such as "
+            "one that a campaign wrote."
+        ) from None
+    if not isinstance(document, dict):
+        raise InputError(
+            f"settings file {path} holds {type(document).__name__}, accepted is one JSON object: "
+            'such as {"model": "mlp", "dataset": "digits"}.'
+        )
+    return document
+
+
+def settings_fields(strategy: str) -> list[DescribedField]:
+    """Return the fields that settings of a strategy have, its own ones last.
+
+    Raises:
+        InputError: if there is no such strategy.
+    """
+    own = strategy_named(strategy).options
+    return [*described_fields(TrainSettings), *described_fields(own)]
+
+
+def refuse_unknown_options(values: Mapping[str, object]) -> None:
+    """Refuse what no setting of this strategy is called, and what only other strategies take.
+
+    Raises:
+        InputError: naming the option and what is accepted.
+    """
+    name = str(values.get("strategy", "sequential"))
+    own = strategy_named(name).options.model_fields
+    for key in values:
+        if key in TrainSettings.model_fields or key in own:
+            continue
+        takers = [other for other, each in STRATEGIES.items() if key in each.options.model_fields]
+        if takers:
+            option = option_name(key, *(STRATEGIES.named(taker).options for taker in takers))
+            raise InputError(
+                f"{option} was given with --strategy {name}, which has no such option: leave it "
+                f"out, or use --strategy {' or '.join(takers)}."
+            )
+        accepted = [*TrainSettings.model_fields, *own]
+        raise InputError(
+            f"train: unknown setting {key!r}{closest(key, accepted)}: accepted are "
+            f"{', '.join(field for field in accepted if field != 'own')}."
+        )
+
+
+def computing_settings(document: Mapping[str, Any]) -> dict[str, object]:
+    """Return the settings that determine what is computed, under dotted names.
+
+    Args:
+        document: settings as they stand in a file, those of the strategy's own included.
+    """
+    strategy = str(document.get("strategy", "sequential"))
+    free = {".".join(f.path) for f in settings_fields(strategy) if not f.option.computes}
+    return {name: value for name, value in flattened(dict(document)).items() if name not in free}
+
+
+def first_difference(
+    theirs: Mapping[str, object], ours: Mapping[str, object]
+) -> tuple[str, object, object] | None:
+    """Return the first setting that differs with both values, None standing for a missing one."""
+    for name in [*ours, *theirs]:
+        if theirs.get(name) != ours.get(name):
+            return name, theirs.get(name), ours.get(name)
+    return None

@@ -1,0 +1,1 @@
+"""The strategies: what each is, what it needs, what it takes and what it refuses."""

@@ -1,0 +1,54 @@
+"""DeepSpeed's own pipeline engine, as it comes."""
+
+from typing import TYPE_CHECKING, Any
+
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.errors import InputError
+
+if TYPE_CHECKING:
+    from hpc_lpm.engine.runners.runner import RunContext, Runner
+    from hpc_lpm.engine.settings import TrainSettings
+
+
+class DeepSpeed1F1B(Strategy):
+    """DeepSpeed's 1F1B, which flushes once a step and blocks during its transfers."""
+
+    name = "deepspeed-1f1b"
+    description = "DeepSpeed's own pipeline engine: 1F1B with a flush a step"
+    needs_plan = True
+    pipelined = True
+    overlaps = False
+    clip_scopes = ("global",)
+    colour = "#d9822b"
+
+    def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
+        """Return the options of a plan for 1F1B without overlap."""
+        return {**super().plan_options(settings), "schedule": "1f1b"}
+
+    def check(self, run: PlannedRun) -> None:
+        """Refuse clipping by stage, last batches that are not whole, and tied weights."""
+        super().check(run)
+        settings = run.settings
+        if settings.clip_norm is not None and settings.clip_scope == "stage":
+            raise InputError(
+                f"--clip-scope stage was found with --strategy {self.name}, whose engine clips by "
+                "the norm over all stages: use --clip-scope global."
+            )
+        left = (run.samples or 0) % settings.batch_size
+        if settings.last_batch == "keep" and left:
+            raise InputError(
+                f"--last-batch keep: the last batch of an epoch has {left} of "
+                f"{settings.batch_size} samples, and {self.name} takes whole batches alone: "
+                "use --last-batch drop or another strategy."
+            )
+        if run.model and run.model.ties:
+            raise InputError(
+                f"--strategy {self.name}: model {run.model.name} ties weights of two layers, which "
+                "is not handed on to DeepSpeed: use an untied model or another strategy."
+            )
+
+    def start(self, context: "RunContext") -> "Runner":
+        """Return this rank's stage."""
+        from hpc_lpm.engine.runners.deepspeed import StockPipelineRunner
+
+        return StockPipelineRunner(context)

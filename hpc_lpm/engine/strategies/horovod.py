@@ -1,0 +1,67 @@
+"""Data parallelism with Horovod."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.errors import InputError
+from hpc_lpm.options import CommandOption, StrategyOptions
+
+if TYPE_CHECKING:
+    from hpc_lpm.engine.runners.runner import RunContext, Runner
+    from hpc_lpm.engine.settings import TrainSettings
+
+
+class HorovodOptions(StrategyOptions):
+    """How Horovod is tuned."""
+
+    cycle_time_milliseconds: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="how often Horovod's thread wakes up; by default HOROVOD_CYCLE_TIME, or 5",
+        ),
+        CommandOption("Horovod", "cycle-time", "MS", computes=False),
+    ] = None
+
+
+class Horovod(Strategy):
+    """Every rank holds the whole model; gradients are averaged by Horovod over MPI."""
+
+    name = "horovod"
+    description = "data parallelism, gradients averaged by Horovod over MPI"
+    options = HorovodOptions
+    package = "horovod"
+    colour = "#12876f"
+
+    def require_installed(self) -> None:
+        """Refuse to train where Horovod cannot be imported."""
+        from hpc_lpm.engine.runners.horovod import import_horovod
+
+        import_horovod()
+
+    def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
+        """Return the variables that tune Horovod.
+
+        Its background thread, at its own default of 1 ms, takes a core that has but one thread away
+        from training.
+        """
+        return {"HOROVOD_CYCLE_TIME": "5", "HOROVOD_CPU_OPERATIONS": "MPI"}
+
+    def check(self, run: PlannedRun) -> None:
+        """Refuse micro-batches that the ranks cannot share evenly."""
+        super().check(run)
+        if run.settings.micro_batches % run.ranks:
+            raise InputError(
+                f"--micro-batches {run.settings.micro_batches} is not divisible by the "
+                f"{run.ranks} ranks of horovod, which share them: use a multiple of the ranks."
+            )
+
+    def start(self, context: "RunContext") -> "Runner":
+        """Return this rank's replica."""
+        from hpc_lpm.engine.runners.horovod import HorovodRunner
+
+        return HorovodRunner(context)

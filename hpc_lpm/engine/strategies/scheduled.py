@@ -1,0 +1,184 @@
+"""Every schedule as a strategy, on our engine."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.errors import InputError
+from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
+from hpc_lpm.schedules.base import Schedule
+
+if TYPE_CHECKING:
+    import torch
+
+    from hpc_lpm.engine.job import Job
+    from hpc_lpm.engine.runners.runner import RunContext, Runner
+    from hpc_lpm.engine.settings import TrainSettings
+
+PIPELINE = "Pipeline stages"
+LAG = "Lagging weights"
+
+PREDICTED_OPTIMIZERS = ("sgd", "momentum")
+"""Optimizers whose next step is predicted; the formula is that of SGD with momentum."""
+
+
+class ScheduledOptions(StrategyOptions):
+    """How stages run ahead of each other, and what carries their messages.
+
+    `lead` and `weights` change nothing under a schedule that flushes at every step.
+    """
+
+    lead: Annotated[
+        int,
+        Field(gt=0, description="micro-batches that forwards run ahead, per later stage"),
+        CommandOption(PIPELINE, metavar="N"),
+    ] = 1
+    weights: Annotated[
+        WeightPolicyName,
+        Field(description="replay, live or stash: the policy for lagged micro-batches"),
+        CommandOption(PIPELINE, metavar="NAME"),
+    ] = "replay"
+    transport: Annotated[
+        TransportName,
+        Field(description="what carries messages: auto, mpi or torch (gloo, NCCL)"),
+        CommandOption(PIPELINE, metavar="NAME", computes=False),
+    ] = "auto"
+    progress_thread: Annotated[
+        bool | None,
+        Field(
+            description="drive MPI while stages compute; by default where ranks are on several "
+            "hosts"
+        ),
+        CommandOption(PIPELINE, computes=False),
+    ] = None
+
+    @model_validator(mode="after")
+    def _torch_makes_progress_itself(self) -> Self:
+        if self.progress_thread and self.transport == "torch":
+            raise ValueError("progress thread is for transport mpi, torch makes progress itself")
+        return self
+
+
+class LaggingOptions(ScheduledOptions):
+    """What can be done about the accuracy that lagging weights cost."""
+
+    prediction: Annotated[
+        bool,
+        Field(description="run the forward of what lags at predicted weights"),
+        CommandOption(LAG),
+    ] = False
+    synchronous_tail: Annotated[
+        int,
+        Field(ge=0, description="last epochs in which every step flushes"),
+        CommandOption(LAG, metavar="EPOCHS"),
+    ] = 0
+    lr_discount: Annotated[
+        bool,
+        Field(description="divide a stage's learning rate by its mean lag"),
+        CommandOption(LAG),
+    ] = False
+
+    @classmethod
+    def of(cls, options: StrategyOptions) -> "LaggingOptions":
+        """Return the options of a scheduled strategy, in which nothing lags unless it says so."""
+        return options if isinstance(options, cls) else cls(**dict(options))
+
+
+class Scheduled(Strategy):
+    """The strategy that runs one schedule on merged stages, under the schedule's name."""
+
+    needs_plan = True
+    pipelined = True
+    clip_scopes = ("stage",)
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.name = schedule.name
+        self.description = f"{schedule.description}, on our engine"
+        self.lags = not schedule.flushes
+        self.options = LaggingOptions if self.lags else ScheduledOptions
+
+    def settled(
+        self, settings: "TrainSettings", job: "Job", device: "torch.device"
+    ) -> "TrainSettings":
+        """Return the settings with the transport between stages decided (collective)."""
+        from hpc_lpm.engine.pipeline.transport.mpi_library import threads_may_call_mpi
+        from hpc_lpm.engine.pipeline.transport.registry import with_transport
+        from hpc_lpm.engine.topology import find_rank_locations
+
+        return with_transport(
+            settings, find_rank_locations(job, device), threads_may_call_mpi=threads_may_call_mpi()
+        )
+
+    def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
+        """Return the options of a plan for this schedule."""
+        own = LaggingOptions.of(settings.own)
+        return {
+            **super().plan_options(settings),
+            "schedule": self.name,
+            "lead": own.lead,
+            "weights": own.weights if self.lags else "live",
+        }
+
+    def check(self, run: PlannedRun) -> None:
+        """Refuse clipping over all stages, and corrections of lag that do not apply."""
+        super().check(run)
+        settings, own = run.settings, LaggingOptions.of(run.settings.own)
+        if settings.clip_scope == "global":
+            raise InputError(
+                f"--clip-scope global was given with --strategy {self.name}: the norm over all "
+                "stages would make every stage wait for all others before each update: use "
+                "--clip-scope stage, which clips each stage by its own norm."
+            )
+        if own.prediction:
+            _check_prediction(run)
+        if run.epochs is not None and own.synchronous_tail > run.epochs:
+            plural = "s" if run.epochs > 1 else ""
+            raise InputError(
+                f"--synchronous-tail {own.synchronous_tail} is longer than the run, which has "
+                f"{run.epochs} epoch{plural}: use at most {run.epochs}."
+            )
+
+    def start(self, context: "RunContext") -> "Runner":
+        """Return this rank's stage."""
+        from hpc_lpm.engine.runners.scheduled import PipelineRunner
+
+        return PipelineRunner(context, self.schedule)
+
+
+class ForwardBackwardParallel(Scheduled):
+    """Forward-backward parallel: the schedule that this project proposes."""
+
+    proposed = True
+    colour = "#0b5fa5"
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(schedule)
+        self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
+
+
+def _check_prediction(run: PlannedRun) -> None:
+    optimizer = run.settings.optimizer
+    if optimizer.name not in PREDICTED_OPTIMIZERS:
+        raise InputError(
+            f"--prediction was given with --optimizer {optimizer.name}, but only the next "
+            f"step of {' and '.join(PREDICTED_OPTIMIZERS)} is predicted: leave it out or use one "
+            "of these."
+        )
+    if optimizer.options:
+        raise InputError(
+            f"--prediction was given with options of --optimizer ({', '.join(optimizer.options)}), "
+            "but the plain step of SGD with momentum is predicted: leave one of the two out."
+        )
+    if run.model and run.model.ties:
+        raise InputError(
+            f"--prediction was given with model {run.settings.model}, which ties weights of two "
+            "layers, whose next step no stage knows alone: leave it out or use an untied model."
+        )
+    if run.replicas > 1:
+        raise InputError(
+            f"--prediction was given with {run.replicas} replicas of every stage, whose gradients "
+            "are being averaged while the next forward runs: leave it out or start one rank a "
+            "stage."
+        )

@@ -1,0 +1,101 @@
+"""What a search over devices refuses, and why nothing may be left of it."""
+
+from collections.abc import Sequence
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.devices.candidates import LeftOut, Reason
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.search.alternatives import least_memory_limit
+from hpc_lpm.profile import Profile
+
+
+def check_request(
+    profiles: Sequence[Profile], devices: int, global_batch: int, options: PlanOptions
+) -> None:
+    """Check what a search is asked for.
+
+    Raises:
+        InputError: if a number is below 1, an option has one entry a stage, or the profiles are not
+            those of one model with different micro-batches.
+    """
+    for name, number in (("--devices", devices), ("--global-batch", global_batch)):
+        if number < 1:
+            raise InputError(f"{name} is {number}, accepted are whole numbers above 0.")
+    listed = {
+        "--speeds": options.speeds is not None,
+        "--memory-limit": isinstance(options.memory_limit, tuple),
+    }
+    for name, given in listed.items():
+        if given:
+            raise InputError(
+                f"{name} has one entry a stage, but --devices searches the number of stages: "
+                "leave the list out, or ask for --stages."
+            )
+    _check_profiles(profiles)
+
+
+def _check_profiles(profiles: Sequence[Profile]) -> None:
+    first = profiles[0]
+    sizes: set[int] = set()
+    for profile in profiles:
+        if (profile.model, len(profile.layers)) != (first.model, len(first.layers)):
+            raise InputError(
+                f"one profile is of {first.model} with {len(first.layers)} layers, another of "
+                f"{profile.model} with {len(profile.layers)}: give profiles of one model that "
+                "differ in their micro-batch."
+            )
+        if profile.micro_batch in sizes:
+            raise InputError(
+                f"two profiles have a micro-batch of {profile.micro_batch} samples: give one "
+                "for each size."
+            )
+        sizes.add(profile.micro_batch)
+
+
+def no_candidate(
+    profiles: Sequence[Profile],
+    devices: int,
+    global_batch: int,
+    options: PlanOptions,
+    left_out: Sequence[LeftOut],
+) -> InputError:
+    """Return the error for a search that has left out every combination.
+
+    It names the combination that needs the least memory, or the next global batch that would do.
+    """
+    beyond = [item.model for item in left_out if item.model is not None]
+    if not beyond:
+        return _not_divisible(profiles, devices, global_batch, left_out)
+    least = min(beyond, key=_least_bytes)
+    return InputError(
+        f"no combination of stages and replicas on {devices} devices is within the memory limit "
+        f"of {options.memory_limit:,} bytes: what needs least is {least.stages} stages x "
+        f"{least.options.replicas} replicas with lead {least.options.lead} and micro-batches of "
+        f"{least.profile.micro_batch} samples, {_least_bytes(least):,} bytes a device; raise the "
+        "limit, or give more devices or a profile of a smaller micro-batch."
+    )
+
+
+def _not_divisible(
+    profiles: Sequence[Profile],
+    devices: int,
+    global_batch: int,
+    left_out: Sequence[LeftOut],
+) -> InputError:
+    steps = sorted(
+        {item.micro_batch * item.replicas for item in left_out if item.reason is Reason.BATCH}
+    )
+    enough = min(-(-global_batch // step) * step for step in steps)
+    return InputError(
+        f"--global-batch is {global_batch}, but micro-batch x replicas is "
+        f"{', '.join(map(str, steps))} for the ways to use {devices} devices for "
+        f"{len(profiles[0].layers)} layers, and accepted is a multiple of one of these: "
+        f"{enough} would do."
+    )
+
+
+def _least_bytes(model: CostModel) -> int:
+    """Return the least memory limit at which there is a plan."""
+    options = model.options.model_copy(update={"memory_limit": None})
+    return least_memory_limit(CostModel(model.profile, model.stages, options))

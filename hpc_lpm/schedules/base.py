@@ -1,0 +1,221 @@
+"""A schedule: the order of computation at every stage, and all that follows from it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from math import ceil
+
+from hpc_lpm.schedules.insertions import (
+    TiedStages,
+    with_communication,
+    with_replays,
+    with_replicas,
+    with_tied_weights,
+)
+from hpc_lpm.schedules.instructions import Instruction, Programme
+from hpc_lpm.schedules.ordering import check_arguments, forwards_ahead
+
+LEAD, WEIGHTS = "lead", "weights"
+"""The options that only some schedules take: the lead, and the policy for lagged weights."""
+
+
+class Schedule(ABC):
+    """The order in which stages compute, and what the planner and the engine ask about it.
+
+    A schedule of one's own is a subclass that sets `name`, `description` and `flushes` and defines
+    `ahead`; one whose order is not `forwards_ahead` overrides `compute` as well. Everything else
+    follows. Stages are counted from 0, micro-batches over the whole programme; M stands for
+    `micro_batches_per_step`, `lead` for how many micro-batches each stage is to run ahead of the
+    next, and `replicas` for how many copies of every stage train.
+
+    Attributes:
+        name: what users call it.
+        description: what it does, in a few words.
+        flushes: whether the pipeline is empty at every update, so that no weight version lags.
+        takes_lead: whether `lead` changes anything.
+        alternates: whether after the warm-up every stage alternates for ever between forward
+            n + `ahead` and backward n. The planner knows then how long stages wait for messages.
+    """
+
+    name: str
+    description: str
+    flushes: bool
+    takes_lead: bool = False
+    alternates: bool = False
+
+    @abstractmethod
+    def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
+        """Return by how many micro-batches forwards are ahead of backwards at `stage`."""
+
+    def in_flight(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
+        """Return how many micro-batches `stage` holds at most between forward and backward.
+
+        Replicas of the stages change nothing: an update comes later, but no forward earlier.
+        """
+        return self.ahead(stage, stages, micro_batches_per_step, lead) + 1
+
+    def compute(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        total_micro_batches: int,
+        lead: int,
+    ) -> Iterator[Instruction]:
+        """Yield forwards, backwards and updates of `stage` in order.
+
+        The pipeline empties after every step where the schedule flushes, else at the very end.
+        """
+        ahead = self.ahead(stage, stages, micro_batches_per_step, lead)
+        together = micro_batches_per_step if self.flushes else max(1, total_micro_batches)
+        for first in range(0, total_micro_batches, together):
+            count = min(together, total_micro_batches - first)
+            yield from forwards_ahead(first, count, ahead, micro_batches_per_step)
+
+    def version_delay(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        lead: int = 1,
+        *,
+        replicas: int = 1,
+    ) -> int:
+        """Return by how many micro-batches forwards are ahead of updates, d.
+
+        0 where a flush evens versions out, else what forwards are ahead of backwards, and one more
+        where an average over `replicas` is taken during a forward.
+        """
+        if self.flushes:
+            return 0
+        ahead = self.ahead(stage, stages, micro_batches_per_step, lead)
+        return ahead + 1 if replicas > 1 else ahead
+
+    def version(
+        self,
+        micro_batch: int,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        lead: int = 1,
+        *,
+        replicas: int = 1,
+    ) -> int:
+        """Return the version of the weights that a forward sees: the updates before it.
+
+        floor(max(n - d, 0) / M) for micro-batch n; its backward sees version floor(n / M) at every
+        stage of every schedule.
+        """
+        delay = self.version_delay(stage, stages, micro_batches_per_step, lead, replicas=replicas)
+        return max(micro_batch - delay, 0) // micro_batches_per_step
+
+    def lagged(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        lead: int = 1,
+        *,
+        replicas: int = 1,
+    ) -> int:
+        """Return how many of a step's M micro-batches have an update between their two passes.
+
+        That is in steady state. These are what weight policy `replay` runs forward again.
+        """
+        delay = self.version_delay(stage, stages, micro_batches_per_step, lead, replicas=replicas)
+        return min(delay, micro_batches_per_step)
+
+    def older_versions(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        lead: int = 1,
+        *,
+        replicas: int = 1,
+    ) -> int:
+        """Return how many versions before the current one micro-batches in flight have seen.
+
+        These are what weight policy `stash` keeps.
+        """
+        delay = self.version_delay(stage, stages, micro_batches_per_step, lead, replicas=replicas)
+        return ceil(delay / micro_batches_per_step)
+
+    @property
+    def own_options(self) -> tuple[str, ...]:
+        """The names among `lead` and `weights` that mean something under this schedule."""
+        lead = (LEAD,) if self.takes_lead else ()
+        return lead if self.flushes else (*lead, WEIGHTS)
+
+    def programme(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        total_micro_batches: int,
+        lead: int = 1,
+        *,
+        replay: bool = False,
+        replicas: int = 1,
+        ties: Collection[tuple[int, int]] = (),
+    ) -> Programme:
+        """Return everything `stage` executes, communication included.
+
+        With `replay`, lagged micro-batches run forward again before their backward. With several
+        `replicas` of every stage gradients are averaged over them; micro-batches are those of one.
+        `ties` are the pairs (owner, copy) of stages that hold tied weights.
+
+        Raises:
+            ValueError: if an argument is out of range.
+        """
+        check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
+        planned = self.compute(stage, stages, micro_batches_per_step, total_micro_batches, lead)
+        if replicas > 1:
+            planned = with_replicas(planned, flushes=self.flushes)
+        if ties:
+            delays = (
+                self.version_delay(owner, stages, micro_batches_per_step, lead, replicas=replicas)
+                for owner, _ in ties
+            )
+            tied = [TiedStages(*tie, delay) for tie, delay in zip(ties, delays, strict=True)]
+            planned = with_tied_weights(planned, stage, tied, micro_batches_per_step)
+        if replay:
+            planned = with_replays(planned)
+        return list(with_communication(planned, stage, stages))
+
+    def programmes(
+        self,
+        stages: int,
+        micro_batches_per_step: int,
+        total_micro_batches: int,
+        lead: int = 1,
+        *,
+        replay: bool = False,
+        replicas: int = 1,
+        ties: Collection[tuple[int, int]] = (),
+    ) -> list[Programme]:
+        """Return `programme` of every stage, in order.
+
+        Raises:
+            ValueError: as `programme`.
+        """
+        return [
+            self.programme(
+                stage,
+                stages,
+                micro_batches_per_step,
+                total_micro_batches,
+                lead,
+                replay=replay,
+                replicas=replicas,
+                ties=ties,
+            )
+            for stage in range(stages)
+        ]
+
+    def in_flight_bounds(
+        self, stages: int, micro_batches_per_step: int, lead: int = 1
+    ) -> list[int]:
+        """Return `in_flight` of every stage, in order."""
+        return [
+            self.in_flight(stage, stages, micro_batches_per_step, lead) for stage in range(stages)
+        ]

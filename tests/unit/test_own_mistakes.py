@@ -1,0 +1,330 @@
+"""What users get to read when their own model or data set is wrong: one sentence that helps."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpc_lpm.cli import profile  # noqa: F401  registers the command
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.data.registry import dataset_shape, load_dataset
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.registry import create_model
+
+IMAGES = DataShape("image", (4,), 3)
+
+DATA = """
+import numpy as np
+import torch
+from torch.utils.data import TensorDataset
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
+
+INPUTS, TARGETS = torch.rand(12, 4), torch.arange(12) % 3
+SHAPE, SPLIT = DataShape("image", (4,), 3), Split(INPUTS, TARGETS)
+
+
+def made(shape=SHAPE, train=SPLIT, test=SPLIT):
+    return Dataset("mine", shape, train, test)
+
+
+def good(data_dir, size: int = 1):
+    return made()
+
+def torchs(data_dir):
+    return TensorDataset(INPUTS, TARGETS)
+
+def pair(data_dir):
+    return made(train=(INPUTS, TARGETS))
+
+def shape_as_tuple(data_dir):
+    return made(shape=(4,))
+
+def no_classes(data_dir):
+    return made(shape=DataShape("image", (4,)))
+
+def none_classes(data_dir):
+    return made(shape=DataShape("image", (4,), None))
+
+def with_samples(data_dir):
+    return made(shape=DataShape("image", (12, 4), 3))
+
+def odd_shape(data_dir):
+    return made(shape=DataShape("image", (4, 0), 3))
+
+def odd_kind(data_dir):
+    return made(shape=DataShape("table", (4,), 3))
+
+def too_few_classes(data_dir):
+    return made(shape=DataShape("image", (4,), 2))
+
+def from_one(data_dir):
+    return made(test=Split(INPUTS, TARGETS + 1))
+
+def negative(data_dir):
+    return made(train=Split(INPUTS, TARGETS - 1))
+
+def real_targets(data_dir):
+    return made(train=Split(INPUTS, TARGETS.float()))
+
+def arrays(data_dir):
+    return made(train=Split(np.zeros((12, 4)), TARGETS))
+
+def lengths(data_dir):
+    return made(train=Split(INPUTS[:5], TARGETS))
+
+def empty(data_dir):
+    return made(train=Split(INPUTS[:0], TARGETS[:0]))
+
+def no_test(data_dir):
+    return made(test=Split(INPUTS[:0], TARGETS[:0]))
+
+def whole_images(data_dir):
+    return made(train=Split(INPUTS.long(), TARGETS))
+
+def real_tokens(data_dir):
+    return made(shape=DataShape("text", (4,), 3))
+
+def unknown_token(data_dir):
+    tokens = Split(torch.full((12, 4), 7), TARGETS)
+    return made(shape=DataShape("text", (4,), 3), train=tokens, test=tokens)
+
+def no_argument():
+    return made()
+
+def only_options(*, size=1):
+    return made()
+
+def no_default(data_dir, size):
+    return made()
+
+def raises(data_dir):
+    names = {}
+    return names["train"]
+
+def raises_within_torch(data_dir):
+    return INPUTS @ TARGETS
+
+class Spirals(torch.utils.data.Dataset):
+    def __init__(self, data_dir):
+        pass
+
+NUMBER = 5
+"""
+
+MODELS = """
+from torch import nn
+from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
+
+
+def good(shape, width: int = 8):
+    return [lambda: nn.Linear(4, width), lambda: nn.Linear(width, shape.classes)]
+
+def sequential(shape):
+    return nn.Sequential(nn.Linear(4, 3))
+
+def modules(shape):
+    return [lambda: nn.Linear(4, 3), nn.ReLU()]
+
+def names(shape):
+    return ["linear"]
+
+def nothing(shape):
+    pass
+
+def none(shape):
+    return []
+
+def without_lambda(shape):
+    return [nn.Flatten, nn.Linear]
+
+def returns_class(shape):
+    return [lambda: nn.ReLU]
+
+def layers_of_modules(shape):
+    return LayeredModel("mine", (nn.Linear(4, 3),), cross_entropy, count_correct)
+
+def no_layers(shape):
+    return LayeredModel("mine", (), cross_entropy, count_correct)
+
+def stray_tie(shape):
+    layers = (Layer("a", nn.Flatten), Layer("b", nn.Flatten))
+    return LayeredModel("mine", layers, cross_entropy, count_correct, (Tie(0, "x", 2, "x"),))
+
+def no_argument():
+    return [nn.Flatten]
+
+def raises(shape):
+    channels, height, width = shape.input_shape
+    return [nn.Flatten]
+
+def narrow(shape):
+    return [lambda: nn.Linear(5, 3)]
+
+class Net(nn.Module):
+    def __init__(self, shape):
+        super().__init__()
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_wrong_data.py").write_text(DATA, encoding="utf-8")
+    (folder / "own_wrong_models.py").write_text(MODELS, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("torchs", r"returned torch.utils.data.\w+.TensorDataset, accepted is a hpc_lpm.data"),
+        ("pair", "the training part of .*:pair' is tuple, accepted is Split"),
+        ("shape_as_tuple", "shape of data set .* is tuple, accepted is a DataShape such as"),
+        ("no_classes", r"raises TypeError: .*'classes' \(.*own_wrong_data.py, line \d+\)"),
+        ("none_classes", "none_classes': the number of classes is None, accepted is a whole"),
+        ("with_samples", r"inputs of shape \(4,\), its DataShape says \(12, 4\): make the two"),
+        ("odd_shape", r"shape of one input is \(4, 0\), accepted are whole numbers from 1"),
+        ("odd_kind", "kind of data is 'table', accepted are 'image'.*, 'text'"),
+        ("too_few_classes", "has the target 2, accepted for 2 classes are 0 to 1: number them"),
+        ("from_one", "the test part .* has the target 3, accepted for 3 classes are 0 to 2"),
+        ("negative", "the training part .* has the target -1, accepted for 3 classes"),
+        ("real_targets", r"targets of a split are float32, accepted are integers.*\.long\(\)"),
+        ("arrays", "inputs of a split are ndarray, accepted is a torch.Tensor.*from_numpy"),
+        ("lengths", "a split has 5 inputs and 12 targets"),
+        ("empty", "the training part of data set 'own_wrong_data:empty' is empty: put at least"),
+        ("no_test", "the test part of .* is empty"),
+        ("whole_images", "has integers as inputs, accepted for kind 'image' are uint8 or float"),
+        ("real_tokens", "has floating-point numbers as inputs, accepted for kind 'text' are int"),
+        ("unknown_token", "has the token 7, accepted for 3 classes are 0 to 2"),
+        ("no_argument", r"takes no positional argument, accepted is a function no_argument\(data"),
+        ("only_options", r"takes no positional argument, accepted is .*only_options\(data_dir"),
+        ("no_default", "lacks the option 'size', .* write own_wrong_data:no_default,size=value"),
+        ("raises", r"raises KeyError: 'train' \(.*own_wrong_data.py, line \d+\): correct it"),
+        ("raises_within_torch", r"raises RuntimeError: .*own_wrong_data.py, line \d+\)"),
+        ("Spirals", r"is a class, accepted is a function Spirals\(data_dir, ...\) that returns a"),
+        ("NUMBER", "is not callable but of type int, accepted is a function NUMBER"),
+        ("god", "has no name 'god', did you mean 'good'"),
+        ("good,sise=3", r"unknown option 'sise', did you mean 'size'\? \(accepted are size\)"),
+        ("good,size=big", "option 'size' .* is 'big', accepted is a whole number"),
+    ],
+)
+def test_wrong_data_sets_are_explained(name: str, sentence: str) -> None:
+    for ask in (load_dataset, dataset_shape):
+        with pytest.raises(InputError, match=sentence):
+            ask(f"own_wrong_data:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("sequential", r"returned the module Sequential, accepted are .* return \[lambda: nn"),
+        ("modules", "layer 'layer1' is given as the module ReLU, accepted is .* write lambda"),
+        ("names", "layer 'layer0' is given as str, accepted is a callable without arguments"),
+        ("nothing", "returned NoneType, accepted are a LayeredModel or a non-empty list"),
+        ("none", "returned an empty list, accepted are"),
+        ("layers_of_modules", "model 'mine' has layers of type Linear, accepted is at least one"),
+        ("no_layers", "model 'mine' has layers of type nothing, accepted is at least one"),
+        ("stray_tie", "model 'mine' ties layers 0 and 2, accepted are 0 to 1: correct"),
+        ("no_argument", r"takes no positional argument, accepted is .*no_argument\(shape, ...\)"),
+        ("raises", r"raises ValueError: not enough values .*own_wrong_models.py, line \d+\)"),
+        ("Net", r"is a class, accepted is a function Net\(shape, ...\) that returns a list of"),
+        ("good,widht=3", r"unknown option 'widht', did you mean 'width'\? \(accepted are width\)"),
+    ],
+)
+def test_wrong_models_are_explained(name: str, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        create_model(f"own_wrong_models:{name}", IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "sentence"),
+    [
+        ("without_lambda", 1, r"layer 1 \(layer1\) of .* cannot be built, TypeError: .*in_feat"),
+        ("returns_class", 0, "layer 0 .* is built as class ReLU, accepted is a torch.nn.Module"),
+    ],
+)
+def test_layers_that_cannot_be_built_are_named(name: str, layer: int, sentence: str) -> None:
+    model = create_model(f"own_wrong_models:{name}", IMAGES)
+    with pytest.raises(InputError, match=sentence):
+        model.build_layer(layer, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "dataset", "sentence"),
+    [
+        (
+            "own_wrong_models:good",
+            f"text:{__file__},sequence=4",
+            r"layer 0 .* on its inputs int64\[2, 4\]: .*must accept what the data set holds",
+        ),
+        (
+            "own_wrong_models:narrow",
+            "own_wrong_data:good",
+            r"layer 0 .* on its inputs float32\[2, 4\]: .*shapes",
+        ),
+        ("gpt", "own_wrong_data:good", r"gpt takes text, the data set holds image of shape \(4,"),
+        ("resnet20", "own_wrong_data:good", "resnet20 takes images .*holds image of shape"),
+    ],
+)
+def test_inputs_of_a_wrong_kind_for_the_model_are_explained(
+    model: str, dataset: str, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["profile", model, "--dataset", dataset, "--micro-batch", "2", "--out", "p.json"]
+    assert run_guarded(app, command) == EXIT_BAD_INPUT
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert re.search(sentence, said)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("x = 1\ny = x / 0\n", r"raises ZeroDivisionError: .*broken_module.py, line 2\): correct"),
+        ("def f(:\n", r"raises SyntaxError: .*broken_module.py, line 1\): correct it"),
+        ("import sys\nsys.exit(3)\n", r"raises SystemExit: 3 .* under if __name__ == .__main__."),
+        ("import no_such_package\n", "install no_such_package, which it imports, or correct"),
+        ("from torch import tensr\n", "raises ImportError: cannot import name 'tensr'"),
+    ],
+)
+def test_modules_that_raise_on_import_are_explained(
+    content: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken_module.py").write_text(content, encoding="utf-8")
+    sys.modules.pop("broken_module", None)
+    with pytest.raises(InputError, match=sentence):
+        create_model("broken_module:make", IMAGES)
+    with pytest.raises(InputError, match=sentence):
+        load_dataset("broken_module:make")
+
+
+@pytest.mark.parametrize(
+    ("module", "advice"),
+    [
+        (".own_wrong_models", "is relative, accepted .* write own_wrong_models:good"),
+        ("./own_wrong_models.py", "is relative, accepted .* write own_wrong_models:good"),
+        ("own_wrong_models.py", "name a module instead of a file, own_wrong_models:good"),
+        ("folder/own_models.py", "name a module instead of a file, folder.own_models:good"),
+        ("/home/me/own_models.py", "instead of a file, own_models:good, from /home/me"),
+        ("own_wrong_model", "No module named 'own_wrong_model'.*that Python finds from here"),
+    ],
+)
+def test_modules_named_in_another_way_are_explained(module: str, advice: str) -> None:
+    with pytest.raises(InputError, match=advice):
+        create_model(f"{module}:good", IMAGES)
+
+
+def test_good_ones_pass_the_same_checks() -> None:
+    dataset = load_dataset("own_wrong_data:good,size=3")
+    model = create_model("own_wrong_models:good,width=5", dataset.shape)
+    hidden = model.build_layer(0, 0)(dataset.train.inputs(torch.arange(2)))
+    assert model.build_layer(1, 0)(hidden).shape == (2, 3)
