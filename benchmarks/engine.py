@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.race import Contestant, markdown, median, race, ratio, shown
-from hpc_lpm.campaign.launcher import rank_command, rank_environment
+from hpc_lpm.cluster.launchers import rank_command, rank_environment
 
 RANKS = 2
 MICRO_BATCHES = 4

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.race import markdown
-from hpc_lpm.campaign.launcher import rank_command, rank_environment
+from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.engine.pipeline.transport.channel import RECEIVES_AHEAD
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.planning.options import OPTIMIZER_COPIES

@@ -21,7 +21,7 @@ import torch
 from benchmarks import planner_growth, planner_rivals
 from benchmarks.planner_chains import SPREAD
 from benchmarks.planner_figure import draw
-from hpc_lpm.campaign.launcher import rank_environment
+from hpc_lpm.cluster.launchers import rank_environment
 from hpc_lpm.profiling.job import describe_environment
 
 PACKAGES = ("numpy", "deepspeed", "torchgpipe")

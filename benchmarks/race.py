@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from hpc_lpm.campaign.launcher import rank_command, rank_environment
 from hpc_lpm.campaign.statistics import Estimate, estimate
+from hpc_lpm.cluster.launchers import rank_command, rank_environment
 
 _PROGRAM = Path(__file__).with_name("race_ranks.py")
 

@@ -22,8 +22,12 @@ class TrainingError(Exception):
     """
 
 
+EXIT_INTERRUPTED = 75
+"""Exit code of a training that a signal has stopped and that has saved a checkpoint."""
+
+
 class InterruptedTrainingError(Exception):
-    """A signal has stopped the training; the command line shows the message and exits with 75.
+    """A signal has stopped the training; the command line exits with `EXIT_INTERRUPTED`.
 
     The message is one sentence: which signal, after which step, what was saved, how to go on.
     """

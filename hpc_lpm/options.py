@@ -5,7 +5,7 @@ that a strategy declares for itself (`StrategyOptions`). Plain Python without to
 files are read with it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -294,17 +294,6 @@ def option_name(field: str, *settings: type[BaseModel]) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def flattened(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a settings document to dotted names; a section that is empty stays as it is."""
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        if isinstance(value, dict) and value:
-            flat.update(flattened(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 def merged_documents(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Return a settings document in which `above` wins, section by section."""
     merged = dict(below)
@@ -313,3 +302,14 @@ def merged_documents(below: dict[str, Any], above: dict[str, Any]) -> dict[str, 
         both = isinstance(before, dict) and isinstance(value, dict)
         merged[name] = merged_documents(before, value) if both else value  # type: ignore[arg-type]
     return merged
+
+
+def flatten_settings(document: Mapping[str, object]) -> dict[str, object]:
+    """Flatten a settings document to dotted names, such as `optimizer.lr`."""
+    flat: dict[str, object] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": part for inner, part in flatten_settings(value).items()}
+        else:
+            flat[name] = value
+    return flat

@@ -3,24 +3,27 @@
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 
-from hpc_lpm.campaign.allocation import check_allocation, with_allocation
-from hpc_lpm.campaign.attempts import Attempt, begin_attempt, end_attempt, read_attempts
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.job_signals import told_of_job_signals
-from hpc_lpm.campaign.launcher import rank_command, rank_environment
-from hpc_lpm.campaign.placement import Placement, find_placement
-from hpc_lpm.campaign.progress import CampaignProgress
+from hpc_lpm.campaign.launch_records import (
+    Attempt,
+    Launch,
+    begin_attempt,
+    end_attempt,
+    read_attempts,
+)
+from hpc_lpm.campaign.progress_line import ProgressLine
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.supervisor import supervise
+from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
+from hpc_lpm.cluster.launchers import rank_command, rank_environment
+from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
+from hpc_lpm.cluster.supervisor import supervise
+from hpc_lpm.errors import EXIT_INTERRUPTED
 from hpc_lpm.programs import ask
-
-INTERRUPTED = 75
-"""Exit code of a training that has saved a checkpoint because of a signal."""
 
 RANKS_LOST = 71
 """Exit code where a launcher says that all went well and there is no result.
@@ -37,7 +40,7 @@ class _Start:
     command: list[str]
     environment: dict[str, str]
     ranks: int
-    placement: Placement
+    where: RankNodes
 
 
 def launch_step(
@@ -54,9 +57,9 @@ def launch_step(
         InputError: if the ranks cannot be started.
     """
     start = _prepare(files, arguments, ranks, mpi)
-    with told_of_job_signals():
+    with signals_of_job_script():
         done = supervise(start.command, start.environment, ranks, log, say=say)
-    done.placed(start.placement).write(log.with_suffix(".launch.json"))
+    Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
     return done.exit_code
 
 
@@ -88,13 +91,13 @@ def launch_trial(
         return int(earlier[-1].exit_code or 0)
     start = _prepare(files, arguments, ranks, mpi)
     folder.mkdir(parents=True, exist_ok=True)
-    progress = CampaignProgress(Steps(files.read_campaign(), files), name)
-    placement = start.placement
+    progress = ProgressLine(Steps(files.read_campaign(), files), name)
+    where = start.where
     attempts = begin_attempt(
         record,
-        Attempt(started=datetime.now(UTC), job_id=placement.job_id, nodes=placement.nodes),
+        Attempt(started=datetime.now(UTC), job_id=where.job_id, nodes=where.nodes),
     )
-    with told_of_job_signals():
+    with signals_of_job_script():
         done = supervise(
             start.command,
             start.environment,
@@ -107,15 +110,15 @@ def launch_trial(
         )
     if done.exit_code == 0 and not (folder / "result.json").exists():
         say(f"{name} ended without a result, as if a node were gone: see {log}")
-        done = done.model_copy(update={"exit_code": RANKS_LOST})
+        done = replace(done, exit_code=RANKS_LOST)
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
-    done.placed(placement, attempts).write(folder / "launch.json")
+    Launch.of(done, where, attempts).write(folder / "launch.json")
     if done.exit_code == 0:
         # It has done its service; a campaign has many trials.
         rmtree(folder / "checkpoint", ignore_errors=True)
     say(progress.closing_line(done.exit_code))
-    if done.exit_code == INTERRUPTED and done.stopped_by == "SIGUSR2" and placement.job_id:
-        _continue_later(placement.job_id, say)
+    if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
+        _continue_later(where.job_id, say)
     return done.exit_code
 
 
@@ -135,5 +138,5 @@ def _prepare(files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: s
     environment = rank_environment(with_allocation(os.environ), threads=1)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment)
-    placement = find_placement(ranks, mpi, options, environment)
-    return _Start(command, environment, ranks, placement)
+    where = find_rank_nodes(ranks, mpi, options, environment)
+    return _Start(command, environment, ranks, where)

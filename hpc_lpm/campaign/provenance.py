@@ -1,157 +1,139 @@
-"""What a campaign ran on and from, as JSON: enough to repeat it or to explain a difference."""
+"""`provenance.json`: what a campaign ran from and on, and what came out, in one document."""
 
-import getpass
-import hashlib
-import importlib.metadata
-import json
-import os
-import platform
-import subprocess
-import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.launcher import launcher_options
-from hpc_lpm.campaign.locked_packages import compare_with_lock
-from hpc_lpm.campaign.machine import describe_machine
-from hpc_lpm.campaign.slurm_settings import slurm_settings
+from pydantic import BaseModel, ConfigDict
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONSTRAINTS = REPOSITORY / "config" / "environment" / "constraints.txt"
-
-SLURM_VARIABLES = (
-    "SLURM_CLUSTER_NAME",
-    "SLURM_JOB_ID",
-    "SLURM_JOB_PARTITION",
-    "SLURM_JOB_NUM_NODES",
-    "SLURM_JOB_NODELIST",
-    "SLURM_NTASKS",
-    "SLURM_CPUS_PER_TASK",
-)
-
-SNAKEMAKE_PLUGINS = "snakemake-executor-plugin-"
+from hpc_lpm.campaign.environment import campaign_sha256, read_environment
+from hpc_lpm.campaign.launch_records import Attempt, Launch, read_attempts
+from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.cluster.machine import Machine
+from hpc_lpm.cluster.slurm import SlurmJob
+from hpc_lpm.errors import InputError
+from hpc_lpm.files import VersionedFile
 
 
-def describe_environment(campaign: Campaign) -> dict[str, Any]:
-    """Return where and from what a campaign is run; what cannot be found out is None."""
-    packages, machine = _packages(), describe_machine()
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "campaign": campaign.name,
-        "campaign_sha256": campaign_sha256(campaign),
-        "seeds": campaign.seeds,
-        "user": _user(),
-        "git": describe_source(REPOSITORY),
-        "host": machine.host,
-        "kernel": platform.platform(),
-        "processor": _lscpu(),
-        "cores": machine.cores,
-        "memory_bytes": machine.memory_bytes,
-        "gpus": list(machine.gpus),
-        "interconnects": machine.interconnects,
-        "python": sys.version.split()[0],
-        "packages": packages,
-        "locked_packages": compare_with_lock(CONSTRAINTS, packages),
-        "mpi": {
-            "launcher": campaign.launcher.mpi,
-            "options": list(launcher_options(campaign.launcher.mpi, campaign.launcher.options)),
-            "version": _mpi_version(),
-        },
-        "slurm": {
-            "version": _first_line(["sinfo", "--version"]),
-            "settings": slurm_settings(),
-            "plugins": {k: v for k, v in packages.items() if k.startswith(SNAKEMAKE_PLUGINS)},
-            "variables": {k: os.environ[k] for k in SLURM_VARIABLES if k in os.environ},
-        },
-    }
+class TrialProvenance(BaseModel):
+    """One trial; `weights_sha256` is None if it did not finish, `slurm` outside of a job."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    repeat: int
+    ranks: int
+    weights_sha256: str | None
+    nodes: tuple[str, ...]
+    slurm: SlurmJob | None
+    attempts: tuple[Attempt, ...]
 
 
-def read_environment(path: Path) -> dict[str, Any] | None:
-    """Return what `describe_environment` found at the start, None if it is not there."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return document if isinstance(document, dict) else None
+class StepProvenance(BaseModel):
+    """A profile or a plan, by the log of the command that made it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    started: datetime
+    ended: datetime
+    exit_code: int
+    nodes: tuple[str, ...]
+    slurm: SlurmJob | None
 
 
-def campaign_sha256(campaign: Campaign) -> str:
-    """Return the hash of a campaign as it was resolved, whatever the file's layout."""
-    return hashlib.sha256(campaign.model_dump_json().encode()).hexdigest()
+class CampaignProvenance(VersionedFile):
+    """The document; `machines` are the nodes of all launches, `environment` that of the start.
 
-
-def describe_source(repository: Path) -> dict[str, Any]:
-    """Return the git revision and the hash of what differs from it, None outside a repository.
-
-    `diff_sha256` covers changes of tracked files and the contents of untracked ones, but nothing in
-    `results/`, which campaigns write themselves; it is None if there are none.
+    `started` and `ended` are None if nothing was recorded, `environment` if its file is missing.
     """
-    revision = _run(["git", "-C", str(repository), "rev-parse", "--verify", "-q", "HEAD"])
-    if revision is None:
-        return {"revision": None, "dirty": None, "diff_sha256": None}
-    difference = hashlib.sha256()
-    git, source = ["git", "-C", str(repository)], ["--", ".", ":(exclude)results"]
-    diff = _run([*git, "diff", "HEAD", "--binary", *source]) or ""
-    untracked = _run([*git, "ls-files", "--others", "--exclude-standard", "-z", *source])
-    names = sorted(filter(None, (untracked or "").split("\0")))
-    difference.update(diff.encode())
-    for name in names:
-        path = repository / name
-        difference.update(name.encode())
-        difference.update(path.read_bytes() if path.is_file() else b"")
-    dirty = bool(diff or names)
-    return {
-        "revision": revision.strip(),
-        "dirty": dirty,
-        "diff_sha256": difference.hexdigest() if dirty else None,
-    }
+
+    kind: ClassVar[str] = "provenance"
+
+    campaign: str
+    campaign_sha256: str
+    seeds: tuple[int, ...]
+    started: datetime | None
+    ended: datetime | None
+    job_ids: tuple[str, ...]
+    machines: tuple[Machine, ...]
+    trials: dict[str, TrialProvenance]
+    steps: dict[str, StepProvenance]
+    environment: dict[str, Any] | None
 
 
-def _user() -> str | None:
-    """Return the name that git knows the user by, else that of the account."""
-    name = _first_line(["git", "-C", str(REPOSITORY), "config", "user.name"])
-    try:
-        return name or getpass.getuser()
-    except (OSError, KeyError):  # an account without a name, as in some containers
-        return None
-
-
-def _packages() -> dict[str, str]:
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
-    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
-
-
-def _lscpu() -> dict[str, str]:
-    lines = (_run(["lscpu"], environment={"LC_ALL": "C"}) or "").splitlines()
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
-
-
-def _mpi_version() -> str | None:
-    own = Path(sys.executable).parent / "mpirun"
-    return _first_line([str(own) if own.exists() else "mpirun", "--version"])
-
-
-def _first_line(command: Sequence[str]) -> str | None:
-    text = _run(command)
-    return text.splitlines()[0] if text else None
-
-
-def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> str | None:
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **(environment or {})},
+def gather_provenance(results: CampaignResults) -> CampaignProvenance:
+    """Return the provenance of a campaign from what lies in its folder."""
+    launches, steps = results.launches(), _read_steps(results.folder.root)
+    weights = {run.trial.name: run.result.weights_sha256 for run in results.runs}
+    trials: dict[str, TrialProvenance] = {}
+    for trial in results.trials:
+        launch = launches.get(trial.name)
+        trials[trial.name] = TrialProvenance(
+            seed=trial.seed,
+            repeat=trial.repeat,
+            ranks=trial.ranks,
+            weights_sha256=weights.get(trial.name),
+            nodes=launch.nodes if launch else (),
+            slurm=launch.slurm if launch else None,
+            attempts=_attempts(results.folder.run(trial), launch),
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
+    attempts = [attempt for trial in trials.values() for attempt in trial.attempts]
+    every_launch: list[Launch] = [*steps.values(), *launches.values()]
+    environment = read_environment(results.folder.environment)
+    starts = [attempt.started for attempt in attempts]
+    starts += [launch.started for launch in every_launch]
+    if environment and "started" in environment:
+        starts.append(datetime.fromisoformat(environment["started"]))
+    ends = [attempt.ended for attempt in attempts if attempt.ended]
+    ends += [launch.ended for launch in every_launch]
+    jobs = [launch.slurm.job_id for launch in every_launch if launch.slurm]
+    jobs += [attempt.job_id for attempt in attempts if attempt.job_id]
+    machines = {machine.host: machine for launch in every_launch for machine in launch.machines}
+    return CampaignProvenance(
+        campaign=results.campaign.name,
+        campaign_sha256=campaign_sha256(results.campaign),
+        seeds=tuple(results.campaign.seeds),
+        started=min(starts, default=None),
+        ended=max(ends, default=None),
+        job_ids=tuple(dict.fromkeys(jobs)),
+        machines=tuple(machines[host] for host in sorted(machines)),
+        trials=trials,
+        steps={
+            name: StepProvenance(
+                started=launch.started,
+                ended=launch.ended,
+                exit_code=launch.exit_code,
+                nodes=launch.nodes,
+                slurm=launch.slurm,
+            )
+            for name, launch in steps.items()
+        },
+        environment=environment,
+    )
+
+
+def write_provenance(results: CampaignResults) -> CampaignProvenance:
+    """Write provenance/provenance.json and return what it says."""
+    provenance = gather_provenance(results)
+    provenance.write(results.folder.provenance)
+    return provenance
+
+
+def _attempts(run: Path, launch: Launch | None) -> tuple[Attempt, ...]:
+    recorded = read_attempts(run / "attempts.json")
+    if recorded or launch is None:
+        return recorded
+    return launch.attempts or (
+        Attempt(started=launch.started, ended=launch.ended, exit_code=launch.exit_code),
+    )
+
+
+def _read_steps(root: Path) -> dict[str, Launch]:
+    found: dict[str, Launch] = {}
+    for kind in ("profiles", "plans"):
+        for path in sorted((root / kind).glob("*.launch.json")):
+            try:
+                found[f"{kind}/{path.name.removesuffix('.launch.json')}"] = Launch.read(path)
+            except InputError:  # of another release
+                continue
+    return found

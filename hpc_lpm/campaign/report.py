@@ -1,5 +1,7 @@
 """`report.html`: one page that opens from disk and needs nothing else."""
 
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from hpc_lpm.campaign.expectations import judge
 from hpc_lpm.campaign.figures.accuracy import draw_accuracy
 from hpc_lpm.campaign.figures.memory import draw_memory
 from hpc_lpm.campaign.figures.plan import draw_plan
+from hpc_lpm.campaign.figures.stage_activity import draw_stage_activity
 from hpc_lpm.campaign.figures.style import TIMES, DrawnFigure, figure_style, strategy_colour
 from hpc_lpm.campaign.figures.throughput import BASELINE, draw_throughput
-from hpc_lpm.campaign.figures.timeline import draw_timeline
 from hpc_lpm.campaign.headline import (
     OURS,
     accuracy_sentence,
@@ -23,16 +25,16 @@ from hpc_lpm.campaign.headline import (
     ratio,
     speed_sentence,
 )
-from hpc_lpm.campaign.launcher import launcher_options
-from hpc_lpm.campaign.page import render_page
-from hpc_lpm.campaign.provenance_record import CampaignProvenance, write_provenance
-from hpc_lpm.campaign.reproduce import commands_of
+from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.pages import render_page
+from hpc_lpm.campaign.provenance import CampaignProvenance, write_provenance
 from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
 from hpc_lpm.campaign.runs import Contestant, MissingTrial, Run, contestants_of
 from hpc_lpm.campaign.statistics import estimate, paired_difference
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.summary import write_table
 from hpc_lpm.campaign.trials import file_name
+from hpc_lpm.cluster.launchers import launcher_options
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan
@@ -176,7 +178,7 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
         accuracy=draw_accuracy(runs),
         memory=draw_memory(runs),
         plans=_plans(results, runs),
-        timeline=draw_timeline(runs),
+        timeline=draw_stage_activity(runs),
     )
 
 
@@ -265,3 +267,43 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         "seeds": ", ".join(str(seed) for seed in campaign.seeds),
         "repeats": f"{campaign.repeats}, contestants interleaved (A B C, A B C)",
     }
+
+
+def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[tuple[str, str]]:
+    """Return (what, command) of the whole campaign, then of profiles, plans and a run of each kind.
+
+    A run that was launched shows the command that it was launched with, shortened to the names of
+    programs where they lie in the environment that this report was made in.
+    """
+    folder = results.folder
+    steps = Steps(results.campaign, folder)
+    listed = [
+        (
+            "the whole campaign, beside the results that are there",
+            f"cp {shlex.quote(str(folder.campaign))} again.json && snakemake --cores "
+            f"{results.campaign.stages} --configfile again.json --config name="
+            f"{results.campaign.name}-again",
+        )
+    ]
+    for kind, group in (("profile", steps.profiles), ("plan", steps.plans)):
+        for name, step in group.items():
+            program = "python -m mpi4py -m hpc_lpm" if step.ranks > 1 else "hpc-lpm"
+            launcher = f"mpirun -n {step.ranks} " if step.ranks > 1 else ""
+            command = f"{launcher}{program} {shlex.join(step.arguments)}"
+            listed.append((f"{kind} {name}", command))
+    shown: set[object] = set()
+    for trial in results.trials:
+        who = (trial.model, trial.dataset, trial.strategy, trial.planner)
+        if trial.name in launches and who not in shown:
+            shown.add(who)
+            listed.append((trial.name, _shorten(launches[trial.name].command)))
+    return listed
+
+
+def _shorten(command: list[str]) -> str:
+    programs = Path(sys.executable).parent
+    short = [
+        Path(word).name if Path(word).is_absolute() and Path(word).parent == programs else word
+        for word in command
+    ]
+    return shlex.join(short)

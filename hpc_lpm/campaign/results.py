@@ -8,11 +8,11 @@ import pandas as pd
 
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
-from hpc_lpm.campaign.supervisor import Launch
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_lpm.campaign.attempts import read_attempts
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.launch_records import read_attempts
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError

@@ -25,8 +25,8 @@ def environment(
 ) -> None:
     """Write what the campaign is and what it runs on into provenance/."""
     from hpc_lpm.campaign.config import campaign_from_document
+    from hpc_lpm.campaign.environment import REPOSITORY, describe_environment
     from hpc_lpm.campaign.folder import CampaignFolder
-    from hpc_lpm.campaign.provenance import REPOSITORY, describe_environment
     from hpc_lpm.files import write_text_atomically
 
     files = CampaignFolder(folder)
@@ -66,7 +66,7 @@ def launch(
 @campaign_app.command()
 def summary(folder: Folder) -> None:
     """Write the tables, provenance/launches.json and provenance/provenance.json."""
-    from hpc_lpm.campaign.provenance_record import write_provenance
+    from hpc_lpm.campaign.provenance import write_provenance
     from hpc_lpm.campaign.results import load_results, write_tables
 
     results = load_results(folder)
@@ -83,7 +83,7 @@ def expectations(
     from hpc_lpm.campaign.crate.write import write_crate
     from hpc_lpm.campaign.expectations import judge
     from hpc_lpm.campaign.folder import CampaignFolder
-    from hpc_lpm.campaign.provenance_record import gather_provenance
+    from hpc_lpm.campaign.provenance import gather_provenance
     from hpc_lpm.campaign.results import load_results
     from hpc_lpm.files import write_text_atomically
 

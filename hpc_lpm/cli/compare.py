@@ -19,8 +19,8 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, trials included")] = False,
 ) -> int:
     """Compare two campaigns; exit 1 where what the second expects does not hold."""
-    from hpc_lpm.campaign.compare import compare_folders
-    from hpc_lpm.campaign.comparison_page import write_comparison_page
+    from hpc_lpm.campaign.comparison.compare import compare_folders
+    from hpc_lpm.campaign.pages import write_comparison_page
     from hpc_lpm.cli.compare_text import show_comparison
 
     comparison = compare_folders(folder_a, folder_b)

@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hpc_lpm.campaign.agreement import Difference
-from hpc_lpm.campaign.change import METRIC_TITLES, Change
-from hpc_lpm.campaign.compare import Absence, Comparison
-from hpc_lpm.campaign.comparison_tables import RaceChanges, race_changes, trial_sentences
+from hpc_lpm.campaign.comparison.change import METRIC_TITLES, Change
+from hpc_lpm.campaign.comparison.comparability import Difference
+from hpc_lpm.campaign.comparison.compare import Absence, Comparison
+from hpc_lpm.campaign.comparison.tables import RaceChanges, race_changes, trial_sentences
 from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS, WIDE_COLUMNS
 
@@ -51,7 +51,7 @@ def show_comparison(comparison: Comparison, *, with_trials: bool) -> None:
     say.line(f"{comparison.headline()}.", style="bold")
     for finding in comparison.findings():
         say.line(f"{finding}.")
-    _show_agreement(say, comparison)
+    _show_comparability(say, comparison)
     _show_missing(say, "A", comparison.missing_in_a)
     _show_missing(say, "B", comparison.missing_in_b)
     for verdict in comparison.expectations:
@@ -77,8 +77,8 @@ class _Speaker:
         self._output.print(table, width=self._width)
 
 
-def _show_agreement(say: _Speaker, comparison: Comparison) -> None:
-    parts = comparison.agreement.parts()
+def _show_comparability(say: _Speaker, comparison: Comparison) -> None:
+    parts = comparison.comparability.parts()
     same = [name for name, differences in parts.items() if differences == []]
     if same:
         say.line(f"The same in A and B: {', '.join(same)}.")

@@ -11,13 +11,12 @@ import typer
 from pydantic import ValidationError
 
 from hpc_lpm.cli.quiet_end import abort_ranks_after, others_stopped_too
-from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
+from hpc_lpm.errors import EXIT_INTERRUPTED, InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.ranks import rank_from_environment
 
 EXIT_DONE = 0
 EXIT_NOT_HELD = 1
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 75
 
 
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:

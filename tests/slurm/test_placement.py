@@ -16,12 +16,12 @@ import dataclasses, json, os
 for name in [name for name in os.environ if name.startswith("SLURM_")]:
     if name not in ("SLURM_JOB_ID", "SLURM_CONF"):
         del os.environ[name]
-from hpc_lpm.campaign.allocation import with_allocation
-from hpc_lpm.campaign.launcher import rank_environment
-from hpc_lpm.campaign.placement import find_placement
-from hpc_lpm.campaign.slurm_settings import slurm_settings
+from hpc_lpm.cluster.allocation import with_allocation
+from hpc_lpm.cluster.launchers import rank_environment
+from hpc_lpm.cluster.rank_nodes import find_rank_nodes
+from hpc_lpm.cluster.slurm import slurm_settings
 environment = rank_environment(with_allocation(os.environ), threads=1)
-found = find_placement(2, "{launcher}", None, environment)
+found = find_rank_nodes(2, "{launcher}", None, environment)
 document = {{
     "job": found.slurm.model_dump(),
     "nodes": found.nodes,

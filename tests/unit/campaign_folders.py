@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hpc_lpm.campaign.config import Campaign, campaign_from_document
+from hpc_lpm.campaign.environment import describe_environment
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.provenance import describe_environment
-from hpc_lpm.campaign.supervisor import Launch
+from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.planning.plan import Plan, StagePlan

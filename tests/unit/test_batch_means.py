@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from scipy.signal import lfilter
 
-from hpc_lpm.campaign.batch_means import MeanError, mean_error, ratio_factor
+from hpc_lpm.campaign.comparison.intervals import MeanError, mean_error, ratio_factor
 
 
 def steps(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign.supervisor import Launch
+from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded

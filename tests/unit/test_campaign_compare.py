@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign.attempts import Attempt, AttemptRecord
-from hpc_lpm.campaign.compare import Comparison, compare_folders
+from hpc_lpm.campaign.comparison.compare import Comparison, compare_folders
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord
 from hpc_lpm.engine.result import RunResult
 
 FBP = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"
@@ -51,7 +51,7 @@ def compared(folders: Pair) -> Comparison:
 
 
 def different(comparison: Comparison, part: str) -> list[str]:
-    differences = comparison.agreement.parts()[part]
+    differences = comparison.comparability.parts()[part]
     assert differences is not None
     return [difference.text() for difference in differences]
 
@@ -61,7 +61,7 @@ def test_the_same_campaign_twice_ends_in_the_very_same_weights(pair: Callable[..
     assert comparison.headline() == (
         "Same configuration, same seeds: 2 of 2 common trials ended in the very same weights"
     )
-    assert comparison.agreement.complete
+    assert comparison.comparability.complete
     assert comparison.findings() == []
 
 
@@ -75,7 +75,7 @@ def test_what_no_run_sees_is_no_difference_of_the_configuration(pair: Callable[.
     comparison = compared(
         pair(name="other", expect=[expectation], resources={"runtime_minutes": 1})
     )
-    assert comparison.agreement.configuration == []
+    assert comparison.comparability.configuration == []
 
 
 def test_settings_that_differ_are_named(pair: Callable[..., Pair]) -> None:
@@ -112,8 +112,8 @@ def test_what_was_not_recorded_is_not_said_to_be_the_same(pair: Callable[..., Pa
     change_result(folders[1], FBP, weights_sha256="other")
     folders[0].environment.unlink()
     comparison = compared(folders)
-    assert comparison.agreement.machine is None
-    assert not comparison.agreement.complete
+    assert comparison.comparability.machine is None
+    assert not comparison.comparability.complete
     assert comparison.findings() == []
 
 
@@ -122,7 +122,7 @@ def test_a_source_outside_git_is_not_known_to_be_the_same(pair: Callable[..., Pa
     nowhere = {"revision": None, "dirty": None, "diff_sha256": None}
     for folder in folders:
         change_environment(folder, lambda document: document.update(git=nowhere))
-    assert compared(folders).agreement.source is None
+    assert compared(folders).comparability.source is None
 
 
 def test_weights_that_differ_for_no_reason_are_a_finding(pair: Callable[..., Pair]) -> None:

@@ -8,14 +8,13 @@ from urllib.parse import urlparse
 import pytest
 from campaign_folders import STARTED, campaign, write_folder
 
-from hpc_lpm.campaign.attempts import Attempt, AttemptRecord
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, Launch
 from hpc_lpm.campaign.report import write_report
-from hpc_lpm.campaign.slurm_job import SlurmJob
-from hpc_lpm.campaign.supervisor import Launch
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
+from hpc_lpm.cluster.slurm import SlurmJob
 from tests.crates import PROFILES, STRICTEST, complaints_about
 
 register([])

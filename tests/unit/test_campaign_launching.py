@@ -11,8 +11,8 @@ import pytest
 from campaign_folders import campaign, write_folder
 
 from hpc_lpm.campaign import launching
-from hpc_lpm.campaign.attempts import read_attempts
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.launch_records import read_attempts
 from hpc_lpm.campaign.launching import RANKS_LOST, launch_trial
 
 NAME = "resnet20-digits-sequential-k1-seed0-repeat0"

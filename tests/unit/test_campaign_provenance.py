@@ -1,63 +1,78 @@
-import subprocess
+import json
+from datetime import timedelta
 from pathlib import Path
 
-from campaign_folders import campaign
+import pytest
+from campaign_folders import STARTED, campaign, write_folder
 
-from hpc_lpm.campaign.provenance import (
-    campaign_sha256,
-    describe_environment,
-    describe_source,
-    read_environment,
-)
+from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, Launch
+from hpc_lpm.campaign.provenance import CampaignProvenance, gather_provenance
+from hpc_lpm.campaign.report import write_report
+from hpc_lpm.campaign.results import load_results
+from hpc_lpm.cluster.machine import describe_machine
+from hpc_lpm.cluster.slurm import SlurmJob
+from hpc_lpm.errors import InputError
 
-
-def git(repository: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", "-C", str(repository), *identity, *arguments], check=True)
-
-
-def test_every_change_of_the_source_changes_its_hash(tmp_path: Path) -> None:
-    assert describe_source(tmp_path)["revision"] is None
-    git(tmp_path, "init", "-q")
-    tracked = tmp_path / "tracked.txt"
-    tracked.write_text("one\n")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-q", "--no-verify", "-m", "first")
-    clean = describe_source(tmp_path)
-    assert len(clean["revision"]) == 40
-    assert (clean["dirty"], clean["diff_sha256"]) == (False, None)
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "summary.csv").write_text("written by the campaign itself\n")
-    assert describe_source(tmp_path) == clean
-    hashes = []
-    for name, text in (("tracked.txt", "two\n"), ("new.txt", "a\n"), ("new.txt", "b\n")):
-        (tmp_path / name).write_text(text)
-        state = describe_source(tmp_path)
-        assert state["dirty"] is True
-        assert state["revision"] == clean["revision"]
-        hashes.append(state["diff_sha256"])
-    assert len(set(hashes)) == 3
+TRIAL = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"
 
 
-def test_the_campaign_hash_follows_the_meaning_of_the_file() -> None:
-    assert campaign_sha256(campaign()) == campaign_sha256(campaign(seeds=[0]))
-    assert campaign_sha256(campaign()) != campaign_sha256(campaign(seeds=[1]))
+def test_one_document_tells_what_ran_from_what_and_what_came_out(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "c", campaign())
+    write_report(folder.root)
+    found = CampaignProvenance.read(folder.provenance)
+    assert found.seeds == (0,)
+    assert found.environment == json.loads(folder.environment.read_text())
+    assert found.environment["campaign_sha256"] == found.campaign_sha256
+    assert found.started == STARTED + timedelta(minutes=1)
+    assert found.ended == STARTED + timedelta(minutes=8, seconds=30)
+    assert len(found.trials) == 8
+    assert {name: trial.weights_sha256 for name, trial in found.trials.items()} == {
+        name: f"{name}-3" for name in found.trials
+    }
+    assert all(len(trial.attempts) == 1 for trial in found.trials.values())
 
 
-def test_the_environment_names_what_a_run_depends_on() -> None:
-    described = describe_environment(campaign(seeds=[3, 4]))
-    assert described["seeds"] == [3, 4]
-    assert described["packages"]["torch"]
-    assert described["memory_bytes"] > 2**28
-    assert described["cores"] >= 1
-    assert "--bind-to" in described["mpi"]["options"]
-    assert described["kernel"].startswith("Linux")
-    assert len(described["locked_packages"]["sha256"]) == 64
-    assert described["slurm"]["plugins"]["snakemake-executor-plugin-slurm"]
+def test_jobs_and_nodes_of_every_launch_are_gathered(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "c", campaign())
+    profile = folder.profile("resnet20", "digits", 16)
+    machines = [describe_machine().model_copy(update={"host": host}) for host in ("n2", "n1")]
+    launch = Launch.read(folder.run(TRIAL) / "launch.json")
+    for path, job, machine in (
+        (profile.with_suffix(".launch.json"), "7", machines[0]),
+        (folder.run(TRIAL) / "launch.json", "9", machines[1]),
+    ):
+        changes = {"slurm": SlurmJob(job_id=job), "machines": (machine,), "nodes": (machine.host,)}
+        launch.model_copy(update=changes).write(path)
+    interrupted = Attempt(started=STARTED, ended=STARTED, exit_code=75, job_id="8", nodes=("n3",))
+    last = Attempt(started=STARTED, ended=STARTED, exit_code=0, job_id="9", nodes=("n1",))
+    record = AttemptRecord(attempts=(interrupted, last))
+    record.write(folder.run(TRIAL) / "attempts.json")
+    found = gather_provenance(load_results(folder.root))
+    assert found.job_ids == ("7", "9", "8")
+    assert [machine.host for machine in found.machines] == ["n1", "n2"]
+    assert found.trials[TRIAL].attempts == (interrupted, last)
+    assert found.steps[f"profiles/{profile.stem}"].nodes == ("n2",)
+    write_report(folder.root)
+    page = folder.report.read_text()
+    assert "7, 9, 8" in page
+    assert f"{TRIAL} (2 attempts)" in page
 
 
-def test_a_missing_or_broken_environment_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "environment.json"
-    assert read_environment(path) is None
-    path.write_text("{")
-    assert read_environment(path) is None
+def test_a_trial_that_failed_keeps_its_attempts(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "c", campaign())
+    for name in ("result.json", "launch.json"):  # Snakemake deletes what a failed rule declares
+        (folder.run(TRIAL) / name).unlink()
+    failed = Attempt(started=STARTED, ended=STARTED, exit_code=1)
+    AttemptRecord(attempts=(failed,)).write(folder.run(TRIAL) / "attempts.json")
+    trial = gather_provenance(load_results(folder.root)).trials[TRIAL]
+    assert trial.weights_sha256 is None
+    assert trial.attempts == (failed,)
+
+
+def test_a_document_of_another_release_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "c", campaign())
+    write_report(folder.root)
+    document = json.loads(folder.provenance.read_text())
+    folder.provenance.write_text(json.dumps(document | {"schema_version": 99}))
+    with pytest.raises(InputError, match="provenance"):
+        CampaignProvenance.read(folder.provenance)

@@ -7,11 +7,11 @@ from xml.etree import ElementTree
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign.compare import compare_folders
-from hpc_lpm.campaign.comparison_page import write_comparison_page
-from hpc_lpm.campaign.comparison_tables import race_changes
+from hpc_lpm.campaign.comparison.compare import compare_folders
+from hpc_lpm.campaign.comparison.tables import race_changes
 from hpc_lpm.campaign.figures.changes import draw_changes
 from hpc_lpm.campaign.figures.style import figure_style
+from hpc_lpm.campaign.pages import write_comparison_page
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded

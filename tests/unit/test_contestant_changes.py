@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from test_statistics import summary
 
-from hpc_lpm.campaign.change import Change
-from hpc_lpm.campaign.contestant_changes import ContestantChange, contestant_changes
+from hpc_lpm.campaign.comparison.change import Change
+from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant_changes
 
 SLOW = [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
 FAST = [1.2 * value for value in SLOW]

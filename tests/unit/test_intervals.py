@@ -4,7 +4,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from hpc_lpm.campaign.intervals import (
+from hpc_lpm.campaign.comparison.intervals import (
     difference_of_proportions,
     median_of_population,
     ratio_of_medians,

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign.change import Change
+from hpc_lpm.campaign.comparison.change import Change
+from hpc_lpm.campaign.comparison.trials import trial_changes
 from hpc_lpm.campaign.results import load_results
 from hpc_lpm.campaign.runs import Run
-from hpc_lpm.campaign.trial_changes import trial_changes
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hpc_lpm.campaign.provenance_record import CampaignProvenance
-from hpc_lpm.campaign.supervisor import Launch
+from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.provenance import CampaignProvenance
 from tests.crates import PROFILES, complaints_about
 
 REPOSITORY = Path(__file__).parents[2]

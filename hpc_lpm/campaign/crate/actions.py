@@ -8,7 +8,7 @@ from typing import Any
 from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from hpc_lpm.campaign.crate.execution import Execution
+from hpc_lpm.campaign.crate.executions import Execution
 
 ENVIRONMENT_TERM = {"environment": "https://w3id.org/ro/terms/workflow-run#environment"}
 """A term of the Process Run Crate profile that RO-Crate 1.1 itself does not define."""

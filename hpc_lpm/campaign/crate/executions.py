@@ -1,14 +1,39 @@
 """Every execution of a campaign: profiles, plans, and each attempt at each training run."""
 
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
-from hpc_lpm.campaign.attempts import Attempt
-from hpc_lpm.campaign.crate.execution import Execution
 from hpc_lpm.campaign.crate.payload import run_files
-from hpc_lpm.campaign.provenance_record import CampaignProvenance, StepProvenance, TrialProvenance
+from hpc_lpm.campaign.launch_records import Attempt
+from hpc_lpm.campaign.provenance import CampaignProvenance, StepProvenance, TrialProvenance
 from hpc_lpm.campaign.results import CampaignResults
-from hpc_lpm.campaign.slurm_job import SlurmJob
 from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.cluster.slurm import SlurmJob
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One start of a step or a run; `objects` and `results` are paths of files in the crate.
+
+    `parameters` and `outcomes` are single values that went in and came out, `environment` the
+    variables that say where it ran. `error` is None if it ended well, `exit_code` if there is none.
+    """
+
+    identifier: str
+    name: str
+    description: str
+    started: datetime
+    ended: datetime | None
+    exit_code: int | None
+    error: str | None
+    objects: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    parameters: dict[str, str | int] = field(default_factory=dict)
+    outcomes: dict[str, str | int] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    nodes: tuple[str, ...] = ()
+
 
 CAMPAIGN_FILE = "provenance/campaign.json"
 

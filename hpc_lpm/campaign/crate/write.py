@@ -11,11 +11,10 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from hpc_lpm.campaign.crate.actions import ENVIRONMENT_TERM, add_action, timestamp
-from hpc_lpm.campaign.crate.execution import Execution
-from hpc_lpm.campaign.crate.executions import CAMPAIGN_FILE, executions_of
+from hpc_lpm.campaign.crate.executions import CAMPAIGN_FILE, Execution, executions_of
 from hpc_lpm.campaign.crate.payload import PayloadFile, campaign_files, run_files
 from hpc_lpm.campaign.crate.software import LICENSE, add_toolkit, add_workflow
-from hpc_lpm.campaign.provenance_record import CampaignProvenance
+from hpc_lpm.campaign.provenance import CampaignProvenance
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.files import write_text_atomically
 

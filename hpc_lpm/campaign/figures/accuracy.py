@@ -12,7 +12,7 @@ from hpc_lpm.campaign.figures.style import (
     strategy_colour,
     to_svg,
 )
-from hpc_lpm.campaign.metrics import read_metrics
+from hpc_lpm.campaign.run_log import read_metrics
 from hpc_lpm.campaign.runs import Run, contestants_of
 from hpc_lpm.campaign.trials import file_name
 

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from hpc_lpm.campaign.change import METRIC_TITLES, SPEEDUP, Change
-from hpc_lpm.campaign.comparison_tables import RaceChanges
+from hpc_lpm.campaign.comparison.change import METRIC_TITLES, SPEEDUP, Change
+from hpc_lpm.campaign.comparison.tables import RaceChanges
 from hpc_lpm.campaign.figures.style import (
     INK,
     MUTED,

@@ -1,0 +1,1 @@
+"""One campaign against another: what changed, how sure that is, and what the two have in common."""

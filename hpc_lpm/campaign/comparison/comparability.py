@@ -1,0 +1,114 @@
+"""Whether two campaigns were asked for the same, from the same source, on the same machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.environment import read_environment
+from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.options import flatten_settings
+
+_NOT_IN_A_RUN = {"name", "expect", "resources"}
+"""Keys of a campaign that no run sees anything of."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that differs, and what it is in A and in B."""
+
+    what: str
+    a: str
+    b: str
+
+    def text(self) -> str:
+        """Return e.g. `cores: 2 in A, 4 in B`."""
+        return f"{self.what}: {self.a} in A, {self.b} in B"
+
+
+@dataclass(frozen=True)
+class Comparability:
+    """What differs in the settings that runs see, source revision, machine and software.
+
+    An empty list means that all of it is the same, None that a campaign has no record of it.
+    """
+
+    configuration: list[Difference]
+    source: list[Difference] | None
+    machine: list[Difference] | None
+    software: list[Difference] | None
+
+    def parts(self) -> dict[str, list[Difference] | None]:
+        """Return the four by the words for them."""
+        return {
+            "configuration": self.configuration,
+            "source revision": self.source,
+            "machine": self.machine,
+            "software": self.software,
+        }
+
+    @property
+    def complete(self) -> bool:
+        """Everything is recorded and the same."""
+        return all(part == [] for part in self.parts().values())
+
+
+def comparability_of(first: CampaignResults, second: CampaignResults) -> Comparability:
+    """Compare what is recorded of two campaigns."""
+    configuration = _differences(_settings(first.campaign), _settings(second.campaign))
+    a, b = (read_environment(results.folder.environment) for results in (first, second))
+    if a is None or b is None:
+        return Comparability(configuration, None, None, None)
+    return Comparability(
+        configuration=configuration,
+        source=_source(a["git"], b["git"]),
+        machine=_differences(_machine(a), _machine(b)),
+        software=_differences(_software(a), _software(b)),
+    )
+
+
+def _settings(campaign: Campaign) -> dict[str, object]:
+    return flatten_settings(campaign.model_dump(mode="json", exclude=_NOT_IN_A_RUN))
+
+
+def _source(a: dict[str, Any], b: dict[str, Any]) -> list[Difference] | None:
+    if not a["revision"] or not b["revision"]:
+        return None
+    keys = {"revision": "revision", "diff_sha256": "uncommitted changes"}
+    return _differences(*({name: git[key] for key, name in keys.items()} for git in (a, b)))
+
+
+def _machine(environment: dict[str, Any]) -> dict[str, object]:
+    processor = environment["processor"]
+    flags = {f"processor flag {flag}": "yes" for flag in processor.get("Flags", "").split()}
+    return {
+        "processor": processor.get("Model name"),
+        "cores": environment["cores"],
+        "host": environment["host"],
+        **flags,
+    }
+
+
+def _software(environment: dict[str, Any]) -> dict[str, object]:
+    return {
+        "Python": environment["python"],
+        "MPI": environment["mpi"]["version"],
+        "kernel": environment["kernel"],
+        **environment["packages"],
+    }
+
+
+def _differences(a: Mapping[str, object], b: Mapping[str, object]) -> list[Difference]:
+    return [
+        Difference(key, _text(a.get(key)), _text(b.get(key)))
+        for key in dict.fromkeys([*a, *b])
+        if a.get(key) != b.get(key)
+    ]
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(_text(part) for part in value) or "none"
+    return str(value)

@@ -1,0 +1,187 @@
+"""Compares two campaigns: what changed from A to B, from what, and what B expects of itself."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hpc_lpm.campaign.comparison.comparability import Comparability, comparability_of
+from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant_changes
+from hpc_lpm.campaign.comparison.trials import TrialChange, trial_changes
+from hpc_lpm.campaign.expectations import Verdict, judge
+from hpc_lpm.campaign.results import CampaignResults, load_results
+from hpc_lpm.campaign.statistics import CONFIDENCE
+
+
+@dataclass(frozen=True)
+class Absence:
+    """A trial that has no result in one of the two campaigns, and why."""
+
+    trial: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Campaign B against campaign A.
+
+    Trials that are missing on a side are those of its own matrix and those that the other side
+    has; they are named, and do not decide whether B holds what it expects of itself.
+    """
+
+    a: CampaignResults
+    b: CampaignResults
+    contestants: list[ContestantChange]
+    trials: list[TrialChange]
+    comparability: Comparability
+    missing_in_a: list[Absence]
+    missing_in_b: list[Absence]
+    expectations: list[Verdict]
+
+    @property
+    def held(self) -> bool:
+        """Everything that B expects holds; what cannot be judged does not."""
+        return all(verdict.held for verdict in self.expectations)
+
+    def headline(self) -> str:
+        """Return what came of the weights."""
+        return weights_sentence(self.comparability, self.trials)
+
+    def findings(self) -> list[str]:
+        """Return what weights that differ mean."""
+        return weights_findings(self.comparability, self.trials)
+
+    def chance_sentence(self) -> str:
+        """Return how many verdicts chance alone may have made, for nothing is corrected for it."""
+        judged = [entry.change for entry in self.contestants if entry.change.low is not None]
+        if not judged:
+            return (
+                "Nothing is judged: no strategy has enough runs in both campaigns for an interval"
+            )
+        by_chance = (1 - CONFIDENCE) * len(judged)
+        return (
+            f"{len(judged)} changes are judged, each at 95 %: one in twenty, here about "
+            f"{by_chance:.1f}, would be called better or worse by chance if nothing had changed"
+        )
+
+    def document(self) -> dict[str, object]:
+        """Return everything as JSON; docs/compare.md describes the keys."""
+        runs_a, runs_b = ({run.trial.name for run in side.runs} for side in (self.a, self.b))
+        return {
+            "changes": [
+                {
+                    "contestant": entry.contestant,
+                    "model": entry.model,
+                    "dataset": entry.dataset,
+                    "strategy": entry.strategy,
+                    "planner": entry.planner,
+                    "runs_a": entry.runs_a,
+                    "runs_b": entry.runs_b,
+                    "common_seeds": entry.common_seeds,
+                    **asdict(entry.change),
+                }
+                for entry in self.contestants
+            ],
+            "trials": [
+                {
+                    "trial": entry.trial.name,
+                    "changes": [asdict(change) for change in entry.changes],
+                    "same_weights": entry.same_weights,
+                    "weights_sha256_a": entry.weights_sha256_a,
+                    "weights_sha256_b": entry.weights_sha256_b,
+                    "same_cuts": entry.same_cuts,
+                    "same_environment": entry.same_environment,
+                }
+                for entry in self.trials
+            ],
+            "same_weights": {entry.trial.name: entry.same_weights for entry in self.trials},
+            "headline": self.headline(),
+            "findings": self.findings(),
+            "chance": self.chance_sentence(),
+            "differences": asdict(self.comparability),
+            "only_in_a": [run.trial.name for run in self.a.runs if run.trial.name not in runs_b],
+            "only_in_b": [run.trial.name for run in self.b.runs if run.trial.name not in runs_a],
+            "missing_in_a": [asdict(absence) for absence in self.missing_in_a],
+            "missing_in_b": [asdict(absence) for absence in self.missing_in_b],
+            "expectations": [
+                {"held": verdict.held, "sentence": verdict.sentence()}
+                for verdict in self.expectations
+            ],
+            "held": self.held,
+        }
+
+
+def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
+    """Compare the campaigns of two folders.
+
+    Raises:
+        InputError: if one is not the folder of a campaign.
+    """
+    a, b = load_results(folder_a), load_results(folder_b)
+    return Comparison(
+        a=a,
+        b=b,
+        contestants=contestant_changes(a.summary, b.summary),
+        trials=trial_changes(a.runs, b.runs),
+        comparability=comparability_of(a, b),
+        missing_in_a=list(_missing(a, b, "A")),
+        missing_in_b=list(_missing(b, a, "B")),
+        expectations=judge(b.campaign, b.summary),
+    )
+
+
+def _missing(here: CampaignResults, other: CampaignResults, side: str) -> Iterator[Absence]:
+    for missing in here.missing:
+        yield Absence(missing.trial.name, missing.reason)
+    known = {trial.name for trial in here.trials}
+    for run in other.runs:
+        if run.trial.name not in known:
+            yield Absence(run.trial.name, f"not in the matrix of {side}")
+
+
+NAMED = 4
+"""Most things that a sentence names before it counts the rest."""
+
+
+def weights_sentence(comparability: Comparability, trials: list[TrialChange]) -> str:
+    """Return how many common trials ended in the very same weights, and from what."""
+    if not trials:
+        return "No trial has finished in both campaigns, so that there are no weights to compare"
+    start = "Same configuration, same seeds"
+    if comparability.configuration:
+        keys = [difference.what for difference in comparability.configuration]
+        start = f"Same configuration but for {listed(keys)}"
+    same = sum(trial.same_weights for trial in trials)
+    return f"{start}: {same} of {len(trials)} common trials ended in the very same weights"
+
+
+def weights_findings(comparability: Comparability, trials: list[TrialChange]) -> list[str]:
+    """Return what weights that differ mean, each as a sentence without its full stop.
+
+    A plan follows a measured profile, so that the same configuration may be cut differently, and
+    a trial whose updates depend on the cuts then ends elsewhere. Where nothing that is known
+    differs but the weights do, training is not reproducible, which is a finding.
+    """
+    different = [trial for trial in trials if not trial.same_weights]
+    recut = [trial.trial.name for trial in different if not trial.same_cuts]
+    puzzling = [
+        trial.trial.name for trial in different if trial.same_cuts and trial.same_environment
+    ]
+    found = []
+    if recut:
+        found.append(
+            f"{len(recut)} of them had other cuts in B than in A, for plans follow measured "
+            f"profiles: {listed(recut)}"
+        )
+    if puzzling and comparability.complete:
+        found.append(
+            f"Not reproducible: {len(puzzling)} of them differ in their weights although "
+            "configuration, seeds, cuts, source revision, machine and software are the same: "
+            f"{listed(puzzling)}"
+        )
+    return found
+
+
+def listed(names: list[str]) -> str:
+    """Return names as `a, b, c`, of many the first and how many more."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

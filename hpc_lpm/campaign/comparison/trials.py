@@ -1,0 +1,108 @@
+"""What changed from one run to another: the trials that are in both campaigns.
+
+An interval of two runs tells if they differ by more than each fluctuates within itself. What
+differs from one start to the next, such as where memory lies or what else the machine does, is in
+none of them: whether a change of the code made the difference is for the contestants to tell.
+"""
+
+from dataclasses import dataclass
+
+from hpc_lpm.campaign.comparison.change import Change, change_of
+from hpc_lpm.campaign.comparison.intervals import (
+    difference_of_proportions,
+    mean_error,
+    ratio_factor,
+)
+from hpc_lpm.campaign.runs import Run
+from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.engine.result import RunResult
+
+
+@dataclass(frozen=True)
+class TrialChange:
+    """A trial in A and in B: changes of its metrics, and if it ended in the very same weights.
+
+    `same_cuts` tells if its stages were the same, `same_environment` if its ranks found the same
+    processor, packages and kernel.
+    """
+
+    trial: Trial
+    changes: list[Change]
+    weights_sha256_a: str
+    weights_sha256_b: str
+    same_cuts: bool
+    same_environment: bool
+
+    @property
+    def same_weights(self) -> bool:
+        """Every bit of parameters and buffers is the same."""
+        return self.weights_sha256_a == self.weights_sha256_b
+
+    def change(self, metric: str) -> Change | None:
+        """Return the change of one metric, None if a run does not have it."""
+        return next((change for change in self.changes if change.metric == metric), None)
+
+
+def trial_changes(first: list[Run], second: list[Run]) -> list[TrialChange]:
+    """Compare the trials of the same name, in the order of B."""
+    by_name = {run.trial.name: run.result for run in first}
+    return [
+        _compare(run.trial, by_name[run.trial.name], run.result)
+        for run in second
+        if run.trial.name in by_name
+    ]
+
+
+def _compare(trial: Trial, a: RunResult, b: RunResult) -> TrialChange:
+    return TrialChange(
+        trial=trial,
+        changes=[
+            _throughput(a, b),
+            *_accuracy(a, b),
+            _memory(a, b),
+        ],
+        weights_sha256_a=a.weights_sha256,
+        weights_sha256_b=b.weights_sha256,
+        same_cuts=a.cuts == b.cuts,
+        same_environment=a.environment == b.environment,
+    )
+
+
+def _throughput(a: RunResult, b: RunResult) -> Change:
+    """Return the ratio of samples per second; its width comes from the counted steps."""
+    ratio = b.samples_per_second / a.samples_per_second
+    errors = mean_error(_counted_steps(a)), mean_error(_counted_steps(b))
+    interval = None
+    if errors[0] and errors[1]:
+        factor = ratio_factor(errors[0], errors[1])
+        interval = ratio / factor, ratio * factor
+    return change_of("samples_per_second", ratio, interval, "too few steps")
+
+
+def _accuracy(a: RunResult, b: RunResult) -> list[Change]:
+    """Return the difference of the last accuracies, none without both.
+
+    The interval takes the predictions as independent and the two runs' as unrelated. Both runs
+    answer the same questions and mostly alike, so that it is rather too wide.
+    """
+    if not a.test_accuracy or not b.test_accuracy:
+        return []
+    first, second = a.test_accuracy[-1], b.test_accuracy[-1]
+    interval = None
+    if a.test_predictions and b.test_predictions:
+        interval = difference_of_proportions(first, a.test_predictions, second, b.test_predictions)
+    return [change_of("test_accuracy", second - first, interval, "test samples unknown")]
+
+
+def _memory(a: RunResult, b: RunResult) -> Change:
+    """Return the ratio of the fullest ranks' peaks, without an interval: a run has one peak."""
+    first, second = max(a.peak_memory_bytes), max(b.peak_memory_bytes)
+    ratio = second / first if first else None
+    return change_of("peak_memory_bytes", ratio, None, "one value a run")
+
+
+def _counted_steps(result: RunResult) -> list[float]:
+    """Return the steps that `samples_per_second` is taken over."""
+    discard = result.settings.get("discard_steps", 0)
+    first = discard if isinstance(discard, int) and discard < len(result.step_seconds) else 0
+    return result.step_seconds[first:]

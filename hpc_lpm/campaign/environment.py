@@ -1,0 +1,187 @@
+"""What a campaign ran on and from, as JSON: enough to repeat it or to explain a difference."""
+
+import getpass
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.cluster.launchers import launcher_options
+from hpc_lpm.cluster.machine import describe_machine
+from hpc_lpm.cluster.slurm import slurm_settings
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONSTRAINTS = REPOSITORY / "config" / "environment" / "constraints.txt"
+
+SLURM_VARIABLES = (
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_JOB_PARTITION",
+    "SLURM_JOB_NUM_NODES",
+    "SLURM_JOB_NODELIST",
+    "SLURM_NTASKS",
+    "SLURM_CPUS_PER_TASK",
+)
+
+SNAKEMAKE_PLUGINS = "snakemake-executor-plugin-"
+
+
+def describe_environment(campaign: Campaign) -> dict[str, Any]:
+    """Return where and from what a campaign is run; what cannot be found out is None."""
+    packages, machine = _packages(), describe_machine()
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "campaign": campaign.name,
+        "campaign_sha256": campaign_sha256(campaign),
+        "seeds": campaign.seeds,
+        "user": _user(),
+        "git": describe_source(REPOSITORY),
+        "host": machine.host,
+        "kernel": platform.platform(),
+        "processor": _lscpu(),
+        "cores": machine.cores,
+        "memory_bytes": machine.memory_bytes,
+        "gpus": list(machine.gpus),
+        "interconnects": machine.interconnects,
+        "python": sys.version.split()[0],
+        "packages": packages,
+        "locked_packages": compare_with_lock(CONSTRAINTS, packages),
+        "mpi": {
+            "launcher": campaign.launcher.mpi,
+            "options": list(launcher_options(campaign.launcher.mpi, campaign.launcher.options)),
+            "version": _mpi_version(),
+        },
+        "slurm": {
+            "version": _first_line(["sinfo", "--version"]),
+            "settings": slurm_settings(),
+            "plugins": {k: v for k, v in packages.items() if k.startswith(SNAKEMAKE_PLUGINS)},
+            "variables": {k: os.environ[k] for k in SLURM_VARIABLES if k in os.environ},
+        },
+    }
+
+
+def read_environment(path: Path) -> dict[str, Any] | None:
+    """Return what `describe_environment` found at the start, None if it is not there."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def campaign_sha256(campaign: Campaign) -> str:
+    """Return the hash of a campaign as it was resolved, whatever the file's layout."""
+    return hashlib.sha256(campaign.model_dump_json().encode()).hexdigest()
+
+
+def describe_source(repository: Path) -> dict[str, Any]:
+    """Return the git revision and the hash of what differs from it, None outside a repository.
+
+    `diff_sha256` covers changes of tracked files and the contents of untracked ones, but nothing in
+    `results/`, which campaigns write themselves; it is None if there are none.
+    """
+    revision = _run(["git", "-C", str(repository), "rev-parse", "--verify", "-q", "HEAD"])
+    if revision is None:
+        return {"revision": None, "dirty": None, "diff_sha256": None}
+    difference = hashlib.sha256()
+    git, source = ["git", "-C", str(repository)], ["--", ".", ":(exclude)results"]
+    diff = _run([*git, "diff", "HEAD", "--binary", *source]) or ""
+    untracked = _run([*git, "ls-files", "--others", "--exclude-standard", "-z", *source])
+    names = sorted(filter(None, (untracked or "").split("\0")))
+    difference.update(diff.encode())
+    for name in names:
+        path = repository / name
+        difference.update(name.encode())
+        difference.update(path.read_bytes() if path.is_file() else b"")
+    dirty = bool(diff or names)
+    return {
+        "revision": revision.strip(),
+        "dirty": dirty,
+        "diff_sha256": difference.hexdigest() if dirty else None,
+    }
+
+
+def _user() -> str | None:
+    """Return the name that git knows the user by, else that of the account."""
+    name = _first_line(["git", "-C", str(REPOSITORY), "config", "user.name"])
+    try:
+        return name or getpass.getuser()
+    except (OSError, KeyError):  # an account without a name, as in some containers
+        return None
+
+
+def _packages() -> dict[str, str]:
+    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _lscpu() -> dict[str, str]:
+    lines = (_run(["lscpu"], environment={"LC_ALL": "C"}) or "").splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _mpi_version() -> str | None:
+    own = Path(sys.executable).parent / "mpirun"
+    return _first_line([str(own) if own.exists() else "mpirun", "--version"])
+
+
+def _first_line(command: Sequence[str]) -> str | None:
+    text = _run(command)
+    return text.splitlines()[0] if text else None
+
+
+def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def compare_with_lock(constraints: Path, installed: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the SHA-256 of a constraints file and the installed packages that differ from it.
+
+    `differing` maps names to the locked and the installed version; a build of the locked version
+    (2.13.0+cpu) does not differ. `not_locked` are installed packages that the file does not name.
+    None if the file is not there.
+    """
+    if not constraints.is_file():
+        return None
+    content = constraints.read_bytes()
+    lines = (line.partition("#")[0].strip() for line in content.decode().splitlines())
+    requirements = [Requirement(line) for line in lines if line]
+    locked = {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    differing: dict[str, dict[str, str]] = {}
+    not_locked: list[str] = []
+    for name, version in installed.items():
+        requirement = locked.get(canonicalize_name(name))
+        if requirement is None:
+            not_locked.append(name)
+        elif not requirement.specifier.contains(version, prereleases=True):
+            differing[name] = {"locked": str(requirement.specifier), "installed": version}
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "differing": differing,
+        "not_locked": not_locked,
+    }

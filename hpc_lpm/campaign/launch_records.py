@@ -1,0 +1,124 @@
+"""The records that starting a step leaves behind: `launch.json`, and `attempts.json` of a trial.
+
+The attempts of a trial are kept in a file of their own, which Snakemake does not know of: it
+deletes what a rule declares as its output when the rule fails or runs again.
+"""
+
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from hpc_lpm.cluster.machine import Machine
+from hpc_lpm.cluster.rank_nodes import RankNodes
+from hpc_lpm.cluster.slurm import SlurmJob
+from hpc_lpm.cluster.supervisor import CommandOutcome
+from hpc_lpm.errors import InputError
+from hpc_lpm.files import VersionedFile
+
+
+class Attempt(BaseModel):
+    """One start of a trial.
+
+    `ended` and `exit_code` are None while it runs, and for good if it was killed before it could
+    record its end.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    started: datetime
+    ended: datetime | None = None
+    exit_code: int | None = None
+    job_id: str | None = None
+    nodes: tuple[str, ...] = ()
+
+
+class AttemptRecord(VersionedFile):
+    """`attempts.json`: the attempts at a trial in the order in which they started."""
+
+    kind: ClassVar[str] = "record of attempts"
+
+    attempts: tuple[Attempt, ...] = ()
+
+
+class Launch(VersionedFile):
+    """`launch.json`: how a command was started, when and where, and how it ended.
+
+    `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`;
+    `stopped_by` names the first signal that was passed on to the command.
+    """
+
+    kind: ClassVar[str] = "launch record"
+
+    command: list[str]
+    ranks: int
+    started: datetime
+    ended: datetime
+    exit_code: int
+    stopped_by: str | None = None
+    nodes: tuple[str, ...] = ()
+    slurm: SlurmJob | None = None
+    machines: tuple[Machine, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from start to end, start-up included."""
+        return (self.ended - self.started).total_seconds()
+
+    @classmethod
+    def of(
+        cls, outcome: CommandOutcome, where: RankNodes, attempts: tuple[Attempt, ...] = ()
+    ) -> Self:
+        """Return the record of a command that has ended.
+
+        Args:
+            outcome: how it was started and how it ended.
+            where: the nodes that its ranks ran on.
+            attempts: all starts of the trial, this one included.
+        """
+        return cls(
+            command=list(outcome.command),
+            ranks=outcome.ranks,
+            started=outcome.started,
+            ended=outcome.ended,
+            exit_code=outcome.exit_code,
+            stopped_by=outcome.stopped_by,
+            nodes=where.nodes,
+            slurm=where.slurm,
+            machines=where.machines,
+            attempts=attempts,
+        )
+
+
+def begin_attempt(path: Path, attempt: Attempt) -> tuple[Attempt, ...]:
+    """Record the start of an attempt and return all attempts.
+
+    After an attempt that ended well the trial is being run anew, so that this is the first one.
+    """
+    earlier = read_attempts(path)
+    if earlier and earlier[-1].exit_code == 0:
+        earlier = ()
+    return _write(path, (*earlier, attempt))
+
+
+def end_attempt(
+    path: Path, attempts: tuple[Attempt, ...], ended: datetime, exit_code: int
+) -> tuple[Attempt, ...]:
+    """Record the end of the last of `attempts` and return all of them."""
+    last = attempts[-1].model_copy(update={"ended": ended, "exit_code": exit_code})
+    return _write(path, (*attempts[:-1], last))
+
+
+def read_attempts(path: Path) -> tuple[Attempt, ...]:
+    """Return the attempts recorded in a file, or none if it is not there."""
+    try:
+        return AttemptRecord.read(path).attempts
+    except InputError:
+        return ()
+
+
+def _write(path: Path, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    AttemptRecord(attempts=attempts).write(path)
+    return attempts

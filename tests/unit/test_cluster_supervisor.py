@@ -1,0 +1,146 @@
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpc_lpm.cluster.supervisor import CommandOutcome, supervise
+
+OBEDIENT = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print("ready", flush=True)
+time.sleep(60)
+"""
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def run(code: str, log: Path, said: list[str], **options: object) -> CommandOutcome:
+    return supervise(
+        [sys.executable, "-c", code],
+        os.environ,
+        1,
+        log,
+        say=said.append,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def signal_me_when_said(said: list[str], number: int) -> None:
+    def wait_and_kill() -> None:
+        while not said:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait_and_kill, daemon=True).start()
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 75])
+def test_the_exit_code_is_passed_on(tmp_path: Path, code: int) -> None:
+    launch = run(f"import sys; sys.exit({code})", tmp_path / "log", [])
+    assert launch.exit_code == code
+
+
+def test_a_death_by_signal_becomes_the_code_that_shells_use(tmp_path: Path) -> None:
+    launch = run("import os; os.kill(os.getpid(), 9)", tmp_path / "log", [])
+    assert launch.exit_code == 128 + signal.SIGKILL
+
+
+def test_output_reaches_the_log_and_the_terminal(tmp_path: Path) -> None:
+    said: list[str] = []
+    code = "import sys; print('out', flush=True); print('error', file=sys.stderr)"
+    run(code, tmp_path / "new folder" / "log", said)
+    assert said == ["out", "error"]
+    assert (tmp_path / "new folder" / "log").read_text() == "out\nerror\n"
+
+
+def test_with_progress_the_output_stays_in_the_log(tmp_path: Path) -> None:
+    said: list[str] = []
+    code = "import time; print('noise', flush=True); time.sleep(1)"
+    run(code, tmp_path / "log", said, progress=lambda: "half done", interval_seconds=0.2)
+    assert set(said) == {"half done"}
+    assert (tmp_path / "log").read_text() == "noise\n"
+
+
+def test_a_failure_shows_the_end_of_the_output(tmp_path: Path) -> None:
+    said: list[str] = []
+    code = "import sys; [print(n) for n in range(100)]; sys.exit('broken')"
+    run(code, tmp_path / "log", said, progress=lambda: None)
+    assert str(tmp_path / "log") in said[0]
+    assert said[-1].strip() == "broken"
+    assert len(said) < 20
+
+
+def test_a_signal_is_passed_on_and_the_command_may_end_in_its_own_way(tmp_path: Path) -> None:
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    signal_me_when_said(said, signal.SIGTERM)
+    launch = run(OBEDIENT, tmp_path / "log", said)
+    assert launch.exit_code == 75
+    assert launch.seconds < 30
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_that_ignores_the_end_is_killed_with_its_children(tmp_path: Path) -> None:
+    said: list[str] = []
+    signal_me_when_said(said, signal.SIGTERM)
+    launch = run(STUBBORN, tmp_path / "log", said, grace_seconds=0.3)
+    assert launch.exit_code == 128 + signal.SIGKILL
+    grandchild = int(said[0])
+    gone = time.monotonic() + 5
+    while psutil.pid_exists(grandchild) and time.monotonic() < gone:
+        if psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(grandchild)
+
+
+def test_standard_input_is_not_the_terminals(tmp_path: Path) -> None:
+    said: list[str] = []
+    run("import sys; print(repr(sys.stdin.read()))", tmp_path / "log", said)
+    assert said == ["''"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import os; os.kill(os.getpid(), 9)", "raise SystemExit(137)  # as mpirun tells of a rank"],
+)
+def test_signal_9_is_explained_in_one_sentence(code: str, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert run(code, tmp_path / "log", said).exit_code == 137
+    (sentence,) = said
+    assert "signal 9" in sentence and "memory" in sentence and sentence.endswith(".")
+
+
+def test_other_exit_codes_are_not_explained(tmp_path: Path) -> None:
+    said: list[str] = []
+    run("raise SystemExit(1)", tmp_path / "log", said)
+    assert said == []
+
+
+def test_the_death_of_a_command_that_we_killed_ourselves_is_not_explained(tmp_path: Path) -> None:
+    said: list[str] = []
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        "print('ready', flush=True); time.sleep(60)"
+    )
+
+    def end() -> None:
+        while not said:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end, daemon=True).start()
+    assert run(stubborn, tmp_path / "log", said, grace_seconds=0.3).exit_code == 137
+    assert said == ["ready"]
