@@ -6,9 +6,6 @@ Plain Python, so that the handlers are in place before torch is imported, which 
 import signal
 from types import FrameType
 
-EXIT_INTERRUPTED = 75
-"""Exit code of a run that such a signal has stopped after it saved its state (EX_TEMPFAIL)."""
-
 STOPPING = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 

@@ -159,7 +159,7 @@ class Recorder:
         ended, self._unreported = self._unreported, None
         segment = self.segments[-1]
         previous = segment.step_end_seconds[-1] if segment.step_end_seconds else 0.0
-        # From here on the step's marks have been passed and its loss has arrived.
+        # Once this mark is read, the step's other marks are set and its loss has arrived.
         segment.step_end_seconds.append(self._since_origin(ended.end))
         self._read(ended.intervals)
         loss = None if ended.loss is None else float(ended.loss)

@@ -45,7 +45,7 @@ class StopAgreement:
         self._sent: list[Any] = []
         self._asked = False
         if isinstance(job, MpiJob) and job.size > 1 and not independent:
-            job.barrier()  # Dup itself has no limit
+            job.barrier()  # Dup itself has no time limit
             self._communicator = job.communicator.Dup()
             self._others = range(1, job.size)
 

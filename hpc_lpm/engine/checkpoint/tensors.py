@@ -13,7 +13,7 @@ from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.models.dropout import Dropout
 
 RANDOM = "random"
-"""The state of torch's generator on the host; with a GPU there is also that of the GPU."""
+"""Names the state of torch's generator on the host; the names of all generators begin with it."""
 
 _RANDOM_OF_GPU = "random.cuda"
 
@@ -88,7 +88,7 @@ def restore_optimizer(
         if parameter in places
     }
     packed["state"] = {place: found for place, found in packed["state"].items() if found}
-    # Its own rule says which tensors belong on the parameter's device.
+    # The optimizer itself decides which tensors belong on the parameter's device.
     optimizer.load_state_dict(packed)
     scheduler.last_epoch = step
     for group, rate, factor in zip(
@@ -174,6 +174,6 @@ def _dropouts(layer: nn.Module) -> list[Dropout]:
 
 
 def _on_host(tensor: Tensor) -> Tensor:
-    # Cloned where need be: safetensors takes neither views of one memory nor other orders in it.
+    # safetensors accepts neither views of a larger memory nor other layouts, hence the copies.
     held = tensor.detach().cpu().contiguous()
     return held.clone() if held.untyped_storage().nbytes() != held.nbytes else held

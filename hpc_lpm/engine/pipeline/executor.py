@@ -69,8 +69,8 @@ class StageExecutor:
         average: GradientAverage | None,
         take_step: Callable[[], None],
     ) -> None:
-        settings, topology = context.settings, context.topology
-        own = LaggingOptions.of(settings.own)
+        settings, own = context.settings, LaggingOptions.of(context.settings.own)
+        topology = context.topology
         self._context = context
         self._module = module
         self._layers = layers
@@ -242,7 +242,7 @@ class StageExecutor:
             yield
 
     def _check_agreed(self, micro_batch: int, outputs: Tensor | tuple[Tensor, ...]) -> BoundarySpec:
-        # Checked before it is sent: MPI may write a message that is too long beyond its buffer.
+        # Checked before sending: MPI may write a message that is too long beyond the buffer.
         agreed = self._boundaries.outgoing[self._batches.size(micro_batch)]
         found = BoundarySpec.of(outputs)
         if found != agreed:
@@ -282,7 +282,7 @@ class StageExecutor:
         flight = self._in_flight[micro_batch]
         self._recorder.add_lag(self._updates - flight.version)
         if flight.loss is not None:
-            # Not after its forward, which may precede the end of the step before.
+            # Only now, since the forward pass may come before the end of the step before.
             self._recorder.add_loss(flight.loss, self._batches.size(micro_batch))
         start = self._recorder.start()
         gradients = self._stage_pass.backward(

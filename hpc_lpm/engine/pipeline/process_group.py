@@ -47,7 +47,7 @@ def join_process_group(job: Job, device: torch.device) -> None:
     quieten_deepspeed()
     import deepspeed
 
-    # Its shared-memory all-reduce would be compiled here and now, and pipelines never use it.
+    # Pipelines never use its shared-memory all-reduce, which would be compiled at this point.
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_ALL_REDUCE] = False
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 

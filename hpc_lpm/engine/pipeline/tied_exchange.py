@@ -53,7 +53,7 @@ class TiedExchange:
 
     def send_weights(self, stage: int) -> None:
         """Send the present weights of the owners here to their copies on `stage`."""
-        # Cloned: the next update may come before the message has left.
+        # Cloned, since the next update may come before the message has left.
         self._weights[stage].send([p.detach().clone() for p in self._tied.owned[stage]])
 
     @torch.no_grad()

@@ -93,6 +93,6 @@ class Circumstances:
     resources: ExitStack
 
     def tied_to(self, stage: int) -> list[int]:
-        """Return the stages that hold weights tied to those of `stage`."""
+        """Return the stages with weights that are tied to weights of `stage`."""
         pairs = (pair for pair in self.tied_stages if stage in pair)
         return [copy if stage == owner else owner for owner, copy in pairs]
