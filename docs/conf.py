@@ -9,7 +9,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE / "_extensions")]
 
 project = "hpc-lpm"
 author = "The hpc-lpm developers"
-copyright = "The hpc-lpm developers, Apache-2.0"  # noqa: A001
+copyright = "The hpc-lpm developers, Apache-2.0"
 
 extensions = ["myst_parser", "generated_parts"]
 exclude_patterns = ["_build"]

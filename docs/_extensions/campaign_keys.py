@@ -31,7 +31,7 @@ def _keys(schema: Schema, helps: dict[str, str]) -> str:
 
 
 def _meaning(key: str, value: Schema, helps: dict[str, str]) -> str:
-    """Return the key's own description, or else that of the option of `train` that it stands for."""
+    """Return the key's own description, or else that of the option of `train` of its name."""
     if "description" in value:
         return str(value["description"])
     if "$ref" in value:
@@ -60,27 +60,22 @@ def _default(value: Schema) -> str:
 
 
 def _kind(value: Schema) -> str:
+    """Return what the value of a key may be, in words."""
     if "$ref" in value:
         name = value["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
-    if "allOf" in value:
-        return _kind(value["allOf"][0])
-    for choice in ("anyOf", "oneOf"):
+    for choice in ("anyOf", "oneOf", "allOf"):
         if choice in value:
             kinds = [_kind(one) for one in value[choice] if one.get("type") != "null"]
             return " or ".join(dict.fromkeys(kinds))
-    if "enum" in value:
-        return ", ".join(code(one) for one in value["enum"])
-    if "const" in value:
-        return code(value["const"])
+    if "enum" in value or "const" in value:
+        return ", ".join(code(one) for one in value.get("enum", [value.get("const")]))
     kind = value.get("type", "anything")
-    if kind == "array":
-        items = value.get("items") or {}
-        return f"list of {_kind(items)}" if items else "list"
-    if kind == "object":
-        inner = value.get("additionalProperties")
-        return f"mapping to {_kind(inner)}" if isinstance(inner, dict) and inner else "mapping"
-    return f"{kind}{_bounds(value)}"
+    if kind == "array" and value.get("items"):
+        return f"list of {_kind(value['items'])}"
+    if kind == "object" and isinstance(value.get("additionalProperties"), dict):
+        return f"mapping to {_kind(value['additionalProperties'])}"
+    return {"array": "list", "object": "mapping"}.get(kind, f"{kind}{_bounds(value)}")
 
 
 def _bounds(value: Schema) -> str:

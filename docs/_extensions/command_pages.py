@@ -25,9 +25,7 @@ def command_pages() -> str:
     commands = application().commands
     groups = {name: found for name, found in commands.items() if isinstance(found, TyperGroup)}
     sections = [
-        _section(name, command)
-        for name, command in sorted(commands.items())
-        if name not in groups
+        _section(name, command) for name, command in sorted(commands.items()) if name not in groups
     ]
     for name, group in groups.items():
         sections.append(f"## `hpc-lpm {name}`\n\n{_prose(group.help)}")
