@@ -2,6 +2,7 @@
 # make test   set up if needed, then all tests
 # make setup  the virtual environment in .venv and the Horovod wheel, once; tries again what was left out
 # make lint   formatting, lint and types
+# make docs   the documents as pages, into docs/_build/html
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
 # make bench-planner  time and memory of the planner, what it and its rivals find on the same layer
@@ -18,7 +19,7 @@ ENGINE := results/reference/engine
 PLANNER := results/reference/planner
 CLUSTER := results/reference/cluster
 
-.PHONY: run test setup environment environment-for-tests bench-engine bench-planner bench-cluster lint clean
+.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster lint clean
 
 run: environment
 	.venv/bin/snakemake --cores 2 --configfile "$(CONFIG)" --quiet host reason rules
@@ -36,6 +37,9 @@ environment:
 
 environment-for-tests:
 	@./config/environment/setup.sh --require-horovod
+
+docs: environment
+	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 bench-engine: environment
 	.venv/bin/python -m benchmarks.engine --out "$(ENGINE)"
@@ -59,5 +63,5 @@ lint: environment
 	.venv/bin/snakefmt --check Snakefile
 
 clean:
-	rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf docs/_build .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find results -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +

@@ -1,0 +1,29 @@
+"""Lists what the registries hold: strategies, schedules, planners, models and data sets."""
+
+from markdown import code, table
+
+from hpc_lpm.data.registry import DATASETS
+from hpc_lpm.engine.registry import STRATEGIES
+from hpc_lpm.models.registry import MODELS
+from hpc_lpm.planning.registry import PLANNERS
+from hpc_lpm.schedules.registry import SCHEDULES
+
+
+def named_entries() -> str:
+    """Return a table for each registry."""
+    described = {"Strategies": STRATEGIES, "Schedules": SCHEDULES, "Planners": PLANNERS}
+    parts = []
+    for title, registry in described.items():
+        rows = [[code(name), entry.description] for name, entry in registry.items()]
+        parts += [f"## {title}", table(["name", "what it is"], rows)]
+    for title, registry in {"Models": MODELS, "Data sets": DATASETS}.items():
+        rows = [
+            [code(name), _options(entry.options()), entry.description]
+            for name, entry in registry.items()
+        ]
+        parts += [f"## {title}", table(["name", "options and defaults", "what it is"], rows)]
+    return "\n\n".join(parts)
+
+
+def _options(options: dict[str, object]) -> str:
+    return ", ".join(code(f"{name}={value}") for name, value in options.items())
