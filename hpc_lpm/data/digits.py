@@ -5,7 +5,13 @@ from pathlib import Path
 import torch
 
 from hpc_lpm.data.dataset import Dataset, DataShape
-from hpc_lpm.data.images import DEFAULT_SIZE, image_dataset, resize, split_by_class
+from hpc_lpm.data.images import (
+    DEFAULT_SIZE,
+    image_dataset,
+    packaged_table,
+    resize,
+    split_by_class,
+)
 
 TEST_SAMPLES = 360
 _LARGEST_VALUE = 16.0
@@ -18,12 +24,10 @@ def digits_shape(_: Path | None, *, size: int = DEFAULT_SIZE) -> DataShape:
 
 def load_digits(_: Path | None, *, size: int = DEFAULT_SIZE) -> Dataset:
     """Load 1,437 training and 360 test images, enlarged bilinearly to `size` pixels a side."""
-    from sklearn import datasets
-
-    bunch = datasets.load_digits()
-    values = torch.from_numpy(bunch.images) * (255.0 / _LARGEST_VALUE)
+    table = packaged_table("sklearn", "datasets/data/digits.csv.gz")
+    values = table[:, :-1].view(-1, 8, 8) * (255.0 / _LARGEST_VALUE)
     images = resize(values.round().to(torch.uint8).unsqueeze(1), size, "digits")
-    targets = torch.from_numpy(bunch.target).to(torch.int64)
+    targets = table[:, -1].to(torch.int64)
     train, test = split_by_class(targets, TEST_SAMPLES)
     return image_dataset(
         "digits", (images[train], targets[train]), (images[test], targets[test]), classes=10

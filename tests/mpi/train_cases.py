@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from leave_no_trace import end_groups
 from plans import write_plan
 
 from hpc_lpm.engine.job import start_job
@@ -50,6 +51,7 @@ def main() -> None:
             if result is not None:
                 outcomes.append(result.model_dump(mode="json"))
             Recorder.start = sleepless  # type: ignore[method-assign]
+            end_groups(job)
     if job.rank == 0:
         Path(sys.argv[2]).write_text(json.dumps(outcomes))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.slurm.testbed import REPOSITORY, Shell
 
-SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+SNAKEMAKE = (sys.executable, str(Path(__file__).with_name("eager_snakemake.py")))
 PATIENCE_SECONDS = 420.0
 
 
@@ -34,7 +34,7 @@ class ClusterCampaign:
     def command(self) -> list[str]:
         """What a user types."""
         return [
-            *(SNAKEMAKE, "--snakefile", str(REPOSITORY / "Snakefile")),
+            *(*SNAKEMAKE, "--snakefile", str(REPOSITORY / "Snakefile")),
             *("--profile", str(REPOSITORY / "slurm"), "--configfile", "tiny.yaml"),
         ]
 

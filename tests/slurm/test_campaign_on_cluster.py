@@ -1,12 +1,11 @@
 """Whole campaigns on real nodes: they end in their report, however they are stopped."""
 
 import json
-import sys
-from pathlib import Path
+import shlex
 
 import pytest
 
-from tests.slurm.campaigns import PATIENCE_SECONDS, ClusterCampaign, wait_for
+from tests.slurm.campaigns import PATIENCE_SECONDS, SNAKEMAKE, ClusterCampaign, wait_for
 from tests.slurm.testbed import REPOSITORY, Shell
 
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(1200)]
@@ -170,7 +169,9 @@ def test_a_driver_that_is_a_job_can_be_cancelled_and_submitted_again(shell: Shel
     for name in ("Snakefile", "slurm", "hpc_lpm", "config", "pyproject.toml"):
         (checkout / name).symlink_to(REPOSITORY / name)
     (checkout / ".venv" / "bin").mkdir(parents=True)
-    (checkout / ".venv" / "bin" / "snakemake").symlink_to(Path(sys.executable).parent / "snakemake")
+    snakemake = checkout / ".venv" / "bin" / "snakemake"
+    snakemake.write_text(f'#!/bin/sh\nexec {shlex.join(SNAKEMAKE)} "$@"\n')
+    snakemake.chmod(0o755)
     shell = Shell(shell.environment, checkout)
     campaign = long_campaign(shell)
     driver = shell.output("sbatch", "--parsable", "slurm/campaign.sbatch", "tiny.yaml").strip()

@@ -4,19 +4,27 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.slurm.testbed import cluster, variables
+from tests.slurm.testbed import (
+    REPOSITORY,
+    Shell,
+    cluster,
+    network_of,
+    taken_down_at_last,
+    unused_name,
+    variables,
+)
 
 pytestmark = pytest.mark.slurm
 
-NAME = "commands"
+NAME = unused_name("commands")
 FOLDER = Path("/run/hpc-lpm-testbed") / NAME
 HOSTS = Path("/etc/hosts")
 MACHINE_CONFIGURATION = Path("/etc/slurm/slurm.conf")
@@ -26,8 +34,7 @@ def traces() -> set[str]:
     """Return everything of this cluster that can be seen from outside."""
     found = set()
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
-    network = zlib.crc32(NAME.encode()) % 250
-    found |= {line for line in links.stdout.splitlines() if f" lpm{network}" in line}
+    found |= {line for line in links.stdout.splitlines() if f" lpm{network_of(NAME)}" in line}
     if Path("/run/netns").is_dir():
         found |= {path.name for path in Path("/run/netns").glob(f"lpm-{NAME}-*")}
     for process in psutil.process_iter(["cmdline"]):
@@ -43,8 +50,8 @@ def clean() -> Iterator[None]:
     done = cluster("down", name=NAME)
     if done.returncode == 2 and not os.environ.get("CI"):
         pytest.skip(f"no Slurm cluster on this machine: {done.stderr.strip()}")
-    yield
-    cluster("down", name=NAME)
+    with taken_down_at_last(NAME):
+        yield
 
 
 def up(*options: str) -> str:
@@ -120,6 +127,41 @@ def test_what_is_left_without_any_record_is_removed() -> None:
     assert cluster("status", name=NAME).returncode == 1
     assert "everything is removed" in cluster("down", name=NAME).stdout
     assert not traces()
+
+
+def test_two_clusters_run_jobs_side_by_side(shell: Shell, cluster_name: str) -> None:
+    up()
+    other = Shell(variables(NAME), shell.folder)
+    script = "hostname -i; scontrol show config | grep -o 'ClusterName.*'"
+    jobs = [one.start("srun", "-n1", "bash", "-c", f"sleep 1; {script}") for one in (shell, other)]
+    assert [job.wait(timeout=60) for job in jobs] == [0, 0]
+    said = sorted(path.read_text() for path in shell.folder.glob("srun-*.out"))
+    assert {text.split()[-1] for text in said} == {NAME, cluster_name}
+    assert said[0].split()[0] != said[1].split()[0]
+    assert cluster("down", name=NAME).returncode == 0
+    assert not traces()
+    assert cluster("status", name=cluster_name).returncode == 0
+    assert shell.output("srun", "-n1", "hostname").strip() == "n1"
+
+
+def test_a_cluster_of_the_tests_goes_with_them_however_they_end() -> None:
+    program = (
+        "import time\n"
+        "from tests.slurm.testbed import cluster, taken_down_at_last\n"
+        f"with taken_down_at_last({NAME!r}):\n"
+        f"    print(cluster('up', name={NAME!r}).returncode, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as tests:
+        assert tests.stdout is not None
+        assert tests.stdout.readline() == b"0\n"
+        assert traces()
+        tests.kill()
+    deadline = time.monotonic() + 60
+    while traces():
+        assert time.monotonic() < deadline, traces()
+        time.sleep(0.2)
 
 
 def test_jobs_of_the_cluster_end_with_it() -> None:

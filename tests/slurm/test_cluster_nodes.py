@@ -66,10 +66,10 @@ def test_the_link_between_nodes_has_the_rate_asked_for(shell: Shell) -> None:
     assert 0.5e9 < measured < 1.1e9
 
 
-def test_jobs_find_their_cluster_without_being_told(shell: Shell) -> None:
+def test_jobs_find_their_cluster_without_being_told(shell: Shell, cluster_name: str) -> None:
     # The machine's own configuration may be that of another cluster.
     script = "env -u SLURM_CONF scontrol show config | grep ClusterName"
-    assert "= tests" in shell.output("srun", "--mpi=none", "-n1", "bash", "-c", script)
+    assert f"= {cluster_name}\n" in shell.output("srun", "--mpi=none", "-n1", "bash", "-c", script)
 
 
 def test_srun_starts_ranks_that_know_each_other(shell: Shell) -> None:

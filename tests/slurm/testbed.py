@@ -1,16 +1,54 @@
 """The testbed as the tests use it: a cluster of their own, beside any that a person has up."""
 
 import os
+import socket
 import subprocess
-from collections.abc import Mapping
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+
+import psutil
 
 REPOSITORY = Path(__file__).parents[2]
 CLUSTER = REPOSITORY / "slurm" / "testbed" / "cluster"
-NAME = "tests"
+GUARD = Path(__file__).with_name("guard.py")
+_NETWORKS = 250
+_FIRST_BYTES = ("10", "213")
+_given: set[int] = set()
 
 
-def cluster(*arguments: str, name: str = NAME) -> subprocess.CompletedProcess[str]:
+def network_of(name: str) -> int:
+    """Return the number from which the testbed makes the addresses of a cluster of that name."""
+    return zlib.crc32(name.encode()) % _NETWORKS
+
+
+def unused_name(prefix: str) -> str:
+    """Return a name that no other run of the tests uses, and of whose network nobody has a part."""
+    addresses = (
+        address.address.split(".")
+        for link in psutil.net_if_addrs().values()
+        for address in link
+        if address.family == socket.AF_INET
+    )
+    taken = {int(third) for first, second, third, _ in addresses if (first, second) == _FIRST_BYTES}
+    names = (f"{prefix}-{number}" for number in count(os.getpid()))
+    name = next(name for name in names if network_of(name) not in taken | _given)
+    _given.add(network_of(name))
+    return name
+
+
+@contextmanager
+def taken_down_at_last(name: str) -> Iterator[None]:
+    """Take a cluster down at the end, also if this process is killed before it comes there."""
+    command = [sys.executable, str(GUARD), str(CLUSTER), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        yield
+
+
+def cluster(*arguments: str, name: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the testbed."""
     command, *options = arguments
     return subprocess.run(
@@ -22,7 +60,7 @@ def cluster(*arguments: str, name: str = NAME) -> subprocess.CompletedProcess[st
     )
 
 
-def variables(name: str = NAME) -> dict[str, str]:
+def variables(name: str) -> dict[str, str]:
     """Return this process's environment with the variables of a cluster, as a shell gets them."""
     script = f'eval "$("{CLUSTER}" env --name {name})" && env -0'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)

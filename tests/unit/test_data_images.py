@@ -1,5 +1,7 @@
 """Image sets: identical on every load, honest splits, normalised by the training part."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from hpc_lpm.data.dataset import Dataset, Split
 from hpc_lpm.data.fashion_mnist import DEBIAN_FOLDER
-from hpc_lpm.data.images import pad_to_size, split_by_class
+from hpc_lpm.data.images import packaged_table, pad_to_size, split_by_class
 from hpc_lpm.data.registry import dataset_shape, load_dataset
 from hpc_lpm.errors import InputError
 
@@ -135,3 +137,23 @@ def test_missing_fashion_mnist_says_where_it_looked_and_how_to_get_it(
         load_dataset("fashion-mnist", tmp_path)
     for part in (str(tmp_path), str(nowhere), "--data-dir", "dataset-fashion-mnist"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["hpc_lpm", "no_such_package"])
+def test_a_table_that_a_package_does_not_have_is_one_sentence(package: str) -> None:
+    with pytest.raises(InputError, match=rf"^lost\.csv of the package {package} cannot be found"):
+        packaged_table(package, "lost.csv")
+
+
+def test_loading_imports_no_package_that_a_rank_would_wait_for() -> None:
+    program = "import sys\n" + "\n".join(
+        (
+            "from hpc_lpm.data.registry import load_dataset",
+            *(f"load_dataset({name!r})" for name in IMAGE_SETS),
+            "print(*{'sklearn', 'mlxtend', 'scipy', 'pandas', 'matplotlib'} & set(sys.modules))",
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")

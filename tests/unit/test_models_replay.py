@@ -55,7 +55,7 @@ def built(model: LayeredModel, seed: int = 0) -> list[nn.Module]:
 def shortest_seconds(act: Callable[[], object]) -> float:
     """Time `act` so that other processes on the machine hardly count."""
     durations = []
-    for _ in range(7):
+    for _ in range(40):
         start = time.perf_counter()
         act()
         durations.append(time.perf_counter() - start)
