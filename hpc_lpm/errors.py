@@ -34,7 +34,7 @@ class InterruptedTrainingError(Exception):
 
 
 def closest(word: str, accepted: list[str]) -> str:
-    """Return a hint such as `, did you mean 'gpipe'?`, or nothing if no name is near."""
+    """Return a hint such as `, did you mean 'digits'?`, or nothing if no name is near."""
     near = get_close_matches(word, accepted)
     near.sort(key=lambda name: not name.startswith(word))
     return f", did you mean {near[0]!r}?" if near else ""

@@ -22,7 +22,8 @@ from hpc_lpm.planning.planners.registry import planner_named
 def check_names(campaign: Campaign, where: str) -> None:
     """Check models, data sets, strategies, planners, metrics and optimizer of the file `where`.
 
-    Nothing is loaded, so data that are not on this machine are not missed.
+    Data sets of the toolkit are not loaded, so what is not on this machine is not missed; only a
+    data set of the user's own must be made to tell its shape.
 
     Raises:
         InputError: if one of them does not exist, or a model does not suit a data set.
@@ -33,7 +34,7 @@ def check_names(campaign: Campaign, where: str) -> None:
             planner_named(planner)
         metrics_with(campaign.further_metrics)
         for dataset in campaign.datasets:
-            shape = dataset_shape(dataset)
+            shape = dataset_shape(dataset, campaign.data_dir)
             for name in campaign.models:
                 model = create_model(name, shape)
                 for contestant in campaign.contestants:

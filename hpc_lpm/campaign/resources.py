@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hpc_lpm.campaign.config import Resources
 from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.planning.memory import whole_model_memory_bytes
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile import Profile
 
@@ -24,7 +25,6 @@ UNPROFILED_MEGABYTES, UNPROFILED_MINUTES = 4000, 60
 """For steps before the profile is there, and trials of which there is none."""
 
 _MIB = 2**20
-_OPTIMIZER_COPIES = 2
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,7 @@ def _rank_megabytes(profile: Profile | None, plan: Plan | None) -> int:
     if plan is not None:
         model_bytes = max(stage.memory_bytes for stage in plan.stages)
     elif profile is not None:
-        # The whole model: weights, gradients and state; activations of one micro-batch.
-        parameters = sum(layer.parameter_bytes for layer in profile.layers)
-        activations = sum(layer.activation_bytes for layer in profile.layers)
-        model_bytes = (2 + _OPTIMIZER_COPIES) * parameters + activations
+        model_bytes = whole_model_memory_bytes(profile)
     else:
         return UNPROFILED_MEGABYTES
     return PROCESS_MEGABYTES + math.ceil(MEMORY_MARGIN * model_bytes / _MIB)

@@ -24,7 +24,7 @@ from hpc_lpm.engine.run_reporter import (
     TerminalBar,
 )
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, read_settings
-from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
+from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import RUN, DescribedField, described_fields, merged_documents
@@ -107,7 +107,7 @@ def _strategies_in(arguments: Sequence[str]) -> list[str]:
 
 def _checked(path: Path | None, given: Mapping[str, object]) -> TrainSettings:
     document = read_settings(path) if path else {}
-    strategy = str(given.get("strategy") or document.get("strategy") or "sequential")
+    strategy = str(given.get("strategy") or document.get("strategy") or DEFAULT_STRATEGY)
     typed = document_of(fields_of_command(["--strategy", strategy]), given)
     if {"epochs", "steps"} & typed.keys():
         document = {**document, "epochs": None, "steps": None}
@@ -135,6 +135,8 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
         learning_rate=training.learning_rate,
     )
     try:
+        if training.plan_notice:
+            reporter.message(training.plan_notice)
         if resume:
             reporter.message(_where_it_starts(training, out))
         return training.run(out, reporter, STOP_SIGNALS)

@@ -16,8 +16,8 @@ def check_run(run: PlannedRun) -> None:
     Raises:
         InputError: naming the option, what was found and what is accepted.
     """
-    strategy_named(run.settings.strategy).check(run)
     check_optimizer(run.settings.optimizer)
+    strategy_named(run.settings.strategy).check(run)
     _check_replicas(run)
     if run.steps is not None:
         _check_warmup(run, run.steps)

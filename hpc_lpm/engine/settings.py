@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
+from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
 from hpc_lpm.options import (
@@ -53,7 +53,7 @@ class TrainSettings(RunOptions):
         str,
         Field(description="a name of `hpc-lpm strategies`, or module:name"),
         CommandOption(RUN, metavar="NAME"),
-    ] = "sequential"
+    ] = DEFAULT_STRATEGY
     plan: Annotated[
         Path | None,
         Field(description="cuts into stages, made by `hpc-lpm plan`"),
@@ -71,7 +71,7 @@ class TrainSettings(RunOptions):
     def _own_options_apart(cls, document: Any) -> Any:
         if not isinstance(document, Mapping) or "own" in document:
             return document
-        strategy = strategy_named(str(document.get("strategy", "sequential")))
+        strategy = strategy_named(str(document.get("strategy", DEFAULT_STRATEGY)))
         own = {name: document[name] for name in strategy.options.model_fields if name in document}
         shared = {name: value for name, value in document.items() if name not in own}
         return {**shared, "own": strategy.options.model_validate(own)}
@@ -161,7 +161,7 @@ def refuse_unknown_options(values: Mapping[str, object]) -> None:
     Raises:
         InputError: naming the option and what is accepted.
     """
-    name = str(values.get("strategy", "sequential"))
+    name = str(values.get("strategy", DEFAULT_STRATEGY))
     own = strategy_named(name).options.model_fields
     for key in values:
         if key in TrainSettings.model_fields or key in own:
@@ -186,7 +186,7 @@ def computing_settings(document: Mapping[str, Any]) -> dict[str, object]:
     Args:
         document: settings as they stand in a file, those of the strategy's own included.
     """
-    strategy = str(document.get("strategy", "sequential"))
+    strategy = str(document.get("strategy", DEFAULT_STRATEGY))
     free = {".".join(f.path) for f in settings_fields(strategy) if not f.option.computes}
     return {name: value for name, value in flatten_settings(document).items() if name not in free}
 

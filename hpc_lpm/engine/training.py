@@ -36,7 +36,9 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.repricing import plan_for
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.ranks import local_rank_from_environment
 from hpc_lpm.stop_signals import StopSignals
@@ -45,6 +47,7 @@ from hpc_lpm.stop_signals import StopSignals
 class Training:
     """A checked run: everything that can be wrong with its input is found in the constructor.
 
+    `plan_notice` says that the plan was made for another use, if it was.
     `checkpoint` is the one to resume from, or None; `finished` is the result if there is nothing
     left to do.
 
@@ -74,6 +77,7 @@ class Training:
         self.epochs = math.ceil(self.steps / self.steps_an_epoch)
         self.stages = len(self.plan.stages) if self.plan else 1
         self.replicas = job.size // self.stages if self.plan else 1
+        self.plan_notice = self._notice_of_another_use()
         check_run(
             PlannedRun(
                 settings,
@@ -98,6 +102,27 @@ class Training:
         self.checkpoint = Checkpoint.newest(folder / FOLDER)
         if self.checkpoint:
             self.checkpoint.check(settings, self.job.size // self.stages, layers)
+
+    def _notice_of_another_use(self) -> str | None:
+        """Return what is to be said of a plan that was made for another use, None without one.
+
+        Raises:
+            InputError: if the plan has a memory limit that this use exceeds.
+        """
+        settings = self.settings
+        if self.plan is None or settings.plan is None:
+            return None
+        wanted = self.strategy.plan_options(settings)
+        use = plan_for(
+            self.plan,
+            settings.plan,
+            micro_batch=max(1, settings.micro_batch_size // self.replicas),
+            micro_batches=settings.micro_batches,
+            optimizer=planned_optimizer(settings.optimizer),
+            replicas=self.replicas,
+            **{name: wanted.get(name) for name in ("schedule", "lead", "weights")},
+        )
+        return use.notice
 
     @property
     def history(self) -> History:

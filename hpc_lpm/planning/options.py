@@ -1,12 +1,12 @@
 """What a planner may assume about training and about the devices."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.options import WeightPolicyName
+from hpc_lpm.options import OptimizerSettings, WeightPolicyName
 from hpc_lpm.profile import Link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
@@ -25,6 +25,13 @@ OPTIMIZER_COPIES: dict[str, int] = {
 Two is what the optimizers of torch keep at most, but for RMSprop centered and with momentum, and
 for `amsgrad`, which keep three.
 """
+
+
+def planned_optimizer(settings: OptimizerSettings) -> Optimizer:
+    """Return the optimizer by the name under which its state in memory is known."""
+    known: dict[str, Optimizer] = {name: name for name in get_args(Optimizer)}
+    return known.get(settings.name.lower(), OTHER_OPTIMIZER)
+
 
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -1,4 +1,4 @@
-"""Lint, format and strict types hold on the whole tree."""
+"""Lint, format, strict types and the order of the packages hold on the whole tree."""
 
 import subprocess
 import sys
@@ -24,3 +24,15 @@ def test_the_tree_is_clean(arguments: tuple[str, ...]) -> None:
         [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_package_imports_only_from_those_below_it() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 kept, 0 broken" in done.stdout

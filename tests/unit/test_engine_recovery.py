@@ -34,7 +34,7 @@ def check(*, tied: bool = False, replicas: int = 1, **changes: object) -> None:
         ({"strategy": "gpipe", "synchronous_tail": 1}, "--synchronous-tail.*gpipe"),
         ({"prediction": True, "optimizer": {"name": "adamw"}}, "adamw.*sgd and momentum"),
         (
-            {"prediction": True, "optimizer": {"name": "sgd", "options": {"nesterov": True}}},
+            {"prediction": True, "optimizer": {"name": "momentum", "options": {"nesterov": True}}},
             "--prediction.*nesterov",
         ),
         ({"synchronous_tail": 3}, "--synchronous-tail 3.*2 epochs.*at most 2"),

@@ -54,6 +54,10 @@ STRATEGIES = StrategyRegistry(
 )
 
 
+DEFAULT_STRATEGY = Sequential.name
+"""The strategy of a run that names none."""
+
+
 def strategy_named(name: str) -> Strategy:
     """Return a strategy by its name.
 
