@@ -11,8 +11,7 @@ from hpc_lpm.campaign.resources import Request, request_of
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.registry import strategy_named
-from hpc_lpm.options import OptimizerSettings
-from hpc_lpm.planning.options import OPTIMIZER_COPIES, OTHER_OPTIMIZER
+from hpc_lpm.planning.options import planned_optimizer
 
 RUN_FILES = ("result.json", "trace.json", "launch.json")
 """What makes a trial a finished one.
@@ -135,9 +134,3 @@ class Steps:
         # An earlier attempt may have left a checkpoint.
         arguments = ("train", "--settings", str(self.folder.settings(trial)), "--resume")
         return Step((*arguments, "--out", output), inputs, output, trial.ranks)
-
-
-def planned_optimizer(optimizer: OptimizerSettings) -> str:
-    """Return the name by which `hpc-lpm plan` knows what memory the optimizer's state takes."""
-    name = optimizer.name.lower()
-    return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER

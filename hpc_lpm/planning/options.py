@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.options import WeightPolicyName
+from hpc_lpm.options import OptimizerSettings, WeightPolicyName
 from hpc_lpm.profile import Link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
@@ -25,6 +25,13 @@ OPTIMIZER_COPIES: dict[str, int] = {
 Two is what the optimizers of torch keep at most, but for RMSprop centered and with momentum, and
 for `amsgrad`, which keep three.
 """
+
+
+def planned_optimizer(optimizer: OptimizerSettings) -> str:
+    """Return the name by which a plan knows what memory the optimizer's state takes."""
+    name = optimizer.name.lower()
+    return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER
+
 
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]

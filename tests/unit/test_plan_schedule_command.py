@@ -73,6 +73,11 @@ def test_a_plan_is_priced_for_its_schedule_and_records_it(planned):
     assert [stage.memory_bytes for stage in default.stages] == [held(2), held(1)]
 
 
+def test_options_that_ask_for_nothing_are_accepted_of_any_schedule(planned):
+    written = Plan.read(planned("--schedule", "gpipe", "--lead", 1, "--weights", "live"))
+    assert [stage.memory_bytes for stage in written.stages] == [held(4), held(4)]
+
+
 def test_the_table_names_the_schedule_and_what_the_period_leaves_out(capsys, profile_path):
     code, out, _ = call(capsys, "plan", profile_path, "--stages", 2, "--schedule", "gpipe")
     words = " ".join(out.split())
@@ -108,8 +113,8 @@ def test_a_front_is_that_of_the_schedule(capsys, profile_path):
     [
         (("--schedule", "gpip"), "did you mean 'gpipe'"),
         (("--schedule", "gpipe", "--lead", 2), "--lead is 2, but it means nothing under"),
-        (("--schedule", "gpipe", "--weights", "live"), "--weights is live, but it means nothing"),
-        (("--schedule", "1f1b", "--weights", "live"), "--weights is live, but it means nothing"),
+        (("--schedule", "gpipe", "--weights", "stash"), "--weights is stash, but it means nothing"),
+        (("--schedule", "1f1b", "--weights", "replay"), "--weights is replay, but it means"),
         (("--schedule", "gpipe", "--memory-limit", held(3)), "no plan of 2 stages"),
         (("--schedule", "no_such_module:Toy"), "module 'no_such_module' of schedule"),
     ],
