@@ -1,4 +1,4 @@
-"""What a planner may assume about training and about the devices."""
+"""The options of a plan: what a planner may assume about training and the devices."""
 
 from typing import Annotated, Literal
 
@@ -22,8 +22,8 @@ OPTIMIZER_COPIES: dict[str, int] = {
 }
 """Copies of the parameters that each optimizer keeps as its state.
 
-Two is what the optimizers of torch keep at most, but for RMSprop centered and with momentum, and
-for `amsgrad`, which keep three.
+No optimizer of torch keeps more than two, except RMSprop when it is both centered and with
+momentum, and Adam with `amsgrad`, which keep three.
 """
 
 
@@ -53,7 +53,7 @@ class PlanOptions(BaseModel):
         links: those between stages k and k + 1 for all boundaries, in order; None gives every
             boundary the profile's.
         replicas: how many copies of every stage train, each on its share of a step.
-        global_batch: the samples of a step over all replicas; None where nobody fixed it.
+        global_batch: the samples of a step over all replicas; None where it is not fixed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

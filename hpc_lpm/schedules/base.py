@@ -184,8 +184,8 @@ class Schedule(ABC):
         """Return everything `stage` executes, communication included.
 
         With `replay`, lagged micro-batches run forward again before their backward. With several
-        `replicas` of every stage gradients are averaged over them; micro-batches are those of one.
-        `ties` are the pairs (owner, copy) of stages that hold tied weights.
+        `replicas` of every stage gradients are averaged over them; micro-batches are counted on one
+        replica. `ties` are the pairs (owner, copy) of stages that hold tied weights.
 
         Raises:
             ValueError: if an argument is out of range.
@@ -216,7 +216,7 @@ class Schedule(ABC):
         replicas: int = 1,
         ties: Collection[tuple[int, int]] = (),
     ) -> list[Programme]:
-        """Return `programme` of every stage, in order.
+        """Return the programmes of all stages, in order.
 
         Raises:
             ValueError: as `programme`.

@@ -1,4 +1,4 @@
-"""Proof that the programmes of all stages fit together, before any of them is executed."""
+"""Prove that the programmes of all stages fit together before any of them is executed."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -25,7 +25,7 @@ from hpc_lpm.schedules.playback import UnitClock, play
 
 
 class ScheduleError(Exception):
-    """Programmes that do not fit together; the message holds the picture, the bad step marked."""
+    """Programmes do not fit together; the message holds their picture with the bad step marked."""
 
 
 class _FaultError(Exception):
@@ -41,7 +41,7 @@ def validate(
     total_micro_batches: int,
     in_flight_bounds: Sequence[int],
 ) -> None:
-    """Prove the programmes (communication included, first stage first) sound.
+    """Prove that programmes (communication included, first stage first) are sound.
 
     Shown for every stage: each micro-batch passes forward and backward exactly once, with its data
     there; never more than `in_flight_bounds[stage]` are in flight; update u comes after the
@@ -49,7 +49,7 @@ def validate(
     (the last step may have fewer); if any step is reduced every one is, after these backwards and
     before its update.
     Shown for all together, with sends that do not block and receives that take messages in the
-    order of sending: nobody waits for ever and no message is left over. As every order is fixed,
+    order of sending: no stage waits for ever and no message is left over. As every order is fixed,
     what holds in this one playback holds for any timing.
 
     Raises:
@@ -78,7 +78,7 @@ def validate(
 def check_schedule(schedule: Schedule) -> None:
     """Prove on small pipelines that a schedule is sound and what it says of itself holds.
 
-    Tried are up to four stages and four micro-batches a step, with and without replicas, each for
+    Tried are up to four stages and four micro-batches per step, with and without replicas, each for
     some steps of which the last is shorter where that can be.
 
     Raises:
@@ -87,7 +87,7 @@ def check_schedule(schedule: Schedule) -> None:
     for stages, per_step, lead, replicas in product((1, 2, 4), (1, 2, 4), (1, 2), (1, 2)):
         total = 4 * per_step + per_step // 2
         where = (
-            f"schedule {schedule.name!r} with {stages} stages, {per_step} micro-batches a step, "
+            f"schedule {schedule.name!r} with {stages} stages, {per_step} micro-batches per step, "
             f"lead {lead} and {replicas} replicas"
         )
         programmes = schedule.programmes(stages, per_step, total, lead, replicas=replicas)
@@ -150,7 +150,7 @@ def _error(programmes: Sequence[Programme], stage: int, index: int, reason: str)
 
 
 class _StageChecker:
-    """Follows one stage's programme and what it holds at every point."""
+    """Follow one stage's programme, and what the stage holds at every point of it."""
 
     def __init__(
         self,

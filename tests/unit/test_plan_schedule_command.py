@@ -82,10 +82,10 @@ def test_the_table_names_the_schedule_and_what_the_period_leaves_out(capsys, pro
     code, out, _ = call(capsys, "plan", profile_path, "--stages", 2, "--schedule", "gpipe")
     words = " ".join(out.split())
     assert code == EXIT_DONE
-    assert "schedule gpipe, 4 micro-batches a step link" in words
+    assert "schedule gpipe, 4 micro-batches per step link" in words
     assert "not covered schedule gpipe empties the pipeline before every update" in words
     words = " ".join(call(capsys, "plan", profile_path, "--stages", 2)[1].split())
-    assert "schedule fbp, 4 micro-batches a step, lead 1, weights replay link" in words
+    assert "schedule fbp, 4 micro-batches per step, lead 1, weights replay link" in words
     assert "not covered" not in words
 
 
@@ -197,8 +197,8 @@ def test_a_plan_prices_itself_anew_without_the_profile(planned):
     two_copies = 2 * 2 * PARAMETERS + 6 * 2 * ACTIVATIONS * 3 // 2
     assert use.memory_bytes == (two_copies, two_copies)
     assert use.notice == (
-        f"plan {path} was made for schedule fbp, 4 micro-batches a step, optimizer momentum and "
-        "micro-batches of 2 samples, and is used for schedule gpipe, 6 micro-batches a step, "
+        f"plan {path} was made for schedule fbp, 4 micro-batches per step, optimizer momentum and "
+        "micro-batches of 2 samples, and is used for schedule gpipe, 6 micro-batches per step, "
         f"optimizer sgd and micro-batches of 3 samples: priced anew, its fullest stage, 0, holds "
         f"{two_copies:,} bytes."
     )
