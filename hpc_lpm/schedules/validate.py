@@ -97,24 +97,41 @@ def check_schedule(schedule: Schedule) -> None:
         except ScheduleError as error:
             raise InputError(f"{where} is unsound at {error}") from None
         for stage, programme in enumerate(programmes):
+            place = (stage, stages, per_step)
             for micro_batch, seen in _versions_seen(programme).items():
-                said = schedule.version(
-                    micro_batch, stage, stages, per_step, lead, replicas=replicas
-                )
+                said = schedule.version(micro_batch, *place, lead, replicas=replicas)
                 if seen != said:
                     raise InputError(
                         f"{where}: the forward of micro-batch {micro_batch} at stage {stage} comes "
                         f"after {seen} updates, but `version` says {said}: mend one of the two.\n"
                         f"{draw(programmes)}"
                     )
-            ahead = schedule.ahead(stage, stages, per_step, lead)
-            alternating = list(forwards_ahead(0, total, ahead, per_step))
-            computed = list(schedule.compute(stage, stages, per_step, total, lead))
-            if schedule.alternates and computed != alternating:
-                raise InputError(
-                    f"{where}: stage {stage} does not alternate between forward n + {ahead} and "
-                    f"backward n, but `alternates` says so: set it to False.\n{draw(programmes)}"
-                )
+            reason = _fault_of_order(schedule, place, lead, total)
+            if reason is not None:
+                raise InputError(f"{where}: stage {stage} {reason}\n{draw(programmes)}")
+
+
+def _fault_of_order(
+    schedule: Schedule, place: tuple[int, int, int], lead: int, total: int
+) -> str | None:
+    """Return what is wrong with the order of computation at a stage, None if nothing is."""
+    _, _, per_step = place
+    ahead = schedule.ahead(*place, lead)
+    computed = list(schedule.compute(*place, total, lead))
+    if schedule.alternates and computed != list(forwards_ahead(0, total, ahead, per_step)):
+        return (
+            f"does not alternate between forward n + {ahead} and backward n, but `alternates` says "
+            "so: set it to False."
+        )
+    for steps in range(1, 4):
+        first_left_out = Forward(steps * per_step)
+        begun = computed[: computed.index(first_left_out)]
+        if list(schedule.compute(*place, steps * per_step, lead))[: len(begun)] != begun:
+            return (
+                f"begins {steps} steps in another order than more steps, so that a run could not "
+                "be stopped early: let the order depend on the end only after the last forward."
+            )
+    return None
 
 
 def _versions_seen(programme: Programme) -> dict[int, int]:

@@ -274,6 +274,23 @@ class Crossed(Eager):
     flushes = True
 
 
+class Hasty(Eager):
+    """Runs further ahead in short runs than in long ones."""
+
+    alternates = False
+
+    def ahead(self, stage, stages, micro_batches_per_step, lead):
+        return 3 * (stages - 1 - stage)
+
+    def version_delay(self, stage, stages, micro_batches_per_step, lead=1, *, replicas=1):
+        return 2 * (stages - 1 - stage) + (replicas > 1)
+
+    def compute(self, stage, stages, micro_batches_per_step, total_micro_batches, lead):
+        long = total_micro_batches > 3 * micro_batches_per_step
+        ahead = (2 if long else 3) * (stages - 1 - stage)
+        yield from forwards_ahead(0, total_micro_batches, ahead, micro_batches_per_step)
+
+
 class Unfinished(Schedule):
     """Does not say how far it runs ahead."""
 
@@ -340,6 +357,7 @@ def test_an_order_that_the_cost_model_does_not_know_is_said(capsys, profile_path
         ("Boastful", "micro-batches in flight, allowed are 1"),
         ("Stale", "`version` says"),
         ("Crossed", "does not alternate"),
+        ("Hasty", "in another order than more steps"),
         ("Unfinished", "fails on small pipelines"),
         ("first_alone", "accepted is an instance or a subclass of"),
         ("missing", "has no name 'missing'"),
