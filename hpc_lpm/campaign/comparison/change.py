@@ -61,7 +61,7 @@ class Change:
         return f"{self._text(self.low)} to {self._text(self.high)}"
 
     def document(self) -> dict[str, object]:
-        """Return the change as JSON; docs/compare.md describes the keys."""
+        """Return the change as JSON; docs/reference/files.md describes the keys."""
         return {
             "metric": self.metric,
             "ratio": self.ratio,

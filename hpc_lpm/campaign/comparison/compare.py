@@ -65,7 +65,7 @@ class Comparison:
         )
 
     def document(self) -> dict[str, object]:
-        """Return everything as JSON; docs/compare.md describes the keys."""
+        """Return everything as JSON; docs/reference/files.md describes the keys."""
         runs_a, runs_b = ({run.trial.name for run in side.runs} for side in (self.a, self.b))
         return {
             "changes": [entry.document() for entry in self.contestants],

@@ -48,7 +48,7 @@ class ContestantChange:
         return f"{self.runs_a}, {self.runs_b}"
 
     def document(self) -> dict[str, object]:
-        """Return the change as JSON; docs/compare.md describes the keys."""
+        """Return the change as JSON; docs/reference/files.md describes the keys."""
         return {
             "contestant": " ".join(filter(None, self.who.identity)),
             "model": self.who.model,

@@ -40,7 +40,7 @@ class TrialChange:
         return self.weights_sha256_a == self.weights_sha256_b
 
     def document(self) -> dict[str, object]:
-        """Return the comparison of the two runs as JSON; docs/compare.md describes the keys."""
+        """Return the comparison as JSON; docs/reference/files.md describes the keys."""
         return {
             "trial": self.trial.name,
             "changes": [change.document() for change in self.changes],
