@@ -1,4 +1,4 @@
-"""Executions as the actions that the Process Run Crate profile asks for."""
+"""Adds executions to a crate, as the actions that the Process Run Crate profile asks for."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -47,12 +47,12 @@ def add_action(crate: ROCrate, execution: Execution, instrument: Any, agent: Any
 
 
 def timestamp(moment: datetime) -> str:
-    """Return a moment as the profile wants it: UTC, to the second, with its offset."""
+    """Format a moment as the profile requires: in UTC, to the second, with the offset."""
     return moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def _plain(entities: list[Any]) -> Any:
-    """Return a list, or its only element: RO-Crate 1.1 wants no list of one."""
+    """Return a list, or its only element, as RO-Crate 1.1 requires."""
     return entities[0] if len(entities) == 1 else entities
 
 
@@ -62,7 +62,7 @@ def _files(crate: ROCrate, paths: Iterable[str]) -> list[Any]:
 
 
 def _values(crate: ROCrate, values: Mapping[str, str | int]) -> list[Any]:
-    """Return the values as entities; runs with the same value share one."""
+    """Return an entity for each value; runs with the same value share it."""
     entities = []
     for name, value in values.items():
         digest = hashlib.sha256(f"{name}={value}".encode()).hexdigest()[:16]

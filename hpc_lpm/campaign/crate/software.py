@@ -1,4 +1,4 @@
-"""The software that a campaign was run with: the toolkit and the workflow."""
+"""Describes the software that a campaign was run with: the toolkit and the workflow."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hpc_lpm.campaign.crate.executions import CAMPAIGN_FILE
 from hpc_lpm.campaign.folder import CampaignFolder
 
 LICENSE = "https://spdx.org/licenses/Apache-2.0"
-"""The licence of the toolkit, under which it hands out what it writes."""
+"""The licence of the toolkit, which also covers the files that it writes."""
 
 BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 

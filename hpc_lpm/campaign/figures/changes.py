@@ -1,4 +1,4 @@
-"""Forest plot of a comparison: every change with its interval, metric beside metric."""
+"""Draws the changes of a comparison with their intervals as a forest plot, metric by metric."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ LEFT_OUT = frozenset({TRAFFIC})
 
 
 def draw_changes(race: RaceChanges, colours: Mapping[str, str]) -> DrawnFigure:
-    """Draw one race; a mark is filled where the interval leaves out no change.
+    """Draw one race; a mark is filled where the interval excludes "no change".
 
     Args:
         race: what changed in it.

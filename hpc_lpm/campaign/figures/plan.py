@@ -1,4 +1,4 @@
-"""The plan drawn over the profile: what each layer costs, and where the network is cut."""
+"""Draws a plan over its profile: what each layer costs, and where the network is cut."""
 
 import pandas as pd
 from matplotlib.axes import Axes
