@@ -198,8 +198,8 @@ def test_one_in_twenty_judged_changes_may_be_chance(tmp_path: Path) -> None:
     ]
     # Throughput, memory and traffic have six runs; accuracy has one seed.
     assert compare_folders(*roots).chance_sentence() == (
-        "3 changes are judged, each at 95 %: one in twenty, here about 0.2, would be called better "
-        "or worse by chance if nothing had changed"
+        "3 changes are judged, each at 95 %: if nothing had changed, one in twenty, here about "
+        "0.2, would be called better or worse by chance"
     )
 
 

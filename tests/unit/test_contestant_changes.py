@@ -89,6 +89,14 @@ def test_the_speedup_does_not_follow_the_machine() -> None:
     assert (speedup.ratio, speedup.verdict) == (pytest.approx(1.0), "inconclusive")
 
 
+def test_speedups_that_differ_by_rounding_alone_are_inconclusive() -> None:
+    a = summary({("fbp", "lpm"): [320.0] * 6, ("sequential", ""): [200.0] * 6})
+    b = a.assign(samples_per_second=1.1 * a["samples_per_second"])
+    speedup = entry_of(a, b, "speedup_over_sequential").change
+    assert speedup.low != 1.0  # or there is nothing to round
+    assert speedup.verdict == "inconclusive"
+
+
 def test_sequential_training_has_no_speedup_over_itself() -> None:
     a = summary({("sequential", ""): SLOW})
     metrics = {entry.change.metric for entry in changes_of(a, a)}

@@ -8,6 +8,9 @@ from hpc_lpm.campaign.metrics import Quantity
 
 Outcome = Literal["better", "worse", "inconclusive"]
 
+ROUNDING = 1e-9
+"""By how much ratios and shares that are equal may differ after some arithmetic."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -100,7 +103,7 @@ def change_of(
 
 
 def _verdict(quantity: Quantity, neutral: float, interval: ConfidenceInterval | None) -> Outcome:
-    # Only an interval that leaves out the value of no change decides.
-    if interval is None or interval[0] <= neutral <= interval[1]:
+    # Only an interval that excludes the value of no change, by more than rounding, decides.
+    if interval is None or interval[0] - ROUNDING <= neutral <= interval[1] + ROUNDING:
         return "inconclusive"
     return "better" if (interval[0] > neutral) == (quantity.better == "higher") else "worse"

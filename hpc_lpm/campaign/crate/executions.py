@@ -11,7 +11,6 @@ from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.slurm import SlurmJob
 
-
 CAMPAIGN_FILE = "provenance/campaign.json"
 
 
