@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed
 from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT
-from hpc_lpm.campaign.roles import baseline_of, is_proposed
 from hpc_lpm.campaign.statistics import paired_difference, paired_ratio
 
 
@@ -15,7 +14,7 @@ def speed_sentence(
 
     Args:
         summary: one row per run.
-        entrants: those of one race.
+        entrants: all of one race.
         medians: the median throughput of each, in samples per second.
     """
     ours = [who for who in entrants if is_proposed(who)]

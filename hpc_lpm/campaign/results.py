@@ -9,12 +9,11 @@ import pandas as pd
 
 from hpc_lpm.campaign.absent import AbsentContestant, absent_contestants
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, entrant_colours
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.metrics import Metric, metrics_with
 from hpc_lpm.campaign.names import check_names
-from hpc_lpm.campaign.roles import entrant_colours
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table

@@ -122,7 +122,7 @@ def supervise(
 
 
 def _explain_killed(exit_code: int) -> str | None:
-    """Return a sentence if the exit code is that of a process, or of a rank, ended by signal 9."""
+    """Return a sentence if the exit code tells that signal 9 ended the command or a rank of it."""
     if exit_code != _KILLED:
         return None
     return (

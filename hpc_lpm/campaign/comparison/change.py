@@ -87,7 +87,7 @@ def change_of(
     Args:
         quantity: what changed.
         value: the ratio, or the difference of two shares; None if there is nothing to compare.
-        interval: that of the value with 95 % confidence, None if none can be given.
+        interval: the 95 % confidence interval of the value, None if there is none.
         note: why there is none; not used if there is one.
     """
     in_points = quantity.compared_as == "points"

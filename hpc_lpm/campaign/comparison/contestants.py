@@ -17,9 +17,8 @@ import pandas as pd
 
 from hpc_lpm.campaign.comparison.change import Change, change_of
 from hpc_lpm.campaign.comparison.intervals import median_of_population, ratio_of_medians
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, baseline_of
 from hpc_lpm.campaign.metrics import THROUGHPUT, Metric, Quantity
-from hpc_lpm.campaign.roles import baseline_of
 from hpc_lpm.campaign.statistics import MINIMUM_RUNS, entrants_in, paired, runs_of
 
 SPEEDUP = Quantity("speedup_over_sequential", "speedup")

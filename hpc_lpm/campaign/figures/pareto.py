@@ -60,7 +60,7 @@ def draw_pareto(model: CostModel, front: ParetoFront) -> DrawnFigure:
     bar.outline.set_visible(False)
     _mark_chosen(axes, front, unit, name)
     figure.legend(loc="outside lower right", ncols=2)
-    axes.set_xlabel("period, ms a micro-batch", loc="left")
+    axes.set_xlabel("period, ms per micro-batch", loc="left")
     axes.set_ylabel(f"bytes over the boundaries, {name} a micro-batch")
     axes.set_ylim(bottom=0)
     axes.grid(color=GRID)
