@@ -1,4 +1,4 @@
-"""The `hpc-lpm` command: one module a command, all registered on one Typer application."""
+"""The Typer application `hpc-lpm`, on which every command registers from a module of its own."""
 
 import typer
 

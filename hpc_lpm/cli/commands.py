@@ -1,4 +1,4 @@
-"""Which module holds which command; one line a command."""
+"""The module of each command, one line per command."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""`hpc-lpm validate`: checks a campaign file before hours are spent on it."""
+"""`hpc-lpm validate`: checks a campaign file before hours are spent on running it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +43,9 @@ def validate(
             }
         )
         return
-    columns = ["number", "model", "dataset", "strategy", "planner", "ranks", "seed", "repeat"]
+    labelled = any(trial.contestant != trial.strategy for trial in trials)
+    columns = ["number", "model", "dataset", "strategy", *(["contestant"] if labelled else [])]
+    columns += ["planner", "ranks", "seed", "repeat"]
     rows = [
         ["" if (value := asdict(trial)[column]) is None else str(value) for column in columns]
         for trial in trials
