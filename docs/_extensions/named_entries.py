@@ -1,11 +1,11 @@
 """Lists what the registries hold: strategies, schedules, planners, models and data sets."""
 
-from hpc_lpm.engine.strategies.registry import STRATEGIES
-from hpc_lpm.planning.planners.registry import PLANNERS
 from markdown import code, table
 
 from hpc_lpm.data.registry import DATASETS
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.models.registry import MODELS
+from hpc_lpm.planning.planners.registry import PLANNERS
 from hpc_lpm.schedules.registry import SCHEDULES
 
 

@@ -4,9 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpc_lpm.engine.strategies.registry import STRATEGIES
-
 from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 from tests.unit.documents import ROOT
 
 sys.path.append(str(ROOT / "docs" / "_extensions"))
