@@ -1,4 +1,4 @@
-"""The errors that a user can mend, told apart from defects of the toolkit."""
+"""The errors that a user can fix, as opposed to defects of the toolkit."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -15,15 +15,15 @@ class InputError(Exception):
 
 
 class TrainingError(Exception):
-    """A fault while training; the command line shows the message, ends all ranks, exits with 1.
+    """A fault during training; the command line shows the message, ends all ranks and exits with 1.
 
     The message is one sentence: stage, micro-batch and layer as far as known, what happened, what
-    to do. What caused it is chained.
+    to do. The exception that caused the fault is chained.
     """
 
 
 EXIT_INTERRUPTED = 75
-"""Exit code of a training that a signal has stopped and that has saved a checkpoint."""
+"""Exit code of a run that saved a checkpoint after a signal had stopped it."""
 
 
 class InterruptedTrainingError(Exception):
@@ -34,17 +34,22 @@ class InterruptedTrainingError(Exception):
 
 
 def closest(word: str, accepted: list[str]) -> str:
-    """Return a hint such as `, did you mean 'digits'?`, or nothing if no name is near."""
+    """Return a hint such as `, did you mean 'digits'?`, or an empty string if no name is close."""
     near = get_close_matches(word, accepted)
     near.sort(key=lambda name: not name.startswith(word))
     return f", did you mean {near[0]!r}?" if near else ""
 
 
 def look_up(kind: str, name: str, registry: Mapping[str, Entry]) -> Entry:
-    """Return the entry of that name; `kind` is what such entries are called.
+    """Return the entry of that name.
+
+    Args:
+        kind: the word for such an entry in messages, such as "optimizer".
+        name: the name that the user gave.
+        registry: all entries by name.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is no entry of that name.
     """
     if name not in registry:
         accepted = list(registry)

@@ -1,4 +1,4 @@
-"""Registries that users can extend: by `module:name`, or by an entry point of their own package."""
+"""Registries that users can extend by `module:name` or by an entry point of their own package."""
 
 import importlib
 import sys
@@ -16,18 +16,19 @@ Entry = TypeVar("Entry")
 
 
 class Registry(Generic[Entry]):
-    """The things of one kind by name: those that come with the toolkit, and those that users add.
+    """The entries of one kind by name: those that come with the toolkit, and those that users add.
 
-    A user adds one without touching the toolkit. Either its name is `module:name`, which is
-    imported from anywhere Python looks and from the current directory; or an installed package
+    Users add an entry without touching the toolkit. Either they call it `module:name`, which is
+    imported from the current directory or from anywhere else Python looks, or an installed package
     declares an entry point, which has a plain name.
 
     Args:
-        kind: what one of them is called in messages, such as "strategy".
+        kind: the word for one entry in messages, such as "strategy".
         group: the group of entry points, such as "hpc_lpm.strategies".
-        entries: those that come with the toolkit.
-        adapt: turns what `module:name` or an entry point refers to into an entry, given the name by
-            which the user called it; it raises an `InputError` for what cannot be one.
+        entries: the entries that come with the toolkit.
+        adapt: converts the object that `module:name` or an entry point refers to into an entry,
+            given the name by which the user called it; it raises an `InputError` for an object that
+            cannot be one.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Registry(Generic[Entry]):
             yield name, self.named(name)
 
     def named(self, name: str) -> Entry:
-        """Return the entry of that name; asked twice, it is the same object.
+        """Return the entry of that name, which is the same object on every call.
 
         Raises:
-            InputError: if there is none, or what the name refers to cannot be imported or used.
+            InputError: if no entry has that name, or the object behind the name cannot be imported
+                or used.
         """
         if name in self._entries:
             return self._entries[name]
@@ -96,17 +98,17 @@ class Registry(Generic[Entry]):
 def import_attribute(
     kind: str, text: str, module: str, attribute: str, what: str = "name"
 ) -> object:
-    """Return what `module:attribute` refers to; the current directory is looked in first.
+    """Return the object that `module:attribute` refers to, looking in the current directory first.
 
     Args:
         kind: what the user asked for, such as "model".
-        text: the whole of what the user typed, for messages.
+        text: the whole text that the user typed, for messages.
         module: the module to import.
         attribute: the name to take from it.
         what: what the name should refer to, for messages.
 
     Raises:
-        InputError: if the module is not found or raises, or has no such name.
+        InputError: if the module is not found, raises an error or has no such name.
     """
     try:
         with _current_directory_importable():
@@ -155,7 +157,7 @@ def expect_type(kind: str, name: str, found: object, accepted: type[Entry]) -> E
 
 
 def _how_to_find(missing: str | None, module: str, attribute: str) -> str:
-    """Return what to do about a module that is not found, be it the named one or one it imports."""
+    """Say how to mend a module that is not found, be it the named one or one that it imports."""
     if missing is None or not f"{module}.".startswith(f"{missing}."):
         return f"install {missing}, which it imports, or correct the import"
     if module.startswith("/"):

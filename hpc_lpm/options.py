@@ -1,8 +1,8 @@
-"""What a run can be asked for, defined once: the options that every strategy shares.
+"""The options that the runs of all strategies share, defined once.
 
-Command line, settings file and campaign file are made from these definitions, and from the options
-that a strategy declares for itself (`StrategyOptions`). Plain Python without torch, since campaign
-files are read with it.
+The command line, settings files and campaign files are generated from these definitions and from
+the options that a strategy declares for itself (`StrategyOptions`). This module does not import
+torch, so that campaign files can be read without it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,14 +33,14 @@ CHECKPOINTS = "Drains, checkpoints and traces"
 
 @dataclass(frozen=True)
 class CommandOption:
-    """How a field appears on the command line.
+    """The command-line option of a settings field.
 
     Args:
-        panel: the heading under which the help lists it.
-        name: its name there without dashes, if it is not the field's.
-        metavar: what the help shows for its value.
-        computes: False if it changes nothing of what is computed, or only where; a run may then be
-            resumed with another value.
+        panel: the heading under which the help lists the option.
+        name: the option's name without dashes, where it differs from the field's.
+        metavar: the placeholder that the help shows for the value.
+        computes: False if the option does not change what is computed, or only where; a run may
+            then be resumed with another value.
     """
 
     panel: str
@@ -50,10 +50,10 @@ class CommandOption:
 
 
 class OptimizerSettings(BaseModel):
-    """An optimizer of torch by its common name or its class name, in upper or lower case.
+    """An optimizer of torch, by its common name or its class name in upper or lower case.
 
-    `momentum` matters to the optimizer `momentum` alone. `options` are further arguments of the
-    class, such as `nesterov`; `check_optimizer` refuses what the class does not take.
+    `momentum` only matters to the optimizer `momentum`. `options` are further arguments of the
+    class, such as `nesterov`; `check_optimizer` refuses arguments that the class does not take.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -88,9 +88,9 @@ class OptimizerSettings(BaseModel):
 class LearningRateSettings(BaseModel):
     """How the learning rate changes from update to update, as factors of the optimizer's rate.
 
-    `warmup_steps` updates of linear warm-up come before any schedule. `final_factor` matters to
-    `linear` and `cosine` alone; `factor` is applied at each of the `milestones` (indices of
-    updates, counted from 0) of `step`.
+    `warmup_steps` updates of linear warm-up precede any schedule. `final_factor` only matters to
+    `linear` and `cosine`; `step` multiplies the rate by `factor` at each of the `milestones`
+    (indices of updates, counted from 0).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -144,10 +144,11 @@ class LearningRateSettings(BaseModel):
 
 
 class StrategyOptions(BaseModel):
-    """The options that a strategy has for itself; one without any uses this class as it is.
+    """Base class of the options that a strategy declares for itself.
 
     A subclass declares fields as `RunOptions` does. They become command-line options, keys of
-    settings files and keys of campaign files.
+    settings files and keys of campaign files. A strategy without options of its own uses this class
+    unchanged.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -256,13 +257,16 @@ class RunOptions(BaseModel):
 
     @property
     def micro_batch_size(self) -> int:
-        """Samples of a micro-batch where stages have no replicas."""
+        """Samples per micro-batch where stages have no replicas."""
         return self.batch_size // self.micro_batches
 
 
 @dataclass(frozen=True)
 class DescribedField:
-    """A field of settings as files and command line see it; `path` leads through sections."""
+    """A settings field and its command-line option; `path` ends with the field's name.
+
+    The names before it are the sections that hold the field, such as `optimizer`.
+    """
 
     path: tuple[str, ...]
     info: FieldInfo
@@ -277,7 +281,7 @@ class DescribedField:
 def described_fields(
     settings: type[BaseModel], section: tuple[str, ...] = ()
 ) -> Iterator[DescribedField]:
-    """Yield the fields of settings that have a command-line option, those of sections included."""
+    """Yield the fields that have a command-line option, including those of nested sections."""
     for name, info in settings.model_fields.items():
         option = next((item for item in info.metadata if isinstance(item, CommandOption)), None)
         if option is not None:
@@ -295,7 +299,7 @@ def option_name(field: str, *settings: type[BaseModel]) -> str:
 
 
 def merged_documents(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return a settings document in which `above` wins, section by section."""
+    """Merge two settings documents section by section; where both set a value, `above` wins."""
     merged = dict(below)
     for name, value in above.items():
         before = merged.get(name)

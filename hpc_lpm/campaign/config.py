@@ -1,4 +1,4 @@
-"""The campaign file: what is raced against what, on which data, how often."""
+"""The campaign file: which contestants train which models, on which data and how often."""
 
 import re
 from pathlib import Path
@@ -31,17 +31,17 @@ class _Section(BaseModel):
 
 
 class Launcher(_Section):
-    """What starts the ranks; `options` replace the default options of that launcher."""
+    """The program that starts the ranks; `options` replace its default options."""
 
     mpi: Literal["mpirun", "srun"] = "mpirun"
     options: list[str] | None = None
 
 
 class Resources(_Section):
-    """What one trial asks a cluster for; without a scheduler nothing is enforced.
+    """The resources that one trial requests of a cluster; without a scheduler nothing is enforced.
 
-    `memory_megabytes` is that of one rank. Memory and time that are not set are derived from
-    profile and plan. Without `nodes` the cluster puts ranks where there are free cores.
+    `memory_megabytes` is the memory of one rank. Memory and time that are not set are derived from
+    profile and plan. Without `nodes` the cluster places ranks wherever cores are free.
     """
 
     memory_megabytes: int | None = Field(default=None, gt=0)
@@ -61,9 +61,9 @@ class Expectation(_Section):
 class Campaign(RunOptions):
     """A campaign; its trials are the product of models, datasets, strategies, planners and seeds.
 
-    Beside its own keys it has those of `hpc-lpm train`, and the options of the strategies' own such
-    as `lead` and `weights`, which concern the strategies that take them. `epochs` or `steps`
-    (optimizer steps), one of the two, is the length of every trial.
+    Besides its own keys it has those of `hpc-lpm train`, and the options that strategies declare
+    for themselves such as `lead` and `weights`, which apply to the strategies that take them.
+    Exactly one of `epochs` and `steps` (optimizer steps) gives the length of every trial.
 
     An entry of `strategies` is a name, or a name with settings for this contestant alone, `stages`
     and `micro_batches` included: `{fbp: {name: fbp-live, weights: live}}`. `name` is its label in
@@ -89,7 +89,7 @@ class Campaign(RunOptions):
     )
     expect: list[Expectation] = Field(default=[], description="bounds on ratios of contestants")
     own: dict[str, Any] = Field(
-        default={}, exclude=True, description="options of the strategies' own, by name"
+        default={}, exclude=True, description="options that strategies declare, by name"
     )
 
     @property
@@ -99,12 +99,12 @@ class Campaign(RunOptions):
 
     @property
     def further_metrics(self) -> list[str]:
-        """Metrics that are computed beside those that every campaign has, by their names."""
+        """The names of the metrics that are computed beside those of every campaign."""
         return [*self.metrics, *(expectation.metric for expectation in self.expect)]
 
     @property
     def micro_batch(self) -> int:
-        """Samples in one micro-batch."""
+        """Samples per micro-batch."""
         return self.micro_batch_size
 
     @model_validator(mode="before")
@@ -120,16 +120,16 @@ class Campaign(RunOptions):
     def _is_consistent(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             found = "neither is" if self.epochs is None else "both are"
-            raise ValueError(f"epochs or steps must be set, one of the two, but {found}")
+            raise ValueError(f"exactly one of epochs and steps must be set, but {found}")
         if self.batch_size % self.micro_batches:
             raise ValueError(
                 f"batch_size {self.batch_size} is not divisible by micro_batches "
-                f"{self.micro_batches}, every micro-batch must hold as many samples"
+                f"{self.micro_batches}, but all micro-batches must hold as many samples"
             )
         for key in ("models", "datasets", "planners", "seeds", "metrics"):
             values = getattr(self, key)
             if len(set(values)) < len(values):
-                raise ValueError(f"{key} names something twice, once each is accepted")
+                raise ValueError(f"{key} names something twice, but each is accepted once")
         labels = [contestant.label for contestant in self.contestants]
         for expectation in self.expect:
             for label in (expectation.strategy, expectation.relative_to):
@@ -146,14 +146,14 @@ class Campaign(RunOptions):
 
 
 def _own_fields(entries: object) -> dict[str, FieldInfo]:
-    """Return the own options of all registered strategies, and of those that are raced."""
+    """Return the options that registered strategies, and those of `entries`, declare."""
     named = [next(iter(each), "") if isinstance(each, dict) else each for each in entries or ()]  # type: ignore[attr-defined]
     own: dict[str, FieldInfo] = {}
     for name in dict.fromkeys([*STRATEGIES.names(), *map(str, named)]):
         try:
             own.update(strategy_named(name).options.model_fields)
         except InputError:
-            continue  # told where the names are checked
+            continue  # reported where the names are checked
     return own
 
 

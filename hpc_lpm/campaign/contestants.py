@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hpc_lpm.campaign.config import Campaign
 
 OF_THE_CAMPAIGN = ("model", "dataset", "strategy", "plan", "seed", "batch_size")
-"""Settings that are the same for all contestants or vary by the campaign's own lists."""
+"""The settings that all contestants share, or that vary by the campaign's own lists."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Contestant:
 
     @property
     def entry(self) -> Strategy:
-        """The strategy itself."""
+        """The registered strategy of that name."""
         return strategy_named(self.strategy)
 
 
@@ -51,7 +51,8 @@ def contestant_of(entry: object) -> Contestant:
             label = settings.pop("name", strategy)
             if not isinstance(label, str) or not label.strip():
                 raise ValueError(
-                    f"the contestant of {strategy} has the name {label!r}, accepted is a text"
+                    f"the contestant of {strategy} has the name {label!r}, accepted is a text "
+                    "that is not empty"
                 )
             return Contestant(strategy, label, settings)
     raise ValueError(
@@ -81,7 +82,7 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
     """Return the number of devices that a contestant is given.
 
     Raises:
-        InputError: if its own number is not a whole number from 2.
+        InputError: if its `stages` is not a whole number of at least 2.
     """
     stages = contestant.overrides.get("stages", campaign.stages)
     if not isinstance(stages, int) or isinstance(stages, bool) or stages < 2:
@@ -100,10 +101,10 @@ def contestant_settings(
     seed: int | None = None,
     plan: str | None = None,
 ) -> TrainSettings:
-    """Return the settings of a contestant's run: the campaign's, and on top its own ones.
+    """Return the settings of a contestant's run: the campaign's, overridden by its own.
 
     An option that the strategy does not take is left out where the campaign sets it for all.
-    Model, data set and seed are the campaign's first ones unless they are given.
+    Model, data set and seed are the first of the campaign's unless they are given.
 
     Raises:
         InputError: if a setting is unknown to the strategy or its value is not accepted.
@@ -130,7 +131,7 @@ def contestant_settings(
 
 
 def check_contestants(campaign: "Campaign") -> None:
-    """Check what a campaign asks of each contestant, as far as files and data do not matter.
+    """Check the settings of each contestant, as far as that takes neither files nor data.
 
     Raises:
         InputError: naming the key, what was found and what is accepted.
@@ -156,7 +157,7 @@ def check_contestants(campaign: "Campaign") -> None:
 
 
 def in_file_words(sentence: str, strategy: str) -> str:
-    """Return a sentence about command-line options with the keys of a campaign file instead."""
+    """Return the sentence with its command-line options replaced by keys of a campaign file."""
     keys = {item.option_name: ".".join(item.path) for item in settings_fields(strategy)}
     known = {option: key for option, key in keys.items() if key not in OF_THE_CAMPAIGN[:4]}
     return re.sub(r"--[a-z][a-z-]*", lambda found: known.get(found[0], found[0]), sentence)

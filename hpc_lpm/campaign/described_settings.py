@@ -1,4 +1,4 @@
-"""What a report says about how the trials of a campaign update their weights."""
+"""Describes for a report how the trials of a campaign update their weights."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from hpc_lpm.options import LearningRateSettings
 
 
 def describe_updates(campaign: Campaign) -> dict[str, str]:
-    """Return what a report says about optimizer, learning rate and clipping, by name."""
+    """Describe optimizer, learning rate, clipping and the contestants' settings, by name."""
     settings = {
         contestant.label: contestant_settings(campaign, contestant)
         for contestant in campaign.contestants

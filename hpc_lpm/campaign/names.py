@@ -22,8 +22,8 @@ from hpc_lpm.planning.planners.registry import planner_named
 def check_names(campaign: Campaign, where: str) -> None:
     """Check models, data sets, strategies, planners, metrics and optimizer of the file `where`.
 
-    Data sets of the toolkit are not loaded, so what is not on this machine is not missed; only a
-    data set of the user's own must be made to tell its shape.
+    Data sets of the toolkit are not loaded, so they need not be on this machine; only a data set of
+    the user's own must be loaded to know its shape.
 
     Raises:
         InputError: if one of them does not exist, or a model does not suit a data set.
@@ -46,7 +46,7 @@ def check_names(campaign: Campaign, where: str) -> None:
 def _check_contestant(
     campaign: Campaign, contestant: Contestant, model: LayeredModel, dataset: str
 ) -> None:
-    # Here, since it brings torch along.
+    # Imported here, because it imports torch.
     from hpc_lpm.engine.checks import check_run
 
     settings = contestant_settings(campaign, contestant, model=model.name, dataset=dataset)
@@ -55,7 +55,7 @@ def _check_contestant(
     if stages > len(model.layers):
         raise InputError(
             f"{contestant.label} is to cut {model.name} into {stages} stages, but it has "
-            f"{len(model.layers)} layers: use at most so many stages."
+            f"{len(model.layers)} layers: use at most {len(model.layers)} stages."
         )
     try:
         check_run(
@@ -69,7 +69,7 @@ def read_checked_campaign(path: Path) -> Campaign:
     """Read a campaign file and check its names.
 
     Raises:
-        InputError: as `read_campaign` and `check_names`.
+        InputError: as `read_campaign` and `check_names` do.
     """
     campaign = read_campaign(path)
     check_names(campaign, str(path))

@@ -1,4 +1,4 @@
-"""What a trial asks a cluster for: memory and time, from plan and profile if not set."""
+"""The memory and time that a trial requests of a cluster, derived from plan and profile."""
 
 import errno
 import math
@@ -13,23 +13,24 @@ from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile import Profile
 
 PROCESS_MEGABYTES = 2000
-"""A rank before it has a model: Python, torch, DeepSpeed, MPI's buffers and a small data set."""
+"""A rank without a model: Python, torch, DeepSpeed, MPI's buffers and a small data set."""
 MEMORY_MARGIN = 1.5
+"""The request over the planned memory of the model."""
 
 START_MINUTES = 5
-"""From the start of a job to its first step, on a file system that is slow."""
+"""The time from the start of a job to its first step, on a slow file system."""
 TIME_MARGIN = 3.0
-"""Over sequential training without a stop; a slow network can make a rival slower than that."""
+"""The request over the time of sequential training, which a rival on a slow network can exceed."""
 
 UNPROFILED_MEGABYTES, UNPROFILED_MINUTES = 4000, 60
-"""For steps before the profile is there, and trials of which there is none."""
+"""The requests of steps that run before there is a profile, and of trials without one."""
 
 _MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Request:
-    """Memory of one rank, and the time limit of the whole job."""
+    """The memory of one rank in MiB, and the time limit of the whole job in minutes."""
 
     rank_megabytes: int
     minutes: int
@@ -41,10 +42,16 @@ def request_of(
     profile: Path | None,
     plan: Path | None,
 ) -> Request:
-    """Return what the job of a trial needs; what the campaign sets is taken as it is.
+    """Return the request of a trial's job; values that the campaign sets are taken as they are.
+
+    Args:
+        settings: the settings of the trial.
+        asked: the resources that the campaign sets.
+        profile: the profile of the trial's model, None if the campaign makes none.
+        plan: the trial's plan, None if its strategy needs none.
 
     Raises:
-        FileNotFoundError: if profile or plan are not there yet: Snakemake then asks again later.
+        FileNotFoundError: if profile or plan do not exist yet; Snakemake then asks again later.
     """
     read_profile = None
     if profile is not None:
@@ -85,7 +92,7 @@ def _minutes(settings: TrainSettings, profile: Profile | None) -> int:
 
 
 def _training_samples(settings: TrainSettings, profile: Profile) -> tuple[int, int] | None:
-    """Return the samples trained on and evaluated in a whole trial, None if not known."""
+    """Return the samples trained on and evaluated in a whole trial, None if unknown."""
     train, test = profile.train_samples, profile.test_samples
     if train is None or test is None:
         return None
@@ -98,5 +105,5 @@ def _training_samples(settings: TrainSettings, profile: Profile) -> tuple[int, i
 
 def _check_there(path: Path) -> None:
     if not path.exists():
-        # Snakemake looks at the name that comes with the error.
+        # Snakemake reads the name of the file from the error.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))

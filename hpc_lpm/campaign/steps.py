@@ -1,4 +1,4 @@
-"""The steps of a campaign: which profiles, plans and trials, and the command of each."""
+"""The steps of a campaign: its profiles, plans and trials, with the command of each."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,17 @@ from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.planning.options import planned_optimizer
 
 RUN_FILES = ("result.json", "trace.json", "launch.json")
-"""What makes a trial a finished one.
+"""The files that a finished trial has written.
 
-Beside them its folder holds `settings.json`, `train.log` and what an interrupted trial is resumed
-from, which Snakemake must not remove before it starts again: `metrics.jsonl`, `checkpoint/` and
-`attempts.json`.
+Its folder also holds `settings.json`, `train.log` and the files from which an interrupted trial is
+resumed, which Snakemake must not remove before it starts the trial again: `metrics.jsonl`,
+`checkpoint/` and `attempts.json`.
 """
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the campaign: `hpc-lpm` arguments, what it reads, writes and runs on."""
+    """One command of the campaign: the arguments of `hpc-lpm`, its files and number of ranks."""
 
     arguments: tuple[str, ...]
     inputs: tuple[str, ...]
@@ -33,9 +33,10 @@ class Step:
 
 
 class Steps:
-    """All steps of a campaign whose results go to `folder`; paths are relative to where it runs.
+    """All steps of a campaign whose results go to `folder`.
 
-    Contestants that are not installed have none; they are listed in `absent`.
+    Paths are relative to the directory in which the campaign runs. Contestants that are not
+    installed have no steps; `absent` lists them.
     """
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
@@ -59,7 +60,7 @@ class Steps:
             self.runs[trial.name] = self._run(trial)
 
     def settings(self, name: str) -> TrainSettings:
-        """Return the settings of a trial, as its settings file holds them."""
+        """Return the settings of a trial, which go into its settings file."""
         trial = self.trials[name]
         contestant = next(
             each for each in self.campaign.contestants if each.label == trial.contestant
@@ -74,10 +75,10 @@ class Steps:
         )
 
     def request(self, name: str) -> Request:
-        """Return what the job of a trial asks a cluster for.
+        """Return what the job of a trial requests of a cluster.
 
         Raises:
-            FileNotFoundError: while the plan or profile that tells it is not there.
+            FileNotFoundError: while the plan or profile that determines it does not exist.
         """
         trial = self.trials[name]
         plan = self.folder.plan(trial) if trial.planner else None
@@ -86,7 +87,7 @@ class Steps:
         )
 
     def profile_path(self, trial: Trial) -> Path:
-        """Return where the profile of a trial's model is, whether the campaign makes one or not."""
+        """Return the path of the profile of a trial's model, even if the campaign makes none."""
         settings = self.settings(trial.name)
         form = [settings.precision, settings.memory_format]
         usual = [self.campaign.precision, self.campaign.memory_format]
@@ -106,7 +107,7 @@ class Steps:
         arguments += ["--data-dir", str(settings.data_dir)] if settings.data_dir else []
         arguments += ["--precision", settings.precision]
         arguments += ["--memory-format", settings.memory_format]
-        # As many ranks as train: the link between them is measured too.
+        # On as many ranks as train, because the link between them is measured too.
         return Step((*arguments, "--out", str(path)), (), str(path), ranks)
 
     def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:

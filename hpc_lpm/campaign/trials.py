@@ -1,4 +1,4 @@
-"""The matrix of a campaign: every run it consists of, in the order in which they run."""
+"""The trials of a campaign, in the order in which they run."""
 
 import hashlib
 import re
@@ -35,10 +35,10 @@ class Trial:
 
 
 def trials_of(campaign: Campaign) -> list[Trial]:
-    """Return the trials of a campaign whose names were checked, repeat by repeat.
+    """Return the trials of a campaign whose names have been checked, repeat by repeat.
 
-    The machine's speed drifts, so contestants are interleaved (A B C A B C): what is compared ran
-    close together in time.
+    The machine's speed drifts, so contestants are interleaved (A B C A B C): trials that are
+    compared run close together in time.
     """
     entrants = [
         (contestant, planner, contestant_settings(campaign, contestant).micro_batch_size)
@@ -75,7 +75,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
 
 
 def file_name(*parts: str) -> str:
-    """Join names into one that is safe in any file system and differs wherever they differ."""
+    """Join names into one file name that any file system takes, and that differs if they do."""
     return "-".join(_safe(part) for part in parts)
 
 

@@ -1,4 +1,4 @@
-"""What the Snakefile asks: which campaign, and what are its steps."""
+"""Gives the Snakefile the steps of the campaign that Snakemake was asked to run."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +19,11 @@ def load_steps(
 ) -> Steps:
     """Return the steps of the campaign that Snakemake was asked to run.
 
-    `configuration` is what its `--configfile` and `--config` amount to; without a file, `default`
-    is the campaign that `--config` changes. Results go to `results / <campaign name>`.
+    Args:
+        configuration: the merged keys of Snakemake's `--configfile` and `--config`.
+        files: the campaign files that were given.
+        default: the campaign file that `--config` changes if none was given.
+        results: the folder in which the campaign's folder is made.
 
     Raises:
         InputError: if the campaign is not valid, or none of its strategies is installed.
@@ -37,5 +40,5 @@ def load_steps(
 
 
 def any_of(names: Iterable[str]) -> str:
-    """Return the pattern of a wildcard that stands for one of these names, or for none at all."""
+    """Return the pattern of a wildcard that matches these names, or nothing without names."""
     return "|".join(re.escape(name) for name in names) or "(?!)"

@@ -1,4 +1,4 @@
-"""The Typer application `hpc-lpm`, on which every command registers from a module of its own."""
+"""The Typer application of `hpc-lpm`, on which a module for each command registers it."""
 
 import typer
 
@@ -12,4 +12,4 @@ app = typer.Typer(
 @app.callback()
 def _always_with_a_command() -> None:
     """Train deep networks layer by layer on K devices: profile, plan, train, report."""
-    # Typer drops the command's name where only one is registered; a callback keeps it.
+    # Typer drops the name of a command that is the only one registered; a callback keeps it.

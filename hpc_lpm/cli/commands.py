@@ -1,4 +1,4 @@
-"""The module of each command, one line per command."""
+"""The module that holds each command."""
 
 from importlib import import_module
 
@@ -17,14 +17,14 @@ COMMANDS = {
     "train": "hpc_lpm.cli.train",
     "validate": "hpc_lpm.cli.validate",
 }
-"""Importing a module registers its command on the application; one with options that depend on the
-arguments has a function `register` for that."""
+"""Importing a module registers its command on the application; a module whose options depend on the
+arguments has a function `register` that does so."""
 
 
 def register(arguments: list[str]) -> None:
-    """Register the command that `arguments` begin with, or all if they do not begin with one.
+    """Register the command that `arguments` begin with, or all commands if they name none.
 
-    Most modules import torch, which takes seconds; those that do not should not wait for it.
+    Most modules import torch, which takes seconds; the other commands should not wait for that.
     """
     named = COMMANDS.get(arguments[0]) if arguments else None
     for module in [named] if named else COMMANDS.values():

@@ -1,4 +1,4 @@
-"""Options of a command made from the fields of settings, and settings from what was given."""
+"""Makes command-line options of settings fields, and settings of the options that are given."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -8,18 +8,16 @@ from typing import Annotated, Any, get_origin
 import typer
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import DescribedField
-
-OptionValue = bool | int | float | tuple[float, ...]
+from hpc_lpm.options import DescribedField, OptimizerOption
 
 
-def optimizer_options(texts: list[str]) -> dict[str, OptionValue]:
-    """Return the options of texts such as `nesterov=true`, `alpha=0.9` or `betas=0.9,0.95`.
+def optimizer_options(texts: list[str]) -> dict[str, OptimizerOption]:
+    """Parse options such as `nesterov=true`, `alpha=0.9` or `betas=0.9,0.95`.
 
     Raises:
-        InputError: if one of them has no name, no value, or is given twice.
+        InputError: if an option has no name or no value, or is given twice.
     """
-    options: dict[str, OptionValue] = {}
+    options: dict[str, OptimizerOption] = {}
     for text in texts:
         name, _, value = text.partition("=")
         try:
@@ -38,10 +36,10 @@ def optimizer_options(texts: list[str]) -> dict[str, OptionValue]:
 
 
 def optimizer_steps(option: str, text: str | None) -> list[int]:
-    """Return the whole numbers of an option such as `100,200`; none without a text.
+    """Parse the step numbers of an option such as `100,200`; an absent option has none.
 
     Raises:
-        InputError: if it is something else.
+        InputError: if the text is anything else.
     """
     if text is None:
         return []
@@ -57,7 +55,7 @@ def optimizer_steps(option: str, text: str | None) -> list[int]:
 def command_parameters(fields: Iterable[DescribedField]) -> list[inspect.Parameter]:
     """Return the parameters of a Typer command that takes these fields as options.
 
-    None stands for an option that was not given.
+    The value None stands for an option that was not given.
     """
     parameters = []
     for field in fields:
@@ -86,7 +84,7 @@ def parameter_name(field: DescribedField) -> str:
 
 
 def document_of(fields: Iterable[DescribedField], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings document of the options that were given.
+    """Return a settings document with the options that were given.
 
     Raises:
         InputError: if the text of an option is not of the form that it takes.
@@ -109,7 +107,7 @@ def document_of(fields: Iterable[DescribedField], given: Mapping[str, Any]) -> d
 
 
 def _typed(field: DescribedField) -> Any:
-    """Return the type by which Typer reads an option; Literals are checked with the settings."""
+    """Return the type that Typer converts a value to; settings check literals themselves."""
     annotation = field.info.annotation
     if get_origin(annotation) is dict:
         return list[str] | None
@@ -120,7 +118,7 @@ def _typed(field: DescribedField) -> Any:
 
 
 def _declared(field: DescribedField) -> str:
-    """Return the option, with its negative where not given, on and off are three things."""
+    """Return the option's declaration, with a negative form where not given differs from off."""
     name = field.option_name
     if field.info.annotation == bool | None:
         return f"{name}/--no-{name.removeprefix('--')}"
@@ -134,7 +132,7 @@ def _help(field: DescribedField) -> str:
     return f"{field.info.description}{f' ({shown} by default)' if told else ''}"
 
 
-def _value(text: str) -> OptionValue:
+def _value(text: str) -> OptimizerOption:
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
     if "," in text:

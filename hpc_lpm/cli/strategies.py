@@ -1,4 +1,4 @@
-"""`hpc-lpm strategies`: what there is to train with."""
+"""`hpc-lpm strategies`: lists the strategies."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`hpc-lpm train`: one run, alone or under mpirun."""
+"""`hpc-lpm train`: trains one run, alone or under mpirun."""
 
 import inspect
 import sys
@@ -35,8 +35,8 @@ from hpc_lpm.stop_signals import STOP_SIGNALS
 def fields_of_command(arguments: Sequence[str]) -> list[DescribedField]:
     """Return the fields that `hpc-lpm train` takes as options.
 
-    They are those that all strategies share, those of the registered strategies' own, and those of
-    the strategy that the arguments name, which may be the user's.
+    These are the fields that all strategies share, those that each registered strategy declares,
+    and those of a strategy of the user's own that the arguments name.
     """
     fields = sorted(described_fields(TrainSettings), key=lambda field: field.option.panel != RUN)
     own = [strategy.options for _, strategy in STRATEGIES.items()]
@@ -59,17 +59,17 @@ def train(
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
     **given: object,
 ) -> None:
-    """Train a model once and leave result, metrics, trace and checkpoint in --out.
+    """Train a model once and write result, metrics, trace and checkpoint to the folder --out.
 
-    SIGTERM, SIGUSR2, SIGINT or SIGHUP to any rank stop it with exit code 75, once it has saved a
-    checkpoint.
+    SIGTERM, SIGUSR2, SIGINT or SIGHUP to any rank stop the run: it saves a checkpoint and exits
+    with code 75.
     """
     checked = _checked(settings, given)
     job = start_job(
         parallel=strategy_named(checked.strategy).parallel,
         limit_seconds=checked.receive_timeout_seconds,
     )
-    STOP_SIGNALS.install()  # MPI may have taken one of them
+    STOP_SIGNALS.install()  # MPI may have taken over one of them
     training = Training(checked, job, resume_from=out if resume else None)
     result = training.finished or _run(training, out, resume=resume, quiet=json)
     if job.rank != 0 or result is None:
@@ -85,7 +85,7 @@ _FIXED = [
     for parameter in inspect.signature(train).parameters.values()
     if parameter.kind is not inspect.Parameter.VAR_KEYWORD
 ]
-"""The parameters of the command that are no settings."""
+"""The parameters of the command that are not settings."""
 
 
 def register(arguments: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ def register(arguments: Sequence[str]) -> None:
     fields = fields_of_command(arguments)
     generated = command_parameters(fields)
     signature = inspect.Signature([*_FIXED, *generated])
-    # Typer reads options off a function's signature.
+    # Typer derives the options from the signature of the function.
     train.__signature__ = signature  # type: ignore[attr-defined]
     train.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
     app.command()(train)
@@ -148,7 +148,7 @@ def _where_it_starts(training: Training, out: Path) -> str:
     if training.checkpoint is None:
         return f"no checkpoint in {out / FOLDER}: starting from the beginning"
     return (
-        f"going on from {training.checkpoint.path}, after step {training.history.step} of "
+        f"resuming from {training.checkpoint.path}, after step {training.history.step} of "
         f"{training.steps}"
     )
 

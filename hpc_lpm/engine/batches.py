@@ -1,4 +1,4 @@
-"""Which samples make up each micro-batch; the same for every strategy."""
+"""Divides a split into micro-batches, in the same way for every strategy."""
 
 import math
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from hpc_lpm.options import LastBatch
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """A run of micro-batches over one split, numbered from 0.
+    """A sequence of micro-batches over one split, numbered from 0.
 
-    `per_step` of them make an optimizer step; the last step may have fewer and smaller ones.
-    `first_index` is the number of micro-batches trained before this run, see `number`; `epoch`
-    counts from 0. Of `replicas` that train at the same time this is one; `step_samples` are those
-    of all.
+    An optimizer step takes `per_step` micro-batches; the last step may have fewer and smaller ones.
+    `first_index` is the number of micro-batches trained before this sequence (see `number`), and
+    `epoch` counts from 0. The sequence belongs to one of `replicas` that train at the same time;
+    `step_samples` counts the samples of all of them.
     """
 
     split: Split
@@ -34,11 +34,11 @@ class MicroBatches:
         return len(self.chunks)
 
     def number(self, micro_batch: int) -> int:
-        """Return the number that names a micro-batch within the whole training."""
+        """Return the number of a micro-batch within the whole training."""
         return self.first_index + micro_batch * self.replicas
 
     def share(self, replica: int, replicas: int) -> "MicroBatches":
-        """Return what one of `replicas` takes of these: every one with n mod replicas = replica."""
+        """Return the share of one replica: the micro-batches with n mod replicas = replica."""
         if replicas == 1:
             return self
         return MicroBatches(
@@ -52,11 +52,11 @@ class MicroBatches:
         )
 
     def between(self, first_step: int, end_step: int) -> "MicroBatches":
-        """Return the micro-batches of these optimizer steps of the run, numbered as they are here.
+        """Return the micro-batches of some of the optimizer steps, which keep their `number`.
 
         Args:
-            first_step: the first of them, from 0.
-            end_step: the one after the last.
+            first_step: the first step, counted from 0.
+            end_step: the step after the last one.
         """
         first = first_step * self.per_step
         of_steps = self.all_step_samples
@@ -68,30 +68,30 @@ class MicroBatches:
         )
 
     def size(self, micro_batch: int) -> int:
-        """Samples of this micro-batch."""
+        """Return the number of samples of a micro-batch."""
         return len(self.chunks[micro_batch])
 
     def steps(self) -> Iterator[range]:
-        """Yield the micro-batches of each optimizer step."""
+        """Yield the range of micro-batches of each optimizer step."""
         for first in range(0, len(self), self.per_step):
             yield range(first, min(first + self.per_step, len(self)))
 
     def step_samples(self) -> list[int]:
-        """Return the samples of each optimizer step, over all replicas."""
+        """Return the number of samples of each optimizer step, over all replicas."""
         if self.all_step_samples is not None:
             return list(self.all_step_samples)
         return [sum(map(self.size, step)) for step in self.steps()]
 
     def loss_divisor(self, micro_batch: int) -> float:
-        """Return by what a mean loss is divided so that every sample of a step counts the same.
+        """Return the divisor of a mean loss by which every sample of a step has the same weight.
 
-        It is the number of micro-batches of a step where all are of the same size. What replicas
-        have accumulated is averaged afterwards.
+        Where all micro-batches of a step have the same size, it is their number. The gradients that
+        replicas accumulate are averaged afterwards.
         """
         return self.samples_of_step(micro_batch) / (self.size(micro_batch) * self.replicas)
 
     def samples_of_step(self, micro_batch: int) -> int:
-        """Return the samples, over all replicas, of the step that a micro-batch belongs to."""
+        """Return the number of samples, over all replicas, of the step of a micro-batch."""
         step = micro_batch // self.per_step
         if self.all_step_samples is not None:
             return self.all_step_samples[step]
@@ -99,19 +99,19 @@ class MicroBatches:
         return sum(map(self.size, range(first, min(first + self.per_step, len(self)))))
 
     def inputs(self, micro_batch: int) -> Tensor:
-        """Model inputs of this micro-batch."""
+        """Return the model's inputs of a micro-batch, samples first."""
         return self.split.inputs(self.chunks[micro_batch])
 
     def targets(self, micro_batch: int) -> Tensor:
-        """Targets of this micro-batch."""
+        """Return the targets of a micro-batch, samples first."""
         return self.split.targets(self.chunks[micro_batch])
 
 
 def steps_per_epoch(split: Split, batch_size: int, last_batch: LastBatch) -> int:
-    """Return the number of batches in the split, of which the last may be smaller if it is kept.
+    """Return the number of optimizer steps in an epoch, with the smaller last batch if it is kept.
 
     Raises:
-        InputError: if there is not a single whole batch.
+        InputError: if the split is smaller than one batch.
     """
     steps, remainder = divmod(len(split), batch_size)
     if steps == 0:
@@ -123,7 +123,7 @@ def steps_per_epoch(split: Split, batch_size: int, last_batch: LastBatch) -> int
 
 
 def samples_of_steps(split: Split, batch_size: int, steps_an_epoch: int, steps: int) -> list[int]:
-    """Return the samples, over all replicas, of each of the first `steps` optimizer steps."""
+    """Return the number of samples, over all replicas, of each of the first `steps` steps."""
     last = min(batch_size, len(split) - (steps_an_epoch - 1) * batch_size)
     return [last if (n + 1) % steps_an_epoch == 0 else batch_size for n in range(steps)]
 
@@ -141,9 +141,9 @@ def training_micro_batches(
 ) -> MicroBatches:
     """Return the micro-batches of the first `steps` optimizer steps of an epoch.
 
-    `micro_batches` of a step are shared by `replicas`. The shuffled order depends on (seed, epoch)
-    alone. A last batch that is kept has as few micro-batches as hold it, as many for every
-    replica and as even as can be.
+    The `replicas` share the `micro_batches` of a step. The shuffled order depends on (seed, epoch)
+    alone. A smaller last batch that is kept is divided as evenly as possible into the fewest
+    micro-batches that hold it, the same number for every replica.
     """
     size = batch_size // micro_batches
     whole = len(split) // batch_size
@@ -159,7 +159,7 @@ def training_micro_batches(
 
 
 def _last_micro_batches(samples: int, largest: int, replicas: int) -> int:
-    """Return how many micro-batches a smaller last batch has: a multiple of the replicas."""
+    """Return the number of micro-batches of a smaller last batch, a multiple of the replicas."""
     return replicas * math.ceil(samples / (largest * replicas))
 
 
@@ -170,7 +170,7 @@ def training_sizes(
     last_batch: LastBatch,
     replicas: int = 1,
 ) -> set[int]:
-    """Return how many samples a training micro-batch can have."""
+    """Return the numbers of samples that a training micro-batch can have."""
     samples = len(split) % batch_size
     if samples == 0 or last_batch == "drop":
         return {micro_batch_size}
@@ -179,5 +179,5 @@ def training_sizes(
 
 
 def evaluation_micro_batches(split: Split, micro_batch_size: int) -> MicroBatches:
-    """Return the whole split in order; the last micro-batch may be smaller."""
+    """Return the micro-batches of the whole split in order, the last of which may be smaller."""
     return MicroBatches(split, torch.split(torch.arange(len(split)), micro_batch_size))

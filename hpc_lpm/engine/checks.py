@@ -1,7 +1,7 @@
-"""What can be wrong with a run's settings before it starts, whichever strategy trains it.
+"""Checks the settings of a run before it starts, whichever strategy trains it.
 
-A campaign is checked with it too, before anything is profiled; what depends on data that are not
-loaded then is checked once a run starts.
+A campaign makes the same checks before it profiles anything; those that need data which are not
+loaded by then are made once a run starts.
 """
 
 from hpc_lpm.engine.optimizer import check_optimizer
@@ -37,8 +37,8 @@ def _check_replicas(run: PlannedRun) -> None:
     left = (run.samples or 0) % settings.batch_size
     if settings.last_batch == "keep" and 0 < left < replicas:
         raise InputError(
-            f"--last-batch keep: the last batch of an epoch has {left} samples for {replicas} "
-            "replicas of every stage: use --last-batch drop or another --batch-size."
+            f"--last-batch keep was given, but the last batch of an epoch has {left} samples for "
+            f"{replicas} replicas of every stage: use --last-batch drop or another --batch-size."
         )
 
 
@@ -55,6 +55,6 @@ def _check_drains(run: PlannedRun, steps: int) -> None:
     drains = run.settings.drain_at
     if drains and drains[-1] >= steps:
         raise InputError(
-            f"--drain-at has step {drains[-1]}, the run {steps} optimizer steps and a drain at "
-            f"their end: give steps from 1 to {steps - 1}."
+            f"--drain-at has step {drains[-1]}, but the run has {steps} optimizer steps and drains "
+            f"after the last one anyway: give steps from 1 to {steps - 1}."
         )

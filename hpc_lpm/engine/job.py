@@ -1,4 +1,4 @@
-"""The ranks of a run and the few collective operations needed outside the steady state."""
+"""The ranks of a run, and the few collective operations needed outside the steady state."""
 
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ class Job(Protocol):
     limit_seconds: float
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has reached this call."""
 
     def all_gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in rank order, on every rank."""
@@ -27,28 +27,29 @@ class Job(Protocol):
 
 
 class SingleProcess:
-    """A run without MPI: one rank."""
+    """The only rank of a run without MPI."""
 
     rank = 0
     size = 1
     limit_seconds = DEFAULT_LIMIT_SECONDS
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """Return at once, since there is no other rank to wait for."""
 
     def all_gather(self, value: Any) -> list[Any]:
-        """Return the only value."""
+        """Return a list that holds the value alone."""
         return [value]
 
     def broadcast(self, value: Any) -> Any:
-        """Return the value itself."""
+        """Return the value unchanged."""
         return value
 
 
 class MpiJob:
     """The ranks that mpirun or srun started.
 
-    Every collective operation raises TrainingError if a rank does not come within `limit_seconds`.
+    Every collective operation raises TrainingError if a rank does not join it within
+    `limit_seconds`.
     """
 
     def __init__(self, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> None:
@@ -60,18 +61,18 @@ class MpiJob:
         self.size: int = self.communicator.Get_size()
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has reached this call."""
         request = self.communicator.Ibarrier()
         if not wait_until(lambda: bool(request.Test()), self.limit_seconds):
             raise TrainingError(
-                f"rank {self.rank}: not all {self.size} ranks came to a barrier within "
+                f"rank {self.rank}: not all {self.size} ranks reached a barrier within "
                 f"{self.limit_seconds:g} s: one hangs or is gone; raise --receive-timeout if it "
-                "is but slow."
+                "is only slow."
             )
 
     def all_gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in rank order, on every rank."""
-        self.barrier()  # MPI's own gathering has no limit; once all ranks are here it needs none
+        self.barrier()  # MPI's allgather has no time limit, and needs none once all ranks are here
         gathered: list[Any] = self.communicator.allgather(value)
         return gathered
 
@@ -85,8 +86,8 @@ def start_job(*, parallel: bool, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -
     """Join the job that this process was started in.
 
     Args:
-        parallel: the run needs MPI even on one rank; without it MPI is touched only if there are
-            several ranks.
-        limit_seconds: how long a rank waits for the others.
+        parallel: whether the run needs MPI even on one rank; if not, MPI is initialised only where
+            several ranks were started.
+        limit_seconds: how long a rank waits for the others in a collective operation.
     """
     return MpiJob(limit_seconds) if parallel or ranks_from_environment() > 1 else SingleProcess()

@@ -1,7 +1,7 @@
 """The learning rate as a function of an update's index alone.
 
-Stages that update at different times thus still agree on the rate of every update, without a
-message.
+Stages that update at different times therefore agree on the rate of every update without exchanging
+messages.
 """
 
 import math
@@ -10,17 +10,17 @@ from hpc_lpm.options import LearningRateSettings
 
 
 def rate_factor(settings: LearningRateSettings, update: int, updates: int) -> float:
-    """Return by what the optimizer's rate is multiplied at one update.
+    """Return the factor that multiplies the optimizer's rate at one update.
 
     With w updates of warm-up the first w factors are 1/w, 2/w, ..., 1. After them `linear` and
     `cosine` (Loshchilov and Hutter, SGDR, 2017, without restarts) go from 1 towards the final
-    factor, which they would reach with the update after the last; `step` multiplies once for every
-    milestone passed.
+    factor, which they would reach at the update after the last one; `step` multiplies by its factor
+    once for every milestone passed.
 
     Args:
-        settings: the schedule.
-        update: index of the update, from 0; the number of updates before it.
-        updates: number of updates of the whole training, more than those of the warm-up.
+        settings: the schedule and its warm-up.
+        update: index of the update, counted from 0.
+        updates: number of updates of the whole run, more than those of the warm-up.
     """
     warmup = settings.warmup_steps
     if update < warmup:

@@ -1,4 +1,4 @@
-"""The loop that all strategies share: segments of steps, evaluations, checkpoints, a stop."""
+"""The training loop that all strategies share: segments, evaluations, checkpoints and stops."""
 
 import math
 from pathlib import Path
@@ -21,21 +21,22 @@ from hpc_lpm.stop_signals import StopSignals
 
 
 class TrainingLoop:
-    """Trains a run to its end, or to where a signal stops it.
+    """Trains a run to its end, or until a signal stops it.
 
-    A segment of steps ends with a drain: at the end of an epoch, where the model is evaluated, or
-    where one was asked for, a checkpoint is due or the ranks have agreed to stop. Evaluations and
-    checkpoints are outside the training clock.
+    Optimizer steps are trained in segments, each of which ends with a drain. A segment ends with
+    the epoch, where the model is evaluated, and also where `--drain-at` asks for it, where a
+    checkpoint is due or where the ranks have agreed to stop. Evaluations and checkpoints are
+    outside the training clock.
 
     Args:
-        context: of the run.
-        runner: of the strategy.
-        steps_an_epoch: optimizer steps of a whole epoch.
+        context: the context of the run.
+        runner: this rank's part of the strategy.
+        steps_an_epoch: the optimizer steps of a whole epoch.
         out: the run's folder.
-        signals: what asks to stop.
-        figures: of this rank.
-        reporter: given on the reporting rank alone.
-        independent: whether the ranks wait for nobody; such are neither saved nor resumed.
+        signals: the stop signals that this process has received.
+        meter: measures this rank's time, messages and memory.
+        reporter: shows progress and logs metrics; None on all ranks but the reporting one.
+        independent: whether no rank waits for another; such runs are neither saved nor resumed.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class TrainingLoop:
         steps_an_epoch: int,
         out: Path,
         signals: StopSignals,
-        figures: RankMeter,
+        meter: RankMeter,
         reporter: RunReporter | None,
         *,
         independent: bool,
@@ -58,7 +59,7 @@ class TrainingLoop:
         self._reporter = reporter
         self._independent = independent
         self.history = History()
-        self._figures = figures
+        self._meter = meter
         self._saved: Path | None = None
         replicas, job = context.replicas, context.job
         size = context.settings.micro_batch_size // replicas
@@ -68,14 +69,14 @@ class TrainingLoop:
         self._epoch_samples, self._epoch_seconds = 0, 0.0
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint (collective).
+        """Restore the state that a checkpoint holds, to continue from there (collective).
 
         Raises:
-            InputError: on every rank, if it is damaged or that of another model.
+            InputError: on every rank, if the checkpoint is damaged or belongs to another model.
         """
         context = self._context
         self.history = restore(
-            checkpoint, context.job, context.cuts, self._runner.state(), self._figures
+            checkpoint, context.job, context.cuts, self._runner.state(), self._meter
         )
         self._saved = checkpoint.path
 
@@ -83,9 +84,9 @@ class TrainingLoop:
         """Train to the end.
 
         Raises:
-            InterruptedTrainingError: on every rank, once a signal has stopped it and the state is
-                saved.
-            TrainingError: if that fails.
+            InterruptedTrainingError: on every rank, once a signal has stopped the run and its state
+                has been saved.
+            TrainingError: if training, evaluating or saving fails.
         """
         history, steps = self.history, self._context.updates
         while history.step < steps or self._evaluation_is_due():
@@ -154,7 +155,7 @@ class TrainingLoop:
             self._save()
 
     def _save(self) -> None:
-        """Save a checkpoint of this place, unless it is there already (collective)."""
+        """Save a checkpoint of the current step, unless it exists already (collective)."""
         due = self._evaluation_is_due()
         path = self._folder / checkpoint_name(self.history, evaluation_is_due=due)
         if self._independent or path == self._saved:
@@ -166,7 +167,7 @@ class TrainingLoop:
             path,
             context.job,
             self._runner.state(),
-            self._figures.record(self._runner.bytes_sent()),
+            self._meter.record(self._runner.bytes_sent()),
             self.history,
             CheckpointedRun(
                 computing_settings(context.settings.model_dump(mode="json")),
@@ -177,7 +178,7 @@ class TrainingLoop:
         self._saved = path
 
     def _stop_if_asked(self) -> None:
-        """Save and stop if any rank was asked to (collective, unless ranks are independent)."""
+        """Save and stop if a rank received a signal (collective, unless ranks are independent)."""
         own = self._signals.received
         asked = [own] if self._independent else self._context.job.all_gather(own)
         name = next((name for name in asked if name), None)
@@ -187,7 +188,7 @@ class TrainingLoop:
         where = f"interrupted by {name} after step {step} of {steps}"
         if self._independent:
             raise InterruptedTrainingError(
-                f"{where}: strategy {self._context.settings.strategy} saves no checkpoint, run the "
+                f"{where}: strategy {self._context.settings.strategy} saves no checkpoint: run the "
                 "command again."
             )
         if step == 0:
@@ -197,5 +198,6 @@ class TrainingLoop:
             )
         self._save()
         raise InterruptedTrainingError(
-            f"{where}: checkpoint saved in {self._folder}; the same command with --resume goes on."
+            f"{where}: checkpoint saved in {self._folder}; the same command with --resume "
+            "continues the run."
         )

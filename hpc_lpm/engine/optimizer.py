@@ -1,4 +1,4 @@
-"""The torch optimizer behind a name."""
+"""Builds and checks the torch optimizer that the settings name."""
 
 import inspect
 from collections.abc import Iterable
@@ -20,20 +20,20 @@ _SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 _IMPOSSIBLE = {
-    "lbfgs": "it runs forward and backward again within an update, which a pipeline cannot",
-    "sparseadam": "it takes sparse gradients alone, and the layers here have dense ones",
-    "muon": "it takes matrices alone, and layers have biases and other parameters too",
+    "lbfgs": "it runs forward and backward again within an update, which a pipeline cannot do",
+    "sparseadam": "it only takes sparse gradients, and the layers here have dense ones",
+    "muon": "it only takes matrices, and layers have biases and other parameters too",
 }
-"""Optimizers of torch that cannot train here, in lower case, and why."""
+"""The optimizers of torch that cannot train here, in lower case, with the reason."""
 
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: OptimizerSettings
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of one rank's parameters; a stage without parameters is fine.
+    """Build the optimizer of one rank's parameters, which may be none at all.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if no optimizer has that name.
     """
     owned = list(parameters) or [nn.Parameter(torch.zeros(0))]
     chosen = _class_named(settings.name)
@@ -49,21 +49,27 @@ def build_optimizer(
 def build_scheduler(
     optimizer: torch.optim.Optimizer, settings: LearningRateSettings, updates: int
 ) -> LambdaLR:
-    """Return what sets the rate of each of the `updates`; it is stepped after every update."""
+    """Build the scheduler of the learning rate, which the runner steps after every update.
+
+    Args:
+        optimizer: the optimizer whose rate is set.
+        settings: how the rate changes.
+        updates: the number of updates of the whole run.
+    """
     return LambdaLR(optimizer, lambda update: rate_factor(settings, update, updates))
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: float | None) -> None:
-    """Scale the gradients so that their common 2-norm is at most `norm`; None leaves them."""
+    """Scale the gradients so that their joint 2-norm is at most `norm`; None leaves them alone."""
     if norm is not None:
         nn.utils.clip_grad_norm_(parameters, norm)
 
 
 def check_optimizer(settings: OptimizerSettings) -> None:
-    """Check the name, and the options by a trial update of a tiny parameter.
+    """Check the optimizer's name, and its options by a trial update of a tiny parameter.
 
     Raises:
-        InputError: if the optimizer does not exist, cannot work here or refuses an option.
+        InputError: if the optimizer does not exist, cannot train here or refuses an option.
     """
     chosen = _class_named(settings.name)
     reserved = {"lr", "weight_decay", *(["momentum"] if chosen is torch.optim.SGD else [])}

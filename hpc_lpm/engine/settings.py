@@ -1,4 +1,4 @@
-"""The settings of one training run: what all strategies share, and what its own one declares."""
+"""The settings of one run: those that all strategies share, and those that its own declares."""
 
 import json
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ MAX_SEED = 2**32 - 1
 
 
 class TrainSettings(RunOptions):
-    """Settings of one run; `own` are the options that its strategy declares for itself.
+    """The settings of one run; `own` holds the options that its strategy declares for itself.
 
-    A document (settings file, result) holds the own options beside the shared ones, under their
-    plain names.
+    In a document (a settings file or a result) these options stand beside the shared ones, under
+    their plain names.
     """
 
     model: Annotated[
@@ -101,7 +101,7 @@ class TrainSettings(RunOptions):
 
 
 def checked_settings(**values: object) -> TrainSettings:
-    """Return validated settings.
+    """Validate the values of settings and return the settings.
 
     Raises:
         InputError: naming the first option that is wrong, and what is accepted.
@@ -116,10 +116,10 @@ def checked_settings(**values: object) -> TrainSettings:
 
 
 def settings_complaint(error: ValidationError) -> str:
-    """Return what is wrong with settings, and what was found."""
+    """Describe the first setting that is wrong, with the value that was found."""
     first = error.errors()[0]
     if first["type"] == "value_error":
-        # A fault between several options says itself what they are.
+        # An error that concerns several options names them in its own message.
         return first["msg"].removeprefix("Value error, ")
     return f"{describe_validation_error(error)}, found {first['input']!r}"
 
@@ -146,7 +146,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def settings_fields(strategy: str) -> list[DescribedField]:
-    """Return the fields that settings of a strategy have, its own ones last.
+    """Return the settings fields of a strategy's runs, the strategy's own options last.
 
     Raises:
         InputError: if there is no such strategy.
@@ -156,7 +156,7 @@ def settings_fields(strategy: str) -> list[DescribedField]:
 
 
 def refuse_unknown_options(values: Mapping[str, object]) -> None:
-    """Refuse what no setting of this strategy is called, and what only other strategies take.
+    """Refuse settings that do not exist, and options that only other strategies take.
 
     Raises:
         InputError: naming the option and what is accepted.
@@ -184,7 +184,7 @@ def computing_settings(document: Mapping[str, Any]) -> dict[str, object]:
     """Return the settings that determine what is computed, under dotted names.
 
     Args:
-        document: settings as they stand in a file, those of the strategy's own included.
+        document: settings as a file holds them, including the strategy's own options.
     """
     strategy = str(document.get("strategy", DEFAULT_STRATEGY))
     free = {".".join(f.path) for f in settings_fields(strategy) if not f.option.computes}
@@ -194,7 +194,7 @@ def computing_settings(document: Mapping[str, Any]) -> dict[str, object]:
 def first_difference(
     theirs: Mapping[str, object], ours: Mapping[str, object]
 ) -> tuple[str, object, object] | None:
-    """Return the first setting that differs with both values, None standing for a missing one."""
+    """Return the first setting that differs, and its value on both sides (None if missing)."""
     for name in [*ours, *theirs]:
         if theirs.get(name) != ours.get(name):
             return name, theirs.get(name), ours.get(name)

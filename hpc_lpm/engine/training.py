@@ -1,4 +1,4 @@
-"""One run from its settings to its result."""
+"""Trains one run, from its settings to its result."""
 
 import math
 import os
@@ -45,19 +45,19 @@ from hpc_lpm.stop_signals import StopSignals
 
 
 class Training:
-    """A checked run: everything that can be wrong with its input is found in the constructor.
+    """A run whose input has been checked: the constructor finds everything that is wrong with it.
 
-    `plan_notice` says that the plan was made for another use, if it was.
-    `checkpoint` is the one to resume from, or None; `finished` is the result if there is nothing
-    left to do.
+    `plan_notice` tells the user that the plan was made for another use; it is None otherwise.
+    `checkpoint` is the checkpoint to resume from, or None; `finished` is the result of a run that
+    has nothing left to do, or None.
 
     Args:
-        settings: what to do.
-        job: the ranks that do it.
-        resume_from: the folder of a run to resume, if it has a checkpoint.
+        settings: the settings of the run.
+        job: the ranks that train it.
+        resume_from: the folder of the run to resume, which need not hold a checkpoint yet.
 
     Raises:
-        InputError: on every rank alike, before any rank talks to another.
+        InputError: on every rank alike, before any rank communicates with another.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Training:
             self.checkpoint.check(settings, self.job.size // self.stages, layers)
 
     def _notice_of_another_use(self) -> str | None:
-        """Return what is to be said of a plan that was made for another use, None without one.
+        """Return a sentence for the user if the plan was made for another use, else None.
 
         Raises:
-            InputError: if the plan has a memory limit that this use exceeds.
+            InputError: if this use exceeds the plan's memory limit.
         """
         settings = self.settings
         if self.plan is None or settings.plan is None:
@@ -126,18 +126,18 @@ class Training:
 
     @property
     def history(self) -> History:
-        """What has been trained of the run already."""
+        """The progress of the checkpoint to resume from, empty without one."""
         return self.checkpoint.manifest.history if self.checkpoint else History()
 
     def is_reporting_rank(self) -> bool:
-        """Tell if this rank sees the losses first: the last stage, or rank 0 without stages.
+        """Tell if this rank reports progress, because it is the first to see the losses.
 
-        Of several replicas it is the first.
+        This is the first replica of the last stage, or rank 0 where there are no stages.
         """
         return self.job.rank == (self.job.size - self.replicas if self.strategy.pipelined else 0)
 
     def learning_rate(self, step: int) -> float:
-        """Return the rate of one optimizer step, counted from 0, before any discount of a stage."""
+        """Return the rate of one optimizer step, counted from 0, before a stage's discount."""
         factor = rate_factor(self.settings.learning_rate, step, self.steps)
         return self.settings.optimizer.lr * factor
 
@@ -148,12 +148,12 @@ class Training:
 
         Args:
             out: the run's folder.
-            reporter: given on the reporting rank alone.
-            signals: what may ask to stop.
+            reporter: shows progress and logs metrics; None on all ranks but the reporting one.
+            signals: the stop signals that this process has received; without them none is heeded.
 
         Raises:
             InterruptedTrainingError: once a signal has stopped the training.
-            TrainingError: if anything fails on the way.
+            TrainingError: if anything fails while training.
         """
         with ExitStack() as resources:
             if self.job.rank == 0:
@@ -187,7 +187,7 @@ class Training:
     def _context(
         self, reporter: RunReporter | None, signals: StopSignals, resources: ExitStack
     ) -> RunContext:
-        """Set this process up for the run and return what the strategy is given."""
+        """Set this process up for the run and return the context for the strategy's runner."""
         settings = self.settings
         torch.set_num_threads(settings.threads)
         _seed_everything(settings.seed)
@@ -261,7 +261,7 @@ class Training:
         )
 
     def _remove_earlier_results(self, out: Path) -> None:
-        """Remove an earlier result, and checkpoints unless the run is resumed from one."""
+        """Remove an earlier result, and earlier checkpoints unless the run resumes from one."""
         (out / RESULT).unlink(missing_ok=True)
         if self.checkpoint is None:
             remove_checkpoints(out / FOLDER)
@@ -286,7 +286,7 @@ def _plan_of_run(
     if job.size % len(plan.stages):
         raise InputError(
             f"plan {settings.plan} has {len(plan.stages)} stages but {job.size} "
-            f"{'ranks were' if job.size > 1 else 'rank was'} started: start one rank a stage "
+            f"{'ranks were' if job.size > 1 else 'rank was'} started: start one rank per stage "
             f"(mpirun -n {len(plan.stages)}), or R times as many for R replicas of every stage, or "
             f"plan {job.size} stages."
         )
@@ -303,10 +303,10 @@ def _device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank_from_environment() % torch.cuda.device_count())
-    # Events and streams that name no device are those of the current one.
+    # Events and streams that name no device belong to the current one.
     torch.cuda.set_device(device)
     return device
 
 
 def _ignore_step(step: int, loss: float | None, seconds: float) -> None:
-    """Ranks that report nothing."""
+    """Do nothing, on a rank that does not report."""

@@ -104,7 +104,7 @@ def test_a_run_stops_by_signals_and_goes_on_to_the_same_weights(tmp_path: Path) 
     assert by_ranks.returncode == 75, by_ranks.stderr
     (sentence,) = sentences(by_ranks)
     assert "interrupted by SIGTERM after step" in sentence
-    assert f"going on from {out / 'checkpoint' / f'step-{stopped}'}" in by_ranks.stdout
+    assert f"resuming from {out / 'checkpoint' / f'step-{stopped}'}" in by_ranks.stdout
 
     done = finished(start(2, *pipeline(out, "--resume")), PATIENCE_SECONDS)
     assert done.returncode == 0, done.stderr

@@ -33,10 +33,10 @@ def waits() -> dict[str, tuple[float, str]]:
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("barrier", "rank 1: not all 2 ranks came to a barrier within 1 s"),
-        ("gathering", "rank 1: not all 2 ranks came to a barrier within 1 s"),
-        ("broadcast", "rank 1: not all 2 ranks came to a barrier within 1 s"),
-        ("group", "rank 1: not all 2 ranks came to a barrier within 1 s"),
+        ("barrier", "rank 1: not all 2 ranks reached a barrier within 1 s"),
+        ("gathering", "rank 1: not all 2 ranks reached a barrier within 1 s"),
+        ("broadcast", "rank 1: not all 2 ranks reached a barrier within 1 s"),
+        ("group", "rank 1: not all 2 ranks reached a barrier within 1 s"),
         ("new group", "rank 1: the ranks cannot form a process group within 1 s"),
         ("probe", "stage 1 (rank 1), probe of 4 zero samples before training: no word from rank 0"),
         ("agreement", "no word from rank 0 for 1 s: it, or a stage behind it, hangs or is gone"),

@@ -1,4 +1,4 @@
-"""Merged stages as DeepSpeed pipeline modules."""
+"""Makes merged stages into pipeline modules of DeepSpeed."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from hpc_lpm.models.layered import Activation, as_tuple
 
 
 class BuiltLayerSpec(LayerSpec):  # type: ignore[misc]
-    """A layer that is there already; DeepSpeed asks for those of its own stage alone."""
+    """The spec of a layer that has been built; DeepSpeed only asks for those of its own stage."""
 
     def __init__(self, layers: Mapping[int, nn.Module], index: int) -> None:
         super().__init__(nn.Module)
@@ -20,7 +20,7 @@ class BuiltLayerSpec(LayerSpec):  # type: ignore[misc]
         self._index = index
 
     def build(self, log: bool = False) -> nn.Module:
-        """Return the layer."""
+        """Return the layer that has been built."""
         return self._layers[self._index]
 
 
@@ -28,9 +28,9 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
     """A pipeline module whose layer map is a plan instead of one of DeepSpeed's methods.
 
     Args:
-        layers: those of this rank's stage, by their index in the model.
+        layers: the layers of this rank's stage, by their index in the model.
         cuts: the K+1 cut positions of the plan.
-        loss: of the last stage.
+        loss: the loss that the last stage computes from outputs and targets.
         compute_format: precision and memory format of the layers.
     """
 
@@ -64,9 +64,9 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
         self._set_bounds(start=method[stage], stop=method[stage + 1])
 
     def arrange(self) -> None:
-        """Put the weights into the order in memory of the run.
+        """Convert the weights to the run's memory format.
 
-        To be called once the engine is there: DeepSpeed's takes contiguous weights alone.
+        Call this after the engine has been built: DeepSpeed's engine only takes contiguous weights.
         """
         self.compute_format.arrange(self)
 

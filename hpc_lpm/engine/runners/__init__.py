@@ -1,1 +1,1 @@
-"""What trains a run: one rank's part of each strategy."""
+"""The runners, each of which trains one rank's part of a run under one kind of strategy."""

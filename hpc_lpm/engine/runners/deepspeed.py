@@ -1,4 +1,4 @@
-"""DeepSpeed's own 1F1B pipeline, as it comes, with a plan's cuts."""
+"""Runs DeepSpeed's own 1F1B pipeline, unmodified, with a plan's cuts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -37,10 +37,10 @@ _NO_CLASS = -1
 
 
 class StockPipelineRunner:
-    """One stage of DeepSpeed's PipelineEngine; only clocks are put around its instructions.
+    """One stage of DeepSpeed's PipelineEngine, whose instructions are timed but not changed.
 
-    A tuple that crosses a boundary is packed into one tensor: DeepSpeed runs backward once for
-    each tensor of a tuple, which would cost it almost twice the time.
+    A tuple that crosses a boundary is packed into one tensor, because DeepSpeed runs backward once
+    for each tensor of a tuple, which would take it almost twice the time.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -51,9 +51,9 @@ class StockPipelineRunner:
 
         if context.device.type == "cuda" and not find_rank_locations(job, context.device).own_gpus:
             raise InputError(
-                "--strategy deepspeed-1f1b needs a GPU for every rank, NCCL refuses ranks that "
-                "share one: start as many ranks a node as it has GPUs, or hide them with "
-                "CUDA_VISIBLE_DEVICES= to train on CPUs."
+                "--strategy deepspeed-1f1b needs a GPU for every rank, since NCCL refuses ranks "
+                "that share one: start as many ranks on a node as it has GPUs, or hide the GPUs "
+                "with CUDA_VISIBLE_DEVICES= to train on CPUs."
             )
         cuts = context.required_plan().cuts
         self._context = context
@@ -102,7 +102,7 @@ class StockPipelineRunner:
         self._clock_instructions()
 
     def train(self, batches: MicroBatches) -> None:
-        """Train on this replica's share batch after batch; DeepSpeed drains after each."""
+        """Train on this replica's share step by step; DeepSpeed drains after every step."""
         replicas = self._context.replicas
         self._share = batches.share(self._context.topology.replica, replicas)
         stream = self._stream(self._share)
@@ -115,12 +115,12 @@ class StockPipelineRunner:
             loss = self._engine.train_batch(data_iter=stream)
             if self._engine.is_last_stage():
                 self._add_loss(loss, batches.first_index + first, step_micro_batches)
-            # What DeepSpeed's all-reduce sends if it is a ring.
+            # The bytes that a ring all-reduce of the gradients sends.
             self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
             self._context.recorder.end_step()
 
     def evaluate(self, batches: MicroBatches) -> int:
-        """Return the right predictions among this replica's share on the last stage, else 0."""
+        """Return the correct predictions in this replica's share on the last stage, 0 on others."""
         topology = self._context.topology
         share = batches.share(topology.replica, topology.replicas)
         if topology.replicas > 1:
@@ -135,7 +135,7 @@ class StockPipelineRunner:
         return int(sum(counts)) if self._engine.is_last_stage() else 0
 
     def state(self) -> TrainedState:
-        """Return this stage's layers."""
+        """Return the layers, optimizer and scheduler of this stage."""
         return TrainedState(
             self._module.local_layers(),
             self._optimizer,
@@ -161,7 +161,8 @@ class StockPipelineRunner:
             raise self._faults.describe(error, f"micro-batches {first} to {last}") from error
 
     def _loss_or_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        # DeepSpeed's evaluation hands on what the loss function returns, so it counts there.
+        # DeepSpeed's evaluation returns the values of the loss function, so predictions are counted
+        # here.
         if self._module.training:
             return self._loss(outputs, targets)
         return self._context.model.correct(outputs, targets).float()
@@ -194,7 +195,7 @@ class StockPipelineRunner:
             except Exception as error:
                 named = f"micro-batch {self._share.number(self._done[execute])}"
                 raise self._faults.describe(error, named) from error
-            # Micro-batches pass in order, so the count of an instruction is its micro-batch.
+            # Micro-batches pass in order, so an instruction's count is its micro-batch's number.
             self._context.recorder.add(kind, self._done[execute], start)
             self._done[execute] += 1
 
@@ -204,8 +205,8 @@ class StockPipelineRunner:
 def _count_in_global_norm(module: nn.Module) -> None:
     """Make DeepSpeed count these parameters' gradients in the norm that it clips by.
 
-    Of parameters without this mark it counts those of the first stage alone
-    (`deepspeed.runtime.utils.clip_grad_norm_`), as if the stages held copies.
+    Of the parameters without this mark it counts only those of the first stage
+    (`deepspeed.runtime.utils.clip_grad_norm_`), as if all stages held copies of the same ones.
     """
     for parameter in module.parameters():
         parameter.model_parallel = True  # type: ignore[attr-defined]
@@ -215,12 +216,13 @@ def _bytes_to_send(engine: Any, method: str, buffer_id: int) -> int:
     if method == "_exec_send_activations":
         crossing = as_tuple(engine.pipe_buffers["outputs"][buffer_id])
     else:
-        crossing = as_tuple(engine.pipe_buffers["inputs"][buffer_id])  # gradients are as large
+        # A gradient is as large as the input that it belongs to.
+        crossing = as_tuple(engine.pipe_buffers["inputs"][buffer_id])
     return sum(tensor.numel() * tensor.element_size() for tensor in crossing)
 
 
 def _padded(tensor: Tensor, size: int, value: int) -> Tensor:
-    """Return the tensor with at least `size` rows: stock DeepSpeed fixes the shapes it sends."""
+    """Pad the tensor to at least `size` rows, because DeepSpeed sends tensors of a fixed shape."""
     missing = size - len(tensor)
     if missing == 0:
         return tensor

@@ -1,7 +1,8 @@
-"""What stock DeepSpeed sends: one contiguous tensor, whatever a stage returns.
+"""Packs whatever a stage returns into the one contiguous tensor that DeepSpeed sends best.
 
-Its transport refuses tensors that are not contiguous, and it runs backward once for each tensor of
-a tuple. Layers around the boundary turn what a stage returns into one contiguous tensor and back.
+DeepSpeed's transport refuses tensors that are not contiguous, and it runs backward once for each
+tensor of a tuple. Layers on both sides of a boundary therefore pack what a stage returns into one
+contiguous tensor and unpack it again.
 """
 
 import torch
@@ -15,7 +16,15 @@ from hpc_lpm.models.layered import Activation, as_tuple
 def adapt_crossing(
     module: PlannedModule, incoming: BoundarySpec | None, outgoing: BoundarySpec | None
 ) -> None:
-    """Add to a stage what its boundaries need; a lone contiguous tensor needs nothing."""
+    """Add the layers that pack and unpack to a stage whose boundaries need them.
+
+    A boundary that is crossed by one contiguous tensor needs none.
+
+    Args:
+        module: the stage.
+        incoming: what crosses the boundary to the stage before, None for the first stage.
+        outgoing: what crosses the boundary to the stage after, None for the last stage.
+    """
     if outgoing is not None and _needs_adapting(outgoing):
         module.forward_funcs.append(_Leave(outgoing))
     if incoming is not None and _needs_adapting(incoming):
@@ -38,7 +47,7 @@ def _order(spec: TensorSpec) -> list[int]:
 
 
 class _Leave:
-    """Turns tensors into views that are contiguous, and a tuple of them into [n, elements]."""
+    """Makes an activation contiguous, and packs a tuple of tensors into one of [n, elements]."""
 
     def __init__(self, spec: BoundarySpec) -> None:
         self._orders = [_order(tensor) for tensor in spec.tensors]
@@ -55,13 +64,13 @@ class _Leave:
 
 
 class _Enter:
-    """Undoes `_Leave` on the other side."""
+    """Undoes `_Leave` on the other side of the boundary."""
 
     def __init__(self, spec: BoundarySpec) -> None:
         self._packed = spec.packed
         self._dtypes = [tensor.dtype for tensor in spec.tensors]
         orders = [_order(tensor) for tensor in spec.tensors]
-        # Of one sample, in the order in which its elements lie.
+        # The shapes of one sample, in the order in which its elements lie in memory.
         self._shapes = [
             [tensor.shape[dimension] for dimension in order[1:]]
             for tensor, order in zip(spec.tensors, orders, strict=True)

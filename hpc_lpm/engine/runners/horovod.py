@@ -1,4 +1,4 @@
-"""Data parallelism with Horovod: every rank holds the whole model, gradients are averaged."""
+"""Trains with Horovod: every rank holds the whole model, and gradients are averaged."""
 
 import importlib
 import os
@@ -15,7 +15,7 @@ from hpc_lpm.errors import InputError, InterruptedTrainingError
 
 
 class HorovodRunner:
-    """One replica; of the M micro-batches of a step, rank r of R trains those with n mod R = r."""
+    """One replica: of a step's M micro-batches, rank r of R trains those with n mod R = r."""
 
     def __init__(self, context: RunContext) -> None:
         own = context.settings.own
@@ -36,7 +36,8 @@ class HorovodRunner:
             named_parameters=self._model.module.named_parameters(),
             backward_passes_per_step=settings.micro_batches // context.job.size,
         )
-        # Horovod makes the optimizer anew, without its options: state that depends on them is ours.
+        # Horovod builds a new optimizer without the options, so state that depends on them is taken
+        # over from ours.
         self._optimizer.state.update(alone.state)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
@@ -72,17 +73,17 @@ class HorovodRunner:
         self._steps += 1
 
     def evaluate(self, batches: MicroBatches) -> int:
-        """Return the right predictions among this rank's share."""
+        """Return the number of correct predictions in this rank's share."""
         self._average_buffers()
         return self._model.count_correct(batches, self._share(range(len(batches))))
 
     def state(self) -> TrainedState:
-        """Return all layers; they are the same on every rank."""
+        """Return the layers, optimizer and scheduler, which are the same on every rank."""
         rank = self._context.job.rank
         return TrainedState(self._model.layers, self._optimizer, self._scheduler, rank)
 
     def bytes_sent(self) -> int:
-        """Return what a ring all-reduce of the gradients sends: 2 (R - 1) / R of them a step."""
+        """Return what ring all-reduces send: 2 (R - 1) / R times the gradients' bytes per step."""
         ranks = self._context.job.size
         return self._steps * self._gradient_bytes * 2 * (ranks - 1) // ranks
 
@@ -95,19 +96,20 @@ class HorovodRunner:
 
 
 def _shut_down_if_interrupted(kind: type[BaseException] | None, *_: object) -> None:
-    """Stop Horovod's thread before MPI ends, as it does of its own accord where all went well.
+    """Stop Horovod's thread before MPI ends, if a signal has interrupted the training.
 
-    Where a rank has failed, stopping could wait for it.
+    Where all went well, Horovod stops it by itself; where a rank has failed, stopping could wait
+    for that rank.
     """
     if kind is not None and issubclass(kind, InterruptedTrainingError):
         import_horovod().shutdown()
 
 
 def import_horovod() -> Any:
-    """Return `horovod.torch`.
+    """Import and return `horovod.torch`.
 
     Raises:
-        InputError: if it is not installed.
+        InputError: if Horovod cannot be imported.
     """
     try:
         # Open MPI's library must be in the process before Horovod's extension looks for it.

@@ -1,4 +1,4 @@
-"""What a strategy must be able to do to be trained, measured and compared."""
+"""The interface between the training loop and the runner of a strategy."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ from hpc_lpm.planning.plan import Plan
 
 @dataclass(frozen=True)
 class RunContext:
-    """Everything that a strategy is given.
+    """Everything that a strategy is given to start its runner.
 
-    `updates` and `epochs` are those of the whole run, an epoch that is cut short included;
-    `replicas` counts the copies of every stage; `resources` are released at the end of the run.
+    `updates` and `epochs` count those of the whole run, including an epoch that is cut short;
+    `replicas` counts the replicas of every stage; `resources` are released at the end of the run.
     """
 
     settings: TrainSettings
@@ -48,7 +48,7 @@ class RunContext:
 
     @property
     def micro_batch_size(self) -> int:
-        """Samples of one micro-batch of one replica."""
+        """Samples per micro-batch of one replica."""
         return self.settings.micro_batch_size // self.replicas
 
     @property
@@ -64,13 +64,14 @@ class RunContext:
 
     @property
     def copies(self) -> int:
-        """The ranks that hold the same layers: replicas of a stage or of the whole model."""
+        """The number of ranks that hold the same layers: replicas of a stage or of the model."""
         return self.job.size // (len(self.cuts) - 1)
 
     def build_layers(self) -> dict[int, nn.Module]:
         """Build the layers that this rank holds, by their index in the model, on its device.
 
-        With a plan they are those of its stage, else all. Their weights depend on the seed alone.
+        With a plan it holds those of its stage, without one all layers. Their initial weights
+        depend on the seed alone.
         """
         cuts, stage = self.cuts, self.topology.stage if self.plan else 0
         return {
@@ -79,7 +80,11 @@ class RunContext:
         }
 
     def required_plan(self) -> Plan:
-        """Return the plan of a strategy that cannot run without one."""
+        """Return the plan of a strategy that cannot run without one.
+
+        Raises:
+            RuntimeError: if there is none, which is a defect of the toolkit.
+        """
         if self.plan is None:
             raise RuntimeError(f"{self.settings.strategy} was started without a plan")
         return self.plan
@@ -87,10 +92,11 @@ class RunContext:
 
 @dataclass(frozen=True)
 class TrainedState:
-    """What a rank goes on from at a drain, beside what its settings determine.
+    """The state of a rank at a drain, which together with its settings determines what follows.
 
-    `layers` by their index in the model are held by every one of `replicas` ranks alike, but for
-    their buffers; the optimizer may leave parameters to another rank that they are copies of.
+    `layers` are keyed by their index in the model; replicas hold the same parameters, but buffers
+    of their own. The optimizer leaves out parameters that are copies of another layer's tied
+    weights. `replica` counts from 0.
     """
 
     layers: dict[int, nn.Module]
@@ -100,19 +106,19 @@ class TrainedState:
 
 
 class Runner(Protocol):
-    """One rank's part of a training."""
+    """Trains and evaluates one rank's part of a run."""
 
     def train(self, batches: MicroBatches) -> None:
-        """Train on these micro-batches and drain, telling the recorder what happens when.
+        """Train on these micro-batches and drain, recording when each instruction ran.
 
-        Asks the agreement where to stop before each optimizer step.
+        Before each optimizer step a runner asks the stop agreement where training stops.
         """
 
     def evaluate(self, batches: MicroBatches) -> int:
-        """Return how many predictions this rank found right; the ranks' sum is the total."""
+        """Return the correct predictions that this rank counted; the ranks' sum is the total."""
 
     def state(self) -> TrainedState:
-        """Return what this rank answers for; what is put into it is what training goes on from."""
+        """Return this rank's state, which checkpoints are saved from and restored into."""
 
     def bytes_sent(self) -> int:
-        """Return the bytes that this rank sent while training."""
+        """Return the number of bytes that this rank has sent while training."""

@@ -1,4 +1,4 @@
-"""Strategies that run our schedules on merged stages."""
+"""Runs one of our schedules on merged stages."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ _TAIL_SCHEDULE = schedule_named(FLUSHING_SCHEDULE)
 
 
 class PipelineRunner:
-    """One merged stage of a pipeline under one of the named schedules."""
+    """One merged stage of a pipeline that follows a schedule."""
 
     def __init__(self, context: RunContext, schedule: Schedule) -> None:
         settings, job = context.settings, context.job
@@ -81,7 +81,7 @@ class PipelineRunner:
         self._bytes_sent = 0
 
     def train(self, batches: MicroBatches) -> None:
-        """Train on this replica's share of these micro-batches without a flush, then drain."""
+        """Train on this replica's share of these micro-batches, then drain."""
         settings, topology = self._context.settings, self._topology
         share = batches.share(topology.replica, topology.replicas)
         in_tail = batches.epoch >= self._context.epochs - self._own.synchronous_tail
@@ -102,7 +102,7 @@ class PipelineRunner:
         self._bytes_sent += self._engine.train_on(programme_of, share)
 
     def evaluate(self, batches: MicroBatches) -> int:
-        """Return the right predictions among this replica's share on the last stage, else 0."""
+        """Return the correct predictions in this replica's share on the last stage, 0 on others."""
         topology = self._topology
         share = batches.share(topology.replica, topology.replicas)
         forwards = evaluation(len(share))
@@ -114,7 +114,7 @@ class PipelineRunner:
         )
 
     def state(self) -> TrainedState:
-        """Return this stage's layers."""
+        """Return the layers, optimizer and scheduler of this stage."""
         return self._engine.state()
 
     def bytes_sent(self) -> int:

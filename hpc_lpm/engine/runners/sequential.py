@@ -40,13 +40,13 @@ class SequentialRunner:
             recorder.end_step()
 
     def evaluate(self, batches: MicroBatches) -> int:
-        """Return the number of right predictions."""
+        """Return the number of correct predictions."""
         return self._model.count_correct(batches, range(len(batches)))
 
     def state(self) -> TrainedState:
-        """Return all layers."""
+        """Return the layers, optimizer and scheduler of the whole model."""
         return TrainedState(self._model.layers, self._optimizer, self._scheduler)
 
     def bytes_sent(self) -> int:
-        """Nothing is sent."""
+        """Return 0, since nothing is sent."""
         return 0

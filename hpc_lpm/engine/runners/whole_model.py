@@ -1,4 +1,4 @@
-"""The uncut model on one device, as sequential training and every data-parallel replica use it."""
+"""The uncut model on one device, which sequential training and data-parallel replicas use."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ from hpc_lpm.models.dropout import set_dropout_stream
 
 
 class WholeModel:
-    """All layers on this rank's device, passed forward and backward a micro-batch at a time."""
+    """All layers on this rank's device, run forward and backward one micro-batch at a time."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -26,10 +26,10 @@ class WholeModel:
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
 
     def begin_step(self, step: int) -> None:
-        """Learn where training stops before a step of the segment, see `StopAgreement`.
+        """Ask, before a step of the segment, where training stops (see `StopAgreement`).
 
         Raises:
-            TrainingError: if rank 0 is silent too long.
+            TrainingError: if rank 0 does not answer in time.
         """
         try:
             self._context.agreement.begin_step(step)
@@ -37,7 +37,9 @@ class WholeModel:
             raise self._faults.describe(error, f"step {step} of the segment") from error
 
     def forward_backward(self, batches: MicroBatches, n: int, replicas: int = 1) -> None:
-        """Add the gradients of micro-batch `n`; those of `replicas` are averaged afterwards.
+        """Run micro-batch `n` forward and backward, and accumulate its gradients.
+
+        They are scaled for an average over the `replicas` afterwards.
 
         Raises:
             TrainingError: if a layer fails or the loss is not finite.
@@ -46,7 +48,7 @@ class WholeModel:
             self._forward_backward(batches, n, replicas)
         except Exception as error:
             named = f"micro-batch {batches.first_index + n}"
-            # A replica's weights have hooks that another backward pass would set off.
+            # A replica's weights have hooks that another backward pass would trigger.
             searchable = self._context.job.size == 1 or isinstance(error, NonFiniteLossError)
             inputs = self._inputs(batches, n) if searchable else None
             raise self._faults.describe(error, named, inputs) from error
@@ -73,7 +75,7 @@ class WholeModel:
 
     @torch.no_grad()
     def count_correct(self, batches: MicroBatches, numbers: Iterable[int]) -> int:
-        """Return the right predictions among these micro-batches."""
+        """Return the number of correct predictions in these micro-batches."""
         device = self._context.device
         self.module.eval()
         correct = 0

@@ -1,1 +1,1 @@
-"""The strategies: what each is, what it needs, what it takes and what it refuses."""
+"""The strategies: what each needs, which options it takes and which runs it refuses."""

@@ -1,4 +1,4 @@
-"""What a strategy is: a way to train, and everything that the toolkit must know of it.
+"""The base class of strategies: a way to train, and all that the toolkit must know about it.
 
 To add one, subclass `Strategy` in a file of your own and name it `module:Class`, or declare it as
 an entry point of the group `hpc_lpm.strategies`.
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """What is known of a run before it starts, by which a strategy accepts or refuses it.
+    """The facts about a run that are known before it starts, for a strategy to accept or refuse.
 
     Args:
-        settings: of the run.
-        model: what it trains, None while it has not been made.
-        ranks: that train it.
-        stages: of its plan, 1 without one.
-        samples: of the training part, None while the data have not been loaded.
-        steps: optimizer steps of the whole run, None where they follow from unknown samples.
-        epochs: of the run, a last one that is cut short included, None where not known.
+        settings: the settings of the run.
+        model: the model to train, None while it has not been built.
+        ranks: the number of ranks that train it.
+        stages: the number of stages of its plan, 1 without a plan.
+        samples: the number of training samples, None while the data have not been loaded.
+        steps: the optimizer steps of the whole run, None if they depend on unknown samples.
+        epochs: the epochs of the run, including a last one that is cut short; None if unknown.
     """
 
     settings: "TrainSettings"
@@ -46,47 +46,48 @@ class PlannedRun:
 
     @property
     def replicas(self) -> int:
-        """Copies of every stage."""
+        """The number of replicas of every stage."""
         return self.ranks // self.stages
 
 
 class Strategy(ABC):
-    """A way to train; what its class states is asked for wherever strategies differ."""
+    """A way to train; the toolkit asks its class attributes wherever strategies differ."""
 
     name: str = ""
-    """What users call it; one that is found by `module:Class` is called that."""
+    """The name that users give; a strategy of theirs is called `module:Class` instead."""
     description: str = ""
+    """What `hpc-lpm strategies` and reports say about it, in one phrase."""
     options: type[StrategyOptions] = StrategyOptions
-    """The options of its own."""
+    """The class of the options that it declares for itself."""
 
     needs_plan: bool = False
-    """It trains a plan's stages, one rank (or R replicas) a stage."""
+    """Whether it trains the stages of a plan, with one rank (or R replicas) per stage."""
     pipelined: bool = False
-    """Its last stage is the first to see a loss."""
+    """Whether its last stage is the first to see a loss."""
     parallel: bool = True
-    """It runs on several ranks."""
+    """Whether it runs on several ranks."""
     independent: bool = False
-    """Each rank trains batches of its own and waits for none; their speeds add up."""
+    """Whether each rank trains batches of its own and waits for no other; their speeds add up."""
     lags: bool = False
-    """Weights may be updated between the forward and the backward of a micro-batch."""
+    """Whether weights may be updated between the forward and the backward of a micro-batch."""
     overlaps: bool = True
-    """It computes during its transfers, so far as the link allows that."""
+    """Whether it computes during its transfers, as far as the link allows."""
     baseline: bool = False
-    """Speedups may be given relative to it."""
+    """Whether speedups may be given relative to it."""
     rival: bool = False
-    """It is the established engine that a report holds every contestant against."""
+    """Whether it is the established engine that a report compares every contestant with."""
     proposed: bool = False
-    """It is the method that this project proposes, which a report leads with."""
+    """Whether it is the method that this project proposes, which a report leads with."""
     colour: str | None = None
-    """Its colour in figures, such as "#0b5fa5"; without one it gets the next of a palette."""
+    """Its colour in figures, such as "#0b5fa5"; without one it gets the palette's next colour."""
     clip_scopes: tuple[ClipScope, ...] = ("stage", "global")
-    """The scopes by which it can clip gradients, the usual one first."""
+    """The scopes by which it can clip gradients, the default one first."""
     package: str | None = None
-    """The package that must be installed for it, if it is not one of the toolkit's own."""
+    """The package that must be installed for it, if the toolkit does not depend on it anyway."""
 
     @abstractmethod
     def start(self, context: "RunContext") -> "Runner":
-        """Return this rank's part of the training; heavy imports belong here."""
+        """Return the runner of this rank; heavy imports belong into this method."""
 
     def ranks(self, stages: int) -> int:
         """Return the number of ranks that a comparison on `stages` devices starts."""
@@ -111,25 +112,25 @@ class Strategy(ABC):
     def settled(
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
-        """Return the settings with what is decided only where the ranks are (collective)."""
+        """Return the settings with choices that depend on where the ranks run (collective)."""
         return settings
 
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
-        """Return the environment variables with which its ranks run best.
+        """Return the environment variables with which the ranks of this strategy run best.
 
         A variable that is set already keeps its value.
         """
         return {}
 
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
-        """Return the options of `hpc-lpm plan` by which its plan is the best one for it."""
+        """Return the options of `hpc-lpm plan`, by name, that suit this strategy best."""
         blocking = {} if self.overlaps else {"overlap": False}
         return {"weights": "live", **blocking}
 
     def check(self, run: PlannedRun) -> None:
-        """Refuse what this strategy cannot do; `super().check(run)` comes first in a subclass.
+        """Refuse what this strategy cannot train; a subclass calls `super().check(run)` first.
 
-        Facts that are None are not known yet; what depends on them is checked later again.
+        Facts that are None are not known yet: the check is made again once they are.
 
         Raises:
             InputError: naming the option, what was found and what is accepted.
@@ -137,7 +138,7 @@ class Strategy(ABC):
         settings = run.settings
         if not self.parallel and run.ranks != 1:
             raise InputError(
-                f"--strategy {self.name} was started on {run.ranks} ranks, it runs on 1: "
+                f"--strategy {self.name} was started on {run.ranks} ranks, but runs on one: "
                 "start it without mpirun."
             )
         if settings.clip_scope == "global" and settings.clip_norm is None:
@@ -146,6 +147,6 @@ class Strategy(ABC):
             )
         if self.independent and settings.checkpoint_steps:
             raise InputError(
-                f"--checkpoint-steps: --strategy {self.name} saves no checkpoint, its ranks "
-                "wait for nobody: leave it out or use another strategy."
+                f"--checkpoint-steps was given with --strategy {self.name}, which saves no "
+                "checkpoints: leave it out or use another strategy."
             )

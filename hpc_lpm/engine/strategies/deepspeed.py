@@ -1,4 +1,4 @@
-"""DeepSpeed's own pipeline engine, as it comes."""
+"""The strategy that trains with DeepSpeed's own pipeline engine, unmodified."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class DeepSpeed1F1B(Strategy):
-    """DeepSpeed's 1F1B, which flushes once a step and blocks during its transfers."""
+    """DeepSpeed's 1F1B, which flushes at every step and blocks during its transfers."""
 
     name = "deepspeed-1f1b"
-    description = "DeepSpeed's own pipeline engine: 1F1B with a flush a step"
+    description = "DeepSpeed's own pipeline engine: 1F1B with a flush at every step"
     needs_plan = True
     pipelined = True
     overlaps = False
@@ -27,7 +27,7 @@ class DeepSpeed1F1B(Strategy):
         return {**super().plan_options(settings), "schedule": "1f1b"}
 
     def check(self, run: PlannedRun) -> None:
-        """Refuse clipping by stage, last batches that are not whole, and tied weights."""
+        """Refuse clipping by stage, incomplete last batches, and tied weights."""
         super().check(run)
         settings = run.settings
         if settings.clip_norm is not None and settings.clip_scope == "stage":
@@ -38,18 +38,19 @@ class DeepSpeed1F1B(Strategy):
         left = (run.samples or 0) % settings.batch_size
         if settings.last_batch == "keep" and left:
             raise InputError(
-                f"--last-batch keep: the last batch of an epoch has {left} of "
-                f"{settings.batch_size} samples, and {self.name} takes whole batches alone: "
+                f"--last-batch keep was given, but the last batch of an epoch has {left} of "
+                f"{settings.batch_size} samples, and {self.name} only takes whole batches: "
                 "use --last-batch drop or another strategy."
             )
         if run.model and run.model.ties:
             raise InputError(
-                f"--strategy {self.name}: model {run.model.name} ties weights of two layers, which "
-                "is not handed on to DeepSpeed: use an untied model or another strategy."
+                f"--strategy {self.name} was given with model {run.model.name}, which ties weights "
+                "of two layers, but DeepSpeed is not told of ties: use an untied model or another "
+                "strategy."
             )
 
     def start(self, context: "RunContext") -> "Runner":
-        """Return this rank's stage."""
+        """Return the runner of this rank's stage."""
         from hpc_lpm.engine.runners.deepspeed import StockPipelineRunner
 
         return StockPipelineRunner(context)

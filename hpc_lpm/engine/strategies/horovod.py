@@ -1,4 +1,4 @@
-"""Data parallelism with Horovod."""
+"""The strategy of data parallelism with Horovod."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class HorovodOptions(StrategyOptions):
-    """How Horovod is tuned."""
+    """The options that tune Horovod."""
 
     cycle_time_milliseconds: Annotated[
         float | None,
@@ -29,7 +29,7 @@ class HorovodOptions(StrategyOptions):
 
 
 class Horovod(Strategy):
-    """Every rank holds the whole model; gradients are averaged by Horovod over MPI."""
+    """Every rank holds the whole model, and Horovod averages gradients over MPI."""
 
     name = "horovod"
     description = "data parallelism, gradients averaged by Horovod over MPI"
@@ -46,8 +46,8 @@ class Horovod(Strategy):
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
         """Return the variables that tune Horovod.
 
-        Its background thread, at its own default of 1 ms, takes a core that has but one thread away
-        from training.
+        With Horovod's default cycle of 1 ms, its background thread takes too much time from the one
+        core of a rank.
         """
         return {"HOROVOD_CYCLE_TIME": "5", "HOROVOD_CPU_OPERATIONS": "MPI"}
 
@@ -61,7 +61,7 @@ class Horovod(Strategy):
             )
 
     def start(self, context: "RunContext") -> "Runner":
-        """Return this rank's replica."""
+        """Return the runner of this rank's replica."""
         from hpc_lpm.engine.runners.horovod import HorovodRunner
 
         return HorovodRunner(context)

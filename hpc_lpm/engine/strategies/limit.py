@@ -1,4 +1,4 @@
-"""The machine's limit: what all devices could do if no rank had to wait for another."""
+"""The machine's limit: the speed of all devices if no rank had to wait for another."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Limit(Strategy):
-    """Independent sequential trainings on all devices at once; their speeds are added."""
+    """Independent sequential training on every device at once; their speeds are added."""
 
     name = "limit"
     description = (
@@ -18,7 +18,7 @@ class Limit(Strategy):
     independent = True
 
     def start(self, context: "RunContext") -> "Runner":
-        """Return this device's own training."""
+        """Return the runner that trains on this device alone."""
         from hpc_lpm.engine.runners.sequential import SequentialRunner
 
         return SequentialRunner(context)

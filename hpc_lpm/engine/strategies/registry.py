@@ -19,7 +19,7 @@ class StrategyRegistry(Registry[Strategy]):
     """The registered strategies, and one for each schedule that is not among them."""
 
     def names(self) -> list[str]:
-        """Return all names, those of schedules that are no other strategy last."""
+        """Return all names; those of schedules that are not registered as strategies come last."""
         own = super().names()
         return [*own, *(name for name in SCHEDULES.names() if name not in own)]
 
@@ -62,6 +62,6 @@ def strategy_named(name: str) -> Strategy:
     """Return a strategy by its name.
 
     Raises:
-        InputError: if there is none of that name.
+        InputError: if no strategy has that name.
     """
     return STRATEGIES.named(name)

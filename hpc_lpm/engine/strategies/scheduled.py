@@ -1,4 +1,4 @@
-"""Every schedule as a strategy, on our engine."""
+"""The strategies that run a schedule on our engine, of which every schedule is one."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -20,11 +20,11 @@ PIPELINE = "Pipeline stages"
 LAG = "Lagging weights"
 
 PREDICTED_OPTIMIZERS = ("sgd", "momentum")
-"""Optimizers whose next step is predicted; the formula is that of SGD with momentum."""
+"""Optimizers whose next step can be predicted, by the formula of SGD with momentum."""
 
 
 class ScheduledOptions(StrategyOptions):
-    """How stages run ahead of each other, and what carries their messages.
+    """How far stages run ahead of each other, and what carries their messages.
 
     `lead` and `weights` change nothing under a schedule that flushes at every step.
     """
@@ -61,11 +61,11 @@ class ScheduledOptions(StrategyOptions):
 
 
 class LaggingOptions(ScheduledOptions):
-    """What can be done about the accuracy that lagging weights cost."""
+    """The options that make up for the accuracy which lagging weights cost."""
 
     prediction: Annotated[
         bool,
-        Field(description="run the forward of what lags at predicted weights"),
+        Field(description="run lagged forwards at predicted weights"),
         CommandOption(LAG),
     ] = False
     synchronous_tail: Annotated[
@@ -81,12 +81,12 @@ class LaggingOptions(ScheduledOptions):
 
     @classmethod
     def of(cls, options: StrategyOptions) -> "LaggingOptions":
-        """Return the options of a scheduled strategy, in which nothing lags unless it says so."""
+        """Return the options of any scheduled strategy, without corrections where nothing lags."""
         return options if isinstance(options, cls) else cls(**dict(options))
 
 
 class Scheduled(Strategy):
-    """The strategy that runs one schedule on merged stages, under the schedule's name."""
+    """Runs one schedule on merged stages, under the schedule's name."""
 
     needs_plan = True
     pipelined = True
@@ -102,7 +102,7 @@ class Scheduled(Strategy):
     def settled(
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
-        """Return the settings with the transport between stages decided (collective)."""
+        """Return the settings with the transport that suits where the ranks run (collective)."""
         from hpc_lpm.engine.pipeline.transport.mpi_library import threads_may_call_mpi
         from hpc_lpm.engine.pipeline.transport.registry import with_transport
         from hpc_lpm.engine.topology import find_rank_locations
@@ -123,7 +123,7 @@ class Scheduled(Strategy):
         settings, own = run.settings, LaggingOptions.of(run.settings.own)
         if settings.clip_scope == "global":
             raise InputError(
-                f"--clip-scope global was given with --strategy {self.name}: the norm over all "
+                f"--clip-scope global was given with --strategy {self.name}, but a norm over all "
                 "stages would make every stage wait for all others before each update: use "
                 "--clip-scope stage, which clips each stage by its own norm."
             )
@@ -137,7 +137,7 @@ class Scheduled(Strategy):
             )
 
     def start(self, context: "RunContext") -> "Runner":
-        """Return this rank's stage."""
+        """Return the runner of this rank's stage."""
         from hpc_lpm.engine.runners.scheduled import PipelineRunner
 
         return PipelineRunner(context, self.schedule)
@@ -159,22 +159,23 @@ def _check_prediction(run: PlannedRun) -> None:
     if optimizer.name not in PREDICTED_OPTIMIZERS:
         raise InputError(
             f"--prediction was given with --optimizer {optimizer.name}, but only the next "
-            f"step of {' and '.join(PREDICTED_OPTIMIZERS)} is predicted: leave it out or use one "
-            "of these."
+            f"step of {' and '.join(PREDICTED_OPTIMIZERS)} can be predicted: leave it out or use "
+            "one of these."
         )
     if optimizer.options:
         raise InputError(
             f"--prediction was given with options of --optimizer ({', '.join(optimizer.options)}), "
-            "but the plain step of SGD with momentum is predicted: leave one of the two out."
+            "but only the plain step of SGD with momentum can be predicted: leave one of the two "
+            "out."
         )
     if run.model and run.model.ties:
         raise InputError(
             f"--prediction was given with model {run.settings.model}, which ties weights of two "
-            "layers, whose next step no stage knows alone: leave it out or use an untied model."
+            "layers, and no stage alone knows their next step: leave it out or use an untied model."
         )
     if run.replicas > 1:
         raise InputError(
             f"--prediction was given with {run.replicas} replicas of every stage, whose gradients "
-            "are being averaged while the next forward runs: leave it out or start one rank a "
+            "are being averaged while the next forward runs: leave it out or start one rank per "
             "stage."
         )

@@ -1,4 +1,4 @@
-"""Training on one device: the baseline of every comparison."""
+"""The strategy of training on one device, the baseline of every comparison."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ class Sequential(Strategy):
     colour = "#6b7580"
 
     def start(self, context: "RunContext") -> "Runner":
-        """Return the whole training."""
+        """Return the runner that trains the whole model."""
         from hpc_lpm.engine.runners.sequential import SequentialRunner
 
         return SequentialRunner(context)
