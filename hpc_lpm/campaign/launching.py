@@ -56,7 +56,7 @@ def launch_step(
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(files, arguments, ranks, mpi)
+    start = _prepare(files, arguments, ranks, mpi, threads=1)
     with signals_of_job_script():
         done = supervise(start.command, start.environment, ranks, log, say=say)
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
@@ -89,9 +89,10 @@ def launch_trial(
     if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
         say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
         return int(earlier[-1].exit_code or 0)
-    start = _prepare(files, arguments, ranks, mpi)
+    steps = Steps(files.read_campaign(), files)
+    start = _prepare(files, arguments, ranks, mpi, steps.settings(name).threads)
     folder.mkdir(parents=True, exist_ok=True)
-    progress = ProgressLine(Steps(files.read_campaign(), files), name)
+    progress = ProgressLine(steps, name)
     where = start.where
     attempts = begin_attempt(
         record,
@@ -132,10 +133,12 @@ def _continue_later(job: str, say: Callable[[str], None]) -> None:
     say(f"Slurm job {job} {said}, its checkpoint is saved")
 
 
-def _prepare(files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str) -> _Start:
+def _prepare(
+    files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str, threads: int
+) -> _Start:
     launcher = files.read_campaign().launcher
     options = launcher.options if launcher.mpi == mpi else None
-    environment = rank_environment(with_allocation(os.environ), threads=1)
+    environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment)
     where = find_rank_nodes(ranks, mpi, options, environment)

@@ -116,7 +116,7 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         **describe_updates(campaign),
         "precision": f"{campaign.precision}, {campaign.memory_format}",
         "launcher": " ".join([launcher.mpi, *options]),
-        "threads": "1 per rank",
+        "threads": f"{campaign.threads} per rank",
         "seeds": ", ".join(str(seed) for seed in campaign.seeds),
         "repeats": f"{campaign.repeats}, contestants interleaved (A B C, A B C)",
     }

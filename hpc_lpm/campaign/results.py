@@ -13,11 +13,11 @@ from hpc_lpm.campaign.entrants import Entrant, entrant_colours
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.metrics import Metric, metrics_with
-from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
 from hpc_lpm.campaign.trials import Trial, trials_of
+from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 

@@ -22,8 +22,8 @@ def validate(
     """Check a campaign file and list the trials of its matrix."""
     from hpc_lpm.campaign.absent import absent_contestants, check_installed, without_absent
     from hpc_lpm.campaign.config import campaign_schema
-    from hpc_lpm.campaign.names import read_checked_campaign
     from hpc_lpm.campaign.trials import trials_of
+    from hpc_lpm.campaign.validation import read_checked_campaign
 
     if schema:
         print_json(campaign_schema())

@@ -8,8 +8,8 @@ from campaign_folders import campaign
 
 from hpc_lpm.campaign.config import campaign_from_document
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError
 
