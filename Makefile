@@ -26,7 +26,8 @@ run: environment
 
 test: environment-for-tests
 	./config/environment/system_packages.sh
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadgroup --durations=10 $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder \
+		--durations=10 $(PYTEST_ARGS)
 
 setup:
 	@./config/environment/setup.sh

@@ -156,8 +156,10 @@ rule train_alone:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
-        cpus_per_task=1,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).rank_megabytes,
+        cpus_per_task=lambda wildcards: STEPS.settings(wildcards.trial).threads,
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).core_megabytes(
+            STEPS.settings(wildcards.trial).threads
+        ),
         runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
@@ -188,8 +190,10 @@ rule train_ranks:
         **SPREAD,
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: RANKS[wildcards.trial],
-        cpus_per_task=1,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).rank_megabytes,
+        cpus_per_task=lambda wildcards: STEPS.settings(wildcards.trial).threads,
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).core_megabytes(
+            STEPS.settings(wildcards.trial).threads
+        ),
         runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,

@@ -1,4 +1,4 @@
-"""The per-layer profile: what one micro-batch costs in each layer, and what the link can do."""
+"""The profile file: the cost of one micro-batch in each layer, and the speed of the link."""
 
 from typing import ClassVar
 
@@ -9,10 +9,10 @@ from hpc_lpm.options import MemoryFormat
 
 
 class LayerProfile(BaseModel):
-    """Cost of one layer for one micro-batch.
+    """The cost of one layer for one micro-batch.
 
-    `output_bytes` is what crosses if the network is cut after this layer; `activation_bytes` is
-    what the layer keeps for its backward pass.
+    `output_bytes` cross the boundary if the network is cut after this layer; `activation_bytes` are
+    kept by the layer for its backward pass.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,7 +26,7 @@ class LayerProfile(BaseModel):
 
 
 class Link(BaseModel):
-    """What it takes to send between two ranks: latency plus bytes by bandwidth, one direction."""
+    """The link between two ranks: a message takes latency plus bytes divided by bandwidth."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,8 +44,8 @@ class Profile(VersionedFile):
     """A model profiled layer by layer on one device.
 
     `dtype` is the type that matrix products and convolutions compute in. `link` is the median over
-    the pairs of neighbouring ranks that profiled, `links` has them all, in order of the ranks. The
-    samples are those of the whole data set, None in profiles that come from elsewhere.
+    the pairs of neighbouring ranks that were measured, `links` holds all pairs in order of ranks.
+    `train_samples` and `test_samples` count the whole data set; None in imported profiles.
     """
 
     kind: ClassVar[str] = "profile"

@@ -136,7 +136,7 @@ compile() {
     tar xzf "horovod-$horovod_version.tar.gz" && cd "horovod-$horovod_version" || return
     # Torch and Open MPI are in the process before Horovod's library is; where they lay while it was
     # built is no place to look for them.
-    sed -i '1i set(CMAKE_SKIP_RPATH ON)' CMakeLists.txt || return
+    sed -i '/^project(/a set(CMAKE_SKIP_RPATH ON)' CMakeLists.txt || return
     sed -i -E 's/(CMAKE_CXX_STANDARD) 1[0-9]/\1 20/' CMakeLists.txt horovod/torch/CMakeLists.txt ||
         return
     HOROVOD_CMAKE=$("$python" -c 'import cmake; print(cmake.CMAKE_BIN_DIR)')/cmake || return

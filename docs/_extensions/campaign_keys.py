@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from command_pages import application
 from markdown import code, table
 
 from hpc_lpm.campaign.config import campaign_schema
@@ -13,40 +12,30 @@ Schema = dict[str, Any]
 def campaign_keys() -> str:
     """Return the table of all keys, then a section for each kind of value with keys of its own."""
     schema = campaign_schema()
-    helps = _train_helps()
-    parts = [schema.get("description", ""), _keys(schema, helps)]
+    parts = [schema.get("description", ""), _keys(schema)]
     for name, section in sorted(schema.get("$defs", {}).items()):
         if "properties" in section:
-            parts += [f"### {name}", section.get("description", ""), _keys(section, helps)]
+            parts += [f"### {name}", section.get("description", ""), _keys(section)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _keys(schema: Schema, helps: dict[str, str]) -> str:
+def _keys(schema: Schema) -> str:
+    """Return the table of a section's keys, those first that have to be there."""
     required = schema.get("required", [])
-    rows = []
-    for key, value in schema["properties"].items():
-        default = "required" if key in required else _default(value)
-        rows.append([code(key), _kind(value), default, _meaning(key, value, helps)])
-    return table(["key", "value", "default", "meaning"], rows)
-
-
-def _meaning(key: str, value: Schema, helps: dict[str, str]) -> str:
-    """Return the key's own description, or else that of the option of `train` of its name."""
-    if "description" in value:
-        return str(value["description"])
-    if "$ref" in value:
-        return "a section of its own"
-    option = key.replace("_", "-")
-    return next((helps[name] for name in (option, f"lr-{option}") if name in helps), "")
-
-
-def _train_helps() -> dict[str, str]:
-    return {
-        name.removeprefix("--"): parameter.help
-        for parameter in application().commands["train"].params
-        for name in parameter.opts
-        if getattr(parameter, "help", None)
-    }
+    keys = sorted(schema["properties"].items(), key=lambda pair: pair[0] not in required)
+    rows = [
+        [
+            code(key),
+            _kind(value),
+            "required" if key in required else _default(value),
+            value.get("description", ""),
+        ]
+        for key, value in keys
+    ]
+    columns = ["key", "value", "default", "meaning"]
+    if not any(row[-1] for row in rows):  # the text above the table says it
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return table(columns, rows)
 
 
 def _default(value: Schema) -> str:

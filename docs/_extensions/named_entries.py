@@ -5,15 +5,25 @@ from markdown import code, table
 from hpc_lpm.data.registry import DATASETS
 from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.models.registry import MODELS
+from hpc_lpm.options import described_fields
 from hpc_lpm.planning.planners.registry import PLANNERS
 from hpc_lpm.schedules.registry import SCHEDULES
 
 
 def named_entries() -> str:
     """Return a table for each registry."""
-    described = {"Strategies": STRATEGIES, "Schedules": SCHEDULES, "Planners": PLANNERS}
-    parts = []
-    for title, registry in described.items():
+    strategies = [
+        [
+            code(name),
+            strategy.description,
+            "yes" if strategy.needs_plan else "no",
+            ", ".join(code(field.option_name) for field in described_fields(strategy.options)),
+        ]
+        for name, strategy in STRATEGIES.items()
+    ]
+    columns = ["name", "what it is", "needs a plan", "options of its own"]
+    parts = ["## Strategies", table(columns, strategies)]
+    for title, registry in {"Schedules": SCHEDULES, "Planners": PLANNERS}.items():
         rows = [[code(name), entry.description] for name, entry in registry.items()]
         parts += [f"## {title}", table(["name", "what it is"], rows)]
     for title, registry in {"Models": MODELS, "Data sets": DATASETS}.items():

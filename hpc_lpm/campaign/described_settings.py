@@ -13,8 +13,10 @@ def describe_updates(campaign: Campaign) -> dict[str, str]:
         contestant.label: contestant_settings(campaign, contestant)
         for contestant in campaign.contestants
     }
-    optimizer = campaign.optimizer.model_dump()
-    named = {**optimizer, **optimizer.pop("options")}
+    named = {
+        **campaign.optimizer.model_dump(exclude={"options"}),
+        **campaign.optimizer.options,
+    }
     described = {"optimizer": ", ".join(f"{key} {_text(value)}" for key, value in named.items())}
     if campaign.learning_rate != LearningRateSettings():
         rate = campaign.learning_rate.model_dump()

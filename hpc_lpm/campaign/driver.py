@@ -1,4 +1,4 @@
-"""One driver a campaign: it holds a lock while it lives, and ends what a dead one has left."""
+"""The driver of a campaign: there is one at a time, and it ends the jobs that a dead one left."""
 
 import fcntl
 import json
@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
+
+from pydantic import TypeAdapter, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.programs import ask
@@ -21,7 +23,7 @@ _QUEUE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Driver:
-    """The process that submits a campaign's jobs, all of them by the name `job_name` in Slurm."""
+    """The process that submits a campaign's jobs, which all have the name `job_name` in Slurm."""
 
     process: int
     host: str
@@ -43,13 +45,13 @@ def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> IO[str]
     """Return an open file that keeps other drivers of this campaign out until it is closed.
 
     The lock ends with the process that holds it, however that ends. A driver that was killed leaves
-    its jobs in the queue, and they would train into the same folders as those of this one: they are
-    cancelled here and waited for. What they have done is in their checkpoints.
+    jobs in the queue, which would train into the same folders as this driver's: they are cancelled
+    and waited for. Their progress is kept in their checkpoints.
 
     Args:
         root: folder of the campaign.
         driver: this one.
-        say: told what is done about jobs that are left.
+        say: called with a line for the user if jobs are ended.
 
     Raises:
         InputError: if another driver works on the campaign.
@@ -77,8 +79,8 @@ def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> IO[str]
 
 def _read(text: str) -> Driver | None:
     try:
-        return Driver(**json.loads(text))
-    except (ValueError, TypeError):
+        return TypeAdapter(Driver).validate_json(text)
+    except ValidationError:
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a campaign ran on and from, as JSON: enough to repeat it or to explain a difference."""
+"""Describes what a campaign runs on and from, as JSON, to repeat it or to explain a difference."""
 
 import getpass
 import hashlib
@@ -38,7 +38,7 @@ SNAKEMAKE_PLUGINS = "snakemake-executor-plugin-"
 
 
 def describe_environment(campaign: Campaign) -> dict[str, Any]:
-    """Return where and from what a campaign is run; what cannot be found out is None."""
+    """Return what a campaign runs on and from; facts that cannot be found out are None."""
     packages, machine = _packages(), describe_machine()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -72,7 +72,7 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
 
 
 def read_environment(path: Path) -> dict[str, Any] | None:
-    """Return what `describe_environment` found at the start, None if it is not there."""
+    """Return what `describe_environment` found when the campaign started, None if not recorded."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -81,15 +81,15 @@ def read_environment(path: Path) -> dict[str, Any] | None:
 
 
 def campaign_sha256(campaign: Campaign) -> str:
-    """Return the hash of a campaign as it was resolved, whatever the file's layout."""
+    """Return the hash of a resolved campaign, which the layout of its file does not change."""
     return hashlib.sha256(campaign.model_dump_json().encode()).hexdigest()
 
 
 def describe_source(repository: Path) -> dict[str, Any]:
-    """Return the git revision and the hash of what differs from it, None outside a repository.
+    """Return the git revision and the hash of uncommitted changes; all None outside a repository.
 
-    `diff_sha256` covers changes of tracked files and the contents of untracked ones, but nothing in
-    `results/`, which campaigns write themselves; it is None if there are none.
+    `diff_sha256` covers changes of tracked files and the contents of untracked ones, except in
+    `results/`, where campaigns write; it is None without any.
     """
     revision = _run(["git", "-C", str(repository), "rev-parse", "--verify", "-q", "HEAD"])
     if revision is None:
@@ -113,7 +113,7 @@ def describe_source(repository: Path) -> dict[str, Any]:
 
 
 def _user() -> str | None:
-    """Return the name that git knows the user by, else that of the account."""
+    """Return the user's name in git, or else the name of the account."""
     name = _first_line(["git", "-C", str(REPOSITORY), "config", "user.name"])
     try:
         return name or getpass.getuser()
@@ -160,11 +160,15 @@ def _run(command: Sequence[str], environment: dict[str, str] | None = None) -> s
 
 
 def compare_with_lock(constraints: Path, installed: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the SHA-256 of a constraints file and the installed packages that differ from it.
+    """Compare the installed packages with those that the toolkit was tested with.
 
-    `differing` maps names to the locked and the installed version; a build of the locked version
-    (2.13.0+cpu) does not differ. `not_locked` are installed packages that the file does not name.
-    None if the file is not there.
+    Returns the SHA-256 of the constraints file; `differing`, which maps names to the locked and the
+    installed version, where a build such as 2.13.0+cpu of the locked version does not differ; and
+    `not_locked`, the installed packages that the file does not name. None without that file.
+
+    Args:
+        constraints: the file that locks the tested versions.
+        installed: version of each installed package.
     """
     if not constraints.is_file():
         return None

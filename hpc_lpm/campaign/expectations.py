@@ -1,4 +1,4 @@
-"""Judges what a campaign expects of its results."""
+"""Judges whether the results of a campaign meet what it expects of them."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,10 @@ from hpc_lpm.campaign.trials import trials_of
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an expectation held between two contestants; `ratio` is None without a pair.
+    """Whether an expectation held between two entrants of a race.
 
-    `absent` are those contestants of the expectation that are not installed.
+    `ratio` is None if no pair of runs is there; `absent` are those contestants of the expectation
+    that are not installed.
     """
 
     expectation: Expectation
@@ -44,11 +45,10 @@ class Verdict:
 
 
 def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
-    """Return a verdict for every expectation and every pair of contestants that it speaks of.
+    """Return a verdict for every expectation and every pair of entrants that it concerns.
 
-    These are all pairs of the matrix, whether or not they ran: of trials that are missing, others
-    of the same pair are judged, and a pair of which none is there does not hold, be it because a
-    package is not installed.
+    All pairs of the matrix are judged. Where some trials of a pair are missing, the others decide;
+    where all are, for example because a package is not installed, the expectation does not hold.
     """
     matrix = list(dict.fromkeys(Entrant.of(trial) for trial in trials_of(campaign)))
     not_installed = {entry.contestant for entry in absent_contestants(campaign)}

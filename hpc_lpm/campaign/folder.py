@@ -1,4 +1,4 @@
-"""Where everything of a campaign lies."""
+"""The layout of a campaign's folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ from hpc_lpm.errors import InputError
 
 @dataclass(frozen=True)
 class CampaignFolder:
-    """The folder `results/<campaign name>` and the paths in it."""
+    """The folder `results/<campaign name>` and the paths of everything in it."""
 
     root: Path
 
     @property
     def campaign(self) -> Path:
-        """The campaign file as it was resolved when the campaign started."""
+        """The campaign as it was resolved when it started."""
         return self.root / "provenance" / "campaign.json"
 
     @property
@@ -31,7 +31,7 @@ class CampaignFolder:
 
     @property
     def provenance(self) -> Path:
-        """What the campaign ran from and on and what came out, in one document."""
+        """What the campaign ran from, on what, and with what outcome, in one document."""
         return self.root / "provenance" / "provenance.json"
 
     @property
@@ -41,12 +41,12 @@ class CampaignFolder:
 
     @property
     def crate(self) -> Path:
-        """The RO-Crate metadata that make the folder a crate."""
+        """The metadata that make the folder an RO-Crate."""
         return self.root / "ro-crate-metadata.json"
 
     @property
     def figures(self) -> Path:
-        """Figures as SVG, each with its CSV."""
+        """Folder of the figures: SVG files, each with its data as CSV."""
         return self.root / "figures"
 
     @property

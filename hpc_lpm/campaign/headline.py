@@ -1,21 +1,20 @@
-"""The sentences that say what a campaign found, computed from its tables."""
+"""Sentences that state what a campaign found, computed from its tables."""
 
 import pandas as pd
 
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed
 from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT
-from hpc_lpm.campaign.roles import baseline_of, is_proposed
 from hpc_lpm.campaign.statistics import paired_difference, paired_ratio
 
 
 def speed_sentence(
     summary: pd.DataFrame, entrants: list[Entrant], medians: dict[Entrant, float]
 ) -> str:
-    """Return how fast the proposed method, or else the fastest contestant, is against each rival.
+    """State how fast the proposed method, or else the fastest entrant, is against each rival.
 
     Args:
-        summary: one row a run.
-        entrants: those of one race.
+        summary: one row per run.
+        entrants: all of one race.
         medians: the median throughput of each, in samples per second.
     """
     ours = [who for who in entrants if is_proposed(who)]
@@ -23,7 +22,7 @@ def speed_sentence(
     parts: list[str] = []
     pairs = 0
     for rival in entrants:
-        # The best plan of each rival is what counts.
+        # Of a rival that ran under several planners, the fastest counts.
         better = [c for c in entrants if c.name == rival.name]
         if rival.name == hero.name or rival != max(better, key=lambda c: medians[c]):
             continue
@@ -42,7 +41,7 @@ def speed_sentence(
 
 
 def accuracy_sentence(summary: pd.DataFrame, entrants: list[Entrant], who: Entrant) -> str | None:
-    """Return how the accuracy of `who` differs from that of the baseline, None if unknown."""
+    """State how the accuracy of `who` differs from the baseline's; None if that is unknown."""
     baseline = baseline_of(entrants, who)
     if baseline is None or baseline == who:
         return None

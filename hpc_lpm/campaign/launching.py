@@ -1,4 +1,4 @@
-"""Running one step of a campaign: on its ranks, recorded, and stopped in order."""
+"""Runs one step of a campaign on its ranks, records how it went, and stops it in good order."""
 
 import os
 import signal
@@ -26,13 +26,13 @@ from hpc_lpm.errors import EXIT_INTERRUPTED
 from hpc_lpm.programs import ask
 
 RANKS_LOST = 71
-"""Exit code where a launcher says that all went well and there is no result.
+"""Exit code of a trial whose launcher reports success although there is no result.
 
-Open MPI's mpirun does so when a node with ranks has been taken away.
+Open MPI's mpirun does that when a node with ranks has been taken away.
 """
 
 REAL_FAILURES = frozenset({1, 2})
-"""Exit codes of what would fail in the same way again: faults of training and of input."""
+"""Exit codes of failures that would happen again: faults of training and of its input."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ def launch_step(
     log: Path,
     say: Callable[[str], None],
 ) -> int:
-    """Run a step that is no trial, passing its output on; return its exit code.
+    """Run a step other than a trial, pass its output on to `say`, and return its exit code.
 
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(files, arguments, ranks, mpi)
+    start = _prepare(files, arguments, ranks, mpi, threads=1)
     with signals_of_job_script():
         done = supervise(start.command, start.environment, ranks, log, say=say)
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
@@ -74,11 +74,11 @@ def launch_trial(
     *,
     attempt: int = 1,
 ) -> int:
-    """Train a trial, from its checkpoint if it has one, and say how far the campaign is.
+    """Train a trial, resume it if it has a checkpoint, and tell how far the campaign is.
 
-    It leaves its records in the trial's folder and returns the exit code of training. A driver
-    tries again whatever failed (`attempt` counts from 1); what failed for a reason that stays the
-    same is not run a second time.
+    Leaves the records in the trial's folder and returns the exit code of training. A driver repeats
+    whatever failed, and `attempt` counts its attempts from 1; a trial that failed for a reason that
+    has not gone away is not run a second time.
 
     Raises:
         InputError: if the ranks cannot be started.
@@ -89,9 +89,10 @@ def launch_trial(
     if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
         say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
         return int(earlier[-1].exit_code or 0)
-    start = _prepare(files, arguments, ranks, mpi)
+    steps = Steps(files.read_campaign(), files)
+    start = _prepare(files, arguments, ranks, mpi, steps.settings(name).threads)
     folder.mkdir(parents=True, exist_ok=True)
-    progress = ProgressLine(Steps(files.read_campaign(), files), name)
+    progress = ProgressLine(steps, name)
     where = start.where
     attempts = begin_attempt(
         record,
@@ -105,7 +106,7 @@ def launch_trial(
             log,
             say=say,
             progress=progress.line,
-            # mpirun hands it on to all ranks and lives on, unlike with SIGTERM.
+            # mpirun passes this one on to all ranks and keeps running, unlike SIGTERM.
             stop_signal=signal.SIGUSR2,
         )
     if done.exit_code == 0 and not (folder / "result.json").exists():
@@ -114,7 +115,7 @@ def launch_trial(
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
     Launch.of(done, where, attempts).write(folder / "launch.json")
     if done.exit_code == 0:
-        # It has done its service; a campaign has many trials.
+        # Nobody needs it any more, and a campaign has many trials.
         rmtree(folder / "checkpoint", ignore_errors=True)
     say(progress.closing_line(done.exit_code))
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
@@ -123,19 +124,21 @@ def launch_trial(
 
 
 def _continue_later(job: str, say: Callable[[str], None]) -> None:
-    """Have Slurm run this job again, for which its time limit was too short.
+    """Have Slurm run this job again, because its time limit was too short.
 
-    Where the site does not allow that, the driver submits another one.
+    Where the site forbids that, the driver submits another job.
     """
     answer = ask(["scontrol", "requeue", job])
     said = "goes back into the queue" if answer.done else f"is not requeued ({answer.complaint()})"
     say(f"Slurm job {job} {said}, its checkpoint is saved")
 
 
-def _prepare(files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str) -> _Start:
+def _prepare(
+    files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str, threads: int
+) -> _Start:
     launcher = files.read_campaign().launcher
     options = launcher.options if launcher.mpi == mpi else None
-    environment = rank_environment(with_allocation(os.environ), threads=1)
+    environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment)
     where = find_rank_nodes(ranks, mpi, options, environment)

@@ -107,7 +107,7 @@ def _adapt(name: str, found: object) -> Metric:
     """Return a user's metric.
 
     Raises:
-        InputError: if it is no `Metric`, or its name cannot be that of a column.
+        InputError: if it is no `Metric`, or its name cannot name a column.
     """
     metric = expect_type("metric", name, found, Metric)
     taken = metric.name in RUN_COLUMNS or metric.name in _BUILT_IN
@@ -153,7 +153,7 @@ _BUILT_IN = {
             "final_train_loss",
             "final training loss",
             "lower",
-            compared_as=None,  # that of one batch
+            compared_as=None,  # of a single batch
             of_run=lambda result: _last(result.train_loss),
             digits=4,
             paired=False,
@@ -198,8 +198,8 @@ _BUILT_IN = {
 METRICS: Registry[Metric] = Registry("metric", "hpc_lpm.metrics", _BUILT_IN, _adapt)
 """The metrics by name.
 
-`peak_memory_bytes` is that of the fullest rank, `bytes_sent` the sum and `idle_share` the mean over
-ranks; `test_accuracy` (0 to 1) and `final_train_loss` are the last ones of a run.
+Of the ranks, `peak_memory_bytes` is the maximum, `bytes_sent` the sum and `idle_share` the mean;
+`test_accuracy` (0 to 1) and `final_train_loss` are the last ones of a run.
 """
 
 THROUGHPUT = METRICS.named("samples_per_second")

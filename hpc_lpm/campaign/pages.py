@@ -1,4 +1,4 @@
-"""HTML pages that open from disk and need nothing else: one look, one place that renders them."""
+"""Renders HTML pages that open from disk and need nothing else; all share one look."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hpc_lpm.files import write_text_atomically
 
 
 def render_page(template: str, context: dict[str, Any]) -> str:
-    """Return a page made of a template of this package, which extends `page.html.j2`."""
+    """Render one of the templates in `templates/`, which all extend `page.html.j2`."""
     environment = Environment(
         loader=PackageLoader("hpc_lpm", "campaign/templates"),
         autoescape=True,
@@ -26,7 +26,7 @@ def render_page(template: str, context: dict[str, Any]) -> str:
 
 
 def write_comparison_page(comparison: Comparison, path: Path) -> None:
-    """Write the page; folders that are missing on the way to `path` are made.
+    """Write the page of a comparison, and the folders on the way to `path` if they are missing.
 
     Raises:
         InputError: if it cannot be written there.

@@ -1,4 +1,4 @@
-"""One line that says where a trial and the whole campaign stand."""
+"""One line that tells how far a trial and the whole campaign are."""
 
 import time
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.errors import InputError
 
 STEPS_OF_THROUGHPUT = 10
-"""The throughput shown is that of the median of this many last steps."""
+"""The throughput shown comes from the median time of this many last steps."""
 
 
 class ProgressLine:
-    """Progress of the trial `name` and of the campaign around it, from the files they write.
+    """Reports the progress of one trial and of its campaign, as read from the files they write.
 
-    It works from any process that sees the campaign's folder, so trials may run on other nodes.
+    Any process that sees the campaign's folder can do so, wherever the trials run.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ProgressLine:
         return f"campaign {percent:.0f} %{ending}"
 
     def _share(self, log: RunLog) -> float:
-        """Share of this trial that is done, 0 while the length of an epoch is unknown."""
+        """Return how much of this trial is done, 0 while the length of an epoch is unknown."""
         campaign = self._steps.campaign
         done = len(log.step_seconds)
         if campaign.steps is not None:
@@ -88,7 +88,7 @@ class ProgressLine:
         return 0.0
 
     def _finished_seconds(self) -> dict[str, float]:
-        """Seconds of every other trial that is done, by its name."""
+        """Return the seconds that every other finished trial took, by its name."""
         seconds = {}
         for name in self._steps.trials:
             if name == self._trial.name:

@@ -1,4 +1,4 @@
-"""`provenance.json`: what a campaign ran from and on, and what came out, in one document."""
+"""`provenance.json`: what a campaign ran from, on what, and with what outcome, in one document."""
 
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from hpc_lpm.files import VersionedFile
 
 
 class TrialProvenance(BaseModel):
-    """One trial; `weights_sha256` is None if it did not finish, `slurm` outside of a job."""
+    """One trial; `weights_sha256` is None if it did not finish, `slurm` if it ran outside a job."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +30,7 @@ class TrialProvenance(BaseModel):
 
 
 class StepProvenance(BaseModel):
-    """A profile or a plan, by the log of the command that made it."""
+    """A profile or a plan, as the launch record of its command tells."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,9 +42,10 @@ class StepProvenance(BaseModel):
 
 
 class CampaignProvenance(VersionedFile):
-    """The document; `machines` are the nodes of all launches, `environment` that of the start.
+    """The whole document.
 
-    `started` and `ended` are None if nothing was recorded, `environment` if its file is missing.
+    `machines` are the nodes of all launches; `environment` is what was found when the campaign
+    started, or None if its file is missing. `started` and `ended` are None if no time was recorded.
     """
 
     kind: ClassVar[str] = "provenance"
@@ -62,7 +63,7 @@ class CampaignProvenance(VersionedFile):
 
 
 def gather_provenance(results: CampaignResults) -> CampaignProvenance:
-    """Return the provenance of a campaign from what lies in its folder."""
+    """Collect the provenance of a campaign from the records in its folder."""
     launches, steps = results.launches(), _read_steps(results.folder.root)
     weights = {run.trial.name: run.result.weights_sha256 for run in results.runs}
     trials: dict[str, TrialProvenance] = {}
@@ -113,7 +114,7 @@ def gather_provenance(results: CampaignResults) -> CampaignProvenance:
 
 
 def write_provenance(results: CampaignResults) -> CampaignProvenance:
-    """Write provenance/provenance.json and return what it says."""
+    """Write provenance/provenance.json and return its contents."""
     provenance = gather_provenance(results)
     provenance.write(results.folder.provenance)
     return provenance

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed, rival_of
 from hpc_lpm.campaign.figures.accuracy import draw_accuracy
 from hpc_lpm.campaign.figures.memory import draw_memory
 from hpc_lpm.campaign.figures.plan import draw_plan
@@ -15,7 +15,6 @@ from hpc_lpm.campaign.figures.throughput import draw_throughput
 from hpc_lpm.campaign.headline import accuracy_sentence, speed_sentence
 from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT, Metric
 from hpc_lpm.campaign.results import CampaignResults
-from hpc_lpm.campaign.roles import baseline_of, is_proposed, rival_of
 from hpc_lpm.campaign.runs import Run, entrants_of
 from hpc_lpm.campaign.statistics import estimate, paired_difference, paired_ratio, runs_of
 from hpc_lpm.campaign.steps import Steps

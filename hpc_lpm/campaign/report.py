@@ -1,4 +1,4 @@
-"""`report.html`: one page that opens from disk and needs nothing else."""
+"""Writes `report.html`, a page that opens from disk and needs nothing else, and all it links to."""
 
 import shlex
 import sys
@@ -27,7 +27,10 @@ from hpc_lpm.files import write_text_atomically
 
 @dataclass(frozen=True)
 class ReportOutcome:
-    """What was written and found."""
+    """What a report says, in short, and where it is.
+
+    `speedup_rows` are the rows of the tables of all races, under `speedup_columns`.
+    """
 
     path: Path
     headline: str
@@ -113,23 +116,23 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         **describe_updates(campaign),
         "precision": f"{campaign.precision}, {campaign.memory_format}",
         "launcher": " ".join([launcher.mpi, *options]),
-        "threads": "1 a rank",
+        "threads": f"{campaign.threads} per rank",
         "seeds": ", ".join(str(seed) for seed in campaign.seeds),
         "repeats": f"{campaign.repeats}, contestants interleaved (A B C, A B C)",
     }
 
 
 def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[tuple[str, str]]:
-    """Return (what, command) of the whole campaign, then of profiles, plans and a run of each kind.
+    """Return (what, command) for the campaign, its profiles and plans, and a run of each entrant.
 
-    A run that was launched shows the command that it was launched with, shortened to the names of
-    programs where they lie in the environment that this report was made in.
+    The command of a run is the one that it was launched with. Programs of the environment in which
+    the report is made are shortened to their names.
     """
     folder = results.folder
     steps = Steps(results.campaign, folder)
     listed = [
         (
-            "the whole campaign, beside the results that are there",
+            "the whole campaign again, beside the present results",
             f"cp {shlex.quote(str(folder.campaign))} again.json && snakemake --cores "
             f"{results.campaign.stages} --configfile again.json --config name="
             f"{results.campaign.name}-again",

@@ -35,6 +35,10 @@ class Request:
     rank_megabytes: int
     minutes: int
 
+    def core_megabytes(self, threads: int) -> int:
+        """Return the memory of one core, for ranks of so many threads with a core for each."""
+        return math.ceil(self.rank_megabytes / threads)
+
 
 def request_of(
     settings: TrainSettings,

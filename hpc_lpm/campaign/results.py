@@ -1,4 +1,4 @@
-"""Everything that is known about a campaign, read from its folder; and its tables."""
+"""Reads everything that is known about a campaign from its folder, and writes its tables."""
 
 import json
 from collections.abc import Sequence
@@ -9,16 +9,15 @@ import pandas as pd
 
 from hpc_lpm.campaign.absent import AbsentContestant, absent_contestants
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, entrant_colours
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.metrics import Metric, metrics_with
-from hpc_lpm.campaign.names import check_names
-from hpc_lpm.campaign.roles import entrant_colours
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
 from hpc_lpm.campaign.trials import Trial, trials_of
+from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 
@@ -46,7 +45,7 @@ class CampaignResults:
         return entrant_colours(Entrant.of(trial) for trial in self.trials)
 
     def launches(self) -> dict[str, Launch]:
-        """Return how each trial was launched, those that were not left out."""
+        """Return the launch record of every trial that has one, by the trial's name."""
         found: dict[str, Launch] = {}
         for trial in self.trials:
             try:
@@ -61,7 +60,7 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
 
     Args:
         root: the folder.
-        further_metrics: names of metrics that are computed beside those of the campaign itself.
+        further_metrics: names of metrics to compute in addition to the campaign's own.
 
     Raises:
         InputError: if `root` is not the folder of a campaign, or a metric cannot be computed.

@@ -1,4 +1,4 @@
-"""Reads `metrics.jsonl`, also while a run is still writing it."""
+"""Reads the log of a run, `metrics.jsonl`, even while the run is still writing it."""
 
 import json
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass
 class RunLog:
-    """What a run has reported so far.
+    """What a run has logged so far.
 
     `step_seconds` and `losses` have one entry per optimizer step. `accuracies` has one per
     evaluation: the steps done by then, the seconds trained by then (evaluation excluded), and the

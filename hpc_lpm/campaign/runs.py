@@ -1,4 +1,4 @@
-"""The runs of a campaign that are there, and the trials that are missing."""
+"""The finished runs of a campaign, and the trials that are missing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError
 
 _OURS = "hpc-lpm: "
-"""Begins the sentence by which a command says what was wrong."""
+"""Begins every sentence in which a command of the toolkit says what was wrong."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_runs(folder: CampaignFolder, trials: list[Trial]) -> tuple[list[Run], l
 
 
 def entrants_of(runs: list[Run]) -> list[Entrant]:
-    """Return the contestants in the order in which they first ran."""
+    """Return the entrants in the order in which they first ran."""
     return list(dict.fromkeys(run.entrant for run in runs))
 
 
@@ -71,7 +71,7 @@ def _why_missing(path: Path) -> str:
 
 
 def _last_complaint(log: Path) -> str | None:
-    """Return the last sentence by which the toolkit itself said what was wrong."""
+    """Return the last sentence in which the toolkit itself says what was wrong."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Medians with 95 % intervals, and paired ratios between contestants."""
+"""Medians with 95 % confidence intervals, and paired comparisons between entrants of a race."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from hpc_lpm.campaign.metrics import Metric
 
 CONFIDENCE = 0.95
 MINIMUM_RUNS = 6
-"""Fewest values of which a 95 % interval of the median is given.
+"""The fewest values for which a 95 % interval of the median is given.
 
-The whole range of n values misses the median with probability 2 / 2^n, below 5 % from 6 on: of
-fewer runs no interval made of observed values can hold what it promises.
+The range of n values misses the median with probability 2 / 2^n, which is below 5 % from 6 values
+on. With fewer, no interval between observed values can hold what it promises.
 """
 RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A median of `n` values, their range, and its 95 % interval if there are enough of them."""
+    """The median of `n` values, its 95 % interval if there are enough of them, and their range."""
 
     n: int
     median: float
@@ -48,7 +48,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return the median with its percentile bootstrap interval; the same values give the same.
+    """Estimate the median with its percentile bootstrap interval, reproducibly.
 
     Raises:
         ValueError: if there are no values.
@@ -79,7 +79,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def paired(summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str) -> pd.DataFrame:
-    """Return the values of a metric of two contestants, joined on (seed, repeat).
+    """Return the values of a metric of two entrants, joined on (seed, repeat).
 
     The columns are `seed`, `repeat`, `first` and `second`; a run without a partner is left out.
     """
@@ -94,7 +94,7 @@ def paired(summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str) 
 def paired_ratio(
     summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
 ) -> Estimate | None:
-    """Return the estimate of first / second over pairs, None if there is no pair."""
+    """Estimate first / second over pairs of runs; None if there is no pair."""
     pairs = paired(summary, first, second, metric)
     pairs = pairs[pairs["second"] != 0]
     return estimate(_values(pairs["first"] / pairs["second"])) if len(pairs) else None
@@ -103,19 +103,19 @@ def paired_ratio(
 def paired_difference(
     summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
 ) -> Estimate | None:
-    """Return the estimate of first - second over pairs, None if there is no pair."""
+    """Estimate first - second over pairs of runs; None if there is no pair."""
     pairs = paired(summary, first, second, metric)
     return estimate(_values(pairs["first"] - pairs["second"])) if len(pairs) else None
 
 
 def runs_of(summary: pd.DataFrame, who: Entrant) -> pd.DataFrame:
-    """Return the rows of one contestant."""
+    """Return the rows of one entrant."""
     in_race = (summary["model"] == who.model) & (summary["dataset"] == who.dataset)
     return summary[in_race & (summary["contestant"] == who.label)]
 
 
 def entrants_in(summary: pd.DataFrame) -> list[Entrant]:
-    """Return every contestant that has a run, in the order of the table."""
+    """Return every entrant that has a run, in the order of the table."""
     columns = ["model", "dataset", "strategy", "contestant", "planner"]
     unique = summary[columns].drop_duplicates()
     return [
@@ -131,10 +131,10 @@ def entrants_in(summary: pd.DataFrame) -> list[Entrant]:
 
 
 def statistics_table(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Return `statistics.csv`: every metric of every contestant, alone and against each rival.
+    """Return `statistics.csv`: every metric of every entrant, alone and against each rival.
 
-    `comparison` is empty for the metric itself. Of a metric that is paired, it is `ratio` for the
-    value over that of `relative_to`, or `difference` for a share minus that of `relative_to`.
+    `comparison` is empty in the rows of a metric alone. In those against the rival `relative_to`,
+    it is `ratio` for value / rival's value, or `difference` for a share minus the rival's share.
     """
     rows: list[dict[str, object]] = []
     entrants = entrants_in(summary)

@@ -45,29 +45,32 @@ class Steps:
         self.absent = absent_contestants(campaign)
         trials = without_absent(campaign, trials_of(campaign))
         self.trials = {trial.name: trial for trial in trials}
+        self._settings = {name: self._settings_of(trial) for name, trial in self.trials.items()}
         self.profiles: dict[str, Step] = {}
         self.plans: dict[str, Step] = {}
         self.runs: dict[str, Step] = {}
-        planned = [trial for trial in self.trials.values() if trial.planner]
-        for trial in planned:
-            profile = self.profile_path(trial)
-            sharing = [other for other in planned if self.profile_path(other) == profile]
-            ranks = max(other.ranks for other in sharing)
-            self.profiles.setdefault(profile.stem, self._profile(trial, profile, ranks))
-            plan = folder.plan(trial)
-            self.plans.setdefault(plan.stem, self._plan(trial, profile, plan))
+        sharing: dict[Path, list[Trial]] = {}
+        for trial in self.trials.values():
+            if trial.planner:
+                sharing.setdefault(self.profile_path(trial), []).append(trial)
+        for profile, users in sharing.items():
+            ranks = max(trial.ranks for trial in users)
+            self.profiles[profile.stem] = self._profile(users[0], profile, ranks)
+            for trial in users:
+                plan = folder.plan(trial)
+                self.plans.setdefault(plan.stem, self._plan(trial, profile, plan))
         for trial in self.trials.values():
             self.runs[trial.name] = self._run(trial)
 
     def settings(self, name: str) -> TrainSettings:
         """Return the settings of a trial, which go into its settings file."""
-        trial = self.trials[name]
-        contestant = next(
-            each for each in self.campaign.contestants if each.label == trial.contestant
-        )
+        return self._settings[name]
+
+    def _settings_of(self, trial: Trial) -> TrainSettings:
+        contestants = {each.label: each for each in self.campaign.contestants}
         return contestant_settings(
             self.campaign,
-            contestant,
+            contestants[trial.contestant],
             model=trial.model,
             dataset=trial.dataset,
             seed=trial.seed,

@@ -1,4 +1,4 @@
-"""One row a run: the table that everything else is computed from."""
+"""The summary of a campaign: one row per run, from which everything else is computed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from hpc_lpm.files import write_text_atomically
 
 
 def summarise(runs: list[Run], metrics: Sequence[Metric]) -> pd.DataFrame:
-    """Return one row a run: what it was, then every metric of it.
+    """Return one row per run: what was run, then every metric.
 
     Raises:
-        InputError: if a metric of the user's cannot be computed from a run.
+        InputError: if one of the user's metrics cannot be computed from a run.
     """
     rows: list[dict[str, object]] = []
     for run in runs:

@@ -10,8 +10,8 @@ import yaml
 from hpc_lpm.campaign.absent import check_installed
 from hpc_lpm.campaign.config import campaign_from_document
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.validation import check_names
 
 
 def load_steps(

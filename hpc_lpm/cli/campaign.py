@@ -1,4 +1,4 @@
-"""`hpc-lpm campaign ...`: the steps of a campaign that the Snakefile calls."""
+"""`hpc-lpm campaign ...`: the steps of a campaign, as the Snakefile calls them."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def environment(
     folder: Folder,
     campaign: Annotated[str, typer.Option(help="the resolved campaign as JSON")],
 ) -> None:
-    """Write what the campaign is and what it runs on into provenance/."""
+    """Record in provenance/ what the campaign is and what it runs on."""
     from hpc_lpm.campaign.config import campaign_from_document
     from hpc_lpm.campaign.environment import REPOSITORY, describe_environment
     from hpc_lpm.campaign.folder import CampaignFolder
@@ -44,14 +44,14 @@ def launch(
     folder: Folder,
     arguments: Annotated[list[str], typer.Argument(help="-- and a command of hpc-lpm")],
     *,
-    ranks: Annotated[int, typer.Option(help="ranks to start")],
+    ranks: Annotated[int, typer.Option(help="number of ranks to start")],
     log: Annotated[Path, typer.Option(help="file that the output goes to")],
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
     settings: Annotated[str, typer.Option(help="settings of the trial as JSON")] = "{}",
-    attempt: Annotated[int, typer.Option(help="how often this driver has tried the trial")] = 1,
+    attempt: Annotated[int, typer.Option(help="which attempt of this driver it is")] = 1,
 ) -> int:
-    """Run a command on its ranks, log its output and say how far the campaign is."""
+    """Run a command on its ranks, log its output and tell how far the campaign is."""
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.campaign.launching import launch_step, launch_trial
     from hpc_lpm.files import write_text_atomically
@@ -77,9 +77,9 @@ def summary(folder: Folder) -> None:
 @campaign_app.command()
 def expectations(
     folder: Folder,
-    out: Annotated[Path, typer.Option(help="file written if everything expected holds")],
+    out: Annotated[Path, typer.Option(help="file to write if all expectations hold")],
 ) -> int:
-    """Check what the campaign expects of its results; exit 1 if it does not hold."""
+    """Check the campaign's expectations of its results; exit 1 if one does not hold."""
     from hpc_lpm.campaign.crate.write import write_crate
     from hpc_lpm.campaign.expectations import judge
     from hpc_lpm.campaign.folder import CampaignFolder

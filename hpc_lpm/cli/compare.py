@@ -1,4 +1,4 @@
-"""`hpc-lpm compare`: did a change make things better, worse, or can nobody tell."""
+"""`hpc-lpm compare`: tells whether a change made things better or worse, or is inconclusive."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ from hpc_lpm.cli.output import console, print_json
 @app.command()
 def compare(
     folder_a: Annotated[Path, typer.Argument(help="folder of the first campaign")],
-    folder_b: Annotated[Path, typer.Argument(help="folder of the second, which is judged")],
+    folder_b: Annotated[Path, typer.Argument(help="folder of the second, to be judged")],
     trials: Annotated[bool, typer.Option("--trials", help="also list every common trial")] = False,
-    html: Annotated[Path | None, typer.Option(help="write a page with all of it here")] = None,
+    html: Annotated[Path | None, typer.Option(help="also write an HTML page here")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, trials included")] = False,
 ) -> int:
     """Compare two campaigns; exit 1 where what the second expects does not hold."""

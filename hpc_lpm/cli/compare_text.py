@@ -1,4 +1,4 @@
-"""A comparison of two campaigns for people: it fits into 80 columns, in a pipe as well."""
+"""Prints a comparison of two campaigns for people, within 80 columns, in a pipe as well."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS, WIDE_COLUMNS
 
 MOST_LINES = 6
-"""Most differences of a kind, or missing trials, that are listed before the rest is counted."""
+"""How many differences of a kind, or missing trials, are listed before the rest is counted."""
 _COLOURS = {"better": "green", "worse": "red", "inconclusive": "default"}
 
 
 def show_comparison(comparison: Comparison, *, with_trials: bool) -> None:
-    """Print what changed for each strategy, what the campaigns share, and what B expects."""
+    """Print what changed for each contestant, what the campaigns share, and what B expects."""
     output = console()
     width = min(output.width, WIDE_COLUMNS) if output.is_terminal else NARROW_COLUMNS
     say = _Speaker(output, width)
@@ -32,18 +32,19 @@ def show_comparison(comparison: Comparison, *, with_trials: bool) -> None:
         say.table(race.title, _contestants(race))
     say.line(f"{comparison.chance_sentence()}.")
     say.line(
-        "n: runs of A and of B, for accuracy the seeds that both have. Throughput also follows a "
-        "machine that has become faster or slower; speedup, over sequential training of the same "
-        "campaign, does not."
+        "n: runs of A and of B, for accuracy the seeds that both have. Throughput also changes if "
+        "the machine has become faster or slower; speedup over sequential training within the same "
+        "campaign does not."
     )
     if with_trials:
         for race in races:
             if race.trials:
                 say.table(f"{race.title}, trial by trial", _trials(race))
         say.line(
-            "Of one run alone: intervals of throughput come from its own steps, those of accuracy "
-            "from the number of test samples; memory is measured once. What differs from start to "
-            "start is in none of them: a verdict on the code is that of the strategies above."
+            "For a single run, the interval of throughput comes from its own steps and that of "
+            "accuracy from the number of test samples; memory is measured once. None of them "
+            "covers what differs from start to start: take the verdict on a change of the code "
+            "from the contestants above."
         )
     elif comparison.trials:
         counts = "; ".join(trial_sentences(comparison))
@@ -60,7 +61,7 @@ def show_comparison(comparison: Comparison, *, with_trials: bool) -> None:
 
 
 class _Speaker:
-    """Prints lines and tables of one width."""
+    """Prints lines and tables at a fixed width."""
 
     def __init__(self, output: Console, width: int) -> None:
         self._output = output

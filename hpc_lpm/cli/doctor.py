@@ -29,8 +29,8 @@ def doctor(
 ) -> int:
     """Check this machine, or the nodes of this Slurm job, and say what to fix.
 
-    The ranks, their cores and GPUs, the link between every pair of nodes, clocks, Slurm, files and
-    packages are examined. The exit code is 1 if a check failed.
+    Ranks, cores, GPUs, links, clocks, Slurm, files and packages are examined.
+    The exit code is 1 if a check failed.
     """
     from hpc_lpm.doctor.bounded_waits import end_process_after
     from hpc_lpm.doctor.examination import examine_machine

@@ -1,4 +1,4 @@
-"""Exit codes and the one sentence that a user sees when something is wrong."""
+"""Exit codes, and the single sentence that a user sees when something is wrong."""
 
 import logging
 import platform
@@ -22,11 +22,11 @@ EXIT_BAD_INPUT = 2
 def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
     """Run `app` and return its exit code.
 
-    Bad usage and `InputError` become one sentence on stderr and code 2. Where every rank finds the
-    same fault in the same input, only the first of a job speaks; a rank that is alone with its
-    fault speaks for itself. `TrainingError` becomes one sentence and code 1, and ends all ranks at
-    once. A training that a signal has stopped becomes one sentence and code 75. A traceback comes
-    with `--debug`.
+    Bad usage and `InputError` become one sentence on stderr and code 2. If every rank of a job
+    finds the same fault in the same input, only the first one reports it; a rank that is alone with
+    its fault reports it itself. `TrainingError` becomes one sentence and code 1, and ends all ranks
+    at once. A training that was stopped by a signal becomes one sentence and `EXIT_INTERRUPTED`.
+    With `--debug` there is a traceback as well.
     """
     arguments = list(arguments)
     debug = "--debug" in arguments
@@ -56,7 +56,7 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
 
 
 def _found(cause: BaseException | None) -> str:
-    """Name the value that Typer's own validation refused: its message does not."""
+    """Name the value that Typer's own validation has refused, which its message leaves out."""
     if not isinstance(cause, ValidationError):
         return ""
     return f", found {cause.errors()[0]['input']!r}"
@@ -70,7 +70,7 @@ def _complain(sentence: str, exit_code: int = EXIT_BAD_INPUT) -> int:
     rank = rank_from_environment()
     where = ""
     if not others_stopped_too():
-        # Say whose fault it is: a file may be missing on one node only.
+        # Say where the fault is: a file may be missing on one node only.
         where = f"rank {rank} on {platform.node()}: "
     elif rank != 0:
         return exit_code

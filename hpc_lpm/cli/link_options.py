@@ -5,7 +5,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profile import Link, Profile
 
 MEASURED = "measured"
-_ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes a second, such as 5e-5:1.25e8"
+_ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes per second, such as 5e-5:1.25e8"
 
 
 def boundary_links(
@@ -25,7 +25,7 @@ def boundary_links(
         devices_per_node: how many neighbouring stages share a node.
 
     Raises:
-        InputError: if they are not those of K - 1 boundaries, or options exclude each other.
+        InputError: if there are not K - 1 of them, or options exclude each other.
     """
     if stages is None:
         if links is not None or node_link is not None or devices_per_node is not None:

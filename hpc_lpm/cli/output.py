@@ -1,4 +1,4 @@
-"""What the commands print: tables for people, JSON for scripts."""
+"""Prints the results of commands: tables for people, JSON for scripts."""
 
 import json
 
@@ -9,12 +9,12 @@ from hpc_lpm.ranks import started_by_launcher
 
 
 def print_json(document: object) -> None:
-    """Print a JSON document on stdout, alone, so that scripts can parse it."""
+    """Print a JSON document and nothing else on stdout, so that scripts can parse it."""
     print(json.dumps(document, indent=2))
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on stdout; columns whose every cell is a number or empty are aligned right."""
+    """Print a table on stdout, with columns of nothing but numbers aligned to the right."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for position, column in enumerate(columns):
         cells = [row[position] for row in rows if row[position]]
@@ -26,9 +26,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def console() -> Console:
-    """Return a console for stdout; without a terminal it is wide enough not to cut tables.
+    """Return a console for stdout, which is wide enough for any table if stdout is no terminal.
 
-    mpirun gives rank 0 a pseudo-terminal that nobody sees the size of, so ranks have none.
+    The pseudo-terminal that mpirun gives to rank 0 does not count: its size is nobody's.
     """
     plain = Console(highlight=False)
     if plain.is_terminal and not started_by_launcher():

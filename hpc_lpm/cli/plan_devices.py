@@ -1,4 +1,4 @@
-"""`hpc-lpm plan --devices`: how many stages, replicas and micro-batches, and why."""
+"""`hpc-lpm plan --devices`: choose stages, replicas and micro-batches, and say why."""
 
 import shlex
 from collections import Counter
@@ -31,10 +31,10 @@ _COLUMNS = (
 
 
 def check_stages_alone(profiles: list[Path], devices: int | None, global_batch: int | None) -> None:
-    """Check that nothing is given with --stages that belongs to --devices.
+    """Refuse options with --stages that belong to --devices.
 
     Raises:
-        InputError: if there is.
+        InputError: if one is given.
     """
     if devices is not None:
         raise InputError(
@@ -63,10 +63,10 @@ def search(
     lead: int | None,
     micro_batches: int | None,
 ) -> DeviceSearch:
-    """Search with what the user gave; a given lead is the only one that is tried.
+    """Search with the user's options; where a lead is given no other is tried.
 
     Raises:
-        InputError: if an option is missing, one does not go with --devices, or as the search.
+        InputError: if an option is missing or does not go with --devices, or as `search_devices`.
     """
     if devices is None:
         raise InputError(
@@ -96,7 +96,7 @@ def show_search(found: DeviceSearch) -> None:
     """Print the best candidates and why the first of them is best, in 80 columns."""
     best = found.best_of_each()
     title = f"{found.best.model.profile.model} on {found.devices} devices"
-    title += f", {found.global_batch} samples a step"
+    title += f", {found.global_batch} samples per step"
     if len(best) > MOST_ROWS:
         title += f": the best {MOST_ROWS} of {len(best)}"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
@@ -200,7 +200,7 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
 
 
 def search_document(found: DeviceSearch, out: Path | None) -> dict[str, object]:
-    """Return the search for `--json`: all candidates, best first, and what is left out."""
+    """Return the search for `--json`: all candidates, best first, and what was left out."""
     return {
         "devices": found.devices,
         "global_batch": found.global_batch,

@@ -15,8 +15,8 @@ from hpc_lpm.planning.pricing import price_plan
 
 MOST_ROWS = 20
 PLANNER = "pareto"
-"""What the plan file calls it: of plans alike in bytes and memory, `lpm` takes the smallest cuts,
-the front the shortest period."""
+"""The planner's name in the plan file. Among plans with the same bytes and memory the front has the
+one of the shortest period, where the default planner takes the smallest cuts."""
 
 
 def check_pareto_options(
@@ -37,21 +37,21 @@ def check_pareto_options(
     elif planner != DEFAULT_PLANNER:
         raise InputError(
             f"--planner is {planner!r} with --pareto, which chooses as {DEFAULT_PLANNER!r} does: "
-            "leave one of both out."
+            "leave one of the two out."
         )
     if figure is not None and figure.suffix != ".svg":
         raise InputError(f"--figure is {str(figure)!r}, accepted is a file that ends in .svg.")
 
 
 def check_stages_given(*, pareto: bool) -> None:
-    """Check that nobody asks for the front of a search that has several numbers of stages.
+    """Refuse `--pareto` without `--stages`.
 
     Raises:
-        InputError: if somebody does.
+        InputError: if the front is asked for.
     """
     if pareto:
         raise InputError(
-            "--pareto is given without --stages: a front is that of one number of stages, so give "
+            "--pareto is given without --stages, but a front belongs to one number of stages: give "
             "--stages."
         )
 

@@ -1,4 +1,4 @@
-"""A plan for people: a table of its stages, what bounds it and how far it could go.
+"""Print a plan for people: a table of its stages, its bottleneck and how far it could go.
 
 It fits into 80 columns, in a pipe as well, and takes more only from a terminal that has them.
 """
@@ -97,7 +97,7 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
             f"{explanation.speedup:.2f}x over one device, at most "
             f"{explanation.speedup_bound:.2f}x by {bound}",
         ),
-        ("sent", f"{_amount(plan.boundary_bytes)} over all boundaries, one way a micro-batch"),
+        ("sent", f"{_amount(plan.boundary_bytes)} over all boundaries, one way per micro-batch"),
         ("schedule", _schedule(model)),
         ("link", link_sentence(model.profile, model.options.links)),
         ("load", _meaning_of_load(model)),
@@ -113,7 +113,7 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
 
 def _schedule(model: CostModel) -> str:
     options, own = model.options, model.schedule.own_options
-    words = [model.schedule.name, f"{options.micro_batches} micro-batches a step"]
+    words = [model.schedule.name, f"{options.micro_batches} micro-batches per step"]
     if LEAD in own:
         words.append(f"lead {options.lead}")
     if WEIGHTS in own:
@@ -175,7 +175,7 @@ def _bar(load: float) -> str:
 
 
 def _unit(values: Sequence[float], units: Sequence[Unit]) -> Unit:
-    """Return the largest unit of which the largest value has at least one, else the smallest."""
+    """Return the largest unit that the largest value reaches, or else the smallest unit."""
     largest = max(values)
     return next((unit for unit in units if largest >= unit[0]), units[-1])
 

@@ -1,4 +1,4 @@
-"""Ending all ranks of a job without MPI's abort notice, and never with a hang."""
+"""Ends all ranks of a job without MPI's abort notice where possible, and never hangs."""
 
 import signal
 import sys
@@ -16,10 +16,10 @@ _KILLED_WITHIN_SECONDS = 3.0
 
 
 def others_stopped_too() -> bool:
-    """Tell if every other rank of the job has stopped as well (collective among those that did).
+    """Tell if every other rank of the job has stopped as well (collective among those that have).
 
-    Where they all found the same fault in the same input, one of them may speak for all. A rank
-    that waits in vain is alone with its fault.
+    If so, they have all found the same fault in the same input, and one of them may report it for
+    all. A rank that waits in vain is alone with its fault.
     """
     mpi = _started_mpi()
     if mpi is None:
@@ -34,9 +34,10 @@ def others_stopped_too() -> bool:
 
 
 def end_ranks(exit_code: int) -> None:
-    """Leave MPI in order, so that mpi4py does not abort the job because of the exit code.
+    """Finalise MPI before exiting, so that mpi4py does not abort the job over the exit code.
 
-    If another rank still works, the job is aborted: it could wait for this one for ever.
+    If another rank is still working, the job is aborted: that rank could wait for this one for
+    ever.
     """
     mpi = _started_mpi()
     if mpi is None or exit_code == 0:
@@ -48,13 +49,13 @@ def end_ranks(exit_code: int) -> None:
 
 
 def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
-    """Speak, then end all ranks at once: those that wait for this one cannot know of its fault.
+    """Report a fault with `speak`, then end all ranks, which may be waiting for this one.
 
-    Of several ranks with a fault at about the same time the first one ends the others before it
-    is their turn to speak.
+    If several ranks fail at about the same time, the first one to report ends the others before it
+    is their turn.
     """
-    # The launcher ends all ranks after the fault of one, of which this rank's may be a consequence:
-    # first with SIGTERM, which is not to be outlived any longer, then with SIGKILL.
+    # This rank's fault may be a consequence of another's, after which the launcher ends all ranks:
+    # with SIGTERM, which must take effect from here on, and later with SIGKILL.
     terminated = STOP_SIGNALS.received is not None
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(_KILLED_WITHIN_SECONDS if terminated else _TERMINATED_WITHIN_SECONDS)
@@ -66,11 +67,12 @@ def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
 
 
 def _first_or_ended_by_launcher() -> bool:
-    """Tell the same where MPI has not started: whoever outlives the first rank's fault is alone.
+    """Tell if this is the first rank, or never return if the first rank has failed as well.
 
-    A launcher ends all ranks as soon as one has failed, so that a rank whose fault the first one
-    shares does not come back from waiting. The wait has another use: Open MPI 5.0.11's mpirun can
-    hang for good if a later rank fails while the first is still connecting in MPI_Init.
+    It stands in for `others_stopped_too` while MPI has not started. A launcher ends all ranks as
+    soon as one has failed, so a rank that survives the wait is alone with its fault. The wait has
+    another use: Open MPI 5.0.11's mpirun can hang for good if a later rank fails while the first is
+    still connecting in MPI_Init.
     """
     if rank_from_environment() == 0:
         return True

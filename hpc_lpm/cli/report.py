@@ -1,4 +1,4 @@
-"""`hpc-lpm report`: tables, figures and the HTML page of a campaign."""
+"""`hpc-lpm report`: writes tables, figures and the HTML page of a campaign."""
 
 import json
 from dataclasses import asdict
@@ -16,7 +16,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="folder of a campaign, e.g. results/quick")],
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
 ) -> None:
-    """Write summary, statistics, figures and report.html from the runs that are there."""
+    """Write summary, statistics, figures and report.html from the finished runs."""
     from hpc_lpm.campaign.report import write_report
 
     outcome = write_report(folder)

@@ -1,4 +1,4 @@
-"""`hpc-lpm simulate`: what a plan is predicted to do under a schedule."""
+"""`hpc-lpm simulate`: predict what a plan does under a schedule."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 
 TIMELINE_COLUMNS = 120
 TIMELINE_PERIODS = 12
-"""How much of the timeline is drawn: warm-up and then some steady state."""
+"""The length of the drawn timeline: the warm-up and some steady state."""
 
 
 @app.command("simulate")
@@ -116,7 +116,7 @@ def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) ->
     if use.notice is not None:
         console().print(use.notice[0].upper() + use.notice[1:], markup=False)
     print_table(
-        f"{model}, {options.schedule}, {options.micro_batches} micro-batches a step",
+        f"{model}, {options.schedule}, {options.micro_batches} micro-batches per step",
         ["stage", "idle in steady state", "idle over all", "in flight", "memory MiB"],
         [
             [str(stage), f"{idle:.1%}", f"{overall:.1%}", str(held), f"{memory / 2**20:.2f}"]
@@ -133,7 +133,7 @@ def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) ->
     )
     console().print(
         f"Period {simulation.period_seconds * 1e3:.3f} ms a micro-batch, "
-        f"{prediction.samples_per_second:.1f} samples a second in steady state; "
+        f"{prediction.samples_per_second:.1f} samples per second in steady state; "
         f"{prediction.steps} steps take {simulation.makespan_seconds:.3f} s."
     )
     console().print(f"Link: {link_sentence(profile, options.links)}.", markup=False)

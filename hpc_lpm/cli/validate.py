@@ -1,4 +1,4 @@
-"""`hpc-lpm validate`: checks a campaign file before hours are spent on it."""
+"""`hpc-lpm validate`: checks a campaign file before hours are spent on running it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +22,8 @@ def validate(
     """Check a campaign file and list the trials of its matrix."""
     from hpc_lpm.campaign.absent import absent_contestants, check_installed, without_absent
     from hpc_lpm.campaign.config import campaign_schema
-    from hpc_lpm.campaign.names import read_checked_campaign
     from hpc_lpm.campaign.trials import trials_of
+    from hpc_lpm.campaign.validation import read_checked_campaign
 
     if schema:
         print_json(campaign_schema())
@@ -43,7 +43,9 @@ def validate(
             }
         )
         return
-    columns = ["number", "model", "dataset", "strategy", "planner", "ranks", "seed", "repeat"]
+    labelled = any(trial.contestant != trial.strategy for trial in trials)
+    columns = ["number", "model", "dataset", "strategy", *(["contestant"] if labelled else [])]
+    columns += ["planner", "ranks", "seed", "repeat"]
     rows = [
         ["" if (value := asdict(trial)[column]) is None else str(value) for column in columns]
         for trial in trials

@@ -1,4 +1,4 @@
-"""How the ranks of one command are started: mpirun or srun, each with the options it needs."""
+"""How the ranks of a command are started: mpirun or srun, each with the options it needs."""
 
 import os
 import subprocess
@@ -23,8 +23,8 @@ THREAD_VARIABLES = (
 class LauncherProgram:
     """A program that starts ranks.
 
-    `program` returns its path and what stands before it, `default_options` are those it gets where
-    a campaign sets none, `options_in_allocation` come on top within a Slurm job.
+    `program` returns the words that start it. It gets `default_options` where a campaign sets none,
+    and `options_in_allocation` in addition within a Slurm job.
     """
 
     program: Callable[[Mapping[str, str]], list[str]]
@@ -33,7 +33,7 @@ class LauncherProgram:
 
 
 def _mpirun(environment: Mapping[str, str]) -> list[str]:
-    # The Open MPI that mpi4py runs on is the one of this Python's own environment.
+    # mpi4py runs on the Open MPI that is installed in this Python's own environment.
     path = Path(sys.executable).parent / "mpirun"
     if not path.exists():
         raise InputError(
@@ -57,9 +57,9 @@ _BLOCK_TERM = "--block-signal=TERM"
 def _env_blocks_signals() -> bool:
     """Tell if `env` can shield mpirun and its daemons from SIGTERM (coreutils 8.31 and newer).
 
-    Slurm sends SIGTERM to every process of a job that is to end. Open MPI 5 kills the ranks within
-    a second of it; shielded, it leaves them the time to save a checkpoint. It unblocks the signal
-    for the ranks themselves.
+    Slurm sends SIGTERM to every process of a job that is to end, upon which Open MPI 5 kills the
+    ranks within a second. Shielded, it leaves them the time to save a checkpoint. It unblocks the
+    signal for the ranks themselves.
     """
     try:
         done = subprocess.run(
@@ -74,10 +74,10 @@ LAUNCHERS: Mapping[str, LauncherProgram] = {
     "mpirun": LauncherProgram(
         program=_mpirun,
         default_options=(
-            # Unbound and yielding: an MPI that spins, or Horovod's thread on the trainer's core,
-            # takes the core away from training, and every contestant runs at its best.
+            # Unbound and yielding, so that every contestant runs at its best: an MPI that spins, or
+            # Horovod's thread on the trainer's core, would take that core away from training.
             *("--bind-to", "none"),
-            # Node by node, so that neighbouring stages are neighbours.
+            # Node by node, so that neighbouring stages share a node.
             *("--map-by", "slot:OVERSUBSCRIBE"),
             *("--mca", "mpi_yield_when_idle", "1"),
         ),
@@ -97,7 +97,7 @@ LAUNCHERS: Mapping[str, LauncherProgram] = {
 
 
 def launcher_options(mpi: str, options: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the options that a launcher gets: those of the campaign, or else its defaults."""
+    """Return the options that a launcher gets: the campaign's, or else the launcher's defaults."""
     return LAUNCHERS[mpi].default_options if options is None else tuple(options)
 
 
@@ -110,8 +110,8 @@ def rank_command(
 ) -> list[str]:
     """Return the command that runs `hpc-lpm arguments` on `ranks` ranks.
 
-    One rank needs no launcher. Ranks run under mpi4py's runner, so that an uncaught exception in
-    one aborts all of them.
+    A single rank needs no launcher. Several run under mpi4py's runner, so that an uncaught
+    exception in one of them aborts all.
 
     Raises:
         InputError: if the launcher is unknown or is not installed beside this Python.
@@ -127,9 +127,9 @@ def rank_command(
 
 
 def rank_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Return the environment of the ranks: `threads` a rank, output unbuffered, root accepted."""
+    """Return the environment of ranks with `threads` threads each, output that is not buffered."""
     environment = dict(base)
-    # Snakemake sets these to the threads of the whole rule, which all ranks share.
+    # Snakemake sets these to the threads of the whole rule, which its ranks have to share.
     environment |= {name: str(threads) for name in THREAD_VARIABLES}
     environment |= {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",

@@ -1,7 +1,7 @@
-"""The hardware of a node, as the node itself tells it.
+"""The hardware of a node, described by the node itself.
 
-`python -m hpc_lpm.cluster.machine` writes it as one line, so that every node of a job can be asked
-through the launcher of its ranks.
+`python -m hpc_lpm.cluster.machine` writes the description as one line, so that every node of a job
+can be asked through the launcher of its ranks.
 """
 
 import os
@@ -16,13 +16,14 @@ from hpc_lpm.processor import processor_name
 from hpc_lpm.programs import ask
 
 MARK = "hpc-lpm-machine:"
-"""Starts the line, since a launcher's own messages may share its output."""
+"""Begins the line, to tell it from the launcher's own messages in the same output."""
 
 
 class Machine(BaseModel):
-    """A node; `cores` are those that this process may use, `gpus` what their driver lists.
+    """The hardware and kernel of a node.
 
-    `interconnects` maps ports and interfaces to the rate that their driver tells.
+    `cores` counts those that the process may use, `gpus` are as their driver lists them, and
+    `interconnects` maps ports and interfaces to the rate that their driver reports.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +38,7 @@ class Machine(BaseModel):
 
 
 def describe_machine() -> Machine:
-    """Return what this node is."""
+    """Describe this node."""
     return Machine(
         host=platform.node(),
         kernel=platform.release(),
@@ -50,7 +51,7 @@ def describe_machine() -> Machine:
 
 
 def machines_in(output: str) -> list[Machine]:
-    """Return the machines in the output of a launcher, each host once, in order of their names."""
+    """Return the machines described in a launcher's output, each host once, sorted by name."""
     lines = (line.partition(MARK)[2] for line in output.splitlines() if MARK in line)
     found = {machine.host: machine for machine in map(Machine.model_validate_json, lines)}
     return [found[host] for host in sorted(found)]
@@ -63,7 +64,7 @@ def interconnects(devices: Path) -> dict[str, str]:
         rates[f"{path.parts[-4]} port {path.parts[-2]}"] = _read(path)
     for path in sorted(devices.glob("net/*/speed")):
         speed = _read(path)
-        # Virtual interfaces have no device behind them and make their speed up, or say -1.
+        # Virtual interfaces have no device behind them; their speed is made up, or -1.
         if speed.isdigit() and (path.parent / "device").exists():
             rates[path.parts[-2]] = f"{speed} Mbit/s"
     return {name: rate for name, rate in rates.items() if rate}
@@ -83,5 +84,5 @@ def _read(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    # In one piece: the processes of a job write into the same pipe.
+    # In a single write, since all processes of a job share the pipe.
     os.write(sys.stdout.fileno(), f"{MARK}{describe_machine().model_dump_json()}\n".encode())

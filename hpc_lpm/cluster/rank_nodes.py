@@ -19,7 +19,7 @@ PROBE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RankNodes:
-    """The job and the names of its nodes; `machines` are those nodes that could be asked."""
+    """The Slurm job, if any, the names of the nodes, and the hardware of those that answered."""
 
     slurm: SlurmJob | None
     nodes: tuple[str, ...]
@@ -39,8 +39,8 @@ def find_rank_nodes(
 ) -> RankNodes:
     """Return where `ranks` ranks started by the launcher `mpi` with `options` run.
 
-    Ranks that may be on several nodes are asked through that launcher, as the training will be
-    started; else this node is the only one.
+    If they may be on several nodes, a probe asks each node through that launcher, just as training
+    will be started; otherwise this node is the only one.
 
     Raises:
         InputError: if the launcher is unknown or not installed.
@@ -49,7 +49,7 @@ def find_rank_nodes(
     listed = host_names(job.node_list) if job and job.node_list else []
     machines: list[Machine] = []
     if ranks > 1 and (len(listed) > 1 or HOST_OPTIONS & set(options or ())):
-        # As training is started, with the description in the place of the toolkit's command line.
+        # The command that starts training, but with the probe in place of the toolkit's command.
         command = rank_command([], ranks, mpi, options, environment)
         start = command[: command.index(sys.executable)]
         probe = [*start, sys.executable, "-m", MACHINE_MODULE]

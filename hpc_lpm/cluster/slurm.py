@@ -39,7 +39,7 @@ _VARIABLES = {
     "NumTasks": "SLURM_NTASKS",
     "Restarts": "SLURM_RESTART_COUNT",
 }
-"""What a job's own environment tells where the controller cannot be asked."""
+"""Where a job's own environment has these values if the controller does not answer."""
 
 
 class SlurmJob(BaseModel):
@@ -61,10 +61,10 @@ class SlurmJob(BaseModel):
 
 
 def describe_job(environment: Mapping[str, str] = os.environ) -> SlurmJob | None:
-    """Return the job that this process is part of, None outside of one.
+    """Return the job that this process is part of, or None outside of any.
 
-    Snakemake takes most variables of a job away from its steps, but not the job's id, so the
-    controller is asked first.
+    The controller is asked first, because Snakemake removes most variables of a job from the
+    environment of its steps, though not the job's id.
     """
     job_id = environment.get("SLURM_JOB_ID")
     if not job_id:
@@ -104,6 +104,6 @@ def settings_in(output: str) -> dict[str, str]:
 
 
 def _count(text: str | None) -> int | None:
-    # A range such as 1-1 before the job has its nodes.
+    # Until the job has its nodes, this is a range such as 1-1.
     first = (text or "").partition("-")[0]
     return int(first) if first.isdigit() else None

@@ -1,4 +1,4 @@
-"""Runs a command as a child: its output goes to a log, its signals and exit code are passed on."""
+"""Runs a command as a child process: logs its output, passes on signals and the exit code."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ from hpc_lpm.programs import family, kill
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE_SECONDS = 60.0
-"""How long the ranks have to save a checkpoint after a signal that ends them."""
+"""How long ranks may take to save a checkpoint after a signal that asks them to end."""
 KEPT_LINES = 15
 
 
@@ -55,13 +55,22 @@ def supervise(
     grace_seconds: float = GRACE_SECONDS,
     stop_signal: int | None = None,
 ) -> CommandOutcome:
-    """Run `command` to its end and return how it went.
+    """Run `command` to its end and return how it ended.
 
-    The output is written to `log` as it comes. It is passed to `say` line by line, or, where
-    `progress` is given, `say` gets that line instead every `interval_seconds` and the last lines
-    of the output only if the command fails. A signal to this process is passed to the command, as
-    `stop_signal` if that is given; after any but SIGUSR2, the command is killed with all its
-    children if it has not ended `grace_seconds` later.
+    A signal to this process is passed on to the command. After any signal but SIGUSR2, the command
+    is killed with all its children if it has not ended `grace_seconds` later.
+
+    Args:
+        command: what to run.
+        environment: all variables that the command gets.
+        ranks: number of ranks that it starts, for the record.
+        log: file that its output is written to as it comes.
+        say: called with every line of the output; where `progress` is given, with progress lines
+            instead, and with the last lines of the output only if the command fails.
+        progress: returns the current progress line, or None if there is nothing to say.
+        interval_seconds: time between two progress lines.
+        grace_seconds: time that the command has to end after a signal.
+        stop_signal: sent to the command in place of the signal that came.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
@@ -113,7 +122,7 @@ def supervise(
 
 
 def _explain_killed(exit_code: int) -> str | None:
-    """Return a sentence if the exit code is that of a process, or of a rank, ended by signal 9."""
+    """Return a sentence if the exit code tells that signal 9 ended the command or a rank of it."""
     if exit_code != _KILLED:
         return None
     return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.engine.collectives import wait_until
+from hpc_lpm.engine.collectives import receive_object, wait_until
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -193,9 +193,10 @@ class BoundedCollectives:
     def _from_root(self, tag: int, purpose: str, limit_seconds: float) -> Any:
         # Rank 0 first waits for the other ranks as long as the limit allows.
         limit_seconds += _GRACE_SECONDS
-        if not wait_until(lambda: bool(self.communicator.iprobe(0, tag)), limit_seconds):
-            raise RanksMissingError([0], purpose, limit_seconds)
-        return self.communicator.recv(source=0, tag=tag)
+        try:
+            return receive_object(self.communicator, 0, tag, limit_seconds)
+        except TimeoutError:
+            raise RanksMissingError([0], purpose, limit_seconds) from None
 
     def _to_all(
         self, value: object, ranks: Sequence[int], tag: int, purpose: str, limit_seconds: float

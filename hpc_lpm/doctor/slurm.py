@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hpc_lpm.campaign.resources import UNPROFILED_MINUTES
+from hpc_lpm.cluster.slurm import slurm_settings
 from hpc_lpm.doctor.probe_start import outside_of_ranks
 from hpc_lpm.doctor.situation import Finding, Situation
 from hpc_lpm.programs import Answer, ask, installed
@@ -207,7 +208,8 @@ def check_mpi_plugin(situation: Situation) -> Finding:
             f"srun is installed but fails: {offers.complaint()}",
             f"fix what the check `slurm` reports; until then {_KEEP_MPIRUN}",
         )
-    offered, default = _plugins_in(offers), _default_plugin()
+    offered = _plugins_in(offers)
+    default = (slurm_settings() or {}).get("MpiDefault", "")
     library = situation.jobs[0].library if situation.jobs else "Open MPI"
     needed = "pmix" if "Open MPI" in library else "pmi2"
     found = f"MpiDefault={default or 'unknown'}; srun offers {', '.join(offered) or 'nothing'}"
@@ -266,12 +268,6 @@ def _plugins_in(answer: Answer) -> list[str]:
         if re.fullmatch(r"[a-z][a-z0-9_]*", word):
             names.append(word)
     return sorted(set(names))
-
-
-def _default_plugin() -> str:
-    answer = ask(["scontrol", "show", "config"])
-    found = re.search(r"^MpiDefault\s*=\s*(\S+)", answer.output, re.MULTILINE)
-    return found.group(1) if found else ""
 
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<fields>\d+(?::\d+){0,2})")

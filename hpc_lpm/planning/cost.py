@@ -13,7 +13,7 @@ schedule.
   T_k + 2 X_in + 2 X_out
 * memory   Q_k, see `memory`
 
-P is that of the steady state between two flushes: a schedule that flushes loses time at every
+P is the period in steady state, between two flushes: a schedule that flushes loses time at every
 update besides, which `explain` says and `hpc-lpm simulate` counts.
 """
 
@@ -40,11 +40,11 @@ class BoundaryLink:
 
     @classmethod
     def of(cls, link: Link) -> "BoundaryLink":
-        """Take the floats of `link` at their exact values."""
+        """Convert a link, taking its floats at their exact values."""
         return cls(Fraction(link.latency_seconds), Fraction(link.bandwidth_bytes_per_second))
 
     def seconds(self, size_bytes: int) -> Fraction:
-        """Return what a message of `size_bytes` takes."""
+        """Return the seconds that a message of `size_bytes` takes."""
         return self.latency_seconds + size_bytes / self.bytes_per_second
 
     def bytes_within(self, seconds: Fraction) -> int:
@@ -54,7 +54,7 @@ class BoundaryLink:
 
 @dataclass(frozen=True)
 class StageFactors:
-    """What the sums over layers are multiplied with at one stage.
+    """The factors of the sums over layers at one stage.
 
     The work of a stage is `forward` x forwards + `backward` x backwards, all integers; it takes
     work x `seconds_per_work`.
@@ -115,7 +115,7 @@ class CostModel:
         self._parameters = Column(self.parameter_sums)
         self._activations = Column(self.activation_sums)
         self.crossing = Column(self.cut_bytes)
-        """The same as `cut_bytes`."""
+        """The same numbers as `cut_bytes`."""
 
     def _factors(
         self, stage: int, speed: Fraction, limit: int | None, unit: Fraction
@@ -165,7 +165,7 @@ class CostModel:
         ]
 
     def work_within(self, stage: int, period: Fraction) -> int:
-        """Return the most work that `stage` does in `period` seconds."""
+        """Return the most work that `stage` can do in `period` seconds."""
         return int(period // self.factors[stage].seconds_per_work)
 
     def compute_seconds(self, stage: int, start: int, stop: int) -> Fraction:
@@ -195,14 +195,14 @@ class CostModel:
         return compute + 2 * before + 2 * after
 
     def period(self, cuts: Sequence[int]) -> Fraction:
-        """Return P of a plan, in seconds a micro-batch."""
+        """Return P of a plan, in seconds per micro-batch."""
         return max(
             self.stage_period(stage, start, stop)
             for stage, (start, stop) in enumerate(pairwise(cuts))
         )
 
     def boundary_bytes(self, cuts: Sequence[int]) -> int:
-        """Return V of a plan: what one micro-batch sends forwards over all cuts."""
+        """Return V of a plan: the bytes that one micro-batch sends forward over all cuts."""
         return sum(self.cut_bytes[cut] for cut in cuts)
 
     def largest_memory_bytes(self, cuts: Sequence[int]) -> int:
@@ -227,7 +227,7 @@ def _check_stages(profile: Profile, stages: int) -> None:
 def _per_stage(name: str, values: Sequence[float], stages: int) -> Sequence[float]:
     if len(values) != stages:
         raise InputError(
-            f"{name} has {len(values)} entries for {stages} stages: give one entry a stage."
+            f"{name} has {len(values)} entries for {stages} stages: give one entry per stage."
         )
     return values
 
@@ -248,7 +248,7 @@ def _limits(limit: int | tuple[int, ...] | None, stages: int) -> Sequence[int | 
         return [limit] * stages
     if len(limit) != stages:
         raise InputError(
-            f"memory_limit has {len(limit)} entries for {stages} stages: give one entry a stage, "
+            f"memory_limit has {len(limit)} entries for {stages} stages: give one entry per stage, "
             f"or one for all."
         )
     return limit

@@ -30,7 +30,7 @@ def integers(values: Sequence[int], largest: int) -> Integers:
 
 
 class Column:
-    """Integers of one kind, one a cut."""
+    """One kind of integer, with one value for every cut."""
 
     def __init__(self, values: Sequence[int]) -> None:
         self.values = values

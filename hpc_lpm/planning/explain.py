@@ -1,4 +1,4 @@
-"""What bounds a plan: the bottleneck, the speedup over one device and how far it could go."""
+"""Explain a plan: its bottleneck, its speedup over one device, and how far it could go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _HARDLY = Fraction(1, 100)
 
 @dataclass(frozen=True)
 class ExplainedStage:
-    """What a stage's share in the plan means.
+    """One stage of a plan in words and shares.
 
-    `transfer_seconds` is that of one micro-batch to the next stage, 0 for the last. `load` is the
-    share of the period in which the stage is busy: computing, and also sending and receiving where
-    that does not overlap.
+    `transfer_seconds` is the time of one message to the next stage, 0 for the last stage. `load` is
+    the share of the period in which the stage is busy: computing, and also sending and receiving
+    where transfers do not overlap.
     """
 
     first_layer: str
@@ -34,19 +34,19 @@ class ExplainedStage:
 class Explanation:
     """Why a plan is as fast as it is.
 
-    `speedup` is over the fastest of the devices alone, without a pipeline, and counts all replicas.
-    No plan of as many stages exceeds `speedup_bound`, set by the sum of the devices or by the
-    coarsest layer. `coarsest_layer_bounds` tells that it is the layer.
+    `speedup` compares with the fastest device alone, without a pipeline, and counts all replicas.
+    No plan with as many stages exceeds `speedup_bound`, which follows from the sum of the devices'
+    speeds or from the coarsest layer; `coarsest_layer_bounds` says that it is the layer.
 
-    `dominant_layer` is a layer that alone takes as long as the period, up to the plan's tolerance
-    but at most a twentieth, if finer layers could be shared out better. Where there is one, or
-    where it is the link that sets the period, `enough_stages` is the least number of stages, if
-    fewer than now, that would have no longer period. `stretch` is how much longer the period gets
-    with the plan's lead while messages are on their way, as a share of it; None where the cost
-    model does not cover that for the plan's schedule. `sufficient_lead` is the least lead that
-    hides them; None where that of the plan does, up to its tolerance or a hundredth, and where the
-    schedule takes none. `hints` say what a user can do about all that, `not_covered` what of the
-    schedule the cost model leaves out.
+    `dominant_layer` names a layer that alone takes as long as the period (up to the plan's
+    tolerance, at most a twentieth), where finer layers could be balanced better. Where there is
+    one, or where a link sets the period, `enough_stages` is the least number of stages below the
+    plan's that would reach the same period. `stretch` is the share by which messages under way
+    lengthen the period with the plan's lead; None where the cost model does not cover that for the
+    plan's schedule. `sufficient_lead` is the least lead that hides the messages; None where the
+    plan's own lead does, up to its tolerance or a hundredth, and where the schedule takes no lead.
+    `hints` say what a user can do about all this, and `not_covered` which effects of the schedule
+    the cost model leaves out.
     """
 
     bottleneck: str
@@ -65,7 +65,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Bottleneck:
-    """The stage that sets the period; `by_link`: transfers take more of it than its passes."""
+    """The stage that sets the period; `by_link` says that transfers take more of it than passes."""
 
     stage: int
     by_link: bool
@@ -177,15 +177,15 @@ def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bot
         if not model.overlap and model.stage_period(stage, start, stop) == period:
             both = f"compute and transfers of stage {stage}"
             return _Bottleneck(stage, period > 2 * compute, both)
-    raise ValueError("the cuts are not those of a plan")
+    raise ValueError("no stage of these cuts takes as long as the period")
 
 
 def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Dominant | None:
-    """Return the layer that takes longest, unless the period is longer by more than the tolerance.
+    """Return the slowest layer, or None where the period exceeds its time by more than tolerated.
 
-    Where it is not, other cuts would gain no more than the planner was free to give up; where the
-    tolerance is large that says little. A layer that has a stage to itself takes what the stage
-    does, with transfers that do not overlap.
+    Within the tolerance, other cuts would gain no more than the planner was free to give up; a
+    large tolerance says little, so a twentieth is the most that counts. A layer that has a stage to
+    itself takes as long as the stage, including transfers that do not overlap.
     """
 
     def seconds_of(stage: int, layer: int) -> Fraction:
@@ -204,7 +204,7 @@ def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Domin
 
 
 def _stretch(model: CostModel, cuts: Sequence[int], period: Fraction) -> Fraction:
-    """Return how much longer round trips take than the period, as a share of it."""
+    """Return by which share of the period round trips take longer than the period."""
     if not model.overlap or not period:
         return Fraction(0)
     return max(round_trip_period(model, cuts) / period - 1, Fraction(0))

@@ -1,6 +1,6 @@
-"""What a planner may assume about training and about the devices."""
+"""The options of a plan: what a planner may assume about training and the devices."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,15 +22,15 @@ OPTIMIZER_COPIES: dict[str, int] = {
 }
 """Copies of the parameters that each optimizer keeps as its state.
 
-Two is what the optimizers of torch keep at most, but for RMSprop centered and with momentum, and
-for `amsgrad`, which keep three.
+No optimizer of torch keeps more than two, except RMSprop when it is both centered and with
+momentum, and Adam with `amsgrad`, which keep three.
 """
 
 
-def planned_optimizer(settings: OptimizerSettings) -> Optimizer:
-    """Return the optimizer by the name under which its state in memory is known."""
-    known: dict[str, Optimizer] = {name: name for name in get_args(Optimizer)}
-    return known.get(settings.name.lower(), OTHER_OPTIMIZER)
+def planned_optimizer(optimizer: OptimizerSettings) -> str:
+    """Return the name by which a plan knows what memory the optimizer's state takes."""
+    name = optimizer.name.lower()
+    return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER
 
 
 Bytes = Annotated[int, Field(gt=0)]
@@ -53,7 +53,7 @@ class PlanOptions(BaseModel):
         links: those between stages k and k + 1 for all boundaries, in order; None gives every
             boundary the profile's.
         replicas: how many copies of every stage train, each on its share of a step.
-        global_batch: the samples of a step over all replicas; None where nobody fixed it.
+        global_batch: the samples of a step over all replicas; None where it is not fixed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

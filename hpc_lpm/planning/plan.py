@@ -1,4 +1,4 @@
-"""The plan: which layers each stage holds, and what that is predicted to cost."""
+"""The plan file: which layers each stage holds, and the predicted cost."""
 
 from typing import ClassVar, Self
 

@@ -1,4 +1,4 @@
-"""From a profile to a plan: let a planner choose the cuts, then price them."""
+"""Turn a profile into a plan: a planner chooses the cuts, and the cost model prices them."""
 
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ def make_plan(
     planner: str = DEFAULT_PLANNER,
     options: PlanOptions | None = None,
 ) -> Plan:
-    """Return the plan that `planner` makes of `profile`; `profile_sha256` is that of its file.
+    """Return the plan that `planner` makes of `profile`, whose file has hash `profile_sha256`.
 
     Raises:
         InputError: if the planner is unknown, or as `CostModel` and the planner's `cuts`.
@@ -27,7 +27,7 @@ def make_plan(
 
 
 def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sha256: str) -> Plan:
-    """Return a plan of given cuts (K+1 positions from 0 to L) with what it is predicted to cost."""
+    """Return the plan with the given cuts, K+1 positions from 0 to L, and its predicted cost."""
     return Plan(
         planner=planner,
         model=model.profile.model,

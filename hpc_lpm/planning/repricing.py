@@ -96,7 +96,7 @@ def _described(options: PlanOptions, micro_batch: int | None) -> dict[str, str]:
     own = schedule_named(options.schedule).own_options
     words = {
         "schedule": f"schedule {options.schedule}",
-        "micro_batches": f"{options.micro_batches} micro-batches a step",
+        "micro_batches": f"{options.micro_batches} micro-batches per step",
         "optimizer": f"optimizer {options.optimizer}",
         "replicas": f"{options.replicas} replicas of every stage",
     }

@@ -23,7 +23,7 @@ ENOUGH_LEAD = 3
 
 
 def round_trip_period(model: CostModel, cuts: Sequence[int]) -> Fraction:
-    """Return the longest mean of a round trip over any stages, seconds a micro-batch; O(K^2)."""
+    """Return the longest mean of a round trip over any stages, seconds per micro-batch; O(K^2)."""
     bounds = list(enumerate(pairwise(cuts)))
     compute = [model.compute_seconds(stage, start, stop) for stage, (start, stop) in bounds]
     transfer = [2 * model.transfer_seconds(stage, stop) for stage, (_, stop) in bounds]

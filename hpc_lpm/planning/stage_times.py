@@ -16,9 +16,13 @@ from hpc_lpm.profile import LinkProfile
 class StageTimes:
     """Times of one stage in seconds.
 
-    `before` and `after` are those of one message over the boundary to the previous and the next
-    stage, 0 where there is none. `replayed` micro-batches of a step take a forward more.
-    `all_reduce` is what averaging the gradients of a step over the replicas takes.
+    Attributes:
+        forward: of the forward pass of one micro-batch.
+        backward: of its backward pass.
+        before: of one message over the boundary to the previous stage, 0 where there is none.
+        after: of one message over the boundary to the next stage, 0 where there is none.
+        replayed: how many micro-batches of a step run their forward a second time.
+        all_reduce: of averaging the gradients of a step over the replicas.
     """
 
     forward: Fraction
@@ -55,8 +59,9 @@ def ring_all_reduce_seconds(size_bytes: int, replicas: int, link: LinkProfile) -
 
     2 (R - 1) latency + 2 (R - 1) / R x bytes / bandwidth: in R - 1 rounds of reduce-scatter and as
     many of all-gather everyone sends one R-th of the bytes to the next (Thakur, Rabenseifner and
-    Gropp, 2005); no algorithm sends fewer bytes (Patarasuk and Yuan, 2009). The additions are taken
-    to hide behind the messages, and a stage without parameters to need no all-reduce.
+    Gropp, 2005); no algorithm sends fewer bytes (Patarasuk and Yuan, 2009). It is
+    assumed that the additions hide behind the messages, and that a stage without parameters needs
+    no all-reduce.
     """
     if size_bytes == 0:
         return Fraction(0)

@@ -1,1 +1,1 @@
-"""Which stage does what, in which order; plain Python without torch."""
+"""Schedules: which stage does what in which order. Plain Python without torch."""

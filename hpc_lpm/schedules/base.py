@@ -18,6 +18,9 @@ from hpc_lpm.schedules.ordering import check_arguments, forwards_ahead
 LEAD, WEIGHTS = "lead", "weights"
 """The options that only some schedules take: the lead, and the policy for lagged weights."""
 
+_NOTHING: dict[str, object] = {LEAD: 1, WEIGHTS: "live"}
+"""Values of these options that ask for nothing."""
+
 
 class Schedule(ABC):
     """The order in which stages compute, and what the planner and the engine ask about it.
@@ -148,7 +151,10 @@ class Schedule(ABC):
         return lead if self.flushes else (*lead, WEIGHTS)
 
     def check_options(self, **given: object) -> None:
-        """Check that no option is given that means nothing under this schedule.
+        """Check that no option is given that asks for what this schedule does not do.
+
+        A lead of 1 and policy `live` ask for nothing: they are what a schedule does that takes no
+        lead and where no weights lag.
 
         Args:
             given: `lead` and `weights`; None stands for one that is not given.
@@ -157,7 +163,7 @@ class Schedule(ABC):
             InputError: if there is one.
         """
         for name, value in given.items():
-            if value is not None and name not in self.own_options:
+            if value not in {None, _NOTHING[name]} and name not in self.own_options:
                 raise InputError(
                     f"--{name} is {value}, but it means nothing under schedule {self.name!r}: "
                     f"leave --{name} out, or use another schedule."
@@ -178,8 +184,8 @@ class Schedule(ABC):
         """Return everything `stage` executes, communication included.
 
         With `replay`, lagged micro-batches run forward again before their backward. With several
-        `replicas` of every stage gradients are averaged over them; micro-batches are those of one.
-        `ties` are the pairs (owner, copy) of stages that hold tied weights.
+        `replicas` of every stage gradients are averaged over them; micro-batches are counted on one
+        replica. `ties` are the pairs (owner, copy) of stages that hold tied weights.
 
         Raises:
             ValueError: if an argument is out of range.
@@ -210,7 +216,7 @@ class Schedule(ABC):
         replicas: int = 1,
         ties: Collection[tuple[int, int]] = (),
     ) -> list[Programme]:
-        """Return `programme` of every stage, in order.
+        """Return the programmes of all stages, in order.
 
         Raises:
             ValueError: as `programme`.

@@ -1,4 +1,4 @@
-"""Drawings of programmes, one row a stage: a table of time slots, or letters to scale."""
+"""Draw programmes with one row per stage: as a table of time slots, or with letters to scale."""
 
 from collections.abc import Mapping, Sequence
 
@@ -35,7 +35,7 @@ def draw(
 def _cells(
     programme: Programme, playback: Playback, stage: int, marks: Mapping[tuple[int, int], str]
 ) -> list[str]:
-    """Return the texts of one row; marks of what was never reached come behind its last cell."""
+    """Return the texts of one row; marks of instructions never reached come after its last cell."""
     cells: list[str] = []
     for index, timed in enumerate(playback.timelines[stage]):
         slot = int(timed.start_seconds)
@@ -69,7 +69,7 @@ LEGEND = (
 def draw_timelines(
     timelines: Sequence[StageTimeline], end_seconds: float, columns: int
 ) -> list[str]:
-    """Return one row of `columns` characters a stage for the time from 0 to `end_seconds`.
+    """Return one row of `columns` characters per stage for the time from 0 to `end_seconds`.
 
     A character shows what the stage does in the middle of its slice of time.
     """

@@ -6,7 +6,7 @@ from hpc_lpm.schedules.base import Schedule
 class ForwardBackwardParallel(Schedule):
     """Forwards run lead * (stages - 1 - stage) ahead of backwards, across updates.
 
-    Three stages, lead 1, two micro-batches a step, u = optimizer step, one slot a pass:
+    Three stages, lead 1, two micro-batches per step, u = optimizer step, one slot per pass:
 
         stage 0  F0  F1  F2  .   .   B0  F3  B1u F4  B2  F5  B3u ...
         stage 1  .   F0  F1  .   B0  F2  B1u F3  B2  F4  B3u F5  ...

@@ -6,7 +6,7 @@ from hpc_lpm.schedules.base import Schedule
 class GPipe(Schedule):
     """GPipe (Huang et al. 2019): every stage holds all micro-batches of a step.
 
-    Three stages, two micro-batches a step, u = optimizer step:
+    Three stages, two micro-batches per step, u = optimizer step:
 
         stage 0  F0  F1  .   .   .   .   B0  B1u F2  F3  ...
         stage 1  .   F0  F1  .   .   B0  B1u .   .   F2  ...

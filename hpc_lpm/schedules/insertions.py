@@ -91,8 +91,8 @@ def with_replicas(programme: Iterable[Instruction], *, flushes: bool) -> Iterato
     """Yield `programme` with every update waiting for an average that begins where it stood.
 
     Where the schedule does not flush, the update moves behind the next forward, so that the average
-    is taken while that forward computes. One stage of two replicas, two micro-batches a step, a the
-    start of an average, u the update:
+    is taken while that forward computes. One stage of two replicas, two micro-batches per step, a
+    the start of an average, u the update:
 
         F0  B0  F1  B1a F2u B2  F3  B3au
 
@@ -125,9 +125,9 @@ def with_replicas(programme: Iterable[Instruction], *, flushes: bool) -> Iterato
 
 @dataclass(frozen=True)
 class TiedStages:
-    """Two stages that hold the same weights; only the owner updates them.
+    """Two stages that hold the same weights, which only the owner updates.
 
-    `delay` is by how many micro-batches the owner's forwards are ahead of its updates.
+    `delay` is the number of micro-batches by which the owner's forwards are ahead of its updates.
     """
 
     owner: int
@@ -147,8 +147,8 @@ def with_tied_weights(
     of that step: the copy has always run that far before. The updated weights reach the copy before
     the forward of the first micro-batch whose forward at the owner has seen the update, so that
     both use the same version for a micro-batch, and the message is there before that micro-batch
-    is. At the end every copy is brought up to date. Averages over replicas are taken of gradients
-    to which those of copies have been added.
+    is. At the end every copy is brought up to date. Averages over replicas include the gradients
+    of the copies.
     """
     received = {tie: 0 for tie in ties if tie.copy == stage}
     copies = [tie.copy for tie in ties if tie.owner == stage]

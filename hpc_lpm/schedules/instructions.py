@@ -1,4 +1,4 @@
-"""What one stage can be told to do. Every instruction names the micro-batch it is about.
+"""The instructions of a stage. Each names the micro-batch or the optimizer step it is about.
 
 Micro-batches are numbered n = 0, 1, 2, ... over the whole programme, optimizer steps likewise.
 `str()` of an instruction is short, as drawn in a schedule: F3, B3, A0, U0, RA3, SA3, RG3, SG3,
@@ -16,7 +16,7 @@ class _AboutMicroBatch:
 
     @property
     def arguments(self) -> tuple[int, ...]:
-        """What an engine's method for this instruction is called with."""
+        """The arguments of an engine's method for this instruction."""
         return (self.micro_batch,)
 
     def __str__(self) -> str:
@@ -24,21 +24,21 @@ class _AboutMicroBatch:
 
 
 class Forward(_AboutMicroBatch):
-    """output = stage(input of the micro-batch); on the last stage also the loss."""
+    """Compute the stage's output for the micro-batch, and the loss on the last stage."""
 
     __slots__ = ()
     symbol = "F"
 
 
 class Replay(_AboutMicroBatch):
-    """The forward again, under the weights of now, whose graph the backward then goes through."""
+    """Run the forward again under the current weights; the backward then uses this run's graph."""
 
     __slots__ = ()
     symbol = "R"
 
 
 class Backward(_AboutMicroBatch):
-    """gradient of the input, and gradients of the weights added to those accumulated so far."""
+    """Compute the gradient of the input, and accumulate the gradients of the weights."""
 
     __slots__ = ()
     symbol = "B"
@@ -80,7 +80,7 @@ class Reduce:
 
     @property
     def arguments(self) -> tuple[int, ...]:
-        """What an engine's method for this instruction is called with."""
+        """The arguments of an engine's method for this instruction."""
         return (self.step,)
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class Reduce:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Optimizer step number `step` of this stage alone; clears the accumulated gradients.
+    """Take optimizer step number `step` at this stage alone; clear the accumulated gradients.
 
     If the step was reduced, it first waits for the average.
     """
@@ -98,7 +98,7 @@ class Update:
 
     @property
     def arguments(self) -> tuple[int, ...]:
-        """What an engine's method for this instruction is called with."""
+        """The arguments of an engine's method for this instruction."""
         return (self.step,)
 
     def __str__(self) -> str:
@@ -115,7 +115,7 @@ class _AboutTiedWeights:
 
     @property
     def arguments(self) -> tuple[int, ...]:
-        """What an engine's method for this instruction is called with."""
+        """The arguments of an engine's method for this instruction."""
         return (self.step, self.stage)
 
     def __str__(self) -> str:
@@ -130,7 +130,7 @@ class SendTiedGradient(_AboutTiedWeights):
 
 
 class ReceiveTiedGradient(_AboutTiedWeights):
-    """Wait for the gradients of copies and add them to those of the owned weights."""
+    """Wait for the gradients of copies and add them to the gradients of the owned weights."""
 
     __slots__ = ()
     symbol = "RTG"
@@ -151,10 +151,10 @@ class ReceiveTiedWeights(_AboutTiedWeights):
 
 
 TiedMessage = SendTiedGradient | ReceiveTiedGradient | SendTiedWeights | ReceiveTiedWeights
-"""What is about an optimizer step and another stage, not about a micro-batch."""
+"""Messages about an optimizer step and another stage rather than a micro-batch."""
 
 Computation = Forward | Replay | Backward | Update
-"""What a stage does without its neighbours."""
+"""Instructions that a stage executes without its neighbours."""
 
 Instruction = (
     Forward
@@ -168,7 +168,7 @@ Instruction = (
     | ReceiveGradient
     | TiedMessage
 )
-"""Anything a stage programme is made of."""
+"""Anything that a stage's programme can hold."""
 
 Programme = list[Instruction]
 """The instructions of one stage, in the order in which it executes them."""

@@ -6,7 +6,7 @@ from hpc_lpm.schedules.base import Schedule
 class Naive(Schedule):
     """One micro-batch in flight, whatever the number of stages.
 
-    Three stages, two micro-batches a step, u = optimizer step:
+    Three stages, two micro-batches per step, u = optimizer step:
 
         stage 0  F0  .   .   .   .   B0  F1  .   .   .   .   B1u ...
         stage 1  .   F0  .   .   B0  .   .   F1  .   .   B1u .   ...

@@ -30,7 +30,7 @@ def forwards_ahead(
 def check_arguments(
     stage: int, stages: int, micro_batches_per_step: int, total_micro_batches: int, lead: int
 ) -> None:
-    """Check what every schedule is called with.
+    """Check the arguments that every schedule is called with.
 
     Raises:
         ValueError: if a number is out of range.

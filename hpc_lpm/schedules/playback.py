@@ -1,4 +1,4 @@
-"""Playing programmes of all stages against each other on a clock.
+"""Play the programmes of all stages against each other on a clock.
 
 Sends never block, receives block and are served in the order of sending: what an engine does.
 The validator, the drawings and the simulator all look at the same playback.
@@ -28,7 +28,7 @@ from hpc_lpm.schedules.instructions import (
 
 
 class Clock(Protocol):
-    """How long everything takes, in seconds."""
+    """The durations of everything that is played, in seconds."""
 
     @property
     def overlap(self) -> bool:
@@ -49,7 +49,7 @@ class Clock(Protocol):
 
 
 class UnitClock:
-    """Every pass takes one slot, updates, averages and messages none: the clock of drawings."""
+    """The clock of drawings: a pass takes one slot; updates, averages and messages take none."""
 
     overlap = True
 
@@ -68,7 +68,7 @@ class UnitClock:
 
 @dataclass(frozen=True, slots=True)
 class TimedInstruction:
-    """One instruction of one stage on the clock, waiting for a message not counted."""
+    """One instruction of one stage with its times; waiting for a message is not counted."""
 
     instruction: Instruction
     start_seconds: float
@@ -76,12 +76,12 @@ class TimedInstruction:
 
 
 StageTimeline = list[TimedInstruction]
-"""What one stage did, in order of execution."""
+"""All that one stage did, in order of execution."""
 
 
 @dataclass(frozen=True)
 class Playback:
-    """What happened, stage by stage.
+    """The timeline of every stage, first stage first.
 
     `stopped[stage]` is the index of the instruction at which a stage waits for ever, or None.
     """
@@ -91,13 +91,13 @@ class Playback:
 
     @property
     def makespan_seconds(self) -> float:
-        """When the last stage is through."""
+        """The time at which the last stage has finished."""
         return max((line[-1].end_seconds for line in self.timelines if line), default=0.0)
 
 
 @dataclass
 class _Channel:
-    """Messages in one direction over one boundary, one after the other."""
+    """The messages that cross one boundary in one direction, one after the other."""
 
     messages: deque[tuple[int, float, float]] = field(default_factory=deque)
     free_at_seconds: float = 0.0
@@ -147,7 +147,7 @@ class _Player:
         )
 
     def _advance(self, stage: int) -> bool:
-        """Execute the next instruction of `stage`; False if it has to wait or there is none."""
+        """Execute the next instruction of `stage`; return False if it waits or there is none."""
         position = self.positions[stage]
         if position == len(self.programmes[stage]):
             return False
@@ -223,7 +223,7 @@ class _Player:
     def _send_tied(
         self, stage: int, message: SendTiedGradient | SendTiedWeights
     ) -> TimedInstruction:
-        # Once a step and off the path of the micro-batches: taken to cost nothing.
+        # Sent once per step and off the path of the micro-batches, so it is taken to cost nothing.
         self.tied[type(message), stage, message.stage].append(self.now[stage])
         return TimedInstruction(message, self.now[stage], self.now[stage])
 
@@ -240,7 +240,7 @@ class _Player:
 
 
 def play(programmes: Sequence[Programme], clock: Clock) -> Playback:
-    """Play the programmes of all stages, first stage first, until nobody can go on.
+    """Play the programmes of all stages, first stage first, until no stage can go on.
 
     A link carries one message at a time in each direction. With `clock.overlap` a message costs
     neither stage time; without, the sender is busy while it leaves, the receiver while it arrives.

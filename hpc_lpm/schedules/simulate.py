@@ -1,4 +1,4 @@
-"""Simulation of a pipeline: how long the programmes take, who waits and what is held."""
+"""Simulate a pipeline: how long its programmes take, which stages wait and what they hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from hpc_lpm.schedules.playback import StageTimeline, play
 class PipelineClock:
     """Seconds of every stage for one micro-batch, and of every boundary for one message.
 
-    `forward_seconds` and `backward_seconds` have one entry a stage, `boundary_seconds` one less.
+    `forward_seconds` and `backward_seconds` have one entry per stage, `boundary_seconds` one less.
     `averaging_seconds` has what a stage's replicas take to average the gradients of a step, one
-    entry a stage; without replicas there is none.
+    entry per stage; without replicas there is none.
     """
 
     forward_seconds: Sequence[float]
@@ -30,7 +30,7 @@ class PipelineClock:
     averaging_seconds: Sequence[float] = ()
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
-        """Return the seconds of a pass; optimizer steps are taken to cost nothing."""
+        """Return the seconds of a pass; an optimizer step is taken to cost nothing."""
         match instruction:
             case Forward() | Replay():
                 return self.forward_seconds[stage]
@@ -49,7 +49,7 @@ class PipelineClock:
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated pipeline does.
+    """The outcome of a simulation.
 
     `timelines[stage]` holds what keeps a stage busy, in order. `period_seconds` is the
     time from one micro-batch to the next in steady state. `idle_share[stage]` is the share of that

@@ -1,4 +1,4 @@
-"""Proof that the programmes of all stages fit together, before any of them is executed."""
+"""Prove that the programmes of all stages fit together before any of them is executed."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -25,7 +25,7 @@ from hpc_lpm.schedules.playback import UnitClock, play
 
 
 class ScheduleError(Exception):
-    """Programmes that do not fit together; the message holds the picture, the bad step marked."""
+    """Programmes do not fit together; the message holds their picture with the bad step marked."""
 
 
 class _FaultError(Exception):
@@ -41,7 +41,7 @@ def validate(
     total_micro_batches: int,
     in_flight_bounds: Sequence[int],
 ) -> None:
-    """Prove the programmes (communication included, first stage first) sound.
+    """Prove that programmes (communication included, first stage first) are sound.
 
     Shown for every stage: each micro-batch passes forward and backward exactly once, with its data
     there; never more than `in_flight_bounds[stage]` are in flight; update u comes after the
@@ -49,7 +49,7 @@ def validate(
     (the last step may have fewer); if any step is reduced every one is, after these backwards and
     before its update.
     Shown for all together, with sends that do not block and receives that take messages in the
-    order of sending: nobody waits for ever and no message is left over. As every order is fixed,
+    order of sending: no stage waits for ever and no message is left over. As every order is fixed,
     what holds in this one playback holds for any timing.
 
     Raises:
@@ -78,7 +78,7 @@ def validate(
 def check_schedule(schedule: Schedule) -> None:
     """Prove on small pipelines that a schedule is sound and what it says of itself holds.
 
-    Tried are up to four stages and four micro-batches a step, with and without replicas, each for
+    Tried are up to four stages and four micro-batches per step, with and without replicas, each for
     some steps of which the last is shorter where that can be.
 
     Raises:
@@ -87,7 +87,7 @@ def check_schedule(schedule: Schedule) -> None:
     for stages, per_step, lead, replicas in product((1, 2, 4), (1, 2, 4), (1, 2), (1, 2)):
         total = 4 * per_step + per_step // 2
         where = (
-            f"schedule {schedule.name!r} with {stages} stages, {per_step} micro-batches a step, "
+            f"schedule {schedule.name!r} with {stages} stages, {per_step} micro-batches per step, "
             f"lead {lead} and {replicas} replicas"
         )
         programmes = schedule.programmes(stages, per_step, total, lead, replicas=replicas)
@@ -97,24 +97,41 @@ def check_schedule(schedule: Schedule) -> None:
         except ScheduleError as error:
             raise InputError(f"{where} is unsound at {error}") from None
         for stage, programme in enumerate(programmes):
+            place = (stage, stages, per_step)
             for micro_batch, seen in _versions_seen(programme).items():
-                said = schedule.version(
-                    micro_batch, stage, stages, per_step, lead, replicas=replicas
-                )
+                said = schedule.version(micro_batch, *place, lead, replicas=replicas)
                 if seen != said:
                     raise InputError(
                         f"{where}: the forward of micro-batch {micro_batch} at stage {stage} comes "
                         f"after {seen} updates, but `version` says {said}: mend one of the two.\n"
                         f"{draw(programmes)}"
                     )
-            ahead = schedule.ahead(stage, stages, per_step, lead)
-            alternating = list(forwards_ahead(0, total, ahead, per_step))
-            computed = list(schedule.compute(stage, stages, per_step, total, lead))
-            if schedule.alternates and computed != alternating:
-                raise InputError(
-                    f"{where}: stage {stage} does not alternate between forward n + {ahead} and "
-                    f"backward n, but `alternates` says so: set it to False.\n{draw(programmes)}"
-                )
+            reason = _fault_of_order(schedule, place, lead, total)
+            if reason is not None:
+                raise InputError(f"{where}: stage {stage} {reason}\n{draw(programmes)}")
+
+
+def _fault_of_order(
+    schedule: Schedule, place: tuple[int, int, int], lead: int, total: int
+) -> str | None:
+    """Return what is wrong with the order of computation at a stage, None if nothing is."""
+    _, _, per_step = place
+    ahead = schedule.ahead(*place, lead)
+    computed = list(schedule.compute(*place, total, lead))
+    if schedule.alternates and computed != list(forwards_ahead(0, total, ahead, per_step)):
+        return (
+            f"does not alternate between forward n + {ahead} and backward n, but `alternates` says "
+            "so: set it to False."
+        )
+    for steps in range(1, 4):
+        first_left_out = Forward(steps * per_step)
+        begun = computed[: computed.index(first_left_out)]
+        if list(schedule.compute(*place, steps * per_step, lead))[: len(begun)] != begun:
+            return (
+                f"begins {steps} steps in another order than more steps, so that a run could not "
+                "be stopped early: let the order depend on the end only after the last forward."
+            )
+    return None
 
 
 def _versions_seen(programme: Programme) -> dict[int, int]:
@@ -150,7 +167,7 @@ def _error(programmes: Sequence[Programme], stage: int, index: int, reason: str)
 
 
 class _StageChecker:
-    """Follows one stage's programme and what it holds at every point."""
+    """Follow one stage's programme, and what the stage holds at every point of it."""
 
     def __init__(
         self,

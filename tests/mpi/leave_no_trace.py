@@ -18,8 +18,10 @@ def end_groups(job: Job) -> None:
     job.barrier()
     if (horovod := sys.modules.get("horovod.torch")) is not None:
         horovod.shutdown()
-    if not torch.distributed.is_initialized():
-        return
-    groups = set(torch.distributed.distributed_c10d._world.pg_map)
-    for group in groups - {torch.distributed.group.WORLD}:
-        torch.distributed.destroy_process_group(group)
+    if torch.distributed.is_initialized():
+        groups = set(torch.distributed.distributed_c10d._world.pg_map)
+        for group in groups - {torch.distributed.group.WORLD}:
+            torch.distributed.destroy_process_group(group)
+    # What is here now stays. Looking through all that torch has imported would take longer, the
+    # next time, than a tiny training.
+    gc.freeze()

@@ -7,7 +7,6 @@ which the first is a program of this folder. Once all ranks have run it to its e
 FOLDER/done-NUMBER. A program that fails ends all ranks; so does the end of the pipe.
 """
 
-import gc
 import json
 import runpy
 import signal
@@ -30,7 +29,6 @@ def serve(folder: Path) -> None:
             runpy.run_path(sys.argv[0], run_name="__main__")
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-            gc.collect()
             world.Barrier()
             if world.rank == 0:
                 (folder / f"done-{request['number']}").touch()

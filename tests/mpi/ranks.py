@@ -14,7 +14,7 @@ from pathlib import Path
 MPIRUN = Path(sys.executable).parent / "mpirun"
 TIMEOUT_SECONDS = 420
 PROGRAMS = Path(__file__).parent
-_MOST_RANKS = 12
+_MOST_RANKS = 10
 """How many ranks may wait for the next test, of all numbers of ranks together: 300 MB each."""
 
 

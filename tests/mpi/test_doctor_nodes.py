@@ -60,10 +60,10 @@ def test_people_see_a_matrix(tmp_path: Path) -> None:
 
 
 PROBED = """
-import sys, time
+import errno, sys, time
+from pathlib import Path
 from mpi4py import MPI
-from hpc_lpm.doctor import probe
-from hpc_lpm.doctor import {module} as changed
+from hpc_lpm.doctor import clocks, link_probe, probe, shared_files
 
 probe.COLLECTIVE_SECONDS = 2.0
 rank = MPI.COMM_WORLD.rank
@@ -76,12 +76,10 @@ if rank == 0:
 """
 
 
-def probed(
-    folder: Path, module: str, change: str, *, ranks: int = 2, ranks_a_host: int = 1
-) -> dict[str, Any]:
-    """Return the report of ranks, each on a host, on which a module was changed."""
+def probed(folder: Path, change: str, *, ranks: int = 2, ranks_a_host: int = 1) -> dict[str, Any]:
+    """Return the report of ranks, each on a host, on which modules of the probe were changed."""
     program = folder / "probed.py"
-    program.write_text(PROBED.format(module=module, change=change), encoding="utf-8")
+    program.write_text(PROBED.format(change=change), encoding="utf-8")
     done = on_hosts(folder, ranks, ranks_a_host, str(program))
     lines = [line for line in done.stdout.splitlines() if line.startswith("report ")]
     assert lines, done.stdout + done.stderr
@@ -95,7 +93,7 @@ def test_a_rank_that_hangs_is_named_and_the_others_wait_no_longer_than_the_limit
 ) -> None:
     change = "if rank == 1:\n    probe.measure_neighbours = lambda *_: time.sleep(600)"
     before = time.monotonic()
-    report = probed(tmp_path, "link_probe", change)
+    report = probed(tmp_path, change)
     assert time.monotonic() - before < 60
     assert "rank 1 was not there for the links within nodes" in report["unfinished"]
     assert "(on n2)" in report["unfinished"]
@@ -108,12 +106,11 @@ def test_two_hosts_that_do_not_hear_each_other_are_found_and_the_rest_is_measure
     tmp_path: Path,
 ) -> None:
     change = """
-changed.LIMIT_SECONDS = 1.0
-play = changed._lead
+link_probe.LIMIT_SECONDS = 1.0
 if rank == 1:  # it leads against rank 2 alone
-    changed._lead = lambda *_: (_ for _ in ()).throw(changed.NoAnswerError("deaf"))
+    link_probe._lead = lambda *_: (_ for _ in ()).throw(link_probe.NoAnswerError("deaf"))
 """
-    report = probed(tmp_path, "link_probe", change, ranks=4)
+    report = probed(tmp_path, change, ranks=4)
     found = {tuple(link["nodes"]): link["latency_seconds"] for link in report["node_links"]}
     assert report["unfinished"] == ""
     assert len(found) == 6
@@ -123,20 +120,44 @@ if rank == 1:  # it leads against rank 2 alone
     }
 
 
-@needs_hosts
-def test_a_clock_that_is_off_is_measured_to_half_a_round_trip(tmp_path: Path) -> None:
-    change = """
+ODD_HOSTS = """
 class Clock:
     perf_counter = time.perf_counter
     def time():
         return time.time() + 2.5
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
 if rank == 1:
-    changed.time = Clock
+    clocks.time = Clock
+    shared_files.fcntl.flock = lambda *_: None
+if rank == 2:
+    shared_files.fcntl.flock = refuse
 """
-    (offset,) = probed(tmp_path, "clocks", change)["offsets"]
-    assert offset["host"] == "n2"
-    assert abs(offset["offset_seconds"] - 2.5) <= offset["uncertainty_seconds"] + 1e-3
-    assert offset["uncertainty_seconds"] < 0.05
+
+
+@pytest.fixture(scope="module")
+def odd_hosts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The report of three hosts: the clock of n2 is off, its locks hold nothing, n3 has none."""
+    return probed(tmp_path_factory.mktemp("odd"), ODD_HOSTS, ranks=3)
+
+
+@needs_hosts
+def test_a_clock_that_is_off_is_measured_to_half_a_round_trip(odd_hosts: dict[str, Any]) -> None:
+    apart = {"n2": 2.5, "n3": 0.0}
+    offsets = odd_hosts["offsets"]
+    assert [offset["host"] for offset in offsets] == list(apart)
+    for offset in offsets:
+        error = abs(offset["offset_seconds"] - apart[offset["host"]])
+        assert error <= offset["uncertainty_seconds"] + 1e-3
+        assert offset["uncertainty_seconds"] < 0.05
+
+
+@needs_hosts
+def test_locks_that_do_not_hold_between_hosts_are_told(odd_hosts: dict[str, Any]) -> None:
+    first, second, third = odd_hosts["shared_files"]
+    assert first["lock_problem"] == ""
+    assert second["lock_problem"] == "two nodes hold the same lock"
+    assert third["lock_problem"] == "No locks available"
 
 
 @needs_hosts
@@ -144,42 +165,18 @@ def test_a_host_that_does_not_see_the_folder_is_told_apart_and_nothing_is_left(
     tmp_path: Path,
 ) -> None:
     change = """
-from pathlib import Path
-changed.SEEN_SECONDS = 1.0
+shared_files.SEEN_SECONDS = 1.0
+write = shared_files._write
 if rank == 1:
-    write, has_content = changed._write, changed._has_content
-    changed._write = lambda folder, rank: write(Path("/nowhere"), rank)
+    shared_files._write = lambda folder, rank: write(Path("/nowhere"), rank)
 if rank == 2:
-    changed._has_content = lambda folder, other: other == rank
+    shared_files._has_content = lambda folder, other: other == rank
 """
-    first, second, third = probed(tmp_path, "shared_files", change, ranks=3)["shared_files"]
+    first, second, third = probed(tmp_path, change, ranks=3)["shared_files"]
     assert (first["problem"], first["unseen"]) == ("", [])
     assert "No such file" in second["problem"]
     assert third["unseen"] == ["n1"]
     assert third["waited_seconds"] >= 1.0
-
-
-@needs_hosts
-@pytest.mark.parametrize(
-    ("refusal", "said"),
-    [
-        ("lambda *_: None", "two nodes hold the same lock"),
-        ("refuse", "No locks available"),
-    ],
-)
-def test_locks_that_do_not_hold_between_hosts_are_told(
-    tmp_path: Path, refusal: str, said: str
-) -> None:
-    change = f"""
-import errno
-def refuse(*_):
-    raise OSError(errno.ENOLCK, "No locks available")
-if rank == 1:
-    changed.fcntl.flock = {refusal}
-"""
-    first, second = probed(tmp_path, "shared_files", change)["shared_files"]
-    assert first["lock_problem"] == ""
-    assert second["lock_problem"] == said
 
 
 def test_a_call_that_hangs_is_given_up() -> None:

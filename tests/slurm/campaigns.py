@@ -29,6 +29,7 @@ class ClusterCampaign:
         self.shell = shell
         (shell.folder / "tiny.yaml").write_text(text)
         self.root = shell.folder / "results" / "tiny"
+        self._driver: subprocess.Popen[str] | None = None
 
     @property
     def command(self) -> list[str]:
@@ -44,7 +45,8 @@ class ClusterCampaign:
 
     def start(self) -> "subprocess.Popen[str]":
         """Start a driver."""
-        return self.shell.start(*self.command)
+        self._driver = self.shell.start(*self.command)
+        return self._driver
 
     def runs(self, strategy: str) -> Path:
         """Return the folder of the only trial of a strategy."""
@@ -71,7 +73,15 @@ class ClusterCampaign:
 
     def wait_for_steps(self, strategy: str, steps: int) -> None:
         """Wait until a trial has trained that many steps."""
-        wait_for(lambda: self.steps_done(strategy) >= steps, f"{steps} steps of {strategy}")
+
+        def happened() -> bool:
+            if self.steps_done(strategy) >= steps:
+                return True
+            ended = self._driver and self._driver.poll() is not None
+            assert not ended, "\n".join(p.read_text() for p in self.shell.folder.glob("*.out"))
+            return False
+
+        wait_for(happened, f"{steps} steps of {strategy}")
 
     def weights_without_interruption(self, strategy: str) -> str:
         """Train the same trial by hand, with the same drains but in one go; return its weights."""
@@ -82,7 +92,8 @@ class ClusterCampaign:
         # On this machine instead of the cluster.
         start = next(i for i, word in enumerate(command) if word == sys.executable)
         mpirun = str(Path(sys.executable).parent / "mpirun")
-        command = [mpirun, "-n", "2", "--bind-to", "none", "--oversubscribe", *command[start:]]
+        options = ("--bind-to", "none", "--oversubscribe", "--mca", "mpi_yield_when_idle", "1")
+        command = [mpirun, "-n", "2", *options, *command[start:]]
         out = self.shell.folder / "by hand"
         command[command.index("--out") + 1] = str(out)
         command += ["--drain-at", ",".join(map(str, drains))]

@@ -33,7 +33,8 @@ pip() {
     case $1 in
     download)
         mkdir -p horovod-0.28.1/horovod/torch
-        echo 'set(CMAKE_CXX_STANDARD 14)' | tee horovod-0.28.1/CMakeLists.txt >horovod-0.28.1/horovod/torch/CMakeLists.txt
+        printf '%s\n' 'project(horovod CXX)' 'set(CMAKE_CXX_STANDARD 14)' >horovod-0.28.1/CMakeLists.txt
+        echo 'set(CMAKE_CXX_STANDARD 14)' >horovod-0.28.1/horovod/torch/CMakeLists.txt
         tar czf horovod-0.28.1.tar.gz horovod-0.28.1
         ;;
     wheel)

@@ -198,8 +198,8 @@ def test_one_in_twenty_judged_changes_may_be_chance(tmp_path: Path) -> None:
     ]
     # Throughput, memory and traffic have six runs; accuracy has one seed.
     assert compare_folders(*roots).chance_sentence() == (
-        "3 changes are judged, each at 95 %: one in twenty, here about 0.2, would be called better "
-        "or worse by chance if nothing had changed"
+        "3 changes are judged, each at 95 %: if nothing had changed, one in twenty, here about "
+        "0.2, would be called better or worse by chance"
     )
 
 
@@ -223,7 +223,7 @@ KEYS = {
 def test_the_json_holds_the_documented_keys(pair: Callable[..., Pair]) -> None:
     document: Any = compared(pair()).document()
     assert set(document) == KEYS
-    documented = Path(__file__).parents[2].joinpath("docs", "compare.md").read_text()
+    documented = Path(__file__).parents[2].joinpath("docs", "reference", "files.md").read_text()
     for keys in (document, document["changes"][0], document["trials"][0], document["differences"]):
         assert [key for key in keys if f"`{key}`" not in documented] == []
     assert json.loads(json.dumps(document, allow_nan=False)) == document

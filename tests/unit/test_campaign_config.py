@@ -5,7 +5,7 @@ import pytest
 from campaign_folders import campaign
 
 from hpc_lpm.campaign.config import campaign_from_document, campaign_schema, read_campaign
-from hpc_lpm.campaign.names import check_names
+from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.errors import InputError
 
 QUICK = Path(__file__).parents[2] / "config" / "quick.yaml"

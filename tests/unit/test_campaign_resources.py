@@ -107,3 +107,9 @@ def test_files_that_are_still_to_be_made_are_told_apart(tmp_path: Path) -> None:
     chosen = campaign()
     with pytest.raises(FileNotFoundError):
         requested(chosen, tmp_path / "profile.json", None)
+
+
+def test_the_memory_of_a_rank_is_spread_over_the_cores_of_its_threads() -> None:
+    request = Request(rank_megabytes=1001, minutes=1)
+    assert request.core_megabytes(1) == 1001
+    assert request.core_megabytes(2) == 501

@@ -89,6 +89,14 @@ def test_the_speedup_does_not_follow_the_machine() -> None:
     assert (speedup.ratio, speedup.verdict) == (pytest.approx(1.0), "inconclusive")
 
 
+def test_speedups_that_differ_by_rounding_alone_are_inconclusive() -> None:
+    a = summary({("fbp", "lpm"): [320.0] * 6, ("sequential", ""): [200.0] * 6})
+    b = a.assign(samples_per_second=1.1 * a["samples_per_second"])
+    speedup = entry_of(a, b, "speedup_over_sequential").change
+    assert speedup.low != 1.0  # or there is nothing to round
+    assert speedup.verdict == "inconclusive"
+
+
 def test_sequential_training_has_no_speedup_over_itself() -> None:
     a = summary({("sequential", ""): SLOW})
     metrics = {entry.change.metric for entry in changes_of(a, a)}
@@ -147,3 +155,37 @@ def test_a_contestant_of_one_campaign_alone_has_no_change() -> None:
     a, b = summary({("fbp", "lpm"): SLOW}), summary({("horovod", ""): SLOW})
     assert changes_of(a, b) == []
     assert changes_of(a, b.iloc[:0]) == []
+
+
+def labelled(table: pd.DataFrame, strategy: str, label: str) -> pd.DataFrame:
+    names = table["contestant"].where(table["strategy"] != strategy, label)
+    return table.assign(contestant=names)
+
+
+def test_contestants_of_one_strategy_are_told_apart_by_their_labels() -> None:
+    live, replay = (
+        labelled(summary({("fbp", "lpm"): speeds}), "fbp", label)
+        for label, speeds in (("live", FAST), ("replay", SLOW))
+    )
+    a = pd.concat([live, replay], ignore_index=True)
+    changes = {
+        entry.who.label: entry.change.ratio
+        for entry in changes_of(a, a.iloc[::-1])
+        if entry.change.metric == "samples_per_second"
+    }
+    assert changes == {"live": pytest.approx(1.0), "replay": pytest.approx(1.0)}
+
+
+def test_a_contestant_that_was_renamed_is_found_by_its_strategy_if_that_is_unambiguous() -> None:
+    a = summary({("fbp", "lpm"): SLOW, ("sequential", ""): SLOW})
+    b = labelled(a, "fbp", "fbp-replay")
+    assert {entry.who.label for entry in changes_of(a, b)} == {"fbp-replay", "sequential"}
+    both = pd.concat([b, labelled(a, "fbp", "fbp-live")], ignore_index=True)
+    assert {entry.who.label for entry in changes_of(a, both)} == {"sequential"}
+
+
+def test_a_second_planner_in_one_campaign_does_not_hide_the_first() -> None:
+    a = summary({("fbp", "lpm"): SLOW})
+    b = summary({("fbp", "lpm"): FAST, ("fbp", "uniform"): FAST})
+    b = b.assign(contestant=b["contestant"] + " (" + b["planner"] + ")")
+    assert {entry.who.label for entry in changes_of(a, b)} == {"fbp (lpm)"}

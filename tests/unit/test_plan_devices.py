@@ -298,7 +298,7 @@ def test_a_memory_limit_forces_more_stages():
     limits = {24_000: (1, 4), 23_999: (2, 2), 12_000: (2, 2), 11_999: (4, 1), 6_000: (4, 1)}
     options = {limit: LIVE.model_copy(update={"memory_limit": limit}) for limit in limits}
     assert {limit: best_of(profile, options=given) for limit, given in options.items()} == limits
-    with pytest.raises(InputError, match=r"4 stages x 1 replicas .* 6,000 bytes a device"):
+    with pytest.raises(InputError, match=r"4 stages x 1 replicas .* 6,000 bytes per device"):
         search_devices([profile], 4, 8, LIVE.model_copy(update={"memory_limit": 5_999}))
 
 
@@ -343,8 +343,14 @@ def test_what_does_not_divide_or_fit_is_left_out_with_its_reason():
         ([even_profile(), even_profile(2, micro_batch=2)], 2, 4, {}, "even with 2: give profiles"),
         ([even_profile(), even_profile(model="odd", micro_batch=2)], 2, 4, {}, "of odd with 8"),
         ([even_profile(), even_profile()], 2, 4, {}, "two profiles have a micro-batch of 1"),
-        ([even_profile()], 2, 4, {"speeds": (1.0, 1.0)}, "--speeds has one entry a stage"),
-        ([even_profile()], 2, 4, {"memory_limit": (1, 1)}, "--memory-limit has one entry a stage"),
+        ([even_profile()], 2, 4, {"speeds": (1.0, 1.0)}, "--speeds has one entry per stage"),
+        (
+            [even_profile()],
+            2,
+            4,
+            {"memory_limit": (1, 1)},
+            "--memory-limit has one entry per stage",
+        ),
     ],
 )
 def test_a_request_that_cannot_be_met_is_bad_input(profiles, devices, batch, options, sentence):

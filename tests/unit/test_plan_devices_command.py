@@ -6,7 +6,8 @@ import shlex
 
 import pytest
 
-from hpc_lpm.cli import plan, simulate, train  # noqa: F401  registers them
+from hpc_lpm.cli import plan, simulate  # noqa: F401  registers them
+from hpc_lpm.cli import train as train_module
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.planning.plan import Plan
@@ -81,7 +82,7 @@ def test_table_shows_the_candidates_and_the_sentences_why_the_first_is_best(caps
     document = searched(capsys, profiles[0], *SEARCH)
     code, out, _ = call(capsys, "plan", profiles[0], *SEARCH)
     assert code == EXIT_DONE
-    assert "toy on 4 devices, 64 samples a step" in out
+    assert "toy on 4 devices, 64 samples per step" in out
     assert document["search"]["why"] in " ".join(out.split())
     assert all(len(line) <= 80 for line in out.splitlines()[:-2])
     # 64 samples in 16 micro-batches of 24 ms; three times 80 kB and seven times 2.4 kB.
@@ -174,6 +175,7 @@ def test_the_command_that_is_printed_is_one_that_train_takes(capsys, tmp_path):
         "--out": "results/by-hand",
     }
     # Nothing but the data set, which the profile does not name, is wrong with it.
+    train_module.register(words[10:])
     code, _, err = call(capsys, *words[10:])
     assert code == EXIT_BAD_INPUT
     assert "DATASET" in err
@@ -198,8 +200,8 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         (("--devices", 4, "--global-batch", 7), "--global-batch is 7"),
         ((*SEARCH, "--micro-batches", 4), "--micro-batches is 4"),
         ((*SEARCH, "--planner", "uniform"), "--planner is 'uniform'"),
-        ((*SEARCH, "--speeds", "1,1,1,1"), "--speeds has one entry a stage"),
-        ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry a stage"),
+        ((*SEARCH, "--speeds", "1,1,1,1"), "--speeds has one entry per stage"),
+        ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry per stage"),
         ((*SEARCH, "--memory-limit", "9"), "within the memory limit of 9 bytes"),
         ((*SEARCH, "--lead", "0"), "lead"),
         ((*SEARCH, "--links", "measured"), "links between stages are given without --stages"),

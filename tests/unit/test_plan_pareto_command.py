@@ -142,7 +142,7 @@ def test_figure_shows_every_point_and_marks_the_chosen_one(capsys, profile_path,
     words = " ".join("".join(text.itertext()) for text in root.iter(f"{SVG}text"))
     for expected in (
         "toy in 2 stages: 5 plans",
-        "period, ms a micro-batch",
+        "period, ms per micro-batch",
         "bytes over the boundaries, KiB a micro-batch",
         "memory of the fullest stage, MiB",
         "chosen: 1250.00 ms, 4 KiB sent, 6 MiB held",

@@ -73,14 +73,19 @@ def test_a_plan_is_priced_for_its_schedule_and_records_it(planned):
     assert [stage.memory_bytes for stage in default.stages] == [held(2), held(1)]
 
 
+def test_options_that_ask_for_nothing_are_accepted_of_any_schedule(planned):
+    written = Plan.read(planned("--schedule", "gpipe", "--lead", 1, "--weights", "live"))
+    assert [stage.memory_bytes for stage in written.stages] == [held(4), held(4)]
+
+
 def test_the_table_names_the_schedule_and_what_the_period_leaves_out(capsys, profile_path):
     code, out, _ = call(capsys, "plan", profile_path, "--stages", 2, "--schedule", "gpipe")
     words = " ".join(out.split())
     assert code == EXIT_DONE
-    assert "schedule gpipe, 4 micro-batches a step link" in words
+    assert "schedule gpipe, 4 micro-batches per step link" in words
     assert "not covered schedule gpipe empties the pipeline before every update" in words
     words = " ".join(call(capsys, "plan", profile_path, "--stages", 2)[1].split())
-    assert "schedule fbp, 4 micro-batches a step, lead 1, weights replay link" in words
+    assert "schedule fbp, 4 micro-batches per step, lead 1, weights replay link" in words
     assert "not covered" not in words
 
 
@@ -108,8 +113,8 @@ def test_a_front_is_that_of_the_schedule(capsys, profile_path):
     [
         (("--schedule", "gpip"), "did you mean 'gpipe'"),
         (("--schedule", "gpipe", "--lead", 2), "--lead is 2, but it means nothing under"),
-        (("--schedule", "gpipe", "--weights", "live"), "--weights is live, but it means nothing"),
-        (("--schedule", "1f1b", "--weights", "live"), "--weights is live, but it means nothing"),
+        (("--schedule", "gpipe", "--weights", "stash"), "--weights is stash, but it means nothing"),
+        (("--schedule", "1f1b", "--weights", "replay"), "--weights is replay, but it means"),
         (("--schedule", "gpipe", "--memory-limit", held(3)), "no plan of 2 stages"),
         (("--schedule", "no_such_module:Toy"), "module 'no_such_module' of schedule"),
     ],
@@ -192,8 +197,8 @@ def test_a_plan_prices_itself_anew_without_the_profile(planned):
     two_copies = 2 * 2 * PARAMETERS + 6 * 2 * ACTIVATIONS * 3 // 2
     assert use.memory_bytes == (two_copies, two_copies)
     assert use.notice == (
-        f"plan {path} was made for schedule fbp, 4 micro-batches a step, optimizer momentum and "
-        "micro-batches of 2 samples, and is used for schedule gpipe, 6 micro-batches a step, "
+        f"plan {path} was made for schedule fbp, 4 micro-batches per step, optimizer momentum and "
+        "micro-batches of 2 samples, and is used for schedule gpipe, 6 micro-batches per step, "
         f"optimizer sgd and micro-batches of 3 samples: priced anew, its fullest stage, 0, holds "
         f"{two_copies:,} bytes."
     )
@@ -269,6 +274,23 @@ class Crossed(Eager):
     flushes = True
 
 
+class Hasty(Eager):
+    """Runs further ahead in short runs than in long ones."""
+
+    alternates = False
+
+    def ahead(self, stage, stages, micro_batches_per_step, lead):
+        return 3 * (stages - 1 - stage)
+
+    def version_delay(self, stage, stages, micro_batches_per_step, lead=1, *, replicas=1):
+        return 2 * (stages - 1 - stage) + (replicas > 1)
+
+    def compute(self, stage, stages, micro_batches_per_step, total_micro_batches, lead):
+        long = total_micro_batches > 3 * micro_batches_per_step
+        ahead = (2 if long else 3) * (stages - 1 - stage)
+        yield from forwards_ahead(0, total_micro_batches, ahead, micro_batches_per_step)
+
+
 class Unfinished(Schedule):
     """Does not say how far it runs ahead."""
 
@@ -335,6 +357,7 @@ def test_an_order_that_the_cost_model_does_not_know_is_said(capsys, profile_path
         ("Boastful", "micro-batches in flight, allowed are 1"),
         ("Stale", "`version` says"),
         ("Crossed", "does not alternate"),
+        ("Hasty", "in another order than more steps"),
         ("Unfinished", "fails on small pipelines"),
         ("first_alone", "accepted is an instance or a subclass of"),
         ("missing", "has no name 'missing'"),

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from campaign_folders import SPEEDS, campaign, write_folder
 
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, entrant_colours
 from hpc_lpm.campaign.report import write_report
-from hpc_lpm.campaign.roles import entrant_colours
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded

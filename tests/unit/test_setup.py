@@ -118,7 +118,8 @@ def test_the_sources_are_adapted(checkout: Checkout) -> None:
     calls = checkout.calls()
     assert calls.count("set(CMAKE_CXX_STANDARD 20)") == 2
     assert "CMAKE_CXX_STANDARD 14" not in calls
-    assert "set(CMAKE_SKIP_RPATH ON)" in calls
+    # Behind `project`, which would undo it.
+    assert "project(horovod CXX)\nset(CMAKE_SKIP_RPATH ON)\n" in calls
 
 
 def test_the_wheel_is_built_once_a_machine(checkout: Checkout, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from torch import nn
 from hpc_lpm.campaign.config import campaign_from_document
 from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.names import check_names
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.job import SingleProcess

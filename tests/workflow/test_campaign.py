@@ -1,6 +1,8 @@
 """A whole campaign, really trained: the smallest model, one epoch, every strategy."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -33,11 +35,12 @@ expect:
 pytestmark = pytest.mark.workflow
 
 
-def snakemake(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [SNAKEMAKE, "--snakefile", str(REPOSITORY / "Snakefile"), "--cores", "2"]
     return subprocess.run(
         [*command, "--configfile", "tiny.yaml", *options],
         cwd=folder,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         timeout=400,
@@ -135,3 +138,26 @@ def test_a_lost_run_alone_is_run_again(finished: tuple[Path, str]) -> None:
     assert "train_alone" in text
     assert "train_ranks" not in text
     assert "rule report" in text
+
+
+@pytest.mark.skipif("horovod" not in STRATEGIES, reason="Horovod is not installed here")
+def test_a_strategy_that_is_not_installed_is_left_out_and_trained_alone_once_it_is(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished[0], tmp_path / "a copy")
+    root = folder / "results" / "tiny"
+    for run in root.glob("runs/*horovod*"):
+        shutil.rmtree(run)
+    hidden = tmp_path / "without horovod"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['horovod'] = None\n")
+    done = snakemake(folder, PYTHONPATH=str(hidden))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "horovod is left out, its package horovod is not installed" in done.stdout
+    assert "<strong>horovod is missing</strong>" in (root / "report.html").read_text()
+    assert "horovod" not in set(pd.read_csv(root / "summary.csv")["strategy"])
+    installed = snakemake(folder, "--dry-run")
+    assert installed.returncode == 0, installed.stderr
+    counts = [line.split() for line in installed.stdout.splitlines() if "train" in line]
+    assert ["train_ranks", "1"] in counts
+    assert not [line for line in counts if line[0] in {"train_alone", "profile", "plan"}]

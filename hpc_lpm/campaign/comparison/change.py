@@ -8,6 +8,9 @@ from hpc_lpm.campaign.metrics import Quantity
 
 Outcome = Literal["better", "worse", "inconclusive"]
 
+ROUNDING = 1e-9
+"""By how much ratios and shares that are equal may differ after some arithmetic."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -61,7 +64,7 @@ class Change:
         return f"{self._text(self.low)} to {self._text(self.high)}"
 
     def document(self) -> dict[str, object]:
-        """Return the change as JSON; docs/how-to/compare.md describes the keys."""
+        """Return the change as JSON; docs/reference/files.md describes the keys."""
         return {
             "metric": self.metric,
             "ratio": self.ratio,
@@ -84,7 +87,7 @@ def change_of(
     Args:
         quantity: what changed.
         value: the ratio, or the difference of two shares; None if there is nothing to compare.
-        interval: that of the value with 95 % confidence, None if none can be given.
+        interval: the 95 % confidence interval of the value, None if there is none.
         note: why there is none; not used if there is one.
     """
     in_points = quantity.compared_as == "points"
@@ -100,7 +103,7 @@ def change_of(
 
 
 def _verdict(quantity: Quantity, neutral: float, interval: ConfidenceInterval | None) -> Outcome:
-    # Only an interval that leaves out the value of no change decides.
-    if interval is None or interval[0] <= neutral <= interval[1]:
+    # Only an interval that excludes the value of no change, by more than rounding, decides.
+    if interval is None or interval[0] - ROUNDING <= neutral <= interval[1] + ROUNDING:
         return "inconclusive"
     return "better" if (interval[0] > neutral) == (quantity.better == "higher") else "worse"

@@ -1,4 +1,4 @@
-"""Whether two campaigns were asked for the same, from the same source, on the same machine."""
+"""How comparable two campaigns are: what differs in settings, source, machine and software."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.options import flatten_settings
 
 _NOT_IN_A_RUN = {"name", "expect", "resources"}
-"""Keys of a campaign that no run sees anything of."""
+"""Keys of a campaign that do not reach its runs."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs, and what it is in A and in B."""
+    """Something that differs, with its value in A and in B."""
 
     what: str
     a: str
@@ -28,9 +28,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparability:
-    """What differs in the settings that runs see, source revision, machine and software.
+    """What differs between two campaigns in the settings of runs, source, machine and software.
 
-    An empty list means that all of it is the same, None that a campaign has no record of it.
+    An empty list means that nothing differs, None that a campaign has no record of it.
     """
 
     configuration: list[Difference]
@@ -39,7 +39,7 @@ class Comparability:
     software: list[Difference] | None
 
     def parts(self) -> dict[str, list[Difference] | None]:
-        """Return the four by the words for them."""
+        """Return each of the four under its name in sentences."""
         return {
             "configuration": self.configuration,
             "source revision": self.source,
@@ -49,12 +49,12 @@ class Comparability:
 
     @property
     def complete(self) -> bool:
-        """Everything is recorded and the same."""
+        """Whether everything is recorded and nothing differs."""
         return all(part == [] for part in self.parts().values())
 
 
 def comparability_of(first: CampaignResults, second: CampaignResults) -> Comparability:
-    """Compare what is recorded of two campaigns."""
+    """Compare the records of two campaigns."""
     configuration = _differences(_settings(first.campaign), _settings(second.campaign))
     a, b = (read_environment(results.folder.environment) for results in (first, second))
     if a is None or b is None:

@@ -1,4 +1,4 @@
-"""Compares two campaigns: what changed from A to B, from what, and what B expects of itself."""
+"""Compares two campaigns: what changed from A to B, and whether B meets its own expectations."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from hpc_lpm.campaign.statistics import CONFIDENCE
 
 @dataclass(frozen=True)
 class Absence:
-    """A trial that has no result in one of the two campaigns, and why."""
+    """A trial without a result in one of the two campaigns, and the reason."""
 
     trial: str
     reason: str
@@ -25,8 +25,8 @@ class Absence:
 class Comparison:
     """Campaign B against campaign A.
 
-    Trials that are missing on a side are those of its own matrix and those that the other side
-    has; they are named, and do not decide whether B holds what it expects of itself.
+    Missing in a campaign are trials of its own matrix without a result, and trials that only the
+    other campaign has. They are named, but do not decide whether B meets its expectations.
     """
 
     a: CampaignResults
@@ -40,32 +40,32 @@ class Comparison:
 
     @property
     def held(self) -> bool:
-        """Everything that B expects holds; what cannot be judged does not."""
+        """Whether everything that B expects holds; what cannot be judged does not."""
         return all(verdict.held for verdict in self.expectations)
 
     def headline(self) -> str:
-        """Return what came of the weights."""
+        """Summarise how many trials reproduced their weights."""
         return weights_sentence(self.comparability, self.trials)
 
     def findings(self) -> list[str]:
-        """Return what weights that differ mean."""
+        """Explain weights that differ, as far as the records tell."""
         return weights_findings(self.comparability, self.trials)
 
     def chance_sentence(self) -> str:
-        """Return how many verdicts chance alone may have made, for nothing is corrected for it."""
+        """State how many verdicts may be due to chance: none is corrected for multiplicity."""
         judged = [entry.change for entry in self.contestants if entry.change.low is not None]
         if not judged:
             return (
-                "Nothing is judged: no strategy has enough runs in both campaigns for an interval"
+                "Nothing is judged: no contestant has enough runs in both campaigns for an interval"
             )
         by_chance = (1 - CONFIDENCE) * len(judged)
         return (
-            f"{len(judged)} changes are judged, each at 95 %: one in twenty, here about "
-            f"{by_chance:.1f}, would be called better or worse by chance if nothing had changed"
+            f"{len(judged)} changes are judged, each at 95 %: if nothing had changed, one in "
+            f"twenty, here about {by_chance:.1f}, would be called better or worse by chance"
         )
 
     def document(self) -> dict[str, object]:
-        """Return everything as JSON; docs/how-to/compare.md describes the keys."""
+        """Return the comparison as JSON; docs/reference/files.md describes the keys."""
         runs_a, runs_b = ({run.trial.name for run in side.runs} for side in (self.a, self.b))
         return {
             "changes": [entry.document() for entry in self.contestants],
@@ -123,11 +123,11 @@ def _missing(here: CampaignResults, other: CampaignResults, side: str) -> Iterat
 
 
 NAMED = 4
-"""Most things that a sentence names before it counts the rest."""
+"""How many names a sentence lists before it counts the rest."""
 
 
 def weights_sentence(comparability: Comparability, trials: list[TrialChange]) -> str:
-    """Return how many common trials ended in the very same weights, and from what."""
+    """Summarise how many common trials reproduced their weights, from which settings."""
     if not trials:
         return "No trial has finished in both campaigns, so that there are no weights to compare"
     start = "Same configuration, same seeds"
@@ -139,11 +139,11 @@ def weights_sentence(comparability: Comparability, trials: list[TrialChange]) ->
 
 
 def weights_findings(comparability: Comparability, trials: list[TrialChange]) -> list[str]:
-    """Return what weights that differ mean, each as a sentence without its full stop.
+    """Explain weights that differ, in sentences without full stops.
 
-    A plan follows a measured profile, so that the same configuration may be cut differently, and
-    a trial whose updates depend on the cuts then ends elsewhere. Where nothing that is known
-    differs but the weights do, training is not reproducible, which is a finding.
+    A plan follows a measured profile, so that the same configuration may be cut differently; a
+    trial whose updates depend on the cuts then ends with other weights. If the weights differ
+    although nothing else on record does, training is not reproducible, which is a finding.
     """
     different = [trial for trial in trials if not trial.same_weights]
     recut = [trial.trial.name for trial in different if not trial.same_cuts]
@@ -166,6 +166,6 @@ def weights_findings(comparability: Comparability, trials: list[TrialChange]) ->
 
 
 def listed(names: list[str]) -> str:
-    """Return names as `a, b, c`, of many the first and how many more."""
+    """Return names as `a, b, c`, or the first of many and how many more there are."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

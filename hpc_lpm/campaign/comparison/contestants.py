@@ -17,9 +17,8 @@ import pandas as pd
 
 from hpc_lpm.campaign.comparison.change import Change, change_of
 from hpc_lpm.campaign.comparison.intervals import median_of_population, ratio_of_medians
-from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.entrants import Entrant, baseline_of
 from hpc_lpm.campaign.metrics import THROUGHPUT, Metric, Quantity
-from hpc_lpm.campaign.roles import baseline_of
 from hpc_lpm.campaign.statistics import MINIMUM_RUNS, entrants_in, paired, runs_of
 
 SPEEDUP = Quantity("speedup_over_sequential", "speedup")
@@ -48,7 +47,7 @@ class ContestantChange:
         return f"{self.runs_a}, {self.runs_b}"
 
     def document(self) -> dict[str, object]:
-        """Return the change as JSON; docs/how-to/compare.md describes the keys."""
+        """Return the change as JSON; docs/reference/files.md describes the keys."""
         return {
             "contestant": " ".join(filter(None, self.who.identity)),
             "model": self.who.model,

@@ -1,7 +1,7 @@
 """95 % confidence intervals of changes between two campaigns, each with its source.
 
-All of them need equal conditions on both sides but chance: what drifts between two campaigns, such
-as the speed of a shared machine, is in none of them.
+All of them assume that nothing but chance differs between the two campaigns: none covers a drift
+in between, such as that of a shared machine's speed.
 """
 
 import math
@@ -24,19 +24,19 @@ TIMES_CORRELATION = 3
 
 @dataclass(frozen=True)
 class MeanError:
-    """The standard error of a mean as a share of it, and its degrees of freedom."""
+    """The standard error of a mean, relative to the mean, and its degrees of freedom."""
 
     relative: float
     degrees: int
 
 
 def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> ConfidenceInterval:
-    """Return the interval of median(second) / median(first) of two independent samples.
+    """Return the interval of median(second) / median(first) for two independent samples.
 
     The percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
     13), both samples resampled independently of each other. From 6 values on each side it holds
     between 95 and 97 % of the time, for normal and for skewed values alike. The same values give
-    the same interval, and values that do not vary one of no width.
+    the same interval; values that do not vary give an interval of no width.
     """
     interval = bootstrap(
         (np.asarray(first, dtype=float), np.asarray(second, dtype=float)),
@@ -50,12 +50,12 @@ def ratio_of_medians(first: Sequence[float], second: Sequence[float]) -> Confide
 
 
 def median_of_population(values: Sequence[float]) -> ConfidenceInterval:
-    """Return the interval of the median that `values` are drawn from.
+    """Return the interval of the median of the population that `values` are drawn from.
 
     Its ends are observed values, chosen by their rank (Conover, Practical Nonparametric Statistics,
     1999, section 3.2): it holds at least 95 % of the time whatever the distribution, which the
-    bootstrap does not for few values in coarse steps, as accuracies are. Below 6 values no such
-    interval is bounded.
+    bootstrap does not for a few values in coarse steps, such as accuracies. With fewer than 6
+    values, no such interval is bounded.
     """
     found = quantile_test(np.asarray(values, dtype=float), p=0.5).confidence_interval(CONFIDENCE)
     return float(found.low), float(found.high)
@@ -64,7 +64,7 @@ def median_of_population(values: Sequence[float]) -> ConfidenceInterval:
 def difference_of_proportions(
     first: float, first_count: int, second: float, second_count: int
 ) -> ConfidenceInterval:
-    """Return the interval of second - first, two shares of so many independent trials each.
+    """Return the interval of second - first, two shares of independent trials with these counts.
 
     Newcombe (1998), Statistics in Medicine 17, 873 to 890, method 10: the differences between each
     share and the near and far ends of Wilson's intervals, combined as the sides of right angles.
@@ -79,19 +79,19 @@ def difference_of_proportions(
 
 
 def mean_error(step_seconds: Sequence[float]) -> MeanError | None:
-    """Return the error of the mean step time, by the method of batch means.
+    """Return the standard error of the mean step time, by the method of batch means.
 
-    A slow step is seldom alone, so that single steps would promise too much. Means of long batches
-    of consecutive steps are nearly independent (Schmeiser, Batch size effects in the analysis of
-    simulation output, Operations Research 30, 1982: more than about 10 batches gain little, while
-    fewer are longer). A batch is at least 3 times as long as the autocorrelation time of the steps,
-    (1 + r) / (1 - r) for an autocorrelation r of neighbours. None if there are too few steps for
-    5 such batches: no interval is better than one that is too narrow. Intervals from it hold 94 to
-    97 % of the time where that autocorrelation tells all, about 90 % in a run of 100 steps that
-    also drifts for tens of steps.
+    Slow steps come in groups, so that an error from single steps would be too small. Means of long
+    batches of consecutive steps are nearly independent (Schmeiser, Batch size effects in the
+    analysis of simulation output, Operations Research 30, 1982: more than about 10 batches gain
+    little, while fewer are longer). A batch is at least 3 times as long as the autocorrelation time
+    of the steps, (1 + r) / (1 - r) for an autocorrelation r of neighbours. With too few steps for 5
+    such batches the result is None, since no interval is better than one that is too narrow.
+    Intervals from this error hold 94 to 97 % of the time where r describes the dependence fully,
+    and about 90 % in a run of 100 steps that also drifts for tens of steps.
 
     Args:
-        step_seconds: the steps in order, those at the start that are not counted left out.
+        step_seconds: times of the steps in order, without those at the start that do not count.
     """
     seconds = np.asarray(step_seconds, dtype=float)
     correlation = _autocorrelation(seconds)
@@ -106,7 +106,7 @@ def mean_error(step_seconds: Sequence[float]) -> MeanError | None:
 
 
 def ratio_factor(first: MeanError, second: MeanError) -> float:
-    """Return the factor by which the 95 % interval of a ratio of two means reaches to either side.
+    """Return the factor by which the 95 % interval of a ratio of two means extends to each side.
 
     Student's t on the logarithm of the ratio, with the degrees of freedom of Welch (1947), which
     the two runs' different errors call for.
@@ -121,8 +121,8 @@ def ratio_factor(first: MeanError, second: MeanError) -> float:
 
 
 def _autocorrelation(seconds: npt.NDArray[np.float64]) -> float:
-    """Return the autocorrelation of neighbours, 0 where it is negative or nothing varies."""
-    # Of equal values the mean may be off by a rounding, which would correlate perfectly.
+    """Return the autocorrelation of neighbouring steps; 0 if it is negative or nothing varies."""
+    # The mean of equal values may be rounded, and the remainders would correlate perfectly.
     if seconds.size < FEWEST_STEPS or np.ptp(seconds) == 0:
         return 0.0
     apart = seconds - seconds.mean()

@@ -1,4 +1,4 @@
-"""A comparison as tables of words, a race each: the same for the terminal and the page."""
+"""A comparison arranged by races, for the terminal and for the page alike."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -26,11 +26,11 @@ class RaceChanges:
     trials: list[TrialChange]
 
     def labels(self) -> list[str]:
-        """Return every contestant once, in order."""
+        """Return the label of every contestant once, in order."""
         return list(dict.fromkeys(entry.who.label for entry in self.contestants))
 
     def trial_quantities(self) -> list[Quantity]:
-        """Return every quantity that some trial has a change of, in order."""
+        """Return the quantities that were compared trial by trial, in order."""
         changes = (change for entry in self.trials for change in entry.changes)
         return list(dict.fromkeys(change.quantity for change in changes))
 
@@ -54,7 +54,7 @@ def race_changes(comparison: Comparison) -> list[RaceChanges]:
 
 
 def trial_sentences(comparison: Comparison) -> list[str]:
-    """Return, for each metric of trials, how many of them changed for better and for worse."""
+    """State, for each metric, how many trials changed for the better and for the worse."""
     by_quantity: dict[Quantity, list[Change]] = {}
     for entry in comparison.trials:
         for change in entry.changes:

@@ -1,8 +1,8 @@
 """What changed from one run to another: the trials that are in both campaigns.
 
-An interval of two runs tells if they differ by more than each fluctuates within itself. What
-differs from one start to the next, such as where memory lies or what else the machine does, is in
-none of them: whether a change of the code made the difference is for the contestants to tell.
+An interval of two runs tells if they differ by more than each fluctuates within itself. It leaves
+out what differs from one start to the next, such as where memory lies or what else the machine
+does. Whether a change of the code made the difference is for the contestants' changes to tell.
 """
 
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from hpc_lpm.engine.result import RunResult
 
 @dataclass(frozen=True)
 class TrialChange:
-    """A trial in A and in B: changes of its metrics, and if it ended in the very same weights.
+    """A trial in A and in B: changes of its metrics, and whether it reproduced its weights.
 
-    `same_cuts` tells if its stages were the same, `same_environment` if its ranks found the same
-    processor, packages and kernel.
+    `same_cuts` tells if its stages held the same layers, `same_environment` if its ranks found the
+    same processor, packages and kernel.
     """
 
     trial: Trial
@@ -36,11 +36,11 @@ class TrialChange:
 
     @property
     def same_weights(self) -> bool:
-        """Every bit of parameters and buffers is the same."""
+        """Whether every bit of parameters and buffers is the same."""
         return self.weights_sha256_a == self.weights_sha256_b
 
     def document(self) -> dict[str, object]:
-        """Return the comparison of both runs as JSON; docs/how-to/compare.md describes the keys."""
+        """Return the comparison as JSON; docs/reference/files.md describes the keys."""
         return {
             "trial": self.trial.name,
             "changes": [change.document() for change in self.changes],
@@ -82,7 +82,7 @@ def _compare(trial: Trial, a: RunResult, b: RunResult) -> TrialChange:
 
 
 def _throughput(a: RunResult, b: RunResult) -> Change:
-    """Return the ratio of samples per second; its width comes from the counted steps."""
+    """Return the ratio of throughputs, with an interval from the fluctuation of the steps."""
     ratio = b.samples_per_second / a.samples_per_second
     errors = mean_error(_counted_steps(a)), mean_error(_counted_steps(b))
     interval = None
@@ -93,10 +93,10 @@ def _throughput(a: RunResult, b: RunResult) -> Change:
 
 
 def _accuracy(a: RunResult, b: RunResult) -> list[Change]:
-    """Return the difference of the last accuracies, none without both.
+    """Return the difference of the last accuracies, or nothing if a run has none.
 
-    The interval takes the predictions as independent and the two runs' as unrelated. Both runs
-    answer the same questions and mostly alike, so that it is rather too wide.
+    The interval treats all predictions as independent. Since both runs predict the same samples,
+    and mostly alike, it is wider than need be.
     """
     if not a.test_accuracy or not b.test_accuracy:
         return []
@@ -108,14 +108,14 @@ def _accuracy(a: RunResult, b: RunResult) -> list[Change]:
 
 
 def _memory(a: RunResult, b: RunResult) -> Change:
-    """Return the ratio of the fullest ranks' peaks, without an interval: a run has one peak."""
+    """Return the ratio of the fullest ranks' peaks; a run has one, so there is no interval."""
     first, second = max(a.peak_memory_bytes), max(b.peak_memory_bytes)
     ratio = second / first if first else None
     return change_of(MEMORY, ratio, None, "one value a run")
 
 
 def _counted_steps(result: RunResult) -> list[float]:
-    """Return the steps that `samples_per_second` is taken over."""
+    """Return the times of the steps from which `samples_per_second` is computed."""
     discard = result.settings.get("discard_steps", 0)
     first = discard if isinstance(discard, int) and discard < len(result.step_seconds) else 0
     return result.step_seconds[first:]

@@ -1,4 +1,4 @@
-"""Every execution of a campaign: profiles, plans, and each attempt at each training run."""
+"""Lists every execution of a campaign: profiles, plans, and each attempt at each trial."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,13 +11,16 @@ from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.slurm import SlurmJob
 
+CAMPAIGN_FILE = "provenance/campaign.json"
+
 
 @dataclass(frozen=True)
 class Execution:
-    """One start of a step or a run; `objects` and `results` are paths of files in the crate.
+    """A single execution of a step or a trial.
 
-    `parameters` and `outcomes` are single values that went in and came out, `environment` the
-    variables that say where it ran. `error` is None if it ended well, `exit_code` if there is none.
+    `objects` and `results` are the files of the crate that it read and wrote, `parameters` and
+    `outcomes` single values that went in and came out, and `environment` the variables that tell
+    where it ran. `error` is None if it ended well, `exit_code` if none is known.
     """
 
     identifier: str
@@ -35,11 +38,8 @@ class Execution:
     nodes: tuple[str, ...] = ()
 
 
-CAMPAIGN_FILE = "provenance/campaign.json"
-
-
 def executions_of(results: CampaignResults, provenance: CampaignProvenance) -> list[Execution]:
-    """Return what was executed, steps before runs, runs in their order."""
+    """Return all executions: first the steps, then the trials in their order."""
     found = [_step(name, step) for name, step in provenance.steps.items()]
     for trial in results.trials:
         found += _attempts(results, trial, provenance.trials[trial.name])
@@ -74,7 +74,7 @@ def _attempts(results: CampaignResults, trial: Trial, found: TrialProvenance) ->
 def _attempt(
     results: CampaignResults, trial: Trial, found: TrialProvenance, attempt: Attempt, number: int
 ) -> Execution:
-    """Return an attempt; the last one has `number` 0, and to it belong the files of the run."""
+    """Return an attempt; the last one has `number` 0 and owns the files of the run."""
     root = results.folder.root
     outcomes: dict[str, str | int] = {}
     if found.weights_sha256 and not number:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 DESCRIPTIONS = {
     "report.html": "Report of the campaign: tables, figures, settings and how to repeat it",
-    "summary.csv": "One row a training run",
-    "summary.parquet": "One row a training run",
+    "summary.csv": "One row per training run",
+    "summary.parquet": "One row per training run",
     "statistics.csv": "Median, 95 % interval and number of runs of every metric and contestant",
     "expectations.json": "What the campaign expects of its results, as it was found to hold",
     "figures/*.svg": "Figure of the report",
@@ -28,7 +28,7 @@ RUN_DESCRIPTIONS = {
     "attempts.json": "Every start of the run",
     "train.log": "What the ranks wrote",
 }
-"""Without checkpoints: they are there to continue a run and come and go."""
+"""Checkpoints are left out: they only serve to resume a run, and are removed after it."""
 
 MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -43,19 +43,19 @@ MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class PayloadFile:
-    """A file by its path relative to the campaign's folder."""
+    """A file, by its path relative to the campaign's folder, and what it holds."""
 
     path: str
     description: str
 
     @property
     def media_type(self) -> str:
-        """Type of its content."""
+        """Media type of its content."""
         return MEDIA_TYPES[Path(self.path).suffix]
 
 
 def campaign_files(root: Path) -> list[PayloadFile]:
-    """Return the files that are there and belong to no single run."""
+    """Return the existing files that belong to the campaign as a whole."""
     found: dict[str, PayloadFile] = {}
     for pattern, description in DESCRIPTIONS.items():
         for path in sorted(root.glob(pattern)):
@@ -65,6 +65,6 @@ def campaign_files(root: Path) -> list[PayloadFile]:
 
 
 def run_files(root: Path, trial: str) -> list[PayloadFile]:
-    """Return the files that are there of one run."""
+    """Return the existing files of one run."""
     names = ((f"runs/{trial}/{name}", text) for name, text in RUN_DESCRIPTIONS.items())
     return [PayloadFile(name, text) for name, text in names if (root / name).is_file()]

@@ -10,10 +10,16 @@ from typing import Any
 from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
-from hpc_lpm.campaign.crate.actions import ENVIRONMENT_TERM, add_action, timestamp
+from hpc_lpm.campaign.crate.entities import (
+    ENVIRONMENT_TERM,
+    LICENSE,
+    add_action,
+    add_toolkit,
+    add_workflow,
+    timestamp,
+)
 from hpc_lpm.campaign.crate.executions import CAMPAIGN_FILE, Execution, executions_of
 from hpc_lpm.campaign.crate.payload import PayloadFile, campaign_files, run_files
-from hpc_lpm.campaign.crate.software import LICENSE, add_toolkit, add_workflow
 from hpc_lpm.campaign.provenance import CampaignProvenance
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.files import write_text_atomically

@@ -1,4 +1,4 @@
-"""Test accuracy over the seconds of training and over epochs."""
+"""Draws test accuracy over the seconds of training and over epochs."""
 
 from collections.abc import Mapping
 from itertools import pairwise

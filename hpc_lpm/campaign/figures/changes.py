@@ -1,5 +1,6 @@
-"""Forest plot of a comparison: every change with its interval, metric beside metric."""
+"""Draws the changes of a comparison with their intervals as a forest plot, metric by metric."""
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -19,12 +20,15 @@ from hpc_lpm.campaign.figures.style import (
 from hpc_lpm.campaign.metrics import TRAFFIC, Quantity
 from hpc_lpm.campaign.trials import file_name
 
+MOST_COLUMNS = 4
+"""Most panels side by side; more would leave no room for the numbers below them."""
+
 LEFT_OUT = frozenset({TRAFFIC})
 """Traffic is counted, not measured: it has no spread worth drawing and stands in the table."""
 
 
 def draw_changes(race: RaceChanges, colours: Mapping[str, str]) -> DrawnFigure:
-    """Draw one race; a mark is filled where the interval leaves out no change.
+    """Draw one race; a mark is filled where the interval excludes "no change".
 
     Args:
         race: what changed in it.
@@ -37,14 +41,16 @@ def draw_changes(race: RaceChanges, colours: Mapping[str, str]) -> DrawnFigure:
         if quantity not in LEFT_OUT and any(entry.change.quantity == quantity for entry in shown)
     ]
     labels = race.labels()
-    figure = new_figure(1.1 + 0.36 * len(labels))
+    columns = min(len(quantities), MOST_COLUMNS)
+    rows = math.ceil(len(quantities) / MOST_COLUMNS)
+    figure = new_figure((1.1 + 0.36 * len(labels)) * max(rows, 1))
     for position, quantity in enumerate(quantities):
-        axes = figure.add_subplot(1, len(quantities), position + 1)
+        axes = figure.add_subplot(rows, columns, position + 1)
         for entry in shown:
             if entry.change.quantity == quantity:
                 label = entry.who.label
                 _draw_change(axes, labels.index(label), entry.change, colours[label])
-        _finish(axes, quantity, labels, with_names=position == 0)
+        _finish(axes, quantity, labels, with_names=position % MOST_COLUMNS == 0)
     description = f"Changes from A to B of {', '.join(labels)} on {race.title}"
     data = pd.DataFrame(
         [
@@ -81,7 +87,7 @@ def _finish(axes: Axes, quantity: Quantity, labels: list[str], *, with_names: bo
     names_on_y_axis(axes, labels if with_names else [""] * len(labels))
     axes.grid(axis="x")
     axes.spines["bottom"].set_visible(False)
-    steps = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(-reach, reach)
+    steps = MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(-reach, reach)
     axes.set_xticks([neutral + step for step in steps if abs(step) <= 1.1 * reach])
     axes.set_title(quantity.title)
     axes.set_xlabel("B - A, points" if is_difference else "B / A", color=MUTED, loc="left")

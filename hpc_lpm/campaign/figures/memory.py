@@ -1,4 +1,4 @@
-"""Peak memory and bytes sent, rank by rank."""
+"""Draws peak memory and bytes sent, rank by rank."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""The Pareto front of a profile's plans: bytes over period, memory as colour."""
+"""Draws the Pareto front of a profile's plans: bytes sent over period, memory as colour."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def draw_pareto(model: CostModel, front: ParetoFront) -> DrawnFigure:
         linewidth=0.5,
         zorder=3,
     )
-    # The tolerance may reach further than the front: it must not stretch the axis.
+    # The tolerance may reach beyond the front, but must not stretch the axis.
     left, right = axes.get_xlim()
     axes.axvspan(
         least,
@@ -60,7 +60,7 @@ def draw_pareto(model: CostModel, front: ParetoFront) -> DrawnFigure:
     bar.outline.set_visible(False)
     _mark_chosen(axes, front, unit, name)
     figure.legend(loc="outside lower right", ncols=2)
-    axes.set_xlabel("period, ms a micro-batch", loc="left")
+    axes.set_xlabel("period, ms per micro-batch", loc="left")
     axes.set_ylabel(f"bytes over the boundaries, {name} a micro-batch")
     axes.set_ylim(bottom=0)
     axes.grid(color=GRID)

@@ -1,4 +1,4 @@
-"""The plan drawn over the profile: what each layer costs, and where the network is cut."""
+"""Draws a plan over its profile: what each layer costs, and where the network is cut."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -56,7 +56,7 @@ def draw_plan(name: str, profile: Profile, plan: Plan, users: str) -> DrawnFigur
             fontweight="bold",
             color=PHASE_COLOURS["update"],
         )
-    compute.set_ylabel("ms a micro-batch")
+    compute.set_ylabel("ms per micro-batch")
     outputs.set_ylabel("output, KiB")
     outputs.set_xlim(-0.5, len(profile.layers) - 0.5)
     if len(profile.layers) <= MOST_NAMED_LAYERS:

@@ -1,4 +1,4 @@
-"""What every stage did when, in a few steps of steady state, on one time scale for all."""
+"""Draws what every stage did when, in a few steps of steady state, on one time scale for all."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import file_name
 
 COMPUTING = ("forward", "replay", "backward", "update")
-"""Phases drawn in a timeline; in all other time a rank waits or communicates."""
+"""The phases that are drawn; at all other times a rank waits or communicates."""
 
 STEPS_IN_WINDOW = 3
 
@@ -38,7 +38,7 @@ class Phase:
 
 
 def read_trace(path: Path) -> list[Phase]:
-    """Return the phases of a trace in order of time, none if the file is missing or unreadable."""
+    """Return the phases of a trace by start time, or none if the file cannot be read."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         events = [event for event in document["traceEvents"] if event.get("ph") == "X"]
@@ -74,7 +74,7 @@ def steady_window(phases: list[Phase]) -> tuple[float, float]:
 
 
 def clip(phases: list[Phase], start: float, stop: float) -> list[Phase]:
-    """Return the computing phases inside [start, stop], cut at its edges."""
+    """Return the computing phases within [start, stop], cut off at its ends."""
     return [
         Phase(
             phase.name,
@@ -103,7 +103,7 @@ NARROWEST_NUMBERED_INCHES = 0.19
 
 
 def draw_stage_activity(runs: list[Run]) -> DrawnFigure | None:
-    """Draw the first traced run of every pipelined contestant of one race, None without a trace."""
+    """Draw the first traced run of every pipelined entrant of a race; None if there is no trace."""
     traces: dict[str, list[Phase]] = {}
     for run in runs:
         if run.trial.pipelined and run.entrant.label not in traces:
@@ -121,7 +121,7 @@ def draw_stage_activity(runs: list[Run]) -> DrawnFigure | None:
     )[:, 0]
     rows: list[dict[str, object]] = []
     for axes, (label, phases) in zip(panels, traces.items(), strict=True):
-        # Past the end of its trace, a window would show waiting where nothing was recorded.
+        # Beyond the end of a trace, the window would show idle time where nothing was recorded.
         last_start = max(phase.stop for phase in phases) - span
         start = max(phases[0].start, min(windows[label][0], last_start))
         clipped = clip(phases, start, start + span)

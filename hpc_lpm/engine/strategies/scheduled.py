@@ -114,12 +114,8 @@ class Scheduled(Strategy):
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
         """Return the options of a plan for this schedule."""
         own = LaggingOptions.of(settings.own)
-        return {
-            **super().plan_options(settings),
-            "schedule": self.name,
-            "lead": own.lead,
-            "weights": own.weights if self.lags else "live",
-        }
+        taken = {name: getattr(own, name) for name in self.schedule.own_options}
+        return {**super().plan_options(settings), "schedule": self.name, **taken}
 
     def check(self, run: PlannedRun) -> None:
         """Refuse clipping over all stages, and corrections of lag that do not apply."""

@@ -1,4 +1,4 @@
-"""Ways to use a number of devices, and the combinations that are none."""
+"""Ways to use a number of devices, and the combinations that are ruled out."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -10,7 +10,7 @@ from hpc_lpm.planning.devices.steady_state import SteadyStep
 
 @dataclass(frozen=True)
 class Candidate:
-    """Cuts and everything else that a run needs to know; the rest is in `model.options`."""
+    """One way to use the devices: a model with its options, cuts, and the time of a step."""
 
     model: CostModel
     cuts: tuple[int, ...]
@@ -23,12 +23,12 @@ class Candidate:
 
     @property
     def replicas(self) -> int:
-        """R, of every stage."""
+        """R, the copies of every stage."""
         return self.model.options.replicas
 
     @property
     def micro_batches(self) -> int:
-        """M, those of a step on one replica."""
+        """M, the micro-batches of a step on one replica."""
         return self.model.options.micro_batches
 
     @property
@@ -38,28 +38,28 @@ class Candidate:
 
     @property
     def lead(self) -> int:
-        """Micro-batches of lead a stage."""
+        """Micro-batches that each stage runs ahead of the next."""
         return self.model.options.lead
 
     @property
     def samples_per_second(self) -> float:
-        """Samples of all replicas in steady state; 0 if the profile takes no time at all."""
+        """The rate of all replicas in steady state; 0 if no layer of the profile takes any time."""
         samples = self.micro_batches * self.micro_batch * self.replicas
         return float(samples / self.step.seconds) if self.step.seconds else 0.0
 
     @property
     def memory_bytes(self) -> int:
-        """What the fullest device holds."""
+        """The bytes that the fullest device holds."""
         return self.model.largest_memory_bytes(self.cuts)
 
     @property
     def merit(self) -> tuple[Fraction, int, int, int]:
-        """What candidates are ordered by; no two of a search have the same."""
+        """The key that candidates are sorted by; it differs between any two of one search."""
         return (self.step.seconds, self.lead, self.stages, self.micro_batches)
 
 
 class Reason(Enum):
-    """Why a combination is left out."""
+    """The reason why a combination is left out."""
 
     LAYERS = "more stages than layers"
     BATCH = "the global batch is not a multiple of micro-batch x replicas"
@@ -68,7 +68,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A combination that is no candidate; `model` is there where the memory limit is why."""
+    """A combination that was ruled out; `model` is set where the memory limit is the reason."""
 
     stages: int
     replicas: int
@@ -79,7 +79,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class DeviceSearch:
-    """All candidates, best first and at least one, and what is left out."""
+    """The candidates, best first and at least one, and the combinations left out."""
 
     devices: int
     global_batch: int

@@ -52,7 +52,7 @@ def slowest_cycle(constraints: Sequence[Constraint], events: int, above: Fractio
 def _positive_cycle(
     constraints: Sequence[Constraint], events: int, ratio: Fraction
 ) -> Cycle | None:
-    """Return a cycle with more than `ratio` ticks a step, by Bellman's and Ford's longest paths.
+    """Return a cycle with more than `ratio` ticks per step, by Bellman's and Ford's longest paths.
 
     Constraints that set an event last, seen as a graph, have a cycle only if it is positive.
     """

@@ -1,4 +1,4 @@
-"""What a search over devices refuses, and why nothing may be left of it."""
+"""The errors of a search over devices: requests it refuses, and searches that find nothing."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 def check_request(
     profiles: Sequence[Profile], devices: int, global_batch: int, options: PlanOptions
 ) -> None:
-    """Check what a search is asked for.
+    """Check the request for a search.
 
     Raises:
         InputError: if a number is below 1, an option has one entry for each stage, the schedule is
@@ -23,7 +23,9 @@ def check_request(
     """
     for name, number in (("--devices", devices), ("--global-batch", global_batch)):
         if number < 1:
-            raise InputError(f"{name} is {number}, accepted are whole numbers above 0.")
+            raise InputError(
+                f"{name} is {number}, accepted are whole numbers above 0: give one of these."
+            )
     listed = {
         "--speeds": options.speeds is not None,
         "--memory-limit": isinstance(options.memory_limit, tuple),
@@ -31,7 +33,7 @@ def check_request(
     for name, given in listed.items():
         if given:
             raise InputError(
-                f"{name} has one entry a stage, but --devices searches the number of stages: "
+                f"{name} has one entry per stage, but --devices searches the number of stages: "
                 "leave the list out, or ask for --stages."
             )
     _check_schedule(options)
@@ -85,7 +87,7 @@ def no_candidate(
         f"no combination of stages and replicas on {devices} devices is within the memory limit "
         f"of {options.memory_limit:,} bytes: what needs least is {least.stages} stages x "
         f"{least.options.replicas} replicas with lead {least.options.lead} and micro-batches of "
-        f"{least.profile.micro_batch} samples, {_least_bytes(least):,} bytes a device; raise the "
+        f"{least.profile.micro_batch} samples, {_least_bytes(least):,} bytes per device; raise the "
         "limit, or give more devices or a profile of a smaller micro-batch."
     )
 

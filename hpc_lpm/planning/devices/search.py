@@ -35,7 +35,7 @@ def search_devices(
     options: PlanOptions,
     leads: Sequence[int] = LEADS,
 ) -> DeviceSearch:
-    """Return all ways to train `global_batch` samples a step on `devices` devices, best first.
+    """Return all ways to train `global_batch` samples per step on `devices` devices, best first.
 
     Args:
         profiles: one or more, of one model with different micro-batches.

@@ -1,7 +1,8 @@
-"""The Pareto front of all plans: what else could be had for a longer period.
+"""The Pareto front of all plans: what a longer period buys in bytes and memory.
 
 A plan is on the front if no other plan has a period, boundary bytes and a memory of the fullest
-stage that are all as small and one of them smaller. The front is exact: every such triple once.
+stage that are all as small and one of them smaller. The front is exact and holds every such triple
+once.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from hpc_lpm.planning.planners.lpm import optimal_cuts
 class ParetoPoint:
     """One triple of the front, and the lexicographically smallest K+1 cut positions that have it.
 
-    `memory_bytes` are those of the fullest stage.
+    `memory_bytes` is the memory of the fullest stage.
     """
 
     period: Fraction

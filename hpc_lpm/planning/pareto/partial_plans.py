@@ -1,4 +1,4 @@
-"""Non-dominated partial plans: in which ways the last stages can hold the layers behind a cut.
+"""Non-dominated partial plans: the ways in which the last stages can hold all layers after a cut.
 
 Label-setting dynamic programme with several objectives (Martins, 1984), from the last stage to the
 first. A label of cut i before stage k stands for one way to put layers [i, L) into stages k to

@@ -1,8 +1,8 @@
 """Planner `lpm`: the optimal merging of layers into stages.
 
 In this order: (1) least period P*; (2) least boundary bytes among plans with a period of at most
-(1 + tolerance) P*; (3) least memory of the fullest stage; (4) smallest cut positions. Exact: the
-answer is that of trying all partitions.
+(1 + tolerance) P*; (3) least memory of the fullest stage; (4) smallest cut positions. Exact: trying
+all partitions gives the same answer.
 """
 
 from fractions import Fraction
@@ -19,9 +19,9 @@ _STEP_GROWTH = 4
 def optimal_cuts(model: CostModel) -> tuple[int, ...]:
     """Return the K+1 cut positions of the optimal plan.
 
-    Parametric search: the least period is bracketed between a period known too short and that of a
-    plan found; a failed probe also tells below which period nothing changes, so that the bracket
-    closes on the exact value. The least memory is found in the same way.
+    Parametric search: the least period is bracketed between a period known to be too short and the
+    period of a plan that was found. A failed probe also tells up to which period nothing changes,
+    so the bracket closes on the exact value. The least memory is found in the same way.
 
     Raises:
         InputError: if no plan is within the memory limits.

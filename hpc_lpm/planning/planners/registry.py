@@ -66,11 +66,13 @@ PLANNERS: Registry[Planner] = Registry(
             Planner(
                 "lpm", "least period, then least bytes, then least memory; exact", optimal_cuts
             ),
-            Planner("uniform", "equally many layers a stage", uniform_cuts),
+            Planner("uniform", "the same number of layers in every stage", uniform_cuts),
             Planner("parameters", "parameters spread evenly over stages", parameters_cuts),
             Planner("greedy", "layers moved between stages until they are about even", greedy_cuts),
             Planner(
-                "pipedream", "fastest slowest stage, transfers and memory ignored", pipedream_cuts
+                "pipedream",
+                "shortest time of the slowest stage; transfers and memory are ignored",
+                pipedream_cuts,
             ),
         )
     },

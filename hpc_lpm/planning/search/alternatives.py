@@ -11,7 +11,7 @@ from hpc_lpm.planning.search.reach import Limits, reach
 
 
 def infeasible_memory(model: CostModel) -> InputError:
-    """Return the error for a model of which no plan is within its memory limits.
+    """Return the error for a model that has no plan within its memory limits.
 
     It names the fullest of the stages beyond their limits in the plan whose fullest stage holds
     least, the limit that would do for every stage, and the fewest stages that would do with the
@@ -77,8 +77,8 @@ def _fewest_within_memory(model: CostModel) -> int | None:
 def fewest_stages(model: CostModel, period: Fraction) -> int | None:
     """Return the fewest stages, fewer than the model's, that reach `period` seconds.
 
-    None if none do, or if options are given for each stage or boundary: nobody knows which of them
-    fewer stages would have. Memory limits are kept. Numbers of stages are tried upwards, beginning
+    None if none do, or if options are given for each stage or boundary, of which fewer stages would
+    have an unknown part. Memory limits are kept. Numbers of stages are tried upwards, beginning
     with the number that filling each stage in turn needs where nothing is replayed; no smaller
     number can do.
     """

@@ -1,4 +1,4 @@
-"""Search for the plan of fewest boundary bytes within a period and memory limits."""
+"""Search for the plan with the fewest boundary bytes within a period and memory limits."""
 
 from bisect import bisect_right
 from dataclasses import dataclass

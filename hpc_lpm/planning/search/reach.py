@@ -1,4 +1,4 @@
-"""Where cuts can lie at all: greedy bounds that look at compute and memory alone.
+"""Greedy bounds on where cuts can lie, from compute and memory alone.
 
 Compute and memory of a stage only grow when it gains a layer. So filling every stage from the
 front as far as it goes bounds every cut from above, and filling from the back bounds it from below.
@@ -25,7 +25,7 @@ _AHEAD = Fraction(1, 2**30)
 
 @dataclass(frozen=True)
 class Limits:
-    """What stages may take: a period in seconds and bytes besides the model's own limits.
+    """The period in seconds and the bytes that stages may take, besides the model's own limits.
 
     None stands for no limit.
     """
@@ -70,7 +70,7 @@ def reach(model: CostModel, limits: Limits) -> Reach:
         return _reach_by_compute(model, limits)
     memory = [limits.memory(model, stage) for stage in range(model.stages)]
     relaxed = relaxed_transfers(model)
-    # Rounded bounds do not tell when they change, so they are those of a slightly longer period.
+    # Rounded bounds do not tell when they change, so they are taken for a slightly longer period.
     longer = limits.period * (1 + _AHEAD)
     return _reach(model, relaxed.lowest(longer, memory), relaxed.highest(longer, memory), longer)
 

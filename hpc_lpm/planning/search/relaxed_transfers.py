@@ -33,7 +33,7 @@ A period that long has room for any two transfers.
 
 @lru_cache(maxsize=2)
 def relaxed_transfers(model: CostModel) -> "RelaxedTransfers":
-    """Return the bounds of a model; those of the last models are kept, as a search asks often."""
+    """Return the bounds of a model; the latest are cached, since a search asks for them often."""
     return RelaxedTransfers(model)
 
 
@@ -53,7 +53,7 @@ class _Stage:
 
 
 class RelaxedTransfers:
-    """The bounds for any period and memory limits of one model."""
+    """Bounds on the cuts of one model, for any period and memory limits."""
 
     def __init__(self, model: CostModel) -> None:
         total = max(1, model.forward_sums[-1] + model.backward_sums[-1])

@@ -55,7 +55,9 @@ def _install(needed: list[str], wanted: list[str]) -> None:
     if not needed and not wanted:
         return
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "-qq", "install", "-y", "--no-install-recommends"]
+    # Another run of this, or of apt, may be at it.
+    patient = ("-o", "DPkg::Lock::Timeout=300")
+    install = ["apt-get", "-qq", *patient, "install", "-y", "--no-install-recommends"]
     keep_services_off = not _POLICY.exists()
     if keep_services_off:
         # Debian starts the services that it installs, but only the testbed's daemons are wanted.
