@@ -15,13 +15,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
 import pandas as pd
 
 from benchmarks.race import markdown
-from hpc_lpm.campaign.statistics import estimate, identities, paired_ratio, runs_of
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.statistics import entrants_in, estimate, paired_ratio, runs_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLUSTER = REPOSITORY / "slurm" / "testbed" / "cluster"
@@ -78,24 +80,26 @@ def collect(folder: Path, out: Path) -> None:
 
 def read_summary(folder: Path) -> pd.DataFrame:
     """Return the runs of a campaign from the files that were kept."""
-    return pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    summary = pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    if "contestant" not in summary:  # kept before contestants had labels of their own
+        summary.insert(0, "contestant", summary["strategy"])
+    return summary
 
 
 def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[str]]:
     """Return one row of the table for each contestant of one rate."""
     rows = []
-    for who in identities(summary):
+    entrants = entrants_in(summary)
+    for who in entrants:
         ours = next(
-            other
-            for other in identities(summary)
-            if other["model"] == who["model"] and other["strategy"] == "fbp"
+            other for other in entrants if other.race == who.race and other.strategy == "fbp"
         )
         own = runs_of(summary, who)
         rows.append(
             [
                 rate,
-                who["model"],
-                who["strategy"],
+                who.model,
+                who.strategy,
                 estimate(own[SPEED].tolist()).text(1),
                 _ratio(summary, ours, who) if who != ours else "",
                 _ratio(*_beside(summary, local, ours)) if who == ours else "",
@@ -106,20 +110,20 @@ def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[
     return rows
 
 
-def _ratio(summary: pd.DataFrame, first: dict[str, str], second: dict[str, str]) -> str:
+def _ratio(summary: pd.DataFrame, first: Entrant, second: Entrant) -> str:
     ratio = paired_ratio(summary, first, second, SPEED)
     return ratio.text() if ratio is not None else ""
 
 
 def _beside(
-    summary: pd.DataFrame, local: pd.DataFrame, who: dict[str, str]
-) -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
+    summary: pd.DataFrame, local: pd.DataFrame, who: Entrant
+) -> tuple[pd.DataFrame, Entrant, Entrant]:
     """Join a contestant's runs over the network and on shared memory, for a ratio of the two.
 
-    Returns the joint table and the identities of both in it.
+    Returns the joint table and both entrants in it.
     """
-    without = {**who, "strategy": f"{who['strategy']} on shared memory"}
-    runs = runs_of(local, who).assign(strategy=without["strategy"])
+    without = replace(who, label=f"{who.label} on shared memory")
+    runs = runs_of(local, who).assign(contestant=without.label)
     return pd.concat([runs_of(summary, who), runs]), who, without
 
 
