@@ -79,11 +79,7 @@ def main() -> None:
     )
     planning = ["plan", str(profile), "--stages", str(options.stages), "--out", str(plan)]
     planning += ["--micro-batches", str(options.micro_batches), "--optimizer", options.optimizer]
-    _run(
-        planning,
-        1,
-        out / "plan.log",
-    )
+    _run(planning, 1, out / "plan.log")
     training = ["train", "--model", options.model, *data, "--plan", str(plan)]
     training += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
     training += ["--micro-batches", str(options.micro_batches), "--optimizer", options.optimizer]

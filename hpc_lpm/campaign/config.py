@@ -102,11 +102,6 @@ class Campaign(RunOptions):
         """The names of the metrics that are computed beside those of every campaign."""
         return [*self.metrics, *(expectation.metric for expectation in self.expect)]
 
-    @property
-    def micro_batch(self) -> int:
-        """Samples per micro-batch."""
-        return self.micro_batch_size
-
     @model_validator(mode="before")
     @classmethod
     def _own_options_apart(cls, document: Any) -> Any:
