@@ -137,12 +137,12 @@ def write_plan(folder: CampaignFolder, chosen: Campaign, trial: Trial) -> None:
     )
     Profile(
         model=trial.model,
-        micro_batch=chosen.micro_batch,
+        micro_batch=chosen.micro_batch_size,
         device="cpu",
         dtype="float32",
         layers=layers,
         link=LinkProfile(latency_seconds=1e-5, bandwidth_bytes_per_second=1e9),
-    ).write(folder.profile(trial.model, trial.dataset, chosen.micro_batch))
+    ).write(folder.profile(trial.model, trial.dataset, chosen.micro_batch_size))
     stages = tuple(
         StagePlan(start=start, stop=start + 2, compute_seconds=0.01, send_bytes=0, memory_bytes=1)
         for start in (0, 2)
