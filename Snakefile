@@ -4,7 +4,7 @@
 #   snakemake --cores 2 --configfile my-campaign.yaml         another campaign
 #   snakemake --profile slurm                                 on a cluster
 #
-# What the rules do, in which order trials run and which commands train them is decided in hpc_lpm/campaign.
+# What the rules run, and in which order trials take turns, is decided in hpc_lpm/campaign.
 
 import os
 import sys
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-# The rules run with this very Python and this very checkout, whatever directory they run in.
+# The rules use this Python and this checkout, whichever directory they run in.
 REPOSITORY = str(workflow.basedir)
 sys.path.insert(0, REPOSITORY)
 for variable, first in (
@@ -20,7 +20,7 @@ for variable, first in (
     ("PYTHONPATH", REPOSITORY),
 ):
     os.environ[variable] = os.pathsep.join(filter(None, [first, os.environ.get(variable)]))
-# Where jobs of a cluster find slurm/job.sh.
+# Tells the jobs of a cluster where slurm/job.sh is.
 os.environ |= {"HPC_LPM_REPOSITORY": REPOSITORY}
 
 from hpc_lpm.campaign.driver import Driver, take_over
@@ -46,18 +46,18 @@ ALONE = [name for name, ranks in RANKS.items() if ranks == 1]
 TOGETHER = [name for name, ranks in RANKS.items() if ranks > 1]
 EVERY_RUN = [f"{ROOT}/runs/{trial}/{file}" for trial in STEPS.trials for file in RUN_FILES]
 
-# Nothing may run beside a measurement: more threads than any machine has are cut down to all of its cores.
-# On a cluster `cpus_per_task` is what counts.
+# Nothing may run beside a measurement: Snakemake cuts this number of threads, which no machine has,
+# down to all cores of the machine. On a cluster `cpus_per_task` counts instead.
 WHOLE_MACHINE = 4096
-# On how many nodes ranks are put, where the campaign says so.
+# The number of nodes for the ranks, where the campaign sets it.
 SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
-# What the steps need, for those who have conda bring it.
+# The packages that the steps need, for those who let conda provide them.
 SOFTWARE = "config/environment/conda.yaml"
-# Profiles and plans come before the first trial, so that no contestant has to wait out its turn.
+# Profiles and plans come before the first trial, so that no contestant misses its turn.
 BEFORE_TRIALS = len(STEPS.trials) + 1
 
 
-# Seconds of work each: the driver does them itself.
+# These take seconds each, so the driver runs them itself.
 localrules:
     all,
     environment,
@@ -70,7 +70,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        # Asked for by name: a report made of an unfinished campaign must not pass for the whole.
+        # Asked for by name, since the report of an unfinished campaign must not pass for the whole.
         EVERY_RUN,
         STEPS.folder.report,
         f"{ROOT}/expectations.json",
@@ -139,7 +139,7 @@ rule plan:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
 
 
-# Trials of one rank and of several differ in what a cluster must be asked for, so they are two rules.
+# Trials of one rank and of several ranks request different resources, so they are two rules.
 rule train_alone:
     input:
         lambda wildcards: STEPS.runs[wildcards.trial].inputs,
@@ -262,10 +262,10 @@ rule expectations:
 
 onstart:
     try:
-        # Kept open, and with it the lock, as long as this driver lives.
+        # Keep the file open, and with it the lock, as long as this driver lives.
         LOCK = take_over(
             STEPS.folder.root,
-            # The executor gives all its jobs one name; other executors give none.
+            # The Slurm executor gives all its jobs one name; other executors give none.
             Driver.here(
                 getattr(getattr(workflow.scheduler, "_executor", None), "run_uuid", None)
             ),
@@ -278,6 +278,6 @@ onstart:
 
 
 onerror:
-    # What did finish is worth a report; it names the trials that are missing.
+    # Report the trials that did finish; the report names the missing ones.
     if Path(STEPS.folder.campaign).exists() and not all(map(os.path.exists, EVERY_RUN)):
         shell("python -m hpc_lpm report {ROOT:q}")

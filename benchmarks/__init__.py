@@ -1,1 +1,1 @@
-"""Comparisons that answer one question each, run as `python -m benchmarks.NAME`."""
+"""Benchmarks, each of which answers one question: run them as `python -m benchmarks.NAME`."""

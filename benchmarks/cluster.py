@@ -1,12 +1,12 @@
-"""FBP and its rivals on two nodes with a real network between them, and FBP without the network.
+"""Races FBP and its rivals on two nodes with a real network, and FBP without the network.
 
     python -m benchmarks.cluster [--rates 1gbit,200mbit] [--repeats 6] [--set steps=8] [--out DIR]
 
-For each rate a cluster is started (slurm/testbed, which needs root) and config/cluster.yaml is run
-on it through `snakemake --profile slurm`, and FBP alone in a second campaign on this machine's
-shared memory. The speed of machines drifts within minutes, so all take turns: every round adds one
-repeat to both, and ratios, to rivals and to shared memory, are over pairs of runs of one round.
-What is there already is not run again, and rates of an earlier call stay in the table. `--set`
+For each rate a cluster is started (slurm/testbed, which needs root), and config/cluster.yaml runs
+on it through `snakemake --profile slurm`. A second campaign runs FBP alone on this machine's shared
+memory. Because the speed of machines drifts within minutes, the two campaigns take turns: every
+round adds one repeat to both, and ratios, to rivals and to shared memory, pair runs of one round.
+Trials that have finished are not run again, and rates of an earlier call stay in the table. `--set`
 changes keys of all campaigns.
 """
 
@@ -15,13 +15,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
 import pandas as pd
 
 from benchmarks.race import markdown
-from hpc_lpm.campaign.statistics import estimate, identities, paired_ratio, runs_of
+from hpc_lpm.campaign.entrants import Entrant
+from hpc_lpm.campaign.statistics import entrants_in, estimate, paired_ratio, runs_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CLUSTER = REPOSITORY / "slurm" / "testbed" / "cluster"
@@ -31,12 +33,12 @@ SPEED = "samples_per_second"
 
 
 def campaign_name(name: str) -> str:
-    """Return the name of the campaign whose small files are kept as `name`."""
+    """Return the name of the campaign whose small files are kept under `name`."""
     return f"cluster-{name}"
 
 
 def snakemake(*options: str, name: str, settings: Sequence[str]) -> None:
-    """Run the campaign that is kept as `name`, with some of its keys changed."""
+    """Run the campaign that is kept under `name`, with some of its keys changed."""
     program = str(Path(sys.executable).with_name("snakemake"))
     changes = [f"name={campaign_name(name)}", *settings]
     command = [program, *options, "--configfile", CAMPAIGN, "--config", *changes]
@@ -44,7 +46,7 @@ def snakemake(*options: str, name: str, settings: Sequence[str]) -> None:
 
 
 def run_on_cluster(rate: str, settings: Sequence[str]) -> None:
-    """Run the campaign on two nodes whose links have that rate."""
+    """Run the campaign on two nodes whose links have the given rate."""
     start = [str(CLUSTER), "up", "--nodes", "2", "--cores-per-node", "1", "--rate", rate]
     subprocess.run(start, check=True)
     try:
@@ -54,14 +56,14 @@ def run_on_cluster(rate: str, settings: Sequence[str]) -> None:
 
 
 def run_on_shared_memory(rate: str, settings: Sequence[str]) -> None:
-    """Run FBP's part of the campaign of one rate on this machine, without a network."""
+    """Run FBP's trials of the campaign of one rate on this machine, without a network."""
     settings = [*settings, 'strategies=["fbp"]']
     snakemake("--cores", "2", name=f"{BESIDE}{rate}", settings=settings)
 
 
 def collect(folder: Path, out: Path) -> None:
-    """Keep the small files of a campaign, without paths of this machine."""
-    rmtree(out, ignore_errors=True)  # of an earlier call
+    """Copy the small files of a campaign to `out`, without paths of this machine."""
+    rmtree(out, ignore_errors=True)  # what an earlier call has copied
     out.mkdir(parents=True)
     kept = [folder / "summary.csv", folder / "statistics.csv"]
     for pattern in ("figures/[!.]*", "plans/*.json", "profiles/*.json", "provenance/*.json"):
@@ -70,32 +72,34 @@ def collect(folder: Path, out: Path) -> None:
         target = out / path.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8")
-        # Where this machine has its programs is nobody's business.
+        # Readers have no use for where this machine has its programs.
         for prefix in (f"{Path(sys.executable).parent}{os.sep}", f"{REPOSITORY}{os.sep}"):
             text = text.replace(prefix, "")
         target.write_text(text, encoding="utf-8")
 
 
 def read_summary(folder: Path) -> pd.DataFrame:
-    """Return the runs of a campaign that was kept."""
-    return pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    """Return the runs of a campaign from the files that were kept."""
+    summary = pd.read_csv(folder / "summary.csv", keep_default_na=False)
+    if "contestant" not in summary:  # kept before contestants had labels of their own
+        summary.insert(0, "contestant", summary["strategy"])
+    return summary
 
 
 def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[str]]:
-    """Return a row for each contestant of one rate."""
+    """Return one row of the table for each contestant of one rate."""
     rows = []
-    for who in identities(summary):
+    entrants = entrants_in(summary)
+    for who in entrants:
         ours = next(
-            other
-            for other in identities(summary)
-            if other["model"] == who["model"] and other["strategy"] == "fbp"
+            other for other in entrants if other.race == who.race and other.strategy == "fbp"
         )
         own = runs_of(summary, who)
         rows.append(
             [
                 rate,
-                who["model"],
-                who["strategy"],
+                who.model,
+                who.strategy,
                 estimate(own[SPEED].tolist()).text(1),
                 _ratio(summary, ours, who) if who != ours else "",
                 _ratio(*_beside(summary, local, ours)) if who == ours else "",
@@ -106,17 +110,20 @@ def rows_of(rate: str, summary: pd.DataFrame, local: pd.DataFrame) -> list[list[
     return rows
 
 
-def _ratio(summary: pd.DataFrame, first: dict[str, str], second: dict[str, str]) -> str:
+def _ratio(summary: pd.DataFrame, first: Entrant, second: Entrant) -> str:
     ratio = paired_ratio(summary, first, second, SPEED)
     return ratio.text() if ratio is not None else ""
 
 
 def _beside(
-    summary: pd.DataFrame, local: pd.DataFrame, who: dict[str, str]
-) -> tuple[pd.DataFrame, dict[str, str], dict[str, str]]:
-    """Return one table with a contestant's runs over the network and on shared memory, and both."""
-    without = {**who, "strategy": f"{who['strategy']} on shared memory"}
-    runs = runs_of(local, who).assign(strategy=without["strategy"])
+    summary: pd.DataFrame, local: pd.DataFrame, who: Entrant
+) -> tuple[pd.DataFrame, Entrant, Entrant]:
+    """Join a contestant's runs over the network and on shared memory, for a ratio of the two.
+
+    Returns the joint table and both entrants in it.
+    """
+    without = replace(who, label=f"{who.label} on shared memory")
+    runs = runs_of(local, who).assign(contestant=without.label)
     return pd.concat([runs_of(summary, who), runs]), who, without
 
 
@@ -133,7 +140,7 @@ COLUMNS = [
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run everything and write `cluster.md`."""
+    """Run all campaigns and write `cluster.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", default="1gbit,200mbit")
     parser.add_argument("--repeats", type=int, default=6)

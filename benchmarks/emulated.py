@@ -1,12 +1,13 @@
-"""FBP on 8 and 16 emulated devices: real ranks, messages and schedules, sleeping layers.
+"""Measures FBP on 8 and 16 emulated devices: real ranks and messages, layers that sleep.
 
     python -m benchmarks.emulated [--repeats 6] [--out FOLDER]
 
-Each device is one layer that sleeps for its forward and its backward pass and sends 100 kB. The
-*devices' rate* is K times that of one device, a micro-batch every forward + backward; 1F1B gets
-M / (M + K - 1) of it. Rates are those of steady state, as in `benchmarks.engine`. What is lost is
-about as many milliseconds a micro-batch whatever a device takes: two cores run the Python of all
-ranks. Short and long passes side by side show that.
+Each device is one layer that sleeps for its forward and its backward pass and sends 100 kB. At the
+*devices' rate* a micro-batch is finished in every forward + backward, K times as fast as one device
+would train; 1F1B reaches M / (M + K - 1) of it. Rates are measured in steady state, as in
+`benchmarks.engine`. The loss per micro-batch is about the same number of milliseconds however long
+a device computes, because two cores run the Python of all ranks; short and long passes side by side
+show that.
 """
 
 import argparse
@@ -27,7 +28,7 @@ MICRO_BATCH, MICRO_BATCHES = 2, 8
 
 @dataclass(frozen=True)
 class Emulation:
-    """So many devices, the seconds of each one's passes, and the steps to train."""
+    """A number of devices, the seconds of their forward and backward passes, and the steps."""
 
     devices: int
     forward_seconds: float
@@ -36,12 +37,12 @@ class Emulation:
 
     @property
     def name(self) -> str:
-        """Tell two of as many devices apart, as in file names: `8-30ms`."""
+        """Return the name for files, such as `8-30ms`: devices and milliseconds of both passes."""
         return f"{self.devices}-{round(1e3 * self.period_seconds)}ms"
 
     @property
     def period_seconds(self) -> float:
-        """Return what a micro-batch takes if no device ever waits."""
+        """Return the seconds per micro-batch if no device ever waits."""
         return self.forward_seconds + self.backward_seconds
 
 
@@ -54,9 +55,10 @@ CONTESTANTS = (("fbp", 1), ("fbp", 2), ("deepspeed-1f1b", 1))
 
 
 def run(emulation: Emulation, folder: Path, repeats: int) -> pd.DataFrame:
-    """Race; the column `share` is the part of the devices' rate that was reached.
+    """Race the contestants on one emulation and return one row per training.
 
-    `lost_milliseconds` is what a micro-batch took more than its passes.
+    `share` is the part of the devices' rate that was reached, and `lost_milliseconds` the time by
+    which a micro-batch took longer than its passes.
     """
     devices = emulation.devices
     layer = LayerProfile(

@@ -1,11 +1,12 @@
-"""How near FBP comes to the machine's limit and to its plan, beside DeepSpeed: two ranks.
+"""Measures how near FBP comes to the machine's limit and to its plan, beside DeepSpeed.
 
     python -m benchmarks.engine [--repeats 6] [--only resnet110 gpt] [--out FOLDER]
 
-*limit*: two independent sequential trainings at the same time, one a rank, their rates added.
-*predicted*: what the planner makes of a profile taken within the same repeat, for the cuts that the
-pipelines use. Rates are those of steady state (all steps but the first two and the last), one
-thread a rank, fp32; every ratio is taken between neighbours in time.
+The race has two ranks. *limit* is the sum of the rates of two independent sequential trainings, one
+on each rank at the same time. *predicted* is the planner's prediction, for the cuts that the
+pipelines use, from a profile taken within the same repeat. Rates are measured in steady state (all
+steps but the first two and the last), with one thread per rank in fp32; every ratio is taken
+between neighbours in time.
 """
 
 import argparse
@@ -29,7 +30,7 @@ KINDS = ("load", "forward", "replay", "backward", "update", "send", "receive")
 
 @dataclass(frozen=True)
 class Race:
-    """A model on data, its batch and the steps of one training."""
+    """A model and its data, the batch size in samples and the steps of one training."""
 
     model: str
     dataset: str
@@ -46,7 +47,7 @@ RACES = {
 
 
 def run(name: str, folder: Path, repeats: int) -> pd.DataFrame:
-    """Plan, race and return the rows of one model."""
+    """Profile, plan and race one model, and return one row per training."""
     entered = RACES[name]
     plans = {weights: plan(name, entered, weights, folder) for weights in ("live", "replay")}
 
@@ -77,7 +78,7 @@ def run(name: str, folder: Path, repeats: int) -> pd.DataFrame:
 
 
 def plan(name: str, entered: Race, weights: str, folder: Path) -> Path:
-    """Profile and plan with the commands that a user types."""
+    """Profile and plan with the commands that a user types; return the path of the plan."""
     profile = folder / f"profile-{name}.json"
     made = folder / f"plan-{name}-{weights}.json"
     micro_batch = str(entered.batch_size // MICRO_BATCHES)
@@ -121,7 +122,7 @@ def report(rows: pd.DataFrame) -> str:
 
 
 def where_it_goes(rows: pd.DataFrame) -> list[list[str]]:
-    """Return the rows of the second table; *rest* is what is between the instructions."""
+    """Return the rows of the second table; *rest* is the time between instructions."""
     lines = []
     trained = rows[rows["milliseconds_by_kind"].notna()]
     for (name, label), group in trained.groupby(["model", "label"], sort=False):

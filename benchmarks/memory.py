@@ -1,11 +1,12 @@
-"""Peak memory of FBP's weight policies beside stock DeepSpeed 1F1B, on the same plan.
+"""Measures the peak memory of FBP's weight policies and of DeepSpeed 1F1B on the same plan.
 
     python -m benchmarks.memory --model resnet56 --dataset digits,size=32 --out FOLDER
 
 All contestants run interleaved, on the same cuts and under the same settings of glibc's malloc:
-blocks from 64 KiB on, which tensors are, are mapped one by one and returned when freed, so that the
-resident set follows the live tensors. That costs time: throughput is not compared here. Writes
-`memory.csv` and `memory.md` with the median over the repeats, one row a contestant and rank.
+blocks of at least 64 KiB, such as tensors, are mapped one by one and returned when freed, so that
+the resident set follows the live tensors. Since that costs time, throughput is not compared here.
+Writes `memory.csv` and `memory.md` with the median over the repeats, one row per contestant and
+rank.
 """
 
 import argparse
@@ -42,12 +43,12 @@ CONTESTANTS = {
 
 @dataclass(frozen=True)
 class Row:
-    """Bytes of one contestant on one rank.
+    """The bytes that one contestant takes on one rank.
 
-    `peak` is measured: the resident set above that before the model was built, median, least and
-    most over the repeats. The others follow from profile and plan: the weights and their copies
-    (gradients, optimizer, stashed versions), and the messages that our engine holds beside the
-    inputs in flight (receives posted ahead and one leaving, both ways).
+    The peaks are measured: by how much the resident set exceeds what it was before the model was
+    built, as median, least and most over the repeats. The others follow from profile and plan: the
+    weights and their copies (gradients, optimizer, stashed versions), and the messages that our
+    engine holds beside the inputs in flight (receives posted ahead and one being sent, both ways).
     """
 
     contestant: str
@@ -64,7 +65,7 @@ class Row:
 
 
 def main() -> None:
-    """Run the comparison."""
+    """Run the comparison and write its files."""
     options = _options()
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -78,11 +79,7 @@ def main() -> None:
     )
     planning = ["plan", str(profile), "--stages", str(options.stages), "--out", str(plan)]
     planning += ["--micro-batches", str(options.micro_batches), "--optimizer", options.optimizer]
-    _run(
-        planning,
-        1,
-        out / "plan.log",
-    )
+    _run(planning, 1, out / "plan.log")
     training = ["train", "--model", options.model, *data, "--plan", str(plan)]
     training += ["--batch-size", str(options.batch_size), "--steps", str(options.steps)]
     training += ["--micro-batches", str(options.micro_batches), "--optimizer", options.optimizer]
@@ -114,7 +111,7 @@ def table(
     micro_batches: int,
     optimizer_copies: int,
 ) -> list[Row]:
-    """Return the comparison, contestant by contestant, from the results of each."""
+    """Return the rows of the comparison, contestant by contestant, from their results."""
     rows = []
     for name, repeats in results.items():
         for rank, stage in enumerate(plan.stages):

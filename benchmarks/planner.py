@@ -1,12 +1,12 @@
-"""The planner's time and memory, and its result and time beside other partitioners: one core.
+"""Measures the planner's time and memory, and compares it with other partitioners, on one core.
 
     python -m benchmarks.planner [--small] [--out FOLDER]
 
-*Growth*: `lpm` on chains of layers with random times and sizes, with the options that `hpc-lpm
-plan` has by default. *Rivals*: everybody partitions the same layer times, where nothing else costs
-anything; the slowest stage is what counts. Every run is timed in a process of its own, imports
-and the making of its input left out; who takes too long is ended. Fails if anybody finds a faster
-slowest stage than `lpm`.
+*Growth* measures `lpm` on chains of layers with random times and sizes, with the default options of
+`hpc-lpm plan`. In *rivals* all contestants partition the same layer times, where nothing else has a
+cost, and are compared by their slowest stage. Every run is timed in a process of its own, without
+imports and the preparation of its input, and ended if it takes too long. The program fails if a
+contestant finds a faster slowest stage than `lpm`.
 """
 
 import argparse
@@ -60,19 +60,20 @@ def write(growth: pd.DataFrame, rows: pd.DataFrame, misses: pd.DataFrame, out: P
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     text = (
         f"One core of {facts['cpu']}; Python {facts['python']}, {packages}. Seconds are the "
-        "median of n runs; what takes more than 5 s runs once, what takes much longer is ended.\n\n"
+        "median of n runs; a run of more than 5 s is not repeated, a much longer one is ended.\n\n"
         "`lpm` on random chains, all four levels, default options (2 % tolerance, replay). Times "
         f"and sizes of layers are log-normal, the standard deviation of the logarithm {SPREAD}. "
         "Memory is the peak of the resident set above that before the call, the most of n.\n\n"
         f"{planner_growth.report(growth)}\n"
-        "Everybody on the same layer times, nothing else costing anything: log-normal as above, or "
-        "measured (the profile of resnet110 in results/reference/engine). The plain dynamic "
-        "programme is PipeDream's, O(L^2 K), with numpy in its inner loop (planner `pipedream`). "
-        "Who was ended is not run on more layers.\n\n"
+        "All contestants on the same layer times, where nothing else has a cost: log-normal as "
+        "above, or measured (the profile of resnet110 in results/reference/engine). The plain "
+        "dynamic programme is PipeDream's, O(L^2 K), with numpy in its inner loop (planner "
+        "`pipedream`). "
+        "A contestant that was ended is not run on more layers.\n\n"
         f"{planner_rivals.report(rows)}\n"
         "Small random cases, 4 to 16 layers in 2 to 6 stages.\n\n"
         f"{planner_rivals.report_misses(misses)}\n"
-        "![Seconds of lpm over L K log L, and of everybody over L K](planner.svg)\n"
+        "![Seconds of lpm over L K log L, and of all contestants over L K](planner.svg)\n"
     )
     (out / "planner.md").write_text(text)
     print(text)

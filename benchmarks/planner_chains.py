@@ -1,4 +1,4 @@
-"""The chains of layers that the planner's benchmark partitions: random ones and a measured one."""
+"""Makes the chains of layers that the planner's benchmark partitions, random and measured."""
 
 from collections.abc import Iterable
 
@@ -7,18 +7,18 @@ import numpy as np
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
 TICKS_PER_SECOND = 2**30
-"""Layer times of the race are whole ticks, about a nanosecond: even sums of doubles are exact."""
+"""A tick is about a nanosecond; with layer times in whole ticks, sums of doubles are exact."""
 
 MEDIAN_SECONDS = 1e-3
 SPREAD = 0.5
 """Standard deviation of the logarithm of the times and sizes of random layers."""
 
 _SHAPES = 12
-"""Groups of neighbouring layers with outputs of one size, as in networks: so plans tie in bytes."""
+"""Groups of neighbouring layers with outputs of one size, as in networks, so that plans tie."""
 
 
 def chain(length: int) -> Profile:
-    """Return a profile of `length` layers, random times (in full precision) and sizes."""
+    """Return a profile of `length` layers with random times (in full precision) and sizes."""
     noise = np.random.default_rng(length)
     seconds = MEDIAN_SECONDS * noise.lognormal(sigma=SPREAD, size=(length, 2))
     sizes = (1e5 * noise.lognormal(sigma=SPREAD, size=(length, 2))).astype(int)
@@ -37,7 +37,7 @@ def chain(length: int) -> Profile:
 
 
 def times_alone(ticks: list[int]) -> Profile:
-    """Return a profile in which nothing but the layers' times costs anything."""
+    """Return a profile in which nothing but the layers' times has a cost."""
     layers = tuple(
         LayerProfile(
             name=f"layer{number}",

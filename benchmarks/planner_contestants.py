@@ -1,4 +1,4 @@
-"""Who partitions a chain of layer times: our planners, DeepSpeed's, torchgpipe's."""
+"""The partitioners of a chain of layer times: our planners, DeepSpeed's and torchgpipe's."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hpc_lpm.profile import Profile
 
 @dataclass(frozen=True)
 class Problem:
-    """Layer times in seconds, also as a profile in which nothing but them costs anything."""
+    """Layer times in seconds, also as a profile in which nothing else has a cost."""
 
     seconds: list[float]
     stages: int
@@ -29,23 +29,23 @@ class Contestant:
 
 
 def prepare(ticks: list[int], stages: int) -> Problem:
-    """Return the problem of partitioning layers that take so many ticks."""
+    """Return the problem of partitioning layers that take the given ticks."""
     seconds = [tick / TICKS_PER_SECOND for tick in ticks]
     return Problem(seconds, stages, times_alone(ticks))
 
 
 def lpm(problem: Problem) -> Sequence[int]:
-    """Solve with our planner, from the profile on."""
+    """Solve with our planner, starting from the profile."""
     return _ours(problem, "lpm")
 
 
 def pipedream(problem: Problem) -> Sequence[int]:
-    """Solve with the plain dynamic programme of our planner of that name, from the profile on."""
+    """Solve with the plain dynamic programme, our planner of that name, from the profile."""
     return _ours(problem, "pipedream")
 
 
 def deepspeed(problem: Problem) -> Sequence[int]:
-    """Solve with DeepSpeed's function of its partition methods `parameters` and `type`."""
+    """Solve with the function behind DeepSpeed's partition methods `parameters` and `type`."""
     from deepspeed.runtime.utils import partition_balanced
 
     return [int(cut) for cut in partition_balanced(problem.seconds, problem.stages)]
@@ -68,7 +68,11 @@ RIVALS = (
 
 
 def slowest_ticks(ticks: list[int], cuts: Sequence[int]) -> int:
-    """Return the time of the slowest stage, exactly."""
+    """Return the time of the slowest stage in ticks, which is exact.
+
+    Raises:
+        ValueError: if `cuts` do not partition the layers.
+    """
     if cuts[0] != 0 or cuts[-1] != len(ticks) or list(cuts) != sorted(cuts):
         raise ValueError(f"{list(cuts)} are not the cuts of {len(ticks)} layers")
     return max(sum(ticks[start:stop]) for start, stop in pairwise(cuts))

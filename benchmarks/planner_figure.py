@@ -1,4 +1,4 @@
-"""The figure of `benchmarks.planner`: how time grows, ours alone and beside the rivals'."""
+"""Draws the figure of `benchmarks.planner`: how time grows, of `lpm` and of its rivals."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ COLOURS = {
 
 
 def draw(growth: pd.DataFrame, rows: pd.DataFrame) -> str:
-    """Return the SVG; runs that were ended are not in it."""
+    """Return the figure as SVG, without the runs that were ended."""
     with figure_style():
         figure = new_figure(3.6)
         left, right = figure.subplots(1, 2, sharey=True)

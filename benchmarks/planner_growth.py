@@ -1,4 +1,4 @@
-"""How the time and the memory of the planner `lpm` grow with layers and stages."""
+"""Measures how time and memory of the planner `lpm` grow with layers and stages."""
 
 from math import log2
 
@@ -29,22 +29,22 @@ SIZES = (
     (10_000, 320),
     (10_000, 1_024),
 )
-"""Layers and stages."""
+"""The numbers of layers and stages."""
 
 REPEATS = 3
 ONCE_SECONDS = 5.0
-"""What takes longer than this runs once."""
+"""A run that takes longer than this is not repeated."""
 
 LIMIT_SECONDS = 60.0
 
 
 def prepare(layers: int, stages: int, overlap: bool) -> tuple[Profile, int, PlanOptions]:
-    """Return what is planned: the options are those of `hpc-lpm plan` but for `overlap`."""
+    """Return a planning problem, with the default options of `hpc-lpm plan` except `overlap`."""
     return chain(layers), stages, PlanOptions(overlap=overlap)
 
 
 def solve(problem: tuple[Profile, int, PlanOptions]) -> tuple[int, ...]:
-    """Plan on all four levels, from the profile on."""
+    """Plan on all four levels, starting from the profile."""
     profile, stages, options = problem
     return optimal_cuts(CostModel(profile, stages, options))
 
@@ -54,7 +54,7 @@ def measure(
     repeats: int = REPEATS,
     limit_seconds: float = LIMIT_SECONDS,
 ) -> pd.DataFrame:
-    """Return one row a size and kind of transfer; seconds are empty if all took too long."""
+    """Return one row per size and kind of transfer; seconds are empty if no run ended in time."""
     rows = []
     for layers, stages in sizes:
         for overlap in (True, False):
@@ -94,7 +94,7 @@ def expected(layers: int, stages: int) -> float:
 def _runs(
     layers: int, stages: int, overlap: bool, repeats: int, limit_seconds: float
 ) -> list[Timed]:
-    """Return the runs within the limit, each in a fresh process; a slow one is not repeated."""
+    """Return the runs that end within the limit, each in a fresh process; repeat no slow one."""
     runs: list[Timed] = []
     for _ in range(repeats):
         with Worker(prepare, solve, warm_up=(3, 2, overlap)) as worker:

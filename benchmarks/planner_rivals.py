@@ -1,4 +1,4 @@
-"""Our planner beside other partitioners on the same layer times: slowest stage and time."""
+"""Compares our planner with other partitioners by slowest stage and time, on equal problems."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ EVERYBODY = (OURS, *RIVALS)
 PROFILE = Path("results/reference/engine/profile-resnet110.json")
 REPEATS = 5
 ONCE_SECONDS = 5.0
-"""Who takes longer than this runs once a case."""
+"""A contestant that takes longer than this runs once per case."""
 
 SMALL_CASES = 400
 SMALL_LIMIT_SECONDS = 10.0
@@ -32,7 +32,7 @@ SMALL_LIMIT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Case:
-    """Layer times in ticks and a number of stages; a run is ended after `limit_seconds`."""
+    """Layer times in ticks and a number of stages; runs are ended after `limit_seconds`."""
 
     name: str
     ticks: list[int]
@@ -42,7 +42,7 @@ class Case:
 
 SIZES = ((100, 8, 30.0), (300, 16, 30.0), (1_000, 64, 240.0), (3_000, 128, 30.0))
 SIZES += ((10_000, 1_024, 30.0),)
-"""Layers, stages and limit in seconds of the random cases."""
+"""The layers, stages and limit in seconds of the random cases."""
 
 PROFILE_STAGES = (4, 16, 64)
 PROFILE_LIMIT_SECONDS = 30.0
@@ -66,7 +66,7 @@ def cases(
 
 
 def small_cases(count: int = SMALL_CASES) -> list[Case]:
-    """Return random cases of 4 to 16 layers on 2 to 6 stages, always fewer than layers."""
+    """Return random cases of 4 to 16 layers and 2 to 6 stages, with more layers than stages."""
     noise = np.random.default_rng(0)
     found = []
     for _ in range(count):
@@ -82,12 +82,12 @@ def race(
     repeats: int = REPEATS,
     contestants: tuple[Contestant, ...] = EVERYBODY,
 ) -> pd.DataFrame:
-    """Let everybody solve every case `repeats` times in turn; one row a case and contestant.
+    """Let all contestants solve every case in turn; return one row per case and contestant.
 
-    `slowest_relative` is the slowest stage over the least that anybody found, `seconds` the median
-    of `n` runs, `seconds_relative` that over the one of `lpm`. They are empty where `outcome` is
-    not `solved`: it is `limit` for who took too long, and `not run` in the larger cases of that
-    name.
+    `slowest_relative` is the slowest stage over the fastest one that any contestant found,
+    `seconds` the median of `n` runs and `seconds_relative` its ratio to `lpm`. They are empty where
+    `outcome` is not `solved`: it is `limit` for a contestant that took too long, and `not run` in
+    the larger cases of that name.
     """
     rows: list[dict[str, object]] = []
     given_up: set[tuple[str, str]] = set()
@@ -114,7 +114,7 @@ def race(
 def count_misses(
     entered: list[Case], contestants: tuple[Contestant, ...] = EVERYBODY
 ) -> pd.DataFrame:
-    """Return how often everybody missed the least slowest stage, and by which factor at most."""
+    """Return how often each contestant missed the best slowest stage, and by how much at most."""
     ratios: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
     with _Field(contestants) as field:
         for case in entered:
@@ -139,7 +139,7 @@ def count_misses(
 
 
 def beaten(rows: pd.DataFrame, misses: pd.DataFrame) -> bool:
-    """Tell if anybody ever found a faster slowest stage than our planner."""
+    """Tell if any contestant ever found a faster slowest stage than our planner."""
     ours = rows[rows["contestant"] == OURS.name]
     missed = misses.loc[misses["contestant"] == OURS.name, "missed"]
     return bool((ours["slowest_relative"] > 1).any() or missed.sum() > 0)
@@ -184,7 +184,7 @@ def report_misses(misses: pd.DataFrame) -> str:
 
 
 class _Field:
-    """Everybody who races, each in a process of its own that waits while another one works."""
+    """All contestants, each in a process of its own that waits while another one works."""
 
     def __init__(self, contestants: tuple[Contestant, ...]) -> None:
         self._solvers = {contestant.name: contestant.solve for contestant in contestants}
@@ -198,7 +198,7 @@ class _Field:
         self._stack.close()
 
     def time(self, name: str, case: Case) -> Timed | None:
-        """Return the run of one contestant, None if the limit ended it."""
+        """Return the timed run of one contestant, or None if the limit ended it."""
         if name not in self._workers:
             worker = Worker(prepare, self._solvers[name], warm_up=([1, 2, 3], 2))
             self._workers[name] = self._stack.enter_context(worker)

@@ -1,13 +1,14 @@
-"""What the planner predicts beside what FBP takes: its own plan and two worse ones, on two ranks.
+"""Compares the planner's predictions with FBP's times, for its own plan and for two worse ones.
 
     python -m benchmarks.prediction [--repeats 6] [--only resnet110 gpt] [--out FOLDER]
 
-`--only` keeps what the table in the folder has of the other models.
+`--only` keeps the rows of the other models in the folder's table.
 
 The worse plans cut where the predicted period is nearest to 1.2 and to 1.5 times the least. Every
-training stands next to its own prediction, made of a profile that the same ranks have just taken.
-Measured is the median step of steady state by its micro-batches, as the profile's times are medians
-(policy `live`, lead 2); `mean of steps` has the mean instead, in which the machine's hiccups count.
+training, on two ranks with policy `live` and lead 2, is compared with its own prediction from a
+profile that the same ranks have just taken. The measured time is the median step of steady state
+over its micro-batches, because the profile's times are medians; `mean of steps` takes the mean
+instead, in which the machine's hiccups count.
 """
 
 import argparse
@@ -29,7 +30,7 @@ MEAN = "mean_milliseconds"
 
 
 def worse_plan(profile: Profile, best: Plan, times: float) -> Plan:
-    """Return the plan of two stages whose predicted period is nearest to `times` that of `best`."""
+    """Return the two-stage plan whose predicted period is nearest to `times` that of `best`."""
     options = PlanOptions(micro_batches=MICRO_BATCHES, weights="live")
     model = CostModel(profile, RANKS, options)
     plans = [
@@ -40,7 +41,7 @@ def worse_plan(profile: Profile, best: Plan, times: float) -> Plan:
 
 
 def run(name: str, folder: Path, repeats: int) -> pd.DataFrame:
-    """Plan, race and return the rows of one model."""
+    """Plan and race one model, and return one row per training."""
     entered = RACES[name]
     best = plan(name, entered, "live", folder)
     plans = {"planner's": best}
@@ -62,7 +63,7 @@ def run(name: str, folder: Path, repeats: int) -> pd.DataFrame:
             "lead": 2,
             "optimizer": {"name": "momentum", "lr": 0.005},
         }
-        # A profile of a small model takes a blink otherwise, and machines drift.
+        # With fewer repeats a small model's profile would be over in a blink, and machines drift.
         profiling = settings | {"profile_repeats": max(5, entered.steps // 2)}
         contestants.append(Contestant(f"{label} predicted", profiling, "predicted"))
         contestants.append(Contestant(f"{label} measured", settings))

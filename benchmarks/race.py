@@ -1,4 +1,4 @@
-"""Contestants that train in turn on the same ranks, and ratios between neighbours in time."""
+"""Races contestants in turn on the same ranks, and takes ratios between neighbours in time."""
 
 import json
 import os
@@ -18,7 +18,7 @@ _PROGRAM = Path(__file__).with_name("race_ranks.py")
 
 @dataclass(frozen=True)
 class Contestant:
-    """Who races: `trained` with these settings of `hpc-lpm train`, or `predicted` for a plan."""
+    """A contestant: `trained` with settings of `hpc-lpm train`, or `predicted` for their plan."""
 
     label: str
     settings: dict[str, Any]
@@ -26,7 +26,7 @@ class Contestant:
 
 
 def race(contestants: list[Contestant], ranks: int, repeats: int) -> pd.DataFrame:
-    """Let everybody train `repeats` times in turn; one row a training, in order of time."""
+    """Let all contestants train `repeats` times in turn; return one row per training, in order."""
     with tempfile.TemporaryDirectory() as folder:
         spec, out = Path(folder) / "race.json", Path(folder) / "out.json"
         spec.write_text(
@@ -56,7 +56,7 @@ def median(rows: pd.DataFrame, label: str, column: str) -> Estimate:
 
 
 def shown(value: Estimate, digits: int = 3) -> str:
-    """Return a median with its interval (range below 6 values) for a table's cell."""
+    """Return the text of a median and its interval, which is the range below 6 values."""
     low, high = value.bounds()
     return f"{value.median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 

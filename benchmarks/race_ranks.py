@@ -1,9 +1,9 @@
-"""Run under mpirun: trains the contestants of a race in turn, again and again.
+"""Trains the contestants of a race in turn, again and again; run it under mpirun.
 
     race_ranks.py RACE.json OUT.json
 
-All contestants share the ranks, so that a repeat of all of them takes seconds and a machine that
-drifts within minutes treats them alike.
+All contestants share the ranks, so that one repeat of them all takes seconds, and a machine whose
+speed drifts within minutes treats them alike.
 """
 
 import gc
@@ -26,11 +26,11 @@ from hpc_lpm.profiling.job import profile_in_job
 
 
 def trained(job: Job, settings: dict, folder: Path) -> dict | None:
-    """Train once; on rank 0 return what the race is about."""
+    """Train once and return, on rank 0, the measurements that the race compares."""
     result = Training(checked_settings(**settings, checkpoint_epochs=0), job).run(folder, None)
     if result is None:
         return None
-    # Without the pipeline's filling and emptying, for every contestant alike.
+    # Leave out the filling and emptying of pipelines, for every contestant alike.
     steady = result.step_seconds[2:-1]
     rate = settings["batch_size"] * len(steady) / sum(steady)
     micro_batches = settings["micro_batches"] * len(result.step_seconds)
@@ -38,7 +38,7 @@ def trained(job: Job, settings: dict, folder: Path) -> dict | None:
         "samples_per_second": (
             result.samples_per_second if settings["strategy"] == "limit" else rate
         ),
-        # Of the same steps the one in the middle: a layer's profile is a median as well.
+        # The median of the same steps, because a layer's profile is a median as well.
         "median_step_seconds": median(steady),
         "with_warm_up_and_drain": settings["batch_size"]
         * len(result.step_seconds)
@@ -52,7 +52,7 @@ def trained(job: Job, settings: dict, folder: Path) -> dict | None:
 
 
 def predicted(job: Job, settings: dict) -> dict | None:
-    """Profile on all ranks at once; return what a plan's cuts are predicted to do."""
+    """Profile on all ranks at once and return, on rank 0, the predicted rate of a plan's cuts."""
     data = load_dataset(settings["dataset"])
     micro_batch = settings["batch_size"] // settings["micro_batches"]
     model = create_model(settings["model"], data.shape)

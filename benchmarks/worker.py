@@ -1,4 +1,4 @@
-"""Calls timed in a process of their own, which can be ended and whose memory can be watched."""
+"""Times calls in a process of their own, which can be ended and whose memory can be measured."""
 
 import gc
 import time
@@ -14,12 +14,12 @@ import torch
 from hpc_lpm.engine.rank_meter import PeakMemory
 
 PRELOADED = ["benchmarks.planner_figure", "benchmarks.planner_growth", "benchmarks.planner_rivals"]
-"""What children find imported: all that the main module imports, which each of them does again."""
+"""The modules that children find imported, which are all that the main module imports."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A call's result, its wall time, and the most memory it held above what was held before."""
+    """The result of a call, its wall time, and its peak memory above what was held before."""
 
     result: Any
     seconds: float
@@ -29,7 +29,8 @@ class Timed:
 class Worker:
     """A process that does `solve(prepare(*arguments))` on demand and times `solve` alone.
 
-    Both are functions of a module. Their first call is what `warm_up` asks for; it is not timed.
+    Both must be functions of a module. They are first called with the arguments `warm_up`, which is
+    not timed.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Worker:
         solve: Callable[[Any], Any],
         warm_up: tuple[Any, ...],
     ) -> None:
-        # Forked off a small process that has imported everything: cheap to start, nothing shared.
+        # Forking from a small process that has imported everything is cheap and shares no state.
         context = get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self._connection, theirs = context.Pipe()
@@ -61,7 +62,7 @@ class Worker:
         self.close()
 
     def time(self, *arguments: Any, limit_seconds: float) -> Timed | None:
-        """Return what came of it, or None, with the process ended, after `limit_seconds`."""
+        """Return the timed call, or end the process and return None after `limit_seconds`."""
         self._connection.send(arguments)
         if self._connection.poll(limit_seconds):
             return self._connection.recv()
@@ -82,7 +83,7 @@ def _serve(
     warm_up: tuple[Any, ...],
 ) -> None:
     solve(prepare(*warm_up))
-    # What the imports made lives as long as the process: no collection has to look at it again.
+    # Imported objects live as long as the process, so that no collection need look at them again.
     gc.collect()
     gc.freeze()
     connection.send("ready")

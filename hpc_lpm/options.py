@@ -22,6 +22,9 @@ LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
 OptimizerOption = bool | int | float | tuple[float, ...]
 
+MAX_SEED = 2**32 - 1
+"""The largest seed that NumPy takes."""
+
 RUN = "What to train"
 LENGTH = "Length"
 BATCHES = "Batches and data"
@@ -121,7 +124,7 @@ class LearningRateSettings(BaseModel):
     ] = ()
     factor: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="by what schedule step multiplies the rate"),
+        Field(gt=0, allow_inf_nan=False, description="schedule step multiplies the rate by this"),
         CommandOption(UPDATES, "lr-factor", "X"),
     ] = 0.1
 
@@ -202,7 +205,7 @@ class RunOptions(BaseModel):
     ] = None
     clip_scope: Annotated[
         ClipScope,
-        Field(description="clip the gradients of each stage, or global: of all"),
+        Field(description="clip by the norm of each stage, or global: by that of all"),
         CommandOption(CLIPPING, metavar="NAME"),
     ] = "stage"
     precision: Annotated[
@@ -217,7 +220,7 @@ class RunOptions(BaseModel):
     ] = "contiguous"
     threads: Annotated[
         int,
-        Field(gt=0, description="threads of a rank"),
+        Field(gt=0, description="threads of each rank"),
         CommandOption(COMPUTING, metavar="N", computes=False),
     ] = 1
     receive_timeout_seconds: Annotated[
@@ -246,7 +249,7 @@ class RunOptions(BaseModel):
     ] = 0
     discard_steps: Annotated[
         int,
-        Field(ge=0, description="first optimizer steps that the speed leaves out"),
+        Field(ge=0, description="first optimizer steps to leave out of the speed"),
         CommandOption(CHECKPOINTS, metavar="N", computes=False),
     ] = 2
     trace_steps: Annotated[

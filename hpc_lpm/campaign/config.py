@@ -21,7 +21,7 @@ from hpc_lpm.campaign.metrics import MetricName
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
-from hpc_lpm.options import LearningRateSettings, OptimizerSettings, RunOptions
+from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
 
 Names = Annotated[list[str], Field(min_length=1)]
 
@@ -78,7 +78,7 @@ class Campaign(RunOptions):
     )
     planners: Names = Field(default=["lpm"], description="planners that cut models into stages")
     stages: int = Field(default=2, ge=2, description="devices of every contestant")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+    seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(
         default=[0], min_length=1, description="seeds that every contestant is run with"
     )
     repeats: int = Field(default=1, gt=0, description="how often everything is run")
@@ -101,11 +101,6 @@ class Campaign(RunOptions):
     def further_metrics(self) -> list[str]:
         """The names of the metrics that are computed beside those of every campaign."""
         return [*self.metrics, *(expectation.metric for expectation in self.expect)]
-
-    @property
-    def micro_batch(self) -> int:
-        """Samples per micro-batch."""
-        return self.micro_batch_size
 
     @model_validator(mode="before")
     @classmethod

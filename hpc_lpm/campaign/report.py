@@ -111,7 +111,7 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         "planners": ", ".join(campaign.planners),
         "stages": str(campaign.stages),
         "batch": f"{campaign.batch_size} samples as {campaign.micro_batches} micro-batches of "
-        f"{campaign.micro_batch}",
+        f"{campaign.micro_batch_size}",
         "length": length,
         **describe_updates(campaign),
         "precision": f"{campaign.precision}, {campaign.memory_format}",

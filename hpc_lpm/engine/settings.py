@@ -19,6 +19,7 @@ from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, str
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.files import describe_validation_error
 from hpc_lpm.options import (
+    MAX_SEED,
     RUN,
     CommandOption,
     DescribedField,
@@ -28,8 +29,6 @@ from hpc_lpm.options import (
     flatten_settings,
     option_name,
 )
-
-MAX_SEED = 2**32 - 1
 
 
 class TrainSettings(RunOptions):
@@ -61,7 +60,7 @@ class TrainSettings(RunOptions):
     ] = None
     seed: Annotated[
         int,
-        Field(ge=0, description="seed of weights, order and dropout"),
+        Field(ge=0, le=MAX_SEED, description="seed of weights, order and dropout"),
         CommandOption(RUN, metavar="N"),
     ] = 0
     own: SerializeAsAny[StrategyOptions] = StrategyOptions()

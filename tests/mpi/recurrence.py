@@ -1,8 +1,8 @@
-"""METHOD section 2 in one process: the FBP recurrence with an explicit history of weights.
+"""The FBP recurrence in one process, with an explicit history of weights.
 
-Written from the equations, with stages numbered k = 1..K as there; it knows neither the engine nor
-the schedules. Everything is computed on demand: x(k, n), the gradients of (k, n) and the weights
-after u updates are functions of each other.
+It is written from the equations of docs/explanation/schedules-and-weights.md, with stages numbered
+k = 1..K, and knows neither the engine nor the schedules. Everything is computed on demand: x(k, n),
+the gradients of (k, n) and the weights after u updates are functions of each other.
 """
 
 import hashlib

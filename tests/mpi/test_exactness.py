@@ -1,4 +1,4 @@
-"""The checks of METHOD section 2, bit for bit, on real ranks."""
+"""Training on real ranks gives bit for bit what the FBP recurrence gives."""
 
 import json
 from collections import Counter

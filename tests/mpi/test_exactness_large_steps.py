@@ -1,4 +1,4 @@
-"""The checks of METHOD section 2 with up to 16 micro-batches a step, and at the ends of K."""
+"""Bits equal the FBP recurrence's with up to 16 micro-batches per step, and at the ends of K."""
 
 from collections import Counter
 from pathlib import Path

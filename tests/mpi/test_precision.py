@@ -1,4 +1,4 @@
-"""The checks of METHOD section 2, bit for bit, in mixed precision and in channels-last order."""
+"""Bits equal the FBP recurrence's in mixed precision and in channels-last order."""
 
 from pathlib import Path
 

@@ -19,6 +19,7 @@ def runs(strategy: str, speed: float, drift: list[float]) -> pd.DataFrame:
             "model": "mlp",
             "dataset": "digits",
             "strategy": strategy,
+            "contestant": strategy,
             "planner": "lpm" if strategy == "fbp" else "",
             "seed": 0,
             "repeat": range(len(drift)),
@@ -76,3 +77,9 @@ def test_a_campaign_is_kept_without_paths_of_this_machine_and_without_what_was_k
     assert len(cluster.read_summary(out)) == ROUNDS
     assert (out / "provenance" / "launches.json").read_text() == '["mpirun", "results/x"]'
     assert [path.name for path in (out / "figures").iterdir()] == ["new.svg"]
+
+
+def test_contestants_of_a_summary_without_labels_are_called_by_their_strategies() -> None:
+    kept = cluster.read_summary(cluster.REPOSITORY / "results" / "reference" / "cluster" / "1gbit")
+
+    assert set(kept["contestant"]) == {"sequential", "fbp", "deepspeed-1f1b", "horovod"}

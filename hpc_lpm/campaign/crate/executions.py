@@ -103,7 +103,7 @@ def _attempt(
 def _inputs(results: CampaignResults, trial: Trial) -> list[str]:
     if trial.planner is None:
         return []
-    folder, micro_batch = results.folder, results.campaign.micro_batch
+    folder, micro_batch = results.folder, results.campaign.micro_batch_size
     paths: list[Path] = [
         folder.profile(trial.model, trial.dataset, micro_batch),
         folder.plan(trial),

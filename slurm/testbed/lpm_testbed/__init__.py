@@ -1,4 +1,4 @@
 """A real Slurm cluster on one Linux machine: nodes with networks, names and cores of their own.
 
-Written for the standard library alone, since it is started before anything is installed.
+It only uses the standard library, since it may be started before anything is installed.
 """

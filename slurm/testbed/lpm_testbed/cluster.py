@@ -1,4 +1,4 @@
-"""Bringing a cluster up and down, and saying how it is."""
+"""Brings a cluster up and down, and reports its state."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ from lpm_testbed.network import (
 from lpm_testbed.packages import check_rights, ensure_installed
 
 MACHINE_CONFIGURATION = Path("/etc/slurm/slurm.conf")
-"""Where Slurm's commands look by themselves; used where a machine has no Slurm of its own."""
+"""Where Slurm's commands look by default; used where the machine has no Slurm of its own."""
 
 _START_SECONDS = 60.0
 _MUNGED, _SLURMCTLD = "munged", "slurmctld"
@@ -33,11 +33,11 @@ _MUNGED, _SLURMCTLD = "munged", "slurmctld"
 def bring_up(options: Options) -> tuple[Layout, bool]:
     """Return the cluster and whether it had to be started.
 
-    A cluster of these very options that works is left as it is; anything else of that name is
-    taken down first.
+    A working cluster of exactly these options is left as it is; any other one of that name is taken
+    down first.
 
     Raises:
-        TestbedError: if rights or packages are missing, or it does not start.
+        TestbedError: if rights or packages are missing, or the cluster does not start.
     """
     check_rights()
     check_rate(options.rate)
@@ -55,10 +55,10 @@ def bring_up(options: Options) -> tuple[Layout, bool]:
 
 
 def take_down(name: str) -> bool:
-    """Remove everything that a cluster of that name consists of; return whether there was any.
+    """Remove everything that a cluster of that name consists of; return whether there was anything.
 
-    It finds processes by the numbers that were noted and by the namespaces that they run in, so
-    that a cluster whose folder is lost, or which was never finished, goes as well.
+    Processes are found by their recorded numbers and by the namespaces that they run in, so that a
+    cluster whose folder is lost, or whose start was never finished, is removed as well.
 
     Raises:
         TestbedError: if the user is not root.
@@ -83,7 +83,7 @@ def take_down(name: str) -> bool:
 
 
 def troubles(layout: Layout) -> list[str]:
-    """Return what of a cluster does not run, nothing if all is well."""
+    """Return a phrase for every part of a cluster that does not run."""
     found = [
         f"{daemon} does not run"
         for daemon in (_MUNGED, _SLURMCTLD)
@@ -100,7 +100,7 @@ def troubles(layout: Layout) -> list[str]:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """A node as it is: `state` is what Slurm says of it."""
+    """The status of a node: its process, None if it is gone, and its state in Slurm's words."""
 
     node: Node
     pid: int | None
@@ -108,7 +108,7 @@ class NodeStatus:
 
 
 def statuses(layout: Layout) -> list[NodeStatus]:
-    """Return how each node is."""
+    """Return the status of each node."""
     states = node_states(layout)
     return [
         NodeStatus(
@@ -119,16 +119,16 @@ def statuses(layout: Layout) -> list[NodeStatus]:
 
 
 def node_states(layout: Layout) -> dict[str, str]:
-    """Return Slurm's state of each node, none if its controller does not answer."""
+    """Return the state of each node in Slurm's words, empty if the controller does not answer."""
     if not all(processes.running(daemon, layout.folder) for daemon in (_MUNGED, _SLURMCTLD)):
-        return {}  # Slurm's commands would try for a minute
+        return {}  # Slurm's commands would keep trying for a minute
     asked = ["env", f"SLURM_CONF={layout.configuration}", "sinfo", "--noheader", "--Node"]
     answer = attempt([*asked, "--format=%N %T"]) or ""
     return dict(line.split() for line in answer.splitlines() if len(line.split()) == 2)
 
 
 def variables(layout: Layout) -> dict[str, str]:
-    """Return what a shell's environment needs so that its commands talk to this cluster."""
+    """Return the variables with which a shell's commands talk to this cluster."""
     return {
         "SLURM_CONF": str(layout.configuration),
         # Users of the testbed are root, which Open MPI refuses unless it is told twice.
@@ -198,7 +198,7 @@ def _start_node(node: Node, layout: Layout) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of daemons: jobs do not inherit it, but scripts of Slurm's do."""
+    """Return the environment of daemons, which jobs do not inherit but Slurm's scripts do."""
     return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 
 

@@ -1,4 +1,4 @@
-"""The command `cluster`: what a user types and sees."""
+"""The command `cluster`: its options, and what it prints."""
 
 import argparse
 import shlex
@@ -39,10 +39,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="up | down | status | env")
     for name, function, text in (
-        ("up", _up, "start the cluster; what is left of an earlier one is removed"),
-        ("down", _down, "remove everything that up has made"),
-        ("status", _status, "say what runs; exit code 1 if it is not all of it"),
-        ("env", _env, 'print the variables of a shell: eval "$(slurm/testbed/cluster env)"'),
+        ("up", _up, "start the cluster, after removing what is left of an earlier one"),
+        ("down", _down, "remove everything that `up` has made"),
+        ("status", _status, "show what runs; the exit code is 1 if anything does not"),
+        ("env", _env, 'print variables for a shell: eval "$(slurm/testbed/cluster env)"'),
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(

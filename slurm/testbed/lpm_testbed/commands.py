@@ -1,4 +1,4 @@
-"""Programs of the system, run to their end."""
+"""Runs programs of the system to their end."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     """Run a command and return what it wrote.
 
     Raises:
-        TestbedError: if it fails, with what it said.
+        TestbedError: if the command fails, with the error that it printed.
     """
     try:
         done = subprocess.run(
@@ -39,5 +39,5 @@ def attempt(command: Sequence[str]) -> str | None:
 
 
 def installed(program: str) -> bool:
-    """Tell if a program is found, also where only root looks."""
+    """Tell if a program is found, also in the directories that only root searches."""
     return shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is not None

@@ -1,4 +1,4 @@
-"""The files that Slurm reads: slurm.conf, the plugin that places drivers, the table of hosts."""
+"""Writes the files that Slurm reads: slurm.conf, the job-submit plugin and the hosts table."""
 
 import platform
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""The error that a user can mend."""
+"""The error that a user can fix."""
 
 
 class TestbedError(Exception):
-    """One sentence: what was found, and what to do."""
+    """The message is one sentence: what was found, and what to do."""

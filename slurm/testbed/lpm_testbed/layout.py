@@ -1,4 +1,4 @@
-"""What a cluster consists of: names, addresses, cores and files, all derived from its options."""
+"""The names, addresses, cores and files of a cluster, all derived from its options."""
 
 import json
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 from lpm_testbed.errors import TestbedError
 
 RUNNING = Path("/run/hpc-lpm-testbed")
-"""Holds a folder for each cluster that is up."""
+"""The folder that holds a folder for each cluster that is up."""
 
 HEAD = "head"
-"""The node of drivers: it trains nothing, and its link is not limited."""
+"""The node on which drivers run: it trains nothing, and its link has no limit."""
 
 _LONGEST_NAME = 20
 _NETWORKS = 250
@@ -21,7 +21,7 @@ _NETWORKS = 250
 
 @dataclass(frozen=True)
 class Options:
-    """What a user asks for; `rate` is that of each compute node's link, in the words of tc."""
+    """The options of a cluster; `rate` limits each compute node's link and is written as for tc."""
 
     name: str = "testbed"
     nodes: int = 2
@@ -31,7 +31,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Node:
-    """One node: `interface` is the host's end of its cable, `rate` None without a limit."""
+    """One node: `interface` is the host's end of its cable, and `rate` is None without a limit."""
 
     name: str
     address: str
@@ -44,7 +44,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that a cluster of these options is made of.
+    """The parts of a cluster with certain options.
 
     `network` numbers its subnet, its ports and its interfaces, so that clusters of different names
     can be up at the same time.
@@ -57,17 +57,17 @@ class Layout:
 
     @property
     def folder(self) -> Path:
-        """Configuration, keys, logs, process numbers and spools."""
+        """The folder of configuration, keys, logs, process numbers and spools."""
         return RUNNING / self.options.name
 
     @property
     def configuration(self) -> Path:
-        """The slurm.conf."""
+        """The path of slurm.conf."""
         return self.folder / "slurm.conf"
 
     @property
     def munge_socket(self) -> Path:
-        """Where this cluster's munged listens."""
+        """The socket on which this cluster's munged listens."""
         return self.folder / "munge" / "munge.socket"
 
     @property
@@ -82,7 +82,7 @@ class Layout:
 
     @property
     def control_port(self) -> int:
-        """The port of slurmctld; that of the slurmds is one higher."""
+        """The port of slurmctld; the slurmds listen on the next one."""
         return 16800 + 2 * self.network
 
     @property
@@ -92,7 +92,7 @@ class Layout:
 
     @property
     def compute_nodes(self) -> list[Node]:
-        """The nodes that train, n1 first; cores are shared if there are not enough of them."""
+        """The nodes that train, n1 first; they share cores if there are not enough of them."""
         options = self.options
         memory = self.host_memory_megabytes // options.nodes
         return [
@@ -116,7 +116,7 @@ class Layout:
         return self.options.nodes * self.options.cores_per_node > len(self.host_cores)
 
     def write(self) -> None:
-        """Keep the layout in the cluster's folder."""
+        """Write the layout to the cluster's folder."""
         document = json.dumps(asdict(self), indent=2)
         (self.folder / "layout.json").write_text(document + "\n", encoding="utf-8")
 
@@ -156,15 +156,15 @@ def plan_layout(options: Options) -> Layout:
     if not 1 <= options.cores_per_node <= len(cores):
         raise TestbedError(
             f"--cores-per-node {options.cores_per_node} is not accepted: this machine has "
-            f"{len(cores)} cores for a node."
+            f"{len(cores)} cores for each node."
         )
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-    # Some of the memory is the system's own.
+    # The rest of the memory is left to the system.
     return Layout(options, zlib.crc32(name.encode()) % _NETWORKS, cores, memory * 9 // 10)
 
 
 def read_layout(name: str) -> Layout | None:
-    """Return the layout of the cluster of that name that was brought up, None if there is none."""
+    """Return the layout of the cluster that was brought up under a name, None if there is none."""
     path = RUNNING / name / "layout.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

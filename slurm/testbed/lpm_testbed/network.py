@@ -1,4 +1,4 @@
-"""A switch, and for every node a network namespace with a cable of limited rate to it."""
+"""Makes a switch, and for every node a network namespace with a cable of limited rate to it."""
 
 import json
 import re
@@ -12,7 +12,7 @@ CABLE = "eth0"
 """The node's end of its cable."""
 
 _RATE = re.compile(r"\d+(\.\d+)?[kmg]?bit")
-# A burst of a millisecond or two at 1 Gbit/s; a queue long enough that TCP finds the rate.
+# The burst takes about 2 ms at 1 Gbit/s; the queue is long enough for TCP to find the rate.
 _BURST, _QUEUE = "256kb", "50ms"
 
 
@@ -20,7 +20,7 @@ def check_rate(rate: str) -> None:
     """Check the rate of a link.
 
     Raises:
-        TestbedError: if tc would not take it.
+        TestbedError: if tc would not accept the rate.
     """
     if not _RATE.fullmatch(rate):
         raise TestbedError(
@@ -54,14 +54,14 @@ def _plug_in(node: Node, bridge: str) -> None:
     _run_ip(*inside, "link", "set", CABLE, "up")
     _run_ip(*inside, "link", "set", "lo", "up")
     if node.rate:
-        # What leaves the node is limited at its own end, what reaches it at the switch's.
+        # Traffic out of the node is limited at its end of the cable, traffic into it at the other.
         for where, device in ((inside, CABLE), ((), node.interface)):
             limit = ["tbf", "rate", node.rate, "burst", _BURST, "latency", _QUEUE]
             run(["tc", *where, "qdisc", "add", "dev", device, "root", *limit])
 
 
 def remove_network(layout: Layout) -> None:
-    """Remove what `build_network` made, as far as it is there."""
+    """Remove what `build_network` made, as far as it exists."""
     for node in layout.nodes():
         attempt(["ip", "link", "delete", node.interface])
         attempt(["ip", "netns", "delete", node.namespace])
@@ -79,7 +79,7 @@ def namespaces_of(name: str) -> list[str]:
 
 
 def processes_in(namespace: str) -> list[int]:
-    """Return the processes that run in a namespace."""
+    """Return the numbers of the processes that run in a namespace."""
     return [int(pid) for pid in (attempt(["ip", "netns", "pids", namespace]) or "").split()]
 
 

@@ -1,8 +1,8 @@
 """The first process of a node, in namespaces of its own: sets the node up and watches over it.
 
-Started as `python node.py NAME FOLDER CORES COMMAND...` by `unshare`, it is the node's process 1:
-whatever loses its parent there becomes its child, and when it is killed the kernel kills the whole
-node.
+`unshare` starts it as `python node.py NAME FOLDER CORES COMMAND...`. It is the node's process 1:
+processes of the node that lose their parent become its children, and when it is killed, the kernel
+kills the whole node.
 """
 
 import os
@@ -16,19 +16,22 @@ SLURM = Path("/etc/slurm")
 
 
 def main(name: str, folder: Path, cores: str, command: list[str]) -> int:
-    """Give the node its name, configuration, shared memory and cores; run the command.
+    """Give the node its name, configuration, shared memory and cores, and run the command.
 
     Args:
-        name: of the host.
-        folder: of the cluster, with its table of hosts and its slurm.conf.
-        cores: their numbers, separated by commas.
-        command: the daemon with whose end the node ends.
+        name: the node's host name.
+        folder: the cluster's folder, which holds its hosts table and its slurm.conf.
+        cores: the numbers of the node's cores, separated by commas.
+        command: the daemon to run; the node ends when it ends.
+
+    Returns:
+        The exit code of the daemon.
     """
     socket.sethostname(name)
-    # All in this node's own mount namespace: the machine's files stay as they are.
+    # These mounts are in the node's own namespace, so the machine's files stay as they are.
     _bind(folder / "hosts", Path("/etc/hosts"))
     if SLURM.is_dir():
-        # Snakemake's executor takes SLURM_CONF from what it starts.
+        # Snakemake's executor removes SLURM_CONF from the environment of what it starts.
         _bind(folder, SLURM)
     # Nodes have no memory in common; programs that meet in /dev/shm must not meet across nodes.
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"], check=True)
@@ -37,7 +40,7 @@ def main(name: str, folder: Path, cores: str, command: list[str]) -> int:
         signal.signal(number, lambda *_: sys.exit(0))
     daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     while True:
-        pid, status = os.wait()  # also buries orphans of the node
+        pid, status = os.wait()  # also reaps the orphans of the node
         if pid == daemon.pid:
             return os.waitstatus_to_exitcode(status)
 

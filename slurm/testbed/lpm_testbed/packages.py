@@ -1,4 +1,4 @@
-"""What a machine must have and allow; Debian's packages are installed where they are missing."""
+"""Checks what a machine has and allows, and installs Debian's packages where they are missing."""
 
 import os
 import sys
@@ -7,8 +7,8 @@ from pathlib import Path
 from lpm_testbed.commands import attempt, installed, run
 from lpm_testbed.errors import TestbedError
 
-# Which package brings which program or file. libpmix-dev has the link by which Slurm's plugin
-# finds PMIx, without which srun cannot start ranks of Open MPI.
+# The package of each program or file. libpmix-dev has the link by which Slurm's plugin finds PMIx,
+# without which srun cannot start ranks of Open MPI.
 _PROGRAMS = {"slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "munged": "munge", "ip": "iproute2"}
 _LIBRARIES = {"libpmix-dev": "usr/lib/x86_64-linux-gnu/pmix2/lib/libpmix.so"}
 _KERNEL_PROGRAMS = ("tc", "unshare", "nsenter", "mount")
@@ -16,10 +16,10 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def check_rights() -> None:
-    """Check that this is Linux and the user is root.
+    """Check that this is Linux and that the user is root.
 
     Raises:
-        TestbedError: if not.
+        TestbedError: if it is not Linux or the user is not root.
     """
     if not sys.platform.startswith("linux"):
         raise TestbedError(f"the testbed needs Linux, this is {sys.platform}.")
@@ -34,10 +34,10 @@ def ensure_installed() -> None:
     """Install Slurm and munge if they are missing, without starting services of the machine.
 
     Raises:
-        TestbedError: naming what is missing and cannot be installed.
+        TestbedError: naming the programs that are missing and cannot be installed.
     """
     needed = [package for program, package in _PROGRAMS.items() if not installed(program)]
-    # Wanted, not needed: another distribution has another path.
+    # These are not strictly needed, as another distribution may have them under another path.
     wanted = [package for package, path in _LIBRARIES.items() if not (Path("/") / path).exists()]
     if needed and not installed("apt-get"):
         raise TestbedError(
@@ -60,7 +60,7 @@ def _install(needed: list[str], wanted: list[str]) -> None:
     install = ["apt-get", "-qq", *patient, "install", "-y", "--no-install-recommends"]
     keep_services_off = not _POLICY.exists()
     if keep_services_off:
-        # Debian starts what it installs; the daemons here are the testbed's alone.
+        # Debian starts the services that it installs, but only the testbed's daemons are wanted.
         _POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
         _POLICY.chmod(0o755)
     try:

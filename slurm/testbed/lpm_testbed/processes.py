@@ -1,4 +1,4 @@
-"""Processes that this tool starts, remembered by number and start, and ended by them."""
+"""Starts processes, records their numbers and start times, and ends them by these."""
 
 import os
 import signal
@@ -16,7 +16,11 @@ _PATIENCE_SECONDS = 10.0
 def start(
     name: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Start a process that outlives this one; its output goes to `folder`/log/NAME.out."""
+    """Start a process that outlives this one and writes its output to `folder`/log/NAME.out.
+
+    Raises:
+        TestbedError: if the program cannot be started.
+    """
     log = folder / "log" / f"{name}.out"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
@@ -44,18 +48,18 @@ def running(name: str, folder: Path) -> int | None:
         pid, birth = (folder / "pid" / name).read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return None
-    # Numbers are used again; a process is known by when it was born, too.
+    # Numbers are reused, so a process is identified by its start time as well.
     return int(pid) if birth == _birth(int(pid)) and birth != "0" else None
 
 
 def started(folder: Path) -> list[str]:
-    """Return the names of all processes that were started."""
+    """Return the names under which processes were started."""
     records = folder / "pid"
     return sorted(path.name for path in records.iterdir()) if records.is_dir() else []
 
 
 def end(pids: Iterable[int], *, at_once: bool = False) -> None:
-    """Ask processes to end, and kill those that do not; `at_once` does not ask."""
+    """Ask processes to end and kill those that do not; with `at_once` kill them all."""
     pids = list(pids)
     for number in (signal.SIGKILL,) if at_once else (signal.SIGTERM, signal.SIGKILL):
         for pid in pids:
@@ -78,13 +82,13 @@ def _state(pid: int) -> str:
 
 
 def _birth(pid: int) -> str:
-    """Return when the process was started, in ticks since the machine was; 0 if it is gone."""
+    """Return when the process started, in ticks since the machine did; 0 if it is gone."""
     fields = _fields(pid)
     return fields[19] if fields and fields[0] != "Z" else "0"
 
 
 def _fields(pid: int) -> list[str]:
-    """Return what /proc/PID/stat has behind the command's name."""
+    """Return the fields of /proc/PID/stat after the command's name, empty if there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
