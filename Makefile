@@ -21,8 +21,10 @@ CLUSTER := results/reference/cluster
 
 .PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster lint clean
 
+# What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
+# with its driver; Snakemake's would stay.
 run: environment
-	.venv/bin/snakemake --cores 2 --configfile "$(CONFIG)" --quiet host reason rules
+	.venv/bin/snakemake --cores 2 --configfile "$(CONFIG)" --rerun-incomplete --nolock --quiet host reason rules
 
 test: environment-for-tests
 	./config/environment/system_packages.sh

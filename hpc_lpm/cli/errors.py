@@ -4,7 +4,7 @@ import logging
 import platform
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import typer
@@ -19,8 +19,15 @@ EXIT_NOT_HELD = 1
 EXIT_BAD_INPUT = 2
 
 
-def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
+def run_guarded(
+    app: typer.Typer,
+    arguments: Sequence[str],
+    register: Callable[[list[str]], None] | None = None,
+) -> int:
     """Run `app` and return its exit code.
+
+    `register` is called first, with the arguments, to add the commands that they need; what it
+    raises is reported like a fault of the command.
 
     Bad usage and `InputError` become one sentence on stderr and code 2. If every rank of a job
     finds the same fault in the same input, only the first one reports it; a rank that is alone with
@@ -34,6 +41,8 @@ def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
         arguments.remove("--debug")
         logging.getLogger("hpc_lpm").setLevel(logging.DEBUG)
     try:
+        if register is not None:
+            register(arguments)
         result = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="hpc-lpm", standalone_mode=False
         )

@@ -15,12 +15,20 @@ def main() -> None:
     arguments = sys.argv[1:]
     if arguments[:1] == ["train"]:
         STOP_SIGNALS.install()  # before torch is imported, which takes seconds
-    # Modules are no garbage: looking for some while they are imported, and among them ever after,
-    # would take a quarter of the time in which a rank starts.
-    gc.disable()
-    register(arguments)
-    gc.freeze()
-    gc.enable()
-    exit_code = run_guarded(app, arguments)
+    exit_code = run_guarded(app, arguments, _register_quickly)
     end_ranks(exit_code)
     sys.exit(exit_code)
+
+
+def _register_quickly(arguments: list[str]) -> None:
+    """Register the commands without a search for garbage among the modules that they import.
+
+    Modules are no garbage: looking for some while they are imported, and among them ever after,
+    would take a quarter of the time in which a rank starts.
+    """
+    gc.disable()
+    try:
+        register(arguments)
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -60,14 +60,11 @@ def test_emulated_devices_train_as_one_and_fbp_outruns_1f1b(tmp_path: Path) -> N
         }
 
     alone = train_cases(1, [case("sequential", 1), case("sequential", 3)], tmp_path)
-    fbp, gpipe, racing, flushing = train_cases(
+    race = [case("fbp", 16, weights="live"), case("1f1b", 16)]
+    fbp, gpipe, *raced = train_cases(
         DEVICES,
-        [
-            case("fbp", 1),
-            case("gpipe", 3),
-            case("fbp", 16, weights="live"),
-            case("1f1b", 16),
-        ],
+        # In turns: others on the machine slow one down more than the other.
+        [case("fbp", 1), case("gpipe", 3), *(dict(c) for _ in range(3) for c in race)],
         tmp_path,
     )
     # Until its first update fbp is synchronous.
@@ -76,10 +73,12 @@ def test_emulated_devices_train_as_one_and_fbp_outruns_1f1b(tmp_path: Path) -> N
     assert gpipe["train_loss"] == alone[1]["train_loss"]
     assert alone[0]["weights_sha256"] != alone[1]["weights_sha256"]
 
-    assert racing["bytes_sent"] == [
+    assert raced[0]["bytes_sent"] == [
         MESSAGE_BYTES * PER_STEP * 16 * neighbours for neighbours in (1, *[2] * (DEVICES - 2), 1)
     ]
     device_seconds = PER_STEP * (FORWARD_SECONDS + BACKWARD_SECONDS)
     # No device can be faster than its profile; 1f1b needs (M + K - 1)/M = 2.75 times as long.
-    assert steady_step_seconds(racing) > 0.95 * device_seconds
-    assert steady_step_seconds(flushing) > 1.2 * steady_step_seconds(racing)
+    continuous = min(map(steady_step_seconds, raced[::2]))
+    flushing = min(map(steady_step_seconds, raced[1::2]))
+    assert continuous > 0.95 * device_seconds
+    assert flushing > 1.2 * continuous

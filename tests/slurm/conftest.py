@@ -30,8 +30,10 @@ def running_cluster(cluster_name: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def shell(running_cluster: dict[str, str], tmp_path: Path) -> Shell:
-    """A shell in a folder of its own, whose name has a space."""
+def shell(running_cluster: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
+    """A shell in a folder of its own, whose name has a space; its jobs end with the test."""
     folder = tmp_path / "a folder"
     folder.mkdir()
-    return Shell(running_cluster, folder)
+    shell = Shell(running_cluster, folder)
+    yield shell
+    shell.end_jobs()

@@ -55,6 +55,13 @@ def test_every_node_has_its_own_name_address_core_and_shared_memory(shell: Shell
     assert other_core.isdigit()
 
 
+def test_every_node_keeps_the_folders_of_open_mpi_to_itself(shell: Shell) -> None:
+    script = 'cd "$PRTE_MCA_prte_tmpdir_base" && touch $(hostname) && sleep 1 && ls n*'
+    lines = shell.output("srun", "--mpi=none", "-N2", "bash", "-c", script).splitlines()
+    assert sorted(lines) == ["n1", "n2"]
+    shell.output("srun", "--mpi=none", "-N2", "bash", "-c", 'rm "$PRTE_MCA_prte_tmpdir_base"/n*')
+
+
 def test_nodes_know_each_other_by_name(shell: Shell) -> None:
     script = "for node in n1 n2 head; do getent hosts $node; done | wc -l"
     assert shell.output("srun", "--mpi=none", "-n1", "bash", "-c", script).strip() == "3"

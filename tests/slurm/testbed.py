@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -106,3 +107,11 @@ class Shell:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+
+    def end_jobs(self) -> None:
+        """Leave the cluster to the next test without a job, whatever became of this one."""
+        deadline = time.monotonic() + 90
+        while self.output("squeue", "--noheader"):
+            assert time.monotonic() < deadline, "jobs do not end"
+            self.run("scancel", "--user=root")
+            time.sleep(0.2)

@@ -6,6 +6,7 @@ import pytest
 
 from hpc_lpm.cli import plan  # noqa: F401  registers it
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
 
 
@@ -28,3 +29,13 @@ def test_a_sentence_and_the_end_of_its_line_are_one_write(monkeypatch: pytest.Mo
     (sentence,) = stream.writes
     assert sentence.startswith("hpc-lpm: ")
     assert sentence.endswith(".\n")
+
+
+def test_a_fault_in_what_options_are_made_from_is_a_sentence_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["train", "--strategy", "no_such_module_of_a_test:Thing", "--out", "nowhere"]
+    assert run_guarded(app, arguments, register) == 2
+    said = capsys.readouterr().err
+    assert "module 'no_such_module_of_a_test' of strategy" in said
+    assert "Traceback" not in said

@@ -335,6 +335,8 @@ def test_make_run_takes_a_file_whose_path_has_a_space(checkout: Checkout) -> Non
     assert code == 0, said
     arguments = (checkout.machine / "pip.log.snakemake").read_text().split("|")
     assert "my config/a campaign.yaml" in arguments
+    # It goes on where an interrupted one has stopped, whether or not that could clean up.
+    assert {"--rerun-incomplete", "--nolock"} <= set(arguments)
 
 
 @pytest.mark.parametrize("target", ["run", "lint"])

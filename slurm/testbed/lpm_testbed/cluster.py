@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lpm_testbed import processes
 from lpm_testbed.commands import attempt
-from lpm_testbed.configuration import write_configuration
+from lpm_testbed.configuration import SESSIONS, write_configuration
 from lpm_testbed.errors import TestbedError
 from lpm_testbed.layout import RUNNING, Layout, Node, Options, plan_layout, read_layout
 from lpm_testbed.network import (
@@ -144,7 +144,7 @@ def is_default(layout: Layout) -> bool:
 
 def _start(layout: Layout) -> None:
     folder = layout.folder
-    for sub in ("munge", "log", "pid", "state", "spool"):
+    for sub in ("munge", "log", "pid", "state", "spool", SESSIONS):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     layout.write()

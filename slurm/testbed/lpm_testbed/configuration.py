@@ -8,6 +8,9 @@ from lpm_testbed.layout import HEAD, Layout, Node
 DRIVER_JOB = "hpc-lpm-campaign"
 """The name that slurm/campaign.sbatch gives its job."""
 
+SESSIONS = "sessions"
+"""The folder of a cluster, another one on each node, where Open MPI keeps what belongs to a run."""
+
 _PMIX = Path("/usr/lib/x86_64-linux-gnu/pmix2/lib/libpmix.so")
 
 _PLACE_DRIVERS = f"""\
@@ -25,10 +28,21 @@ end
 """
 
 
+# Open MPI names its folders in /tmp by process numbers. Those of nodes are counted for each node
+# anew, while all nodes and the machine itself share /tmp.
+_TELL_SESSIONS = """\
+#!/bin/sh
+echo "export PRTE_MCA_prte_tmpdir_base={sessions}"
+"""
+
+
 def write_configuration(layout: Layout) -> None:
     """Write all files that the daemons of this cluster read."""
     layout.configuration.write_text(_slurm_conf(layout), encoding="utf-8")
     (layout.folder / "job_submit.lua").write_text(_PLACE_DRIVERS, encoding="utf-8")
+    prolog = layout.folder / "task_prolog"
+    prolog.write_text(_TELL_SESSIONS.format(sessions=layout.folder / SESSIONS), encoding="utf-8")
+    prolog.chmod(0o755)
     (layout.folder / "cgroup.conf").write_text("ConstrainCores=no\n", encoding="utf-8")
     (layout.folder / "hosts").write_text(_hosts(layout), encoding="utf-8")
 
@@ -51,6 +65,7 @@ def _slurm_conf(layout: Layout) -> str:
         "SlurmdSpoolDir": folder / "spool" / "%n",
         # Nodes share the machine's /tmp, in which PMIx would make folders of the same name.
         "TmpFS": folder / "spool" / "%n",
+        "TaskProlog": folder / "task_prolog",
         "SlurmctldPidFile": folder / "slurmctld.pid",
         "SlurmdPidFile": folder / "slurmd.%n.pid",
         "SlurmctldLogFile": folder / "log" / "slurmctld.log",

@@ -34,7 +34,8 @@ def main(name: str, folder: Path, cores: str, command: list[str]) -> int:
         # Snakemake's executor removes SLURM_CONF from the environment of what it starts.
         _bind(folder, SLURM)
     # Nodes have no memory in common; programs that meet in /dev/shm must not meet across nodes.
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "shm", "/dev/shm"], check=True)
+    _mount_memory(Path("/dev/shm"))
+    _mount_memory(folder / "sessions")
     os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -43,6 +44,10 @@ def main(name: str, folder: Path, cores: str, command: list[str]) -> int:
         pid, status = os.wait()  # also reaps the orphans of the node
         if pid == daemon.pid:
             return os.waitstatus_to_exitcode(status)
+
+
+def _mount_memory(folder: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "shm", str(folder)], check=True)
 
 
 def _bind(source: Path, target: Path) -> None:
