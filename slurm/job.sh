@@ -1,15 +1,15 @@
-# Sourced by the script of every job before Snakemake starts (`precommand` in config.v8+.yaml). Two things
-# would be lost without it:
+# The script of every job sources this before Snakemake starts (`precommand` in config.v8+.yaml). It saves
+# two things that would otherwise be lost:
 #
-# * which nodes the job has: Snakemake's executor takes most SLURM_ variables away, and mpirun would start
-#   every rank on the first node. They are kept as HPC_LPM_SLURM_...
-# * signals: those sent to the job's script before its time limit (sbatch --signal=B:USR2@...) reach this
-#   shell alone, and a shell that waits for a command does nothing about them. From here they reach
-#   `hpc-lpm campaign launch`, which leaves its process number in HPC_LPM_SIGNALLED.
+# * The nodes of the job: Snakemake's executor removes most SLURM_ variables, after which mpirun would
+#   start every rank on the first node. They are kept as HPC_LPM_SLURM_...
+# * Signals: what Slurm sends before the time limit (sbatch --signal=B:USR2@...) only reaches this shell,
+#   and a shell that waits for a command does not act on it. It is passed on to `hpc-lpm campaign launch`,
+#   which leaves its process number in HPC_LPM_SIGNALLED.
 
 if [ -n "${SLURM_JOB_ID:-}" ] && [ "${HPC_LPM_SLURM_JOB_ID:-}" != "$SLURM_JOB_ID" ]; then
     for name in $(env | sed -n 's/^\(HPC_LPM_SLURM_[A-Z_]*\)=.*/\1/p'); do
-        unset "$name" # of the job that submitted this one
+        unset "$name" # it belongs to the job that submitted this one
     done
     for name in $(env | sed -n 's/^\(SLURM_[A-Z_]*\)=.*/\1/p'); do
         eval "export HPC_LPM_$name=\"\$$name\""
@@ -17,7 +17,7 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ "${HPC_LPM_SLURM_JOB_ID:-}" != "$SLURM_JOB_ID
     HPC_LPM_SIGNALLED=$(mktemp -d)
     export HPC_LPM_SIGNALLED
 
-    # The script runs once more, as a child that these signals do not end, and this shell waits for it.
+    # Run the script once more, as a child that these signals do not end, and wait for it.
     trap '' TERM USR2
     /bin/sh "$0" &
     script=$!
@@ -30,7 +30,7 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ "${HPC_LPM_SLURM_JOB_ID:-}" != "$SLURM_JOB_ID
     trap 'pass_on USR2' USR2
     while :; do
         wait "$script"
-        status=$? # of the script, or of the signal that came while waiting
+        status=$? # the exit code of the script, or of a signal that came while waiting
         kill -0 "$script" 2>/dev/null || break
     done
     rm -rf "$HPC_LPM_SIGNALLED"

@@ -55,7 +55,7 @@ def _install(needed: list[str], wanted: list[str]) -> None:
     if not needed and not wanted:
         return
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    # Another run of this, or of apt, may be at it.
+    # Wait while another run of this program, or of apt, installs packages.
     patient = ("-o", "DPkg::Lock::Timeout=300")
     install = ["apt-get", "-qq", *patient, "install", "-y", "--no-install-recommends"]
     keep_services_off = not _POLICY.exists()
