@@ -21,6 +21,7 @@ file. `python -m pytest` without `-n` runs all of them one after the other, and 
   drivers of Snakemake look after jobs every second (tests/slurm/eager_snakemake.py).
 """
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     places = {name: place for place, name in enumerate(_ORDER)}
     items.sort(key=lambda item: places.get(_group(item).split("/")[0], len(places)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what has been imported out of every later search for garbage: a fifth of the time."""
+    gc.collect()
+    gc.freeze()
