@@ -28,7 +28,7 @@ run: environment
 
 test: environment-for-tests
 	./config/environment/system_packages.sh
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder \
 		--durations=10 $(PYTEST_ARGS)
 
 setup:
