@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.settings import checked_settings, computing_settings
 from hpc_lpm.errors import InputError
 
 GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs": 1}
@@ -33,3 +33,15 @@ def test_a_wrong_setting_is_named(wrong: dict[str, object], named: str) -> None:
 
 def test_the_micro_batch_size_is_the_batch_divided() -> None:
     assert checked_settings(**GOOD, batch_size=60, micro_batches=5).micro_batch_size == 12
+
+
+def test_what_a_strategy_has_of_its_own_is_told_apart_in_resuming_by_what_it_computes() -> None:
+    run = {**GOOD, "strategy": "fbp"}
+    document = checked_settings(**run, lead=2, transport="mpi").model_dump(mode="json")
+    assert (document["lead"], document["transport"]) == (2, "mpi")
+    computing = computing_settings(document)
+    assert computing["lead"] == 2
+    assert computing["optimizer.lr"] == 0.1
+    assert not {"transport", "plan", "threads"} & computing.keys()
+    assert not [name for name in computing if name.startswith("own")]
+    assert checked_settings(**document) == checked_settings(**run, lead=2, transport="mpi")

@@ -14,12 +14,12 @@ from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announceme
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, StageBoundaries
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
 from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
+from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
 from hpc_lpm.engine.runners.runner import RunContext
-from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.schedules.instructions import (

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.settings import TrainSettings
-from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.options import OptimizerSettings
 from hpc_lpm.schedules.registry import schedule_named

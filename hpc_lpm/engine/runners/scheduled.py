@@ -11,11 +11,11 @@ from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
-from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.models.layered import Tie

@@ -6,11 +6,11 @@ A new transport is a file of its own and an entry here.
 import logging
 from collections.abc import Callable
 
+from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
 from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
 from hpc_lpm.engine.settings import TrainSettings
-from hpc_lpm.engine.strategies.scheduled import LaggingOptions
 from hpc_lpm.engine.topology import RankLocations
 from hpc_lpm.errors import look_up
 

@@ -1,0 +1,72 @@
+"""The options that strategies on merged stages have for themselves."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
+
+PIPELINE = "Pipeline stages"
+LAG = "Lagging weights"
+
+
+class ScheduledOptions(StrategyOptions):
+    """How far stages run ahead of each other, and what carries their messages.
+
+    `lead` and `weights` change nothing under a schedule that flushes at every step.
+    """
+
+    lead: Annotated[
+        int,
+        Field(gt=0, description="micro-batches that forwards run ahead, per later stage"),
+        CommandOption(PIPELINE, metavar="N"),
+    ] = 1
+    weights: Annotated[
+        WeightPolicyName,
+        Field(description="replay, live or stash: the policy for lagged micro-batches"),
+        CommandOption(PIPELINE, metavar="NAME"),
+    ] = "replay"
+    transport: Annotated[
+        TransportName,
+        Field(description="what carries messages: auto, mpi or torch (gloo, NCCL)"),
+        CommandOption(PIPELINE, metavar="NAME", computes=False),
+    ] = "auto"
+    progress_thread: Annotated[
+        bool | None,
+        Field(
+            description="drive MPI while stages compute; by default where ranks are on several "
+            "hosts"
+        ),
+        CommandOption(PIPELINE, computes=False),
+    ] = None
+
+    @model_validator(mode="after")
+    def _torch_makes_progress_itself(self) -> Self:
+        if self.progress_thread and self.transport == "torch":
+            raise ValueError("progress thread is for transport mpi, torch makes progress itself")
+        return self
+
+
+class LaggingOptions(ScheduledOptions):
+    """The options that make up for the accuracy which lagging weights cost."""
+
+    prediction: Annotated[
+        bool,
+        Field(description="run lagged forwards at predicted weights"),
+        CommandOption(LAG),
+    ] = False
+    synchronous_tail: Annotated[
+        int,
+        Field(ge=0, description="last epochs in which every step flushes"),
+        CommandOption(LAG, metavar="EPOCHS"),
+    ] = 0
+    lr_discount: Annotated[
+        bool,
+        Field(description="divide a stage's learning rate by its mean lag"),
+        CommandOption(LAG),
+    ] = False
+
+    @classmethod
+    def of(cls, options: StrategyOptions) -> "LaggingOptions":
+        """Return the options of any scheduled strategy, without corrections where nothing lags."""
+        return options if isinstance(options, cls) else cls(**dict(options))
