@@ -3,7 +3,7 @@
 # those tests are skipped and say so.
 set -euo pipefail
 
-wanted=(dataset-fashion-mnist)
+wanted=(dataset-fashion-mnist shellcheck)
 missing=()
 for package in "${wanted[@]}"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing+=("$package")
