@@ -6,9 +6,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 FAKE_PYTHON = Path(__file__).with_name("fake_python.sh")
@@ -363,3 +365,18 @@ def test_the_scripts_pass_shellcheck() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_pinned_packages_accept_the_oldest_python_of_a_current_system() -> None:
+    """Debian 12 has Python 3.11.2: pip would search for hours and then give up."""
+    lock = (ROOT / "config/environment/constraints.txt").read_text().split()
+    refusing = []
+    for name, version in (line.split("==") for line in lock):
+        try:
+            found = metadata(name)
+        except PackageNotFoundError:
+            continue
+        accepted = SpecifierSet(found["Requires-Python"] or "")
+        if found["Version"] == version and not accepted.contains("3.11.2"):
+            refusing.append(f"{name}=={version} wants Python {accepted}")
+    assert refusing == []
