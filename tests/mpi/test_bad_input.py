@@ -133,7 +133,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "plan of another release": (with_plan(old), ["old.json", "99", "accepted is 1"]),
         "plan with a gap": (with_plan(gap), ["gap.json", "stage 1", "starts at layer 2"]),
         "plan for another model": (with_plan(long), ["long.json", "5 layers", "has 4"]),
-        "sequential on two ranks": (train(), ["sequential", "2 ranks", "runs on 1"]),
+        "sequential on two ranks": (train(), ["sequential", "2 ranks", "runs on one"]),
         "horovod that is missing": (
             train("--strategy", "horovod"),
             ["horovod", "not built here", "make setup"],
