@@ -33,6 +33,10 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ "${HPC_LPM_SLURM_JOB_ID:-}" != "$SLURM_JOB_ID
         status=$? # the exit code of the script, or of a signal that came while waiting
         kill -0 "$script" 2>/dev/null || break
     done
+    # The script may have ended just as a signal ended the wait: then its exit code is still kept.
+    wait "$script" 2>/dev/null
+    kept=$?
+    [ "$kept" = 127 ] || status=$kept
     rm -rf "$HPC_LPM_SIGNALLED"
     exit "$status"
 fi
