@@ -7,7 +7,8 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.layered import Activation, as_tuple
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layered import as_tuple
 
 Layers = Mapping[int, nn.Module]
 """The layers of one stage by their index in the model, in order."""

@@ -12,8 +12,9 @@ from hpc_lpm.engine.fault_search import (
     layer_in_traceback,
 )
 from hpc_lpm.errors import TrainingError
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
+from hpc_lpm.models.layered import LayeredModel, as_tuple
 
 _LONGEST_QUOTE = 300
 _OUT_OF_PLACE = "a layer must not change its input or what autograd has kept: make it out of place"

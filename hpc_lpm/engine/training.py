@@ -68,7 +68,7 @@ class Training:
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
         self.dataset: Dataset = load_dataset(settings.dataset, settings.data_dir)
-        self.model: LayeredModel = create_model(settings.model, self.dataset.shape)
+        self.model: LayeredModel = create_model(settings.model, self.dataset.shape, settings.seed)
         self.plan = _plan_of_run(self.strategy, settings, self.model, job)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.user_functions import describe_raised
-
-Activation = Tensor | tuple[Tensor, ...]
-"""What flows from one layer to the next: a tensor, or a tuple if a skip connection comes along."""
 
 
 def as_tuple(activation: Activation) -> tuple[Tensor, ...]:
@@ -19,12 +17,20 @@ def as_tuple(activation: Activation) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
+class ModuleEnd:
+    """A module of the user's whose computation ends with a layer: its path and its class's name."""
+
+    path: str
+    type: str
+
+
+@dataclass(frozen=True)
 class Layer:
     """One layer: its name within the model and a callable that builds it on the CPU.
 
     The module is called with one argument, the `Activation` that the layer before it returned (a
-    tuple is not unpacked), and must not change it: a pass may be run again from it. Every float
-    tensor that the module returns must require a gradient if its inputs do.
+    tuple is not unpacked), and must not change it: a pass may be run again from it. `ends` are the
+    modules of the user's that end with this layer, from the innermost to the outermost.
 
     Raises:
         InputError: if `build` is not callable, or is a module itself.
@@ -32,6 +38,7 @@ class Layer:
 
     name: str
     build: Callable[[], nn.Module]
+    ends: tuple[ModuleEnd, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.build, nn.Module):

@@ -42,6 +42,7 @@ from hpc_lpm.identifiers import (
 from hpc_lpm.models.gpt import gpt
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 from hpc_lpm.models.mlp import mlp
+from hpc_lpm.models.random_streams import seeded_generators
 from hpc_lpm.models.replay import replay
 from hpc_lpm.models.resnet import resnet
 from hpc_lpm.models.vgg import vgg
@@ -81,17 +82,20 @@ class ModelEntry:
         return {**self.fixed, "path": path} if self.takes_path else dict(self.fixed)
 
 
-def create_model(identifier: str, shape: DataShape) -> LayeredModel:
+def create_model(identifier: str, shape: DataShape, seed: int = 0) -> LayeredModel:
     """Create the model `name`, `name:PATH` or `module:callable`, each with `,option=value ...`.
 
     The model's name is the identifier, so that models with different options have different names
-    in files.
+    in files. Whatever is drawn at random meanwhile, such as the weights of modules that a user's
+    function builds at once, depends on the seed alone.
 
     Raises:
         InputError: if the name, an option or a value is unknown, or does not suit the data, or if
             the user's own function fails or returns something else than a model.
     """
-    return find_entry(MODELS, parse_identifier(identifier)).create(identifier, shape)
+    entry = find_entry(MODELS, parse_identifier(identifier))
+    with seeded_generators(seed):
+        return entry.create(identifier, shape)
 
 
 def _users_own(name: str, found: object) -> ModelEntry:

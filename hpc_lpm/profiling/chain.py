@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
+from hpc_lpm.models.layered import LayeredModel, as_tuple
 
 
 class DetachedChain:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.models.layered import Activation, LayeredModel
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
 
 IMAGES = DataShape("image", (3, 32, 32), 10)

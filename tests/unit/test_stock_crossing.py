@@ -7,7 +7,8 @@ import torch
 
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.runners.deepspeed_crossing import adapt_crossing
-from hpc_lpm.models.layered import Activation, as_tuple
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layered import as_tuple
 
 IMAGES = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
 CASES: dict[str, Activation] = {

@@ -13,7 +13,8 @@ from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.memory_order import is_dense, with_strides
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.topology import PipelineTopology
-from hpc_lpm.models.layered import Activation, LayeredModel, as_tuple
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layered import LayeredModel, as_tuple
 
 _PROBE_TAG = 7
 

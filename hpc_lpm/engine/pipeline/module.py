@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from deepspeed.pipe import LayerSpec, PipelineModule
 from torch import Tensor, nn
 
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.compute_format import ComputeFormat
-from hpc_lpm.models.layered import Activation, as_tuple
+from hpc_lpm.models.layered import as_tuple
 
 
 class BuiltLayerSpec(LayerSpec):  # type: ignore[misc]
@@ -55,7 +56,7 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
     def forward(self, forward_input: Activation) -> Activation:
         """Run this stage's layers."""
         with self.compute_format.autocast(as_tuple(forward_input)[0].device):
-            return super().forward(forward_input)  # type: ignore[no-any-return]
+            return super().forward(forward_input)
 
     def _partition_layers(self, method: list[int]) -> None:
         # The base class calls this from its constructor, before it builds the local layers.

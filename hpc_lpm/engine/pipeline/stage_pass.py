@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.faults import ChangedInputError
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.dropout import Dropout, set_dropout_stream
-from hpc_lpm.models.layered import Activation, as_tuple
+from hpc_lpm.models.layered import as_tuple
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, TensorSpec
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.models.layered import Activation, as_tuple
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layered import as_tuple
 
 
 def adapt_crossing(
