@@ -8,11 +8,22 @@ from hpc_lpm.files import VersionedFile
 from hpc_lpm.options import MemoryFormat
 
 
+class ProfiledEnd(BaseModel):
+    """A module of the model's source that ends with a layer: its path and its class's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str
+    type: str
+
+
 class LayerProfile(BaseModel):
     """The cost of one layer for one micro-batch.
 
     `output_bytes` cross the boundary if the network is cut after this layer; `activation_bytes` are
-    kept by the layer for its backward pass.
+    kept by the layer for its backward pass. `fingerprint` tells the layer from others by its name
+    and its parameters and buffers; None in imported profiles and those of earlier releases. `ends`
+    are the modules that end with the layer, and no stage may end with it if `cut_after` is False.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,6 +34,9 @@ class LayerProfile(BaseModel):
     output_bytes: int = Field(ge=0)
     parameter_bytes: int = Field(ge=0)
     activation_bytes: int = Field(ge=0)
+    fingerprint: str | None = None
+    ends: tuple[ProfiledEnd, ...] = ()
+    cut_after: bool = True
 
 
 class Link(BaseModel):

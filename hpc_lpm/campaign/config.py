@@ -65,9 +65,12 @@ class Campaign(RunOptions):
     for themselves such as `lead` and `weights`, which apply to the strategies that take them.
     Exactly one of `epochs` and `steps` (optimizer steps) gives the length of every trial.
 
-    An entry of `strategies` is a name, or a name with settings for this contestant alone, `stages`
-    and `micro_batches` included: `{fbp: {name: fbp-live, weights: live}}`. `name` is its label in
-    expectations, tables and figures.
+    An entry of `strategies` is a name, or a name with settings for this contestant alone, `stages`,
+    `cuts`, `cut_only_at` and `micro_batches` included: `{fbp: {name: fbp-live, weights: live}}`.
+    `name` is its label in expectations, tables and figures.
+
+    `cuts` and `cut_only_at` are what `hpc-lpm plan --cuts` and `--cut-only-at` take, as lists.
+    Where `cuts` are set, `stages` follows from them.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its folder in results/")
@@ -77,6 +80,13 @@ class Campaign(RunOptions):
         description="contestants: a strategy, or {strategy: {setting: value}}"
     )
     planners: Names = Field(default=["lpm"], description="planners that cut models into stages")
+    cuts: list[int | str] = Field(
+        default=[],
+        description="a split of your own instead of planners: positions, or names to cut behind",
+    )
+    cut_only_at: list[str] = Field(
+        default=[], description="names, patterns and type:CLASS behind which alone cuts may be"
+    )
     stages: int = Field(default=2, ge=2, description="devices of every contestant")
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(
         default=[0], min_length=1, description="seeds that every contestant is run with"
@@ -109,7 +119,11 @@ class Campaign(RunOptions):
             return document
         known = set(_own_fields(document.get("strategies")))
         own = {name: value for name, value in document.items() if name in known}
-        return {**{name: v for name, v in document.items() if name not in own}, "own": own}
+        shared = {name: value for name, value in document.items() if name not in own}
+        cuts = document.get("cuts")
+        if isinstance(cuts, list) and cuts:
+            shared.setdefault("stages", len(cuts) + 1)
+        return {**shared, "own": own}
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -125,6 +139,16 @@ class Campaign(RunOptions):
             values = getattr(self, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"{key} names something twice, but each is accepted once")
+        if self.cuts and self.planners != ["lpm"]:
+            raise ValueError(
+                "cuts and planners are both set, but with cuts of your own nothing is searched: "
+                "leave one of the two out"
+            )
+        if self.cuts and self.stages != len(self.cuts) + 1:
+            raise ValueError(
+                f"stages is {self.stages}, but cuts {', '.join(map(str, self.cuts))} make "
+                f"{len(self.cuts) + 1} stages: leave stages out"
+            )
         labels = [contestant.label for contestant in self.contestants]
         for expectation in self.expect:
             for label in (expectation.strategy, expectation.relative_to):

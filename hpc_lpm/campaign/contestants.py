@@ -1,7 +1,7 @@
 """The contestants of a campaign: strategies at certain settings, each under a label of its own."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,17 @@ from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.options import RunOptions, merged_documents
+from hpc_lpm.planning.own_split import OWN
 
 if TYPE_CHECKING:
     from hpc_lpm.campaign.config import Campaign
 
 OF_THE_CAMPAIGN = ("model", "dataset", "strategy", "plan", "seed", "batch_size")
 """The settings that all contestants share, or that vary by the campaign's own lists."""
+
+
+OF_ITS_PLAN = ("stages", "cuts", "cut_only_at")
+"""What a contestant may set besides its settings: how the model is cut for it."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,81 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
     """Return the number of devices that a contestant is given.
 
     Raises:
-        InputError: if its `stages` is not a whole number of at least 2.
+        InputError: if its `stages` is not a whole number of at least 2, or not that of its cuts.
     """
-    stages = contestant.overrides.get("stages", campaign.stages)
+    cuts = contestant_cuts(campaign, contestant)
+    usual = len(cuts) + 1 if cuts else campaign.stages
+    stages = contestant.overrides.get("stages", usual)
     if not isinstance(stages, int) or isinstance(stages, bool) or stages < 2:
         raise InputError(
             f"stages of {contestant.label} is {stages!r}, accepted are whole numbers from 2."
         )
+    if cuts and stages != usual:
+        raise InputError(
+            f"stages of {contestant.label} is {stages}, but its cuts "
+            f"{', '.join(map(str, cuts))} make {usual} stages: leave one of the two out."
+        )
     return stages
+
+
+def contestant_cuts(campaign: "Campaign", contestant: Contestant) -> tuple[int | str, ...]:
+    """Return the cuts that a contestant's plan is to have, none where they are searched.
+
+    Raises:
+        InputError: if its `cuts` is not a list of positions and names, or it takes no plan.
+    """
+    if not contestant.entry.needs_plan:
+        _refuse_plan_keys(contestant)
+        return ()
+    cuts = contestant.overrides.get("cuts", campaign.cuts) or []
+    fine = isinstance(cuts, list) and all(
+        _is_name(cut) or (isinstance(cut, int) and not isinstance(cut, bool)) for cut in cuts
+    )
+    if not fine:
+        raise InputError(
+            f"cuts of {contestant.label} is {cuts!r}, accepted is a list of positions and names "
+            "such as [4, encoder.block3]."
+        )
+    return tuple(cuts)
+
+
+def contestant_cut_only_at(campaign: "Campaign", contestant: Contestant) -> tuple[str, ...]:
+    """Return the patterns that restrict a contestant's cuts, none where all are allowed.
+
+    Raises:
+        InputError: if its `cut_only_at` is not a list of names, or it takes no plan.
+    """
+    if not contestant.entry.needs_plan:
+        _refuse_plan_keys(contestant)
+        return ()
+    patterns = contestant.overrides.get("cut_only_at", campaign.cut_only_at) or []
+    if not isinstance(patterns, list) or not all(_is_name(pattern) for pattern in patterns):
+        raise InputError(
+            f"cut_only_at of {contestant.label} is {patterns!r}, accepted is a list of names and "
+            "patterns such as [encoder.*, 'type:Block']."
+        )
+    return tuple(patterns)
+
+
+def contestant_planners(campaign: "Campaign", contestant: Contestant) -> Sequence[str | None]:
+    """Return the planners under which a contestant takes part, None for one without a plan."""
+    if not contestant.entry.needs_plan:
+        return [None]
+    return [OWN] if contestant_cuts(campaign, contestant) else campaign.planners
+
+
+def _is_name(value: object) -> bool:
+    # Names are handed on in one option, separated by commas.
+    return isinstance(value, str) and bool(value.strip()) and "," not in value
+
+
+def _refuse_plan_keys(contestant: Contestant) -> None:
+    for key in ("cuts", "cut_only_at"):
+        if key in contestant.overrides:
+            raise InputError(
+                f"{key} is set for {contestant.label}, but {contestant.strategy} does not cut the "
+                "model into stages: leave it out."
+            )
 
 
 def contestant_settings(
@@ -138,10 +210,18 @@ def check_contestants(campaign: "Campaign") -> None:
     """
     for name, value in campaign.own.items():
         _check_taken(campaign, name, value)
+    if (campaign.cuts or campaign.cut_only_at) and not any(
+        contestant.entry.needs_plan for contestant in campaign.contestants
+    ):
+        raise InputError(
+            f"{'cuts' if campaign.cuts else 'cut_only_at'} is set, but no strategy of the campaign "
+            "cuts the model into stages: remove it, or race one that does, such as fbp."
+        )
     for contestant in campaign.contestants:
         try:
             settings = contestant_settings(campaign, contestant)
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+            contestant_cut_only_at(campaign, contestant)
             contestant.entry.check(
                 PlannedRun(
                     settings,
@@ -160,6 +240,7 @@ def in_file_words(sentence: str, strategy: str) -> str:
     """Return the sentence with its command-line options replaced by keys of a campaign file."""
     keys = {item.option_name: ".".join(item.path) for item in settings_fields(strategy)}
     known = {option: key for option, key in keys.items() if key not in OF_THE_CAMPAIGN[:4]}
+    known |= {f"--{key.replace('_', '-')}": key for key in OF_ITS_PLAN}
     return re.sub(r"--[a-z][a-z-]*", lambda found: known.get(found[0], found[0]), sentence)
 
 
@@ -167,7 +248,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
     fields = settings_fields(contestant.strategy)
     accepted = {item.path[0] for item in fields} - set(OF_THE_CAMPAIGN)
     for name, value in contestant.overrides.items():
-        if name == "stages":
+        if name in OF_ITS_PLAN:
             continue
         if name in OF_THE_CAMPAIGN:
             raise InputError(
@@ -175,7 +256,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
                 "for the whole campaign."
             )
         if name not in accepted:
-            offered = sorted(accepted | {"name", "stages"})
+            offered = sorted(accepted | {"name", *OF_ITS_PLAN})
             raise InputError(
                 f"{contestant.label} has the unknown setting {name!r}{closest(name, offered)}: "
                 f"accepted are {', '.join(offered)}."

@@ -6,6 +6,7 @@ from typing import Self
 
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.planning.own_split import OWN
 
 _PALETTE = ("#a4478f", "#7a5c1e", "#4f57c4", "#b0413e", "#3d8fb8", "#6d8a1f")
 """Colours of contestants whose strategy has none of its own, or has given it to another."""
@@ -46,11 +47,15 @@ class Entrant:
         return (self.model, self.dataset, self.name, self.planner or "")
 
     def meets(self, other: "Entrant") -> bool:
-        """Tell if the two are compared: same race, another name, and the same planner if any."""
+        """Tell if the two are compared: same race, another name, and the same planner if any.
+
+        Cuts of the user's own are compared with those of every planner.
+        """
+        free = {None, "", OWN}
         return (
             self.race == other.race
             and self.name != other.name
-            and (not self.planner or not other.planner or self.planner == other.planner)
+            and (self.planner in free or other.planner in free or self.planner == other.planner)
         )
 
 

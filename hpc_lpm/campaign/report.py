@@ -108,7 +108,7 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         "models": ", ".join(campaign.models),
         "data sets": ", ".join(campaign.datasets),
         "contestants": ", ".join(contestant.label for contestant in campaign.contestants),
-        "planners": ", ".join(campaign.planners),
+        "planners": ", ".join(campaign.planners) if not campaign.cuts else "none, cuts are given",
         "stages": str(campaign.stages),
         "batch": f"{campaign.batch_size} samples as {campaign.micro_batches} micro-batches of "
         f"{campaign.micro_batch_size}",

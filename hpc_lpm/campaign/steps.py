@@ -5,7 +5,12 @@ from pathlib import Path
 
 from hpc_lpm.campaign.absent import absent_contestants, without_absent
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.contestants import contestant_settings
+from hpc_lpm.campaign.contestants import (
+    Contestant,
+    contestant_cut_only_at,
+    contestant_cuts,
+    contestant_settings,
+)
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.resources import Request, request_of
 from hpc_lpm.campaign.trials import Trial, trials_of
@@ -67,15 +72,17 @@ class Steps:
         return self._settings[name]
 
     def _settings_of(self, trial: Trial) -> TrainSettings:
-        contestants = {each.label: each for each in self.campaign.contestants}
         return contestant_settings(
             self.campaign,
-            contestants[trial.contestant],
+            self._contestant_of(trial),
             model=trial.model,
             dataset=trial.dataset,
             seed=trial.seed,
             plan=str(self.folder.plan(trial)) if trial.planner else None,
         )
+
+    def _contestant_of(self, trial: Trial) -> Contestant:
+        return next(c for c in self.campaign.contestants if c.label == trial.contestant)
 
     def request(self, name: str) -> Request:
         """Return what the job of a trial requests of a cluster.
@@ -115,8 +122,12 @@ class Steps:
 
     def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:
         settings = self.settings(trial.name)
+        contestant = self._contestant_of(trial)
+        cuts = contestant_cuts(self.campaign, contestant)
+        only_at = contestant_cut_only_at(self.campaign, contestant)
         asked = {
-            "planner": trial.planner,
+            **({"cuts": ",".join(map(str, cuts))} if cuts else {"planner": trial.planner}),
+            **({"cut_only_at": ",".join(only_at)} if only_at else {}),
             "micro_batches": settings.micro_batches,
             **strategy_named(trial.strategy).plan_options(settings),
             "optimizer": planned_optimizer(settings.optimizer),

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from itertools import product
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.contestants import contestant_settings, contestant_stages
+from hpc_lpm.campaign.contestants import (
+    contestant_planners,
+    contestant_settings,
+    contestant_stages,
+)
 
 
 @dataclass(frozen=True)
@@ -14,7 +18,8 @@ class Trial:
     """One training run; `number` counts from 1 in the order in which trials run.
 
     `contestant` is the label of the strategy at its settings, and `label` adds the planner where
-    the campaign races several. `planner` is None for a strategy that needs no plan. `micro_batch`
+    the campaign races several. `planner` is None for a strategy that needs no plan, and `own` where
+    the cuts are given. `micro_batch`
     counts samples. Trials with the same (model, dataset, seed, repeat) are the pairs of which
     ratios are taken.
     """
@@ -43,7 +48,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
     entrants = [
         (contestant, planner, contestant_settings(campaign, contestant).micro_batch_size)
         for contestant in campaign.contestants
-        for planner in (campaign.planners if contestant.entry.needs_plan else [None])
+        for planner in contestant_planners(campaign, contestant)
     ]
     matrix = product(
         range(campaign.repeats), campaign.seeds, campaign.models, campaign.datasets, entrants
@@ -53,7 +58,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
         label = contestant.label
         ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
         parts = [model, dataset, label, *([planner] if planner else [])]
-        several = planner and len(campaign.planners) > 1
+        several = planner in campaign.planners and len(campaign.planners) > 1
         trials.append(
             Trial(
                 number=len(trials) + 1,

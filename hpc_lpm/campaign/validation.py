@@ -6,6 +6,8 @@ from hpc_lpm.campaign.config import Campaign, read_campaign
 from hpc_lpm.campaign.contestants import (
     Contestant,
     check_contestants,
+    contestant_cut_only_at,
+    contestant_cuts,
     contestant_settings,
     contestant_stages,
     in_file_words,
@@ -14,8 +16,12 @@ from hpc_lpm.campaign.metrics import metrics_with
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
+from hpc_lpm.identifiers import parse_identifier
+from hpc_lpm.models.examination import examine_layers
 from hpc_lpm.models.layered import LayeredModel
-from hpc_lpm.models.registry import create_model
+from hpc_lpm.models.registry import MODELS, create_model, example_input
+from hpc_lpm.planning.allowed_cuts import AllowedCuts
+from hpc_lpm.planning.cut_names import TYPE_PREFIX
 from hpc_lpm.planning.planners.registry import planner_named
 
 
@@ -26,7 +32,8 @@ def check_names(campaign: Campaign, where: str) -> None:
     the user's own must be loaded to know its shape.
 
     Raises:
-        InputError: if one of them does not exist, or a model does not suit a data set.
+        InputError: if one of them does not exist, a model does not suit a data set, or a layer of
+            the user's own cannot run on what it is given.
     """
     try:
         check_contestants(campaign)
@@ -39,6 +46,9 @@ def check_names(campaign: Campaign, where: str) -> None:
                 model = create_model(name, shape)
                 for contestant in campaign.contestants:
                     _check_contestant(campaign, contestant, model, dataset)
+                if not MODELS.comes_with_toolkit(parse_identifier(name).name):
+                    samples = max(1, campaign.batch_size // campaign.micro_batches)
+                    examine_layers(model, example_input(shape, samples))
     except InputError as error:
         raise InputError(f"campaign file {where}: {error}") from None
 
@@ -58,11 +68,30 @@ def _check_contestant(
             f"{len(model.layers)} layers: use at most {len(model.layers)} stages."
         )
     try:
+        _check_cuts(campaign, contestant, model, stages)
         check_run(
             PlannedRun(settings, model, ranks, stages, steps=settings.steps, epochs=settings.epochs)
         )
     except InputError as error:
         raise InputError(in_file_words(str(error), contestant.strategy)) from None
+
+
+def _check_cuts(
+    campaign: Campaign, contestant: Contestant, model: LayeredModel, stages: int
+) -> None:
+    """Check cuts and patterns against the model, as far as can be told without building layers."""
+    cuts = contestant_cuts(campaign, contestant)
+    patterns = contestant_cut_only_at(campaign, contestant)
+    # What class a layer is that names no modules, only its profile tells.
+    unknown = any(not layer.ends for layer in model.layers)
+    told = [each for each in patterns if not (unknown and each.startswith(TYPE_PREFIX))]
+    allowed = AllowedCuts.of(model.name, model.layers, told)
+    if told == list(patterns):
+        allowed.check_stages(stages)
+    else:
+        allowed = AllowedCuts.of(model.name, model.layers)
+    if cuts:
+        allowed.own(cuts)
 
 
 def read_checked_campaign(path: Path) -> Campaign:

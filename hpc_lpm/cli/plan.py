@@ -27,13 +27,16 @@ from hpc_lpm.cli.profile_options import (
     assumptions,
     link_document,
 )
+from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.cut_names import CUT_ONLY_AT, CUTS
 from hpc_lpm.planning.devices.candidates import DeviceSearch
-from hpc_lpm.planning.explain import explain
+from hpc_lpm.planning.explain import explain_in_layers
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.own_split import OWN, check_within_limits
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
-from hpc_lpm.planning.pricing import price_plan
+from hpc_lpm.planning.pricing import price_plan, searched_cuts
 from hpc_lpm.profiling.read import read_profile, with_link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
@@ -45,7 +48,9 @@ def plan_command(
     stages: given.StagesOption = None,
     devices: given.DevicesOption = None,
     global_batch: given.GlobalBatchOption = None,
-    planner: given.PlannerOption = DEFAULT_PLANNER,
+    cuts: given.CutsOption = None,
+    cut_only_at: given.CutOnlyAtOption = None,
+    planner: given.PlannerOption = None,
     schedule: given.ScheduleOption = DEFAULT_SCHEDULE,
     tolerance: given.ToleranceOption = 0.02,
     memory_limit: given.MemoryLimitOption = None,
@@ -67,7 +72,10 @@ def plan_command(
     as_json: given.JsonOption = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
-    chosen = planner_named(planner)
+    own = given.names_of(CUTS, cuts)
+    if own:
+        stages = given.stages_of(own, stages, planner=planner, pareto=pareto)
+    name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
     schedule_named(schedule).check_options(lead=lead, weights=weights)
     check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
     read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
@@ -82,31 +90,49 @@ def plan_command(
         "overlap": overlap,
         "speeds": given.speeds_of(speeds),
         "links": boundary_links(read[0], stages, links, node_link, devices_per_node),
+        "cut_only_at": given.names_of(CUT_ONLY_AT, cut_only_at),
     }
     known = {name: value for name, value in asked.items() if value is not None}
     options = PlanOptions.checked(**known)
+    blocks = [Blocks.of(one, options.cut_only_at) for one in read]
     if stages is None:
         check_stages_given(pareto=pareto)
         found = search(
-            read,
+            blocks,
             devices,
             global_batch,
             options,
-            planner=planner,
+            planner=name,
             lead=lead,
             micro_batches=micro_batches,
         )
-        number = next(number for number, one in enumerate(read) if one is found.best.model.profile)
-        plan = price_plan(found.best.model, found.best.cuts, planner, _sha256(profiles[number]))
-        _deliver(plan, found.best.model, out=out, as_json=as_json, found=found)
+        best = found.best
+        number = next(place for place, one in enumerate(read) if one is best.model.profile)
+        plan = price_plan(best.model, best.cuts, name, _sha256(profiles[number]))
+        _deliver(plan, best.model, blocks[number], out=out, as_json=as_json, found=found)
         return
-    check_stages_alone(profiles, devices, global_batch)
-    model, sha256 = CostModel(read[0], stages, options), _sha256(profiles[0])
+    check_stages_alone(CUTS if own else "--stages", profiles, devices, global_batch)
+    (whole,), sha256 = blocks, _sha256(profiles[0])
+    whole.allowed.check_stages(stages)
+    model = CostModel(whole.profile, stages, options)
     if pareto:
-        plan_pareto(model, sha256, within=pareto_within, figure=figure, out=out, as_json=as_json)
+        plan_pareto(
+            model, whole, sha256, within=pareto_within, figure=figure, out=out, as_json=as_json
+        )
         return
-    plan = price_plan(model, chosen.cuts(model), planner, sha256)
-    _deliver(plan, model, out=out, as_json=as_json)
+    _deliver(_plan(model, whole, own, name, sha256), model, whole, out=out, as_json=as_json)
+
+
+def _plan(
+    model: CostModel, blocks: Blocks, own: tuple[str, ...], planner: str, sha256: str
+) -> Plan:
+    """Return the plan with the user's own cuts if there are any, else with the planner's."""
+    if own:
+        cuts = blocks.allowed.own(own)
+        check_within_limits(model, cuts)
+    else:
+        cuts = searched_cuts(blocks, model.stages, model.options, planner)
+    return price_plan(model, cuts, planner, sha256)
 
 
 def _sha256(path: Path) -> str:
@@ -116,13 +142,14 @@ def _sha256(path: Path) -> str:
 def _deliver(
     plan: Plan,
     model: CostModel,
+    blocks: Blocks,
     *,
     out: Path | None,
     as_json: bool,
     found: DeviceSearch | None = None,
 ) -> None:
     """Write the plan and print it, with the search over devices that it came from, if any."""
-    explanation = explain(model, plan.cuts)
+    explanation = explain_in_layers(model, plan.cuts, blocks)
     if found is not None:
         # Other stages and leads have been compared already.
         explanation = replace(explanation, hints=())

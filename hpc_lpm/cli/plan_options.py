@@ -7,6 +7,7 @@ import typer
 
 from hpc_lpm.cli.profile_options import PROFILE_HELP
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
 from hpc_lpm.schedules.registry import SCHEDULES
 
 ProfilesArgument = Annotated[
@@ -24,8 +25,28 @@ DevicesOption = Annotated[
 GlobalBatchOption = Annotated[
     int | None, typer.Option(help="Samples of an optimizer step on all --devices.")
 ]
+CutsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="C,C,...",
+        help="Your own split instead of a planner's: positions (how many layers are in front of "
+        "the cut), or names of layers or modules to cut behind.",
+    ),
+]
+CutOnlyAtOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME,NAME,...",
+        help="Cut behind these layers or modules alone: names, patterns in which * stands for "
+        "anything up to a dot and ** for any parts, or type:CLASS.",
+    ),
+]
 PlannerOption = Annotated[
-    str, typer.Option(help="Planner, see `hpc-lpm planners`, or module:name of your own.")
+    str | None,
+    typer.Option(
+        help="Planner, see `hpc-lpm planners`, or module:name of your own; by default "
+        f"{DEFAULT_PLANNER}."
+    ),
 ]
 ScheduleOption = Annotated[
     str,
@@ -134,3 +155,42 @@ def speeds_of(text: str | None) -> tuple[float, ...] | None:
         raise InputError(
             f"--speeds is {text!r}, accepted are numbers separated by commas, one for each stage."
         ) from None
+
+
+def names_of(option: str, text: str | None) -> tuple[str, ...]:
+    """Read `--cuts` or `--cut-only-at`.
+
+    Raises:
+        InputError: if there is nothing before, between or behind commas.
+    """
+    if text is None:
+        return ()
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise InputError(
+            f"{option} is {text!r}, accepted are names separated by commas: correct the list."
+        )
+    return names
+
+
+def stages_of(
+    cuts: tuple[str, ...], stages: int | None, *, planner: str | None, pareto: bool
+) -> int:
+    """Return the number of stages that `--cuts` makes, which `--stages` may say too.
+
+    Raises:
+        InputError: if `--stages` is another number, or an option is given that belongs to a search.
+    """
+    for option, is_given in ((f"--planner {planner}", planner is not None), ("--pareto", pareto)):
+        if is_given:
+            raise InputError(
+                f"{option} is given with --cuts, which leaves nothing to search: leave one of the "
+                "two out."
+            )
+    made = len(cuts) + 1
+    if stages not in {None, made}:
+        raise InputError(
+            f"--stages is {stages}, but --cuts {','.join(cuts)} makes {made} stages: leave "
+            "--stages out, or give as many cuts as it needs."
+        )
+    return made

@@ -1,5 +1,6 @@
 """`hpc-lpm plan --pareto`: the front of period, boundary bytes and memory, and a point on it."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.cli.profile_options import assumptions, link_document, link_sentence
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
+from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import not_covered
 from hpc_lpm.planning.pareto.front import ParetoFront, pareto_front
@@ -20,7 +22,7 @@ one of the shortest period, where the default planner takes the smallest cuts.""
 
 
 def check_pareto_options(
-    *, pareto: bool, planner: str, within: float | None, figure: Path | None
+    *, pareto: bool, planner: str | None, within: float | None, figure: Path | None
 ) -> None:
     """Check the options that go with `--pareto` and those that do not.
 
@@ -34,7 +36,7 @@ def check_pareto_options(
                 raise InputError(
                     f"{name} is {value} without --pareto: add --pareto or leave it out."
                 )
-    elif planner != DEFAULT_PLANNER:
+    elif planner not in {None, DEFAULT_PLANNER}:
         raise InputError(
             f"--planner is {planner!r} with --pareto, which chooses as {DEFAULT_PLANNER!r} does: "
             "leave one of the two out."
@@ -58,6 +60,7 @@ def check_stages_given(*, pareto: bool) -> None:
 
 def plan_pareto(
     model: CostModel,
+    blocks: Blocks,
     profile_sha256: str,
     *,
     within: float | None,
@@ -67,10 +70,14 @@ def plan_pareto(
 ) -> None:
     """Find the front, print it, and write the figure and the plan of the chosen point.
 
+    The front is searched in the profile merged into `blocks`; `model` is of the profile itself.
+
     Raises:
         InputError: as `pareto_front`.
     """
-    front = pareto_front(model, within)
+    front = pareto_front(CostModel(blocks.merged, model.stages, model.options), within)
+    points = (replace(point, cuts=blocks.in_layers(point.cuts)) for point in front.points)
+    front = replace(front, points=tuple(points))
     if out is not None:
         cuts = front.points[front.chosen].cuts
         price_plan(model, cuts, PLANNER, profile_sha256).write(out)

@@ -14,6 +14,7 @@ from hpc_lpm.cli.output import console
 from hpc_lpm.cli.profile_options import assumptions, link_sentence
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import ExplainedStage, Explanation
+from hpc_lpm.planning.own_split import OWN
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.schedules.base import LEAD, WEIGHTS
 
@@ -40,7 +41,8 @@ def show_plan(plan: Plan, model: CostModel, explanation: Explanation) -> None:
     output = console()
     width = min(output.width, WIDE_COLUMNS) if output.is_terminal else NARROW_COLUMNS
     many = "1 stage" if len(plan.stages) == 1 else f"{len(plan.stages)} stages"
-    heading = f"{plan.model} in {many} by planner {plan.planner}"
+    who = "cut as given" if plan.planner == OWN else f"by planner {plan.planner}"
+    heading = f"{plan.model} in {many} {who}"
     output.print(Text(heading, style="bold"), width=width)
     output.print()
     output.print(_stages(plan, explanation.stages, width), width=width, crop=False)

@@ -16,7 +16,8 @@ from hpc_lpm.cli.profile_options import (
     link_sentence,
 )
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.planning.prediction import Prediction, check_plan_of, predict
+from hpc_lpm.planning.plan_checks import check_plan_of, check_prices
+from hpc_lpm.planning.prediction import Prediction, predict
 from hpc_lpm.planning.repricing import PlanUse, plan_for
 from hpc_lpm.profile import Profile
 from hpc_lpm.profiling.read import read_profile, with_link
@@ -62,8 +63,10 @@ def simulate_command(
 ) -> None:
     """Predict period, idle share, memory and the timeline of a plan."""
     merged = Plan.read(plan)
-    profiled = with_link(read_profile(profile), latency, bandwidth)
-    check_plan_of(profiled, merged)
+    read = read_profile(profile)
+    check_plan_of(read, merged)
+    check_prices(merged, plan, read, profile)
+    profiled = with_link(read, latency, bandwidth)
     use = plan_for(
         merged,
         plan,

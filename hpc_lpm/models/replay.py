@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape, require_images
-from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd, count_correct, cross_entropy
 from hpc_lpm.profile import Profile
 
 _SPIN_SECONDS = 0.2e-3
@@ -45,8 +45,10 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
             width,
             forward_seconds=layer.forward_seconds / profile.micro_batch,
             backward_seconds=layer.backward_seconds / profile.micro_batch,
+            stands_for=layer.fingerprint,
         )
-        chain.append(Layer(layer.name, build))
+        ends = tuple(ModuleEnd(end.path, end.type) for end in layer.ends)
+        chain.append(Layer(layer.name, build, ends, cut_after=layer.cut_after))
     return LayeredModel("replay", tuple(chain), cross_entropy, count_correct)
 
 
@@ -55,11 +57,20 @@ class EmulatedLayer(nn.Module):
 
     The result depends on every element that arrives and on the layer's one weight, so that the
     trained weights tell bit for bit whether the messages were right. The ramp makes the classes
-    differ. `forward_seconds` and `backward_seconds` are the times of one sample.
+    differ. `forward_seconds` and `backward_seconds` are the times of one sample; `stands_for` is
+    the fingerprint of the layer that is emulated, None if it is not known.
     """
 
-    def __init__(self, width: int, *, forward_seconds: float, backward_seconds: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        forward_seconds: float,
+        backward_seconds: float,
+        stands_for: str | None = None,
+    ) -> None:
         super().__init__()
+        self.stands_for = stands_for
         self.weight = nn.Parameter(1.0 + _INITIAL_SPREAD * torch.randn(1))
         self._width = width
         self._forward_seconds = forward_seconds
@@ -114,7 +125,8 @@ class _Emulated(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             elements = prod(ctx.input_shape[1:])
             each = product_gradient * weight / elements
-            input_gradient = each.expand(-1, elements).reshape(ctx.input_shape)
+            # Of the real size in memory too: of an expanded tensor one slice would be sent.
+            input_gradient = each.repeat(1, elements).reshape(ctx.input_shape)
         sleep_until(end_seconds)
         return input_gradient, weight_gradient, None, None, None
 

@@ -1,10 +1,11 @@
 """Explain a plan: its bottleneck, its speedup over one device, and how far it could go."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 
+from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
 from hpc_lpm.planning.search.alternatives import fewest_stages
@@ -130,6 +131,22 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
         hints=tuple(hints),
         not_covered=not_covered(model),
     )
+
+
+def explain_in_layers(model: CostModel, cuts: Sequence[int], blocks: Blocks) -> Explanation:
+    """Explain a plan whose cuts were restricted: no other allowed cuts go further than it says.
+
+    `model` and `cuts` are of the layers; those that may not be cut apart count as one layer, except
+    in the names of the stages' first and last layers.
+    """
+    merged = CostModel(blocks.merged, model.stages, model.options)
+    explanation = explain(merged, blocks.in_blocks(cuts))
+    layers = model.profile.layers
+    stages = tuple(
+        replace(stage, first_layer=layers[start].name, last_layer=layers[stop - 1].name)
+        for stage, (start, stop) in zip(explanation.stages, pairwise(cuts), strict=True)
+    )
+    return replace(explanation, stages=stages)
 
 
 def not_covered(model: CostModel) -> tuple[str, ...]:

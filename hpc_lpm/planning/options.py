@@ -54,6 +54,7 @@ class PlanOptions(BaseModel):
             boundary the profile's.
         replicas: how many copies of every stage train, each on its share of a step.
         global_batch: the samples of a step over all replicas; None where it is not fixed.
+        cut_only_at: patterns of the layers and modules behind which cuts may be; empty for all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,6 +71,7 @@ class PlanOptions(BaseModel):
     links: tuple[Link, ...] | None = None
     replicas: int = Field(default=1, ge=1)
     global_batch: int | None = Field(default=None, ge=1)
+    cut_only_at: tuple[str, ...] = ()
 
     @classmethod
     def checked(cls, **values: object) -> "PlanOptions":

@@ -1,10 +1,17 @@
 """The plan file: which layers each stage holds, and the predicted cost."""
 
+import hashlib
+import json
+from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
+from hpc_lpm.profile import LinkProfile
+
+_SEAL = "content_sha256"
 
 
 class StagePlan(BaseModel):
@@ -29,12 +36,26 @@ class StagePlan(BaseModel):
     activation_bytes: int | None = Field(default=None, ge=0)
 
 
+class PlannedLayer(BaseModel):
+    """A layer that a plan was made for; `fingerprint` as in the profile, None if it has none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    fingerprint: str | None = None
+
+
 class Plan(VersionedFile):
     """Merged stages covering every layer once, in order.
 
-    `options` are the `PlanOptions` that the plan was made for, its schedule among them (files of
-    earlier releases name none; their plans are for the default one). `micro_batch` is how many
-    samples the profiled micro-batches had, None in files of earlier releases.
+    Attributes:
+        options: the `PlanOptions` that the plan was made for, its schedule among them (files of
+            earlier releases name none; their plans are for the default one).
+        micro_batch: how many samples the profiled micro-batches had; like the rest, None or empty
+            in files of earlier releases.
+        link: the profile's link, or what was given instead of it.
+        layers: those of the profiled model, in order.
+        content_sha256: the hash of the rest of the file, by which a change by hand is seen.
     """
 
     kind: ClassVar[str] = "plan"
@@ -47,6 +68,37 @@ class Plan(VersionedFile):
     profile_sha256: str
     micro_batch: int | None = Field(default=None, gt=0)
     options: dict[str, object] = Field(default_factory=dict)
+    link: LinkProfile | None = None
+    layers: tuple[PlannedLayer, ...] = ()
+    content_sha256: str | None = None
+
+    @classmethod
+    def from_document(cls, document: object, where: str) -> Self:
+        """Validate a parsed document; `where` names it in errors.
+
+        Raises:
+            InputError: as for any file, or if the document was changed after it had been sealed.
+        """
+        plan = super().from_document(document, where)
+        if (
+            isinstance(document, dict)
+            and plan.content_sha256 is not None
+            and plan.content_sha256 != _content_sha256(document)
+        ):
+            raise InputError(
+                f"plan {where} was changed after it had been made, so its prices do not follow "
+                "from its profile: make it again, and give cuts of your own as `hpc-lpm plan "
+                f"PROFILE --cuts {','.join(map(str, plan.cuts[1:-1])) or 'C,C,...'}`."
+            )
+        return plan
+
+    def sealed(self) -> Self:
+        """Return the plan with the hash of its content."""
+        return self.model_copy(update={_SEAL: _content_sha256(json.loads(self.model_dump_json()))})
+
+    def write(self, path: Path) -> None:
+        """Write the sealed plan as indented JSON, atomically."""
+        VersionedFile.write(self.sealed(), path)
 
     @model_validator(mode="after")
     def _stages_are_contiguous(self) -> Self:
@@ -58,9 +110,17 @@ class Plan(VersionedFile):
                     f"that starts at layer {expected} and holds at least one layer is expected"
                 )
             expected = stage.stop
+        if self.layers and len(self.layers) != expected:
+            raise ValueError(f"{len(self.layers)} layers are named where stages hold {expected}")
         return self
 
     @property
     def cuts(self) -> tuple[int, ...]:
         """The K+1 cut positions c_0 = 0 < c_1 < ... < c_K = L."""
         return (0, *(stage.stop for stage in self.stages))
+
+
+def _content_sha256(document: dict[str, object]) -> str:
+    """Return the hash of a plan's document, in which the order of keys and spaces do not count."""
+    content = {name: value for name, value in document.items() if name != _SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.plan_checks import check_plan_of
 from hpc_lpm.planning.stage_times import stage_times
 from hpc_lpm.profile import Profile
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
@@ -61,19 +61,6 @@ def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
             for stage, (start, stop) in enumerate(pairwise(plan.cuts))
         ],
     )
-
-
-def check_plan_of(profile: Profile, plan: Plan) -> None:
-    """Check that a plan is one of a profile's model.
-
-    Raises:
-        InputError: if model or number of layers are not the same.
-    """
-    if plan.model != profile.model or plan.cuts[-1] != len(profile.layers):
-        raise InputError(
-            f"the plan is one of {plan.model} with {plan.cuts[-1]} layers, the profile one of "
-            f"{profile.model} with {len(profile.layers)}: make the plan from this profile."
-        )
 
 
 def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:

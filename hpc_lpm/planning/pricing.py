@@ -2,9 +2,10 @@
 
 from itertools import pairwise
 
+from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.planning.plan import Plan, PlannedLayer, StagePlan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
 from hpc_lpm.profile import Profile
 
@@ -19,11 +20,26 @@ def make_plan(
     """Return the plan that `planner` makes of `profile`, whose file has hash `profile_sha256`.
 
     Raises:
-        InputError: if the planner is unknown, or as `CostModel` and the planner's `cuts`.
+        InputError: as `Blocks.of` and `searched_cuts`.
+    """
+    options = options or PlanOptions()
+    blocks = Blocks.of(profile, options.cut_only_at)
+    cuts = searched_cuts(blocks, stages, options, planner)
+    return price_plan(CostModel(profile, stages, options), cuts, planner, profile_sha256)
+
+
+def searched_cuts(
+    blocks: Blocks, stages: int, options: PlanOptions, planner: str
+) -> tuple[int, ...]:
+    """Return the K+1 cut positions that a planner chooses among those that are allowed.
+
+    Raises:
+        InputError: if the planner is unknown, the allowed cuts are too few for the stages, or as
+            `CostModel` and the planner's `cuts`.
     """
     chosen = planner_named(planner)
-    model = CostModel(profile, stages, options or PlanOptions())
-    return price_plan(model, chosen.cuts(model), planner, profile_sha256)
+    blocks.allowed.check_stages(stages)
+    return blocks.in_layers(chosen.cuts(CostModel(blocks.merged, stages, options)))
 
 
 def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sha256: str) -> Plan:
@@ -48,4 +64,9 @@ def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sh
         profile_sha256=profile_sha256,
         micro_batch=model.profile.micro_batch,
         options={**model.options.model_dump(mode="json"), "overlap": model.overlap},
-    )
+        link=model.profile.link,
+        layers=tuple(
+            PlannedLayer(name=layer.name, fingerprint=layer.fingerprint)
+            for layer in model.profile.layers
+        ),
+    ).sealed()

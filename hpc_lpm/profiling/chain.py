@@ -1,14 +1,18 @@
 """A chain of layers whose passes can each be run, and so measured, on its own."""
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.errors import InputError
-from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.activation import (
+    Activation,
+    copied,
+    leaves_like,
+    tensors_of,
+)
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import LayeredModel, as_tuple
+from hpc_lpm.models.examination import failing_layer
+from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.models.module_state import ModuleState
 
 
 class DetachedChain:
@@ -30,10 +34,8 @@ class DetachedChain:
         compute_format: ComputeFormat = PLAIN,
     ) -> None:
         self.model = model
-        # Copied, for a user's factory may hand out a module that is used elsewhere.
         self.layers = [
-            copy.deepcopy(model.build_layer(index, seed)).to(device).train()
-            for index in range(len(model.layers))
+            model.build_layer(index, seed).to(device).train() for index in range(len(model.layers))
         ]
         for layer in self.layers:
             compute_format.arrange(layer)
@@ -44,6 +46,7 @@ class DetachedChain:
         self._leaves: dict[int, Activation] = {}
         self._outputs: dict[int, Activation] = {}
         self._loss: Tensor | None = None
+        self._copying: dict[int, bool] = {}
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -54,41 +57,59 @@ class DetachedChain:
         Raises:
             InputError: if the layer cannot run on what the layer before it returned.
         """
-        leaves = self._leaves_of(index)
+        leaves = self._first_inputs if index == 0 else leaves_like(self._outputs[index - 1])
         self._leaves[index] = leaves
         try:
             with self._format.autocast(self._device):
-                self._outputs[index] = self.layers[index](leaves)
+                self._outputs[index] = self._run(index, leaves)
                 if index == len(self) - 1:
-                    self._loss = self.model.loss(_single(self._outputs[index]), self._targets)
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            raise InputError(self._describe_failure(index, leaves, error)) from error
+                    self._loss = self.model.loss(self._outputs[index], self._targets)
+        except Exception as error:
+            raise failing_layer(self.model, index, leaves, error) from error
+
+    def _run(self, index: int, leaves: Activation) -> Activation:
+        if index not in self._copying:
+            # A layer that changes its input in place must not find a leaf, nor the data themselves.
+            self._copying[index] = self._changes_input(index, leaves)
+        if not self._copying[index]:
+            return self.layers[index](leaves)
+        return self.layers[index](copied(leaves, keep_history=True))
+
+    @torch.no_grad()
+    def _changes_input(self, index: int, leaves: Activation) -> bool:
+        copies = copied(leaves)
+        versions = [tensor._version for tensor in tensors_of(copies)]
+        state = ModuleState(self.layers[index])
+        self.layers[index](copies)
+        state.restore()
+        return [tensor._version for tensor in tensors_of(copies)] != versions
 
     def backward(self, index: int) -> None:
         """Run a layer's backward pass from the next layer's gradients and free what it kept."""
-        outputs = as_tuple(self._outputs.pop(index))
+        outputs = tensors_of(self._outputs.pop(index))
         if index == len(self) - 1:
-            assert self._loss is not None
-            self._loss.backward()  # type: ignore[no-untyped-call]
+            if self._loss is not None and self._loss.requires_grad:
+                torch.autograd.backward(self._loss)
             self._loss = None
             return
-        leaves = as_tuple(self._leaves.pop(index + 1))
+        leaves = tensors_of(self._leaves.pop(index + 1))
         roots, gradients = [], []
         for output, leaf in zip(outputs, leaves, strict=True):
-            gradient = leaf.grad if leaf.grad is not None else torch.zeros_like(leaf)
+            if leaf.grad is None or not output.requires_grad:
+                continue
             if output.grad_fn is not None:
                 roots.append(output)
-                gradients.append(gradient)
-            elif output.requires_grad:
+                gradients.append(leaf.grad)
+            else:
                 # An input that is passed on, such as a skip connection: there is nothing to compute
                 # for it, and autograd would copy the gradient.
-                output.grad = gradient if output.grad is None else output.grad + gradient
+                output.grad = leaf.grad if output.grad is None else output.grad + leaf.grad
         if roots:
             torch.autograd.backward(roots, gradients)
 
     def output_bytes(self, index: int) -> int:
         """Return the bytes of all tensors that a layer returned, between its two passes."""
-        return sum(tensor.nbytes for tensor in as_tuple(self._outputs[index]))
+        return sum(tensor.nbytes for tensor in tensors_of(self._outputs[index]))
 
     def own_storages(self, index: int) -> set[int]:
         """Return the addresses of the storages of a layer's parameters and buffers."""
@@ -97,32 +118,3 @@ class DetachedChain:
             tensor.untyped_storage().data_ptr()
             for tensor in (*layer.parameters(), *layer.buffers())
         }
-
-    def _describe_failure(self, index: int, inputs: Activation, error: Exception) -> str:
-        given = ", ".join(
-            f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
-            for tensor in as_tuple(inputs)
-        )
-        source = "layer before returns" if index else "data set holds"
-        reason = str(error).strip().splitlines()
-        return (
-            f"layer {index} ({self.model.layers[index].name}) of model {self.model.name!r} fails "
-            f"on its inputs {given}: {reason[0] if reason else type(error).__name__}; a layer must "
-            f"accept what the {source} and must not change it in place."
-        )
-
-    def _leaves_of(self, index: int) -> Activation:
-        if index == 0:
-            return self._first_inputs
-        previous = self._outputs[index - 1]
-        leaves = tuple(
-            tensor.detach().requires_grad_(tensor.is_floating_point())
-            for tensor in as_tuple(previous)
-        )
-        return leaves if isinstance(previous, tuple) else leaves[0]
-
-
-def _single(activation: Activation) -> Tensor:
-    if not isinstance(activation, Tensor):
-        raise TypeError(f"the last layer returned {type(activation).__name__}, not one tensor")
-    return activation

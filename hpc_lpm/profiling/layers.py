@@ -1,16 +1,48 @@
 """Measure what each layer of a model costs for one micro-batch."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import LayeredModel
-from hpc_lpm.profile import LayerProfile
+from hpc_lpm.models.fingerprint import layer_fingerprint
+from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
+from hpc_lpm.profile import LayerProfile, ProfiledEnd
 from hpc_lpm.profiling.chain import DetachedChain
+from hpc_lpm.profiling.repeats import everything, shorten
 from hpc_lpm.profiling.timer import timer_for
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a layer is, whatever it costs."""
+
+    parameter_bytes: int
+    fingerprint: str
+    ends: tuple[ProfiledEnd, ...]
+
+    @classmethod
+    def of(cls, layer: Layer, module: nn.Module) -> "_Facts":
+        ends = layer.ends or (ModuleEnd(layer.name, type(module).__name__),)
+        return cls(
+            sum(parameter.nbytes for parameter in module.parameters()),
+            layer_fingerprint(layer.name, module),
+            tuple(ProfiledEnd(path=end.path, type=end.type) for end in ends),
+        )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the layers of a chain cost: bytes, and seconds of the two passes in each sweep."""
+
+    activation_bytes: list[int]
+    output_bytes: list[int]
+    sweeps: list[tuple[list[float], list[float]]]
 
 
 def profile_model(
@@ -32,6 +64,9 @@ def profile_model(
     loss is part of the last layer. Activation bytes come from `measure_activation_bytes`; output
     bytes are the sum over all tensors that cross, of whatever type.
 
+    Of blocks that repeat (`Layer.same_as`) only as many are swept as `shorten` says, and all
+    layers in one place of a block get the median over those that are.
+
     Layers are built anew from `model`; the global random state is left as it was.
 
     Raises:
@@ -40,24 +75,66 @@ def profile_model(
     where = torch.device(device)
     devices = [where] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        chain = DetachedChain(model, inputs, targets, where, seed, compute_format)
-        activation_bytes = measure_activation_bytes(chain)
-        output_bytes = [chain.output_bytes(index) for index in range(len(chain))]
-        for index in reversed(range(len(chain))):
-            chain.backward(index)
-        _timed_sweep(chain, where)
-        sweeps = [_timed_sweep(chain, where) for _ in range(repeats)]
+        facts: dict[int, _Facts] = {}
+
+        def facts_of(index: int) -> _Facts:
+            # One layer at a time, since all of them together may be more than a device holds.
+            if index not in facts:
+                facts[index] = _Facts.of(model.layers[index], model.build_layer(index, seed))
+            return facts[index]
+
+        def measure(kept: Sequence[int]) -> _Measured:
+            layers = tuple(model.layers[index] for index in kept)
+            whole = len(kept) == len(model.layers)
+            chosen = model if whole else replace(model, layers=layers, ties=())
+            chain = DetachedChain(chosen, inputs, targets, where, seed, compute_format)
+            for index, module in zip(kept, chain.layers, strict=True):
+                facts[index] = _Facts.of(model.layers[index], module)
+            return _measured(chain, where, repeats)
+
+        short = shorten(
+            [layer.same_as for layer in model.layers],
+            lambda index: facts_of(index).parameter_bytes,
+        )
+        try:
+            found = measure(short.kept)
+        except InputError:
+            if len(short.kept) == len(model.layers):
+                raise
+            # Layers that are called the same may still be no substitutes for one another.
+            short = everything(len(model.layers))
+            found = measure(short.kept)
+        known = [facts_of(index) for index in range(len(model.layers))]
+    at = {index: place for place, index in enumerate(short.kept)}
+
+    def seconds(index: int, direction: int) -> float:
+        timed = [at[other] for other in short.timed_by[index]]
+        return median(sweep[direction][place] for sweep in found.sweeps for place in timed)
+
     return tuple(
         LayerProfile(
-            name=model.layers[index].name,
-            forward_seconds=median(forward[index] for forward, _ in sweeps),
-            backward_seconds=median(backward[index] for _, backward in sweeps),
-            output_bytes=output_bytes[index],
-            parameter_bytes=sum(parameter.nbytes for parameter in layer.parameters()),
-            activation_bytes=activation_bytes[index],
+            name=layer.name,
+            forward_seconds=seconds(index, 0),
+            backward_seconds=seconds(index, 1),
+            output_bytes=found.output_bytes[at[short.sized_by[index]]],
+            parameter_bytes=known[index].parameter_bytes,
+            activation_bytes=found.activation_bytes[at[short.sized_by[index]]],
+            fingerprint=known[index].fingerprint,
+            ends=known[index].ends,
+            cut_after=layer.cut_after,
         )
-        for index, layer in enumerate(chain.layers)
+        for index, layer in enumerate(model.layers)
     )
+
+
+def _measured(chain: DetachedChain, device: torch.device, repeats: int) -> _Measured:
+    activation_bytes = measure_activation_bytes(chain)
+    output_bytes = [chain.output_bytes(index) for index in range(len(chain))]
+    for index in reversed(range(len(chain))):
+        chain.backward(index)
+    _timed_sweep(chain, device)
+    sweeps = [_timed_sweep(chain, device) for _ in range(repeats)]
+    return _Measured(activation_bytes, output_bytes, sweeps)
 
 
 def measure_activation_bytes(chain: DetachedChain) -> list[int]:

@@ -102,7 +102,7 @@ def test_a_missing_file_is_named() -> None:
         ({"stages": 3}, ["micro_batches 4 is not divisible by the 3 ranks of horovod"]),
         (
             {"models": ["gpt,tied=true"], "datasets": ["text:Makefile"]},
-            ["deepspeed-1f1b", "ties weights"],
+            ["deepspeed-1f1b", "ties weights of layers 0 embedding and 10 head"],
         ),
         ({"models": ["mlp"], "stages": 9, "micro_batches": 9, "batch_size": 99}, ["9 stages"]),
     ],
@@ -119,7 +119,7 @@ def test_names_that_do_not_exist_or_do_not_fit_are_refused(
 def test_the_schema_has_every_key_of_a_campaign() -> None:
     properties = campaign_schema()["properties"]
     own = {"lead", "weights", "prediction", "synchronous_tail", "lr_discount", "transport"}
-    own |= {"progress_thread", "cycle_time_milliseconds"}
+    own |= {"progress_thread", "cycle_time_milliseconds", "boundary_shapes"}
     assert set(properties) == set(type(campaign()).model_fields) - {"own"} | own
     assert campaign_schema()["additionalProperties"] is False
 
