@@ -10,6 +10,10 @@
 #                    about 15 minutes on two idle cores
 # make bench-cluster  FBP and its rivals on two nodes with 1 Gbit/s and 200 Mbit/s between them, on a
 #                    Slurm cluster that it starts (results/reference/cluster); needs root, a little over an hour
+# make bench-own-models  what capture and random numbers cost, and the guide's networks in two stages
+#                    against one device (results/reference/own-models); about 15 minutes on two idle cores
+# make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
+#             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
 
 SHELL := /bin/bash
@@ -18,8 +22,9 @@ PYTEST_ARGS ?=
 ENGINE := results/reference/engine
 PLANNER := results/reference/planner
 CLUSTER := results/reference/cluster
+OWN_MODELS := results/reference/own-models
 
-.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster lint clean
+.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -58,6 +63,14 @@ bench-planner: environment
 
 bench-cluster: environment
 	.venv/bin/python -m benchmarks.cluster --out "$(CLUSTER)"
+
+bench-own-models: environment-for-tests
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.captured --out "$(OWN_MODELS)"
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.random_numbers --out "$(OWN_MODELS)"
+	.venv/bin/python -m benchmarks.guide --out "$(OWN_MODELS)"
+
+zoo: environment-for-tests
+	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo
 
 lint: environment
 	.venv/bin/ruff check

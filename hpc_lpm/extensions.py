@@ -58,6 +58,10 @@ class Registry(Generic[Entry]):
         for name in self.names():
             yield name, self.named(name)
 
+    def comes_with_toolkit(self, name: str) -> bool:
+        """Tell if an entry is one of the toolkit's own."""
+        return name in self._entries
+
     def named(self, name: str) -> Entry:
         """Return the entry of that name, which is the same object on every call.
 

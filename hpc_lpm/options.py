@@ -196,6 +196,11 @@ class RunOptions(BaseModel):
         Field(description="folder in which data sets are looked for"),
         CommandOption(BATCHES, metavar="DIR", computes=False),
     ] = None
+    init_from: Annotated[
+        Path | None,
+        Field(description="safetensors file of weights to start from"),
+        CommandOption(RUN, metavar="FILE"),
+    ] = None
     optimizer: OptimizerSettings = OptimizerSettings()
     learning_rate: LearningRateSettings = LearningRateSettings()
     clip_norm: Annotated[

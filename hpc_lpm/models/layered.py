@@ -1,19 +1,16 @@
 """A network as a list of fine-grained layers, each of which can be built on its own."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.free_memory import return_free_memory
+from hpc_lpm.models.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import describe_raised
-
-
-def as_tuple(activation: Activation) -> tuple[Tensor, ...]:
-    """Return the tensors of an activation."""
-    return (activation,) if isinstance(activation, Tensor) else tuple(activation)
 
 
 @dataclass(frozen=True)
@@ -24,13 +21,28 @@ class ModuleEnd:
     type: str
 
 
+@runtime_checkable
+class WeightHolder(Protocol):
+    """A builder that holds the weights with which it builds; tied weights are equal in it."""
+
+    def __call__(self) -> nn.Module:
+        """Build the layer with copies of the weights."""
+
+    def release(self) -> None:
+        """Let go of the weights; the layer cannot be built any more."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer: its name within the model and a callable that builds it on the CPU.
 
     The module is called with one argument, the `Activation` that the layer before it returned (a
     tuple is not unpacked), and must not change it: a pass may be run again from it. `ends` are the
-    modules of the user's that end with this layer, from the innermost to the outermost.
+    modules of the user's that end with this layer, from the innermost to the outermost. Layers with
+    an equal `same_as`, unless it is empty, have the same operations, shapes and constants, so that
+    only some of them are timed. `original` gives for parameters and buffers of the layer their
+    names in the state_dict of the user's module, if the layer was made from one. No stage ends with
+    a layer whose `cut_after` is False, since it and the next one belong together.
 
     Raises:
         InputError: if `build` is not callable, or is a module itself.
@@ -39,6 +51,9 @@ class Layer:
     name: str
     build: Callable[[], nn.Module]
     ends: tuple[ModuleEnd, ...] = ()
+    same_as: str = ""
+    original: Mapping[str, str] = field(default_factory=dict)
+    cut_after: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.build, nn.Module):
@@ -84,7 +99,8 @@ class LayeredModel:
 
     `loss(outputs, targets)` returns the mean loss of a micro-batch as a scalar tensor, and
     `correct(outputs, targets)` returns how many of the `targets.numel()` predictions are right, as
-    a scalar integer tensor.
+    a scalar integer tensor. `aliases` are further names in the state_dict of the user's module, of
+    tensors that the layers' `original` knows under the name given here.
 
     Raises:
         InputError: if there is no layer, one is not a `Layer`, or a tie names a layer that there is
@@ -96,6 +112,7 @@ class LayeredModel:
     loss: Callable[[Tensor, Tensor], Tensor]
     correct: Callable[[Tensor, Tensor], Tensor]
     ties: tuple[Tie, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
@@ -111,6 +128,16 @@ class LayeredModel:
                     f"accepted are 0 to {len(self.layers) - 1}: correct the model's ties."
                 )
 
+    def release(self, keep: Collection[int] = ()) -> None:
+        """Free the weights of a module that was built whole, but those of the layers to `keep`.
+
+        Layers that are not kept cannot be built afterwards; those that are built hold their own.
+        """
+        for index, layer in enumerate(self.layers):
+            if index not in keep and isinstance(layer.build, WeightHolder):
+                layer.build.release()
+        return_free_memory()
+
     def build_layer(self, index: int, seed: int) -> nn.Module:
         """Build layer `index` with weights that depend only on (seed, index) and on its ties.
 
@@ -122,6 +149,8 @@ class LayeredModel:
                 not have.
         """
         layer = self._build_untied(index, seed)
+        if isinstance(self.layers[index].build, WeightHolder):
+            return layer
         for tie in self.ties:
             if tie.copy_layer == index:
                 owner = self._build_untied(tie.owner_layer, seed)
@@ -131,9 +160,9 @@ class LayeredModel:
         return layer
 
     def _build_untied(self, index: int, seed: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
+        with generators_kept():
+            set_generators((seed, index))
             # An odd multiplier keeps (seed, index) pairs apart for any realistic layer count.
-            # Only the CPU's generator: torch.manual_seed would reseed the accelerators as well.
             torch.default_generator.manual_seed(seed * 1_000_003 + index)
             try:
                 built: object = self.layers[index].build()

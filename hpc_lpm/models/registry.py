@@ -17,9 +17,17 @@ options as keywords; their annotations or else their looks tell the types:
     def perceptron(shape, width: int = 64):
         return [nn.Flatten, lambda: nn.Linear(64, width), lambda: nn.Linear(width, shape.classes)]
 
-It returns callables without arguments that build one layer each, which are trained with cross
-entropy, or a `hpc_lpm.models.layered.LayeredModel`. A model for the toolkit itself is one file
-beside this one and one line below.
+It returns one of these, which are trained with cross entropy:
+
+* a list of modules, or of callables without arguments that build one layer each
+* an `nn.Sequential`, whose children are the layers
+* DeepSpeed's `LayerSpec`s, in a list
+* any other module, or `(module, example_input)`: it is captured with torch.export and divided into
+  layers (`hpc_lpm.models.capture`); the example is a tensor of a few samples, a tuple of positional
+  or a dictionary of keyword arguments, by default a few samples like the data's
+
+or a `hpc_lpm.models.layered.LayeredModel`, which may have another loss. A model for the toolkit
+itself is one file beside this one and one line below.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +36,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
@@ -39,14 +48,20 @@ from hpc_lpm.identifiers import (
     option_defaults,
     parse_identifier,
 )
+from hpc_lpm.models.capture import capture_model, layers_of
 from hpc_lpm.models.gpt import gpt
-from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.models.listed import listed_model
 from hpc_lpm.models.mlp import mlp
 from hpc_lpm.models.random_streams import seeded_generators
 from hpc_lpm.models.replay import replay
 from hpc_lpm.models.resnet import resnet
+from hpc_lpm.models.sharing import with_shared_parts_known
+from hpc_lpm.models.transformers_model import transformers_model
 from hpc_lpm.models.vgg import vgg
 from hpc_lpm.user_functions import first_line, user_function
+
+_EXAMPLE_SAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -103,35 +118,46 @@ def _users_own(name: str, found: object) -> ModelEntry:
 
     @wraps(factory)
     def checked(shape: DataShape, **options: object) -> LayeredModel:
-        return _as_model(name, factory(shape, **options))
+        return _as_model(name, factory(shape, **options), shape)
 
     return ModelEntry(first_line(found) or "your own", checked)
 
 
-def _as_model(name: str, made: object) -> LayeredModel:
+def _as_model(name: str, made: object, shape: DataShape) -> LayeredModel:
     """Return what a user's function made as a model.
 
     Raises:
-        InputError: if it is neither a model nor a list of builders.
+        InputError: if it is none of what is accepted, or a module that cannot be divided.
     """
     if isinstance(made, LayeredModel):
-        return made
-    accepted = (
-        "accepted are a LayeredModel or a non-empty list of callables that build one layer each"
-    )
+        return with_shared_parts_known(made)
+    if isinstance(made, nn.Sequential) and len(made):
+        return layers_of(made, name)
     if isinstance(made, nn.Module):
-        raise InputError(
-            f"model {name!r} returned the module {type(made).__name__}, {accepted}: return "
-            "[lambda: nn.Linear(64, 10), ...], with one lambda for each layer."
-        )
+        return capture_model(made, example_input(shape), name=name)
+    if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
+        module, example = made
+        if not isinstance(example, nn.Module) and not callable(example):
+            return capture_model(module, example, name=name)
+    accepted = (
+        "accepted are a LayeredModel, a module, (module, example_input), or a non-empty list of "
+        "modules or of callables that build one layer each"
+    )
     if not isinstance(made, list | tuple) or not made:
         empty = "an empty " if isinstance(made, list | tuple) else ""
         raise InputError(f"model {name!r} returned {empty}{type(made).__name__}, {accepted}.")
     try:
-        layers = tuple(Layer(f"layer{number}", build) for number, build in enumerate(made))
+        return listed_model(name, made)
     except InputError as error:
         raise InputError(f"model {name!r}: {error}") from None
-    return LayeredModel(name, layers, cross_entropy, count_correct)
+
+
+def example_input(shape: DataShape, samples: int = _EXAMPLE_SAMPLES) -> Tensor:
+    """Return samples like those of the data: images [n, ...] or tokens [n, length]."""
+    size = (samples, *shape.input_shape)
+    if shape.kind == "image":
+        return torch.randn(size)
+    return torch.randint(0, shape.classes, size)
 
 
 MODELS = Registry(
@@ -157,6 +183,11 @@ MODELS = Registry(
         "vgg16": ModelEntry("VGG-16 with batch normalisation, small images", vgg, {"depth": 16}),
         "mlp": ModelEntry("perceptron on flattened images", mlp),
         "gpt": ModelEntry("small decoder-only transformer for text", gpt),
+        "hf": ModelEntry(
+            "hf:CONFIG.json or hf:FOLDER, a model of the package transformers",
+            transformers_model,
+            takes_path=True,
+        ),
         "replay": ModelEntry(
             "replay:PROFILE, devices emulated by sleeping", replay, takes_path=True
         ),

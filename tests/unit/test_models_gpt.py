@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.dropout import Dropout
 from hpc_lpm.models.gpt import Attention, gpt
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.models.registry import create_model
@@ -73,7 +72,7 @@ def test_parameter_count_matches_the_hand_count() -> None:
 
 def test_without_dropout_there_is_no_dropout_module() -> None:
     def count(identifier: str) -> int:
-        return sum(isinstance(part, Dropout) for part in chain(identifier).modules())
+        return sum(isinstance(part, nn.Dropout) for part in chain(identifier).modules())
 
     assert count("gpt,layers=3") == 0
     assert count("gpt,layers=3,dropout=0.1") == 1 + 2 * 3

@@ -105,7 +105,7 @@ def test_own_layered_model_keeps_its_loss_and_undeclared_options_are_guessed(
 @pytest.mark.parametrize(
     ("callable_name", "message"),
     [
-        ("wrong", "returned int, accepted are a LayeredModel or"),
+        ("wrong", "returned int, accepted are a LayeredModel,"),
         ("buildrs", "no name 'buildrs', did you mean 'builders'"),
         ("NUMBER", "NUMBER' is not callable but of type int, accepted is a function NUMBER"),
         ("builders,depth=3", "unknown option 'depth'"),

@@ -1,0 +1,5 @@
+"""Any module as a chain of fine-grained layers, captured with torch.export."""
+
+from hpc_lpm.models.capture.capture import capture_model, layers_of
+
+__all__ = ["capture_model", "layers_of"]

@@ -1,0 +1,73 @@
+"""Modules and parameters that builders hand out several times are found by identity."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
+from hpc_lpm.models.sharing import with_shared_parts_known
+
+
+def known(*builders: Callable[[], nn.Module]) -> LayeredModel:
+    layers = tuple(Layer(f"layer{number}", build) for number, build in enumerate(builders))
+    return with_shared_parts_known(LayeredModel("own", layers, cross_entropy, count_correct))
+
+
+def test_every_further_use_of_a_module_is_a_tie_to_the_first() -> None:
+    once = nn.Linear(3, 3)
+    model = known(lambda: once, nn.ReLU, lambda: nn.Sequential(once, nn.ReLU()), lambda: once)
+    assert model.ties == (
+        *(Tie(0, name, 2, f"0.{name}") for name in ("weight", "bias")),
+        *(Tie(0, name, 3, name) for name in ("weight", "bias")),
+    )
+
+
+def test_layers_are_copies_of_a_shared_module_with_its_values() -> None:
+    once = nn.Linear(3, 3)
+    model = known(lambda: once, lambda: once)
+    first, second = model.build_layer(0, 0), model.build_layer(1, 0)
+    with torch.no_grad():
+        once.weight.zero_()
+        first.get_parameter("weight").add_(1)
+    assert first is not once
+    assert not torch.equal(first.get_parameter("weight"), second.get_parameter("weight"))
+    assert torch.equal(model.build_layer(0, 5).get_parameter("weight"), second.weight)
+
+
+def test_a_parameter_alone_may_be_shared() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.ParameterList([weight])
+
+    assert known(Uses, nn.ReLU, Uses).ties == (Tie(0, "inner.0", 2, "inner.0"),)
+
+
+def test_modules_that_are_built_anew_share_nothing() -> None:
+    model = known(lambda: nn.Linear(2, 2), lambda: nn.Linear(2, 2), lambda: nn.BatchNorm1d(2))
+    assert model.ties == ()
+    assert len(model.layers) == 3
+
+
+def test_layers_that_share_buffers_are_one_with_all_between() -> None:
+    norm, other = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    model = known(nn.ReLU, lambda: norm, lambda: other, lambda: norm, lambda: other, nn.Tanh)
+    assert [layer.name for layer in model.layers] == ["layer0", "layer1 to layer4", "layer5"]
+    built = model.build_layer(1, 0)
+    assert built.get_submodule("0") is built.get_submodule("2")
+    assert built.get_submodule("1") is built.get_submodule("3")
+
+
+def test_a_module_that_cannot_be_copied_is_named() -> None:
+    class Uncopiable(nn.Linear):
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            raise TypeError("not me")
+
+    once = Uncopiable(2, 2)
+    with pytest.raises(InputError, match=r"layer 'layer1' .* cannot be copied, TypeError: not me"):
+        known(nn.ReLU, lambda: once)
