@@ -1,14 +1,13 @@
 """Searches for the layer that has caused an error; nothing here runs before there is one."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import Activation
-from hpc_lpm.models.layered import as_tuple
+from hpc_lpm.models.activation import Activation, copied, differentiable, tensors_of
 
 Layers = Mapping[int, nn.Module]
 """The layers of one stage by their index in the model, in order."""
@@ -28,8 +27,8 @@ def layer_in_traceback(layers: Layers, traceback: TracebackType | None) -> int |
 @torch.no_grad()
 def layer_changing_input(layers: Layers, inputs: Activation) -> int | None:
     """Return the first layer that changes the inputs of the stage in place, or None."""
-    passing = _copied(inputs)
-    given = as_tuple(passing)
+    passing = copied(inputs)
+    given = tensors_of(passing)
     versions = [tensor._version for tensor in given]
     for index, layer in layers.items():
         passing = layer(passing)
@@ -41,14 +40,14 @@ def layer_changing_input(layers: Layers, inputs: Activation) -> int | None:
 @torch.no_grad()
 def first_non_finite(layers: Layers, inputs: Activation) -> tuple[int, str] | None:
     """Return the first layer with a value that is not finite, and which of its values it is."""
-    passing = _copied(inputs)
-    if not _finite(as_tuple(passing)):
+    passing = copied(inputs)
+    if not _finite(tensors_of(passing)):
         return next(iter(layers)), "its input, which earlier layers made, is not finite"
     for index, layer in layers.items():
         if not _finite(tuple(layer.parameters())):
             return index, "its weights are the first that are not finite"
         passing = layer(passing)
-        if not _finite(as_tuple(passing)):
+        if not _finite(tensors_of(passing)):
             return index, "its output is the first that is not finite"
     return None
 
@@ -71,21 +70,15 @@ def layer_failing_backward(layers: Layers, inputs: Activation) -> int | None:
 
 @torch.enable_grad()
 def _backward_through(layers: list[nn.Module], inputs: Activation) -> None:
-    passing = _copied(inputs)
-    for tensor in as_tuple(passing):
-        tensor.requires_grad_(tensor.is_floating_point())
+    passing = copied(inputs)
+    for tensor in tensors_of(passing):
+        tensor.requires_grad_(differentiable(tensor))
     for layer in layers:
         passing = layer(passing)
-    roots = [tensor for tensor in as_tuple(passing) if tensor.requires_grad]
+    roots = [tensor for tensor in tensors_of(passing) if tensor.requires_grad]
     if roots:
         torch.autograd.backward(roots, [torch.ones_like(tensor) for tensor in roots])
 
 
-def _copied(inputs: Activation) -> Activation:
-    if isinstance(inputs, Tensor):
-        return inputs.detach().clone()
-    return tuple(tensor.detach().clone() for tensor in inputs)
-
-
-def _finite(tensors: tuple[Tensor, ...]) -> bool:
+def _finite(tensors: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

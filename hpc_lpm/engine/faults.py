@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from hpc_lpm.engine.fault_search import (
@@ -12,9 +11,9 @@ from hpc_lpm.engine.fault_search import (
     layer_in_traceback,
 )
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.activation import Activation, device_of
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
-from hpc_lpm.models.layered import LayeredModel, as_tuple
+from hpc_lpm.models.layered import LayeredModel
 
 _LONGEST_QUOTE = 300
 _OUT_OF_PLACE = "a layer must not change its input or what autograd has kept: make it out of place"
@@ -36,7 +35,14 @@ class ChangedInputError(Exception):
 
 
 class BoundaryError(Exception):
-    """What crosses a boundary between stages is not what was agreed, or does not come in time."""
+    """What crosses a boundary between stages is not what was agreed, or does not come in time.
+
+    `layer` is the index of the layer that is to blame, None if it is not known.
+    """
+
+    def __init__(self, problem: str, layer: int | None = None) -> None:
+        super().__init__(problem)
+        self.layer = layer
 
     @classmethod
     def silence(cls, rank: int, seconds: float) -> "BoundaryError":
@@ -69,8 +75,7 @@ class Faults:
                 that is to blame.
         """
         # The search runs layers again, which must see what they saw.
-        device = as_tuple(inputs)[0].device if inputs is not None else torch.device("cpu")
-        with self.compute_format.autocast(device):
+        with self.compute_format.autocast(device_of(inputs)):
             layer, problem = self._layer_and_problem(error, inputs)
         where = [f"rank {self.rank}", micro_batch]
         if self.stage is not None:
@@ -94,7 +99,7 @@ class Faults:
                 layer = None if inputs is None else layer_changing_input(self.layers, inputs)
                 return layer, f"it changes its input in place: {_OUT_OF_PLACE}"
             case BoundaryError():
-                return None, str(error)
+                return error.layer, str(error)
         layer = layer_in_traceback(self.layers, error.__traceback__)
         if layer is None and inputs is not None:
             layer = layer_failing_backward(self.layers, inputs)

@@ -48,7 +48,6 @@ class RankRecord(VersionedFile):
     """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
 
     `optimizer_values` are keyed by parameter and by their name in the optimizer's state.
-    `dropout_passes` has for each layer the number of masks that each of its dropouts has drawn.
     """
 
     kind: ClassVar[str] = "record of a rank"
@@ -59,4 +58,3 @@ class RankRecord(VersionedFile):
     bytes_sent: int
     peak_memory_bytes: int
     optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})
-    dropout_passes: dict[int, list[int]] = Field(default={})

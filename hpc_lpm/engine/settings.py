@@ -1,6 +1,7 @@
 """The settings of one run: those that all strategies share, and those that its own declares."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -97,6 +98,15 @@ class TrainSettings(RunOptions):
     def with_own(self, **changes: object) -> Self:
         """Return the same settings with other values of the strategy's own options."""
         return self.model_copy(update={"own": self.own.model_copy(update=changes)})
+
+    def remaking_commands(self, stages: int) -> str:
+        """Return the commands that make this run's plan anew, of its own model, in one line."""
+        profile = ["hpc-lpm", "profile", self.model, "--dataset", self.dataset]
+        profile += ["--micro-batch", str(self.micro_batch_size)]
+        profile += ["--data-dir", str(self.data_dir)] if self.data_dir else []
+        plan = ["hpc-lpm", "plan", "profile.json", "--stages", str(stages)]
+        plan += ["--out", str(self.plan or "plan.json")]
+        return f"{shlex.join([*profile, '--out', 'profile.json'])} && {shlex.join(plan)}"
 
 
 def checked_settings(**values: object) -> TrainSettings:

@@ -36,6 +36,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.planning.model_checks import check_layer_names
 from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
@@ -278,11 +279,7 @@ def _plan_of_run(
             "`hpc-lpm plan`."
         )
     plan = Plan.read(settings.plan)
-    if plan.cuts[-1] != len(model.layers):
-        raise InputError(
-            f"plan {settings.plan} covers {plan.cuts[-1]} layers, model {settings.model} has "
-            f"{len(model.layers)}: plan this model's own profile."
-        )
+    check_layer_names(plan, settings.plan, model, settings.remaking_commands(len(plan.stages)))
     if job.size % len(plan.stages):
         raise InputError(
             f"plan {settings.plan} has {len(plan.stages)} stages but {job.size} "

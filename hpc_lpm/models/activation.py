@@ -21,45 +21,79 @@ Activation = Any
 class Structure:
     """Everything about an activation but its tensors.
 
-    `others` are the leaves that are not tensors, by their place among all leaves; two structures
-    are equal if those are, and if the nesting is.
+    `others` are the leaves that are not tensors, by their place among all leaves. Where one tensor
+    is several leaves, `shared` tells for each of the leaves that are tensors which tensor it is;
+    else it is empty. Two structures are equal if these are, and if the nesting is.
     """
 
     spec: pytree.TreeSpec
-    others: tuple[tuple[int, Any], ...]
+    others: tuple[tuple[int, Any], ...] = ()
+    shared: tuple[int, ...] = ()
 
-    def fill(self, tensors: Sequence[Tensor]) -> Activation:
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process knows the dataclasses in it once it sees one, not by their description.
+        return _structure_of, (self._emptied(),)
+
+    def fill(self, tensors: Sequence[Any]) -> Activation:
         """Return the activation of this structure with these tensors, in their order."""
-        remaining = iter(tensors)
+        if self.spec.is_leaf() and not self.others:
+            return tensors[0]
+        remaining = iter([tensors[index] for index in self.shared] if self.shared else tensors)
         others = dict(self.others)
         places = range(self.spec.num_leaves)
         leaves = [others[place] if place in others else next(remaining) for place in places]
         return pytree.tree_unflatten(leaves, self.spec)
 
+    @property
+    def is_lone_tensor(self) -> bool:
+        """Whether the activation is nothing but one tensor."""
+        return self.spec.is_leaf() and not self.others
+
     def __str__(self) -> str:
-        return str(self.fill([_Name("tensor")] * (self.spec.num_leaves - len(self.others))))  # type: ignore[list-item]
+        return str(self._emptied())
+
+    def _emptied(self) -> Activation:
+        leaves = self.spec.num_leaves - len(self.others)
+        count = max(self.shared) + 1 if self.shared else leaves
+        return self.fill([_Hole() for _ in range(count)])
+
+
+class _Hole:
+    """Stands where an activation has a tensor."""
+
+    def __repr__(self) -> str:
+        return "tensor"
 
 
 def taken_apart(activation: Activation) -> tuple[list[Tensor], Structure]:
     """Return the tensors of an activation, and its structure.
 
-    Dataclasses that torch does not know yet are registered with it, so that it looks into them.
+    A tensor that is several of its leaves is returned once. If it were taken for several, what is
+    changed in place would show in one of them alone, and the order in which autograd adds up the
+    gradients of its uses would be another. Dataclasses that torch does not know yet are registered
+    with it, so that it looks into them.
     """
     leaves, spec = _leaves(activation)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    if len(tensors) == len(leaves):
-        return tensors, Structure(spec, ())
-    others = tuple(
-        (place, leaf) for place, leaf in enumerate(leaves) if not isinstance(leaf, Tensor)
-    )
-    return tensors, Structure(spec, others)
+    return _divided(leaves, spec, Tensor)
+
+
+def _divided(leaves: list[Any], spec: pytree.TreeSpec, kind: type) -> tuple[list[Any], Structure]:
+    """Return the distinct leaves of a kind, and the structure that holds them and the others."""
+    chosen = [leaf for leaf in leaves if isinstance(leaf, kind)]
+    others: tuple[tuple[int, Any], ...] = ()
+    if len(chosen) < len(leaves):
+        numbered = enumerate(leaves)
+        others = tuple((place, leaf) for place, leaf in numbered if not isinstance(leaf, kind))
+    distinct = list({id(leaf): leaf for leaf in chosen}.values())
+    if len(distinct) == len(chosen):
+        return chosen, Structure(spec, others)
+    indices = {id(leaf): index for index, leaf in enumerate(distinct)}
+    return distinct, Structure(spec, others, tuple(indices[id(leaf)] for leaf in chosen))
 
 
 def tensors_of(activation: Activation) -> list[Tensor]:
-    """Return the tensors of an activation in a fixed order."""
-    if isinstance(activation, Tensor):
-        return [activation]
-    return [leaf for leaf in _leaves(activation)[0] if isinstance(leaf, Tensor)]
+    """Return the tensors of an activation in a fixed order, each of them once."""
+    return [activation] if isinstance(activation, Tensor) else taken_apart(activation)[0]
 
 
 def describe_tensors(tensors: Iterable[Tensor]) -> str:
@@ -85,15 +119,21 @@ def leaves_like(activation: Activation) -> Activation:
     )
 
 
-def copied(activation: Activation) -> Activation:
-    """Return an activation with copies of the tensors, without their history."""
+def copied(activation: Activation, *, keep_history: bool = False) -> Activation:
+    """Return an activation with copies of the tensors, by default without their history."""
     tensors, structure = taken_apart(activation)
-    return structure.fill([tensor.detach().clone() for tensor in tensors])
+    return structure.fill(
+        [(tensor if keep_history else tensor.detach()).clone() for tensor in tensors]
+    )
 
 
 def device_of(activation: Activation) -> torch.device:
     """Return the device of the first tensor, the host if there is none."""
     return next((tensor.device for tensor in tensors_of(activation)), torch.device("cpu"))
+
+
+def _structure_of(emptied: Activation) -> Structure:
+    return _divided(*_leaves(emptied), _Hole)[1]
 
 
 def _leaves(activation: Activation) -> tuple[list[Any], pytree.TreeSpec]:
@@ -108,11 +148,3 @@ def _leaves(activation: Activation) -> tuple[list[Any], pytree.TreeSpec]:
             return leaves, spec
         for kind in unknown:
             pytree.register_dataclass(kind)
-
-
-@dataclass(frozen=True)
-class _Name:
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
-from hpc_lpm.models.dropout import Dropout
 from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
 
 _INITIAL_STD = 0.02
@@ -122,4 +121,4 @@ def _linear(in_features: int, out_features: int, residual_branches: int = 1) -> 
 
 
 def _dropout(probability: float) -> nn.Module:
-    return Dropout(probability) if probability else nn.Identity()
+    return nn.Dropout(probability) if probability else nn.Identity()

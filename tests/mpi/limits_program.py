@@ -2,8 +2,9 @@
 
     limits_program.py WAIT ...
 
-of barrier, gathering, broadcast, probe, group, "new group", connection and agreement. "group" comes
-first, if at all; after a "connection" or a "new group" the ranks are out of step, so it comes last.
+of barrier, gathering, broadcast, rehearsal, group, "new group", connection and agreement. "group"
+comes first, if at all; after a "connection" or a "new group" the ranks are out of step, so it comes
+last.
 """
 
 import os
@@ -20,23 +21,30 @@ from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
+from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.models.compute_format import ComputeFormat
+from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.profiling.timer import ClockTimer
 from hpc_lpm.stop_signals import StopSignals
 
 LIMIT_SECONDS = 1.0
 
 
 CPU = torch.device("cpu")
-SHAPE = load_dataset("digits,size=8").shape
+DATASET = load_dataset("digits,size=8")
+CUTS = [0, 2, 4]
 
 
 def begin_three_steps(agreement: StopAgreement) -> None:
@@ -48,7 +56,7 @@ def begin_three_steps(agreement: StopAgreement) -> None:
         raise TrainingError(f"{error}.") from error
 
 
-def wait_in_vain(job: MpiJob, where: str, probe: Callable[[], object]) -> None:
+def wait_in_vain(job: MpiJob, where: str, other: Callable[[], object]) -> None:
     if where == "barrier":
         job.barrier()
     elif where == "gathering":
@@ -74,7 +82,7 @@ def wait_in_vain(job: MpiJob, where: str, probe: Callable[[], object]) -> None:
         with making_process_groups(job):
             torch.distributed.new_group([0, 1], timeout=timedelta(seconds=job.limit_seconds))
     else:
-        probe()
+        other()
 
 
 def wait(world: MpiJob, where: str) -> None:
@@ -82,13 +90,37 @@ def wait(world: MpiJob, where: str) -> None:
     job = MpiJob(60)
     # What is left of a wait must not reach the next one.
     job.communicator = world.communicator.Dup()
-    model = create_model("mlp,width=8", SHAPE)
+    model = create_model("mlp,width=8", DATASET.shape)
     if where != "group":
         join_process_group(job, CPU)
         first = 2 * job.rank
         layers = {index: model.build_layer(index, 0) for index in range(first, first + 2)}
-        module = PlannedModule(layers, [0, 2, 4], model.loss, ComputeFormat())
+        calls = LayerCalls(layers, 0, CPU)
+        module = PlannedModule(layers, CUTS, model.loss, ComputeFormat(), calls)
     agreement = StopAgreement(job, StopSignals())
+
+    def rehearse() -> None:
+        settings = checked_settings(
+            model="mlp,width=8", dataset="digits,size=8", strategy="gpipe", batch_size=8, steps=1
+        )
+        recorder = Recorder(0, lambda step, loss, seconds: None, ClockTimer())
+        stages = [(0, 2), (2, 4)]
+        plan = Plan(
+            planner="by hand",
+            model="mlp",
+            stages=tuple(
+                StagePlan(start=a, stop=b, compute_seconds=0, send_bytes=0, memory_bytes=0)
+                for a, b in stages
+            ),
+            period_seconds=0,
+            boundary_bytes=0,
+            profile_sha256="",
+        )
+        PipelineRehearsal(
+            module,
+            RunContext(settings, job, CPU, model, DATASET, plan, recorder, agreement, 1, 1),
+        )
+
     job.barrier()
     if job.rank == 1:
         job.limit_seconds = agreement.limit_seconds = LIMIT_SECONDS
@@ -97,11 +129,7 @@ def wait(world: MpiJob, where: str) -> None:
             wait_in_vain(
                 job,
                 where,
-                (lambda: begin_three_steps(agreement))
-                if where == "agreement"
-                else lambda: probe_boundaries(
-                    module, model, [4], SHAPE, job, PipelineTopology(1, 2, 1), CPU
-                ),
+                (lambda: begin_three_steps(agreement)) if where == "agreement" else rehearse,
             )
         except TrainingError as error:
             sys.stdout.write(f"{where}: {time.monotonic() - start:.1f} s: {error}\n")

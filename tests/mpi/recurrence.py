@@ -14,10 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hpc_lpm.models.dropout import set_dropout_stream
 from hpc_lpm.models.layered import LayeredModel
 
 Tensors = tuple[Tensor, ...]
+
+
+def draw_from(seed: int, layer: int, n: int) -> None:
+    """Set torch's generator to what a layer draws from in training."""
+    key = repr((seed, layer, n, 0)).encode()
+    torch.manual_seed(int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") >> 1)
 
 
 class Recurrence:
@@ -172,7 +177,7 @@ class Recurrence:
         value = x if len(x) > 1 else x[0]
         for i, layer in enumerate(self.layers[k]):
             layer.train()
-            set_dropout_stream(layer, self.seed, self.first[k] + i, n)
+            draw_from(self.seed, self.first[k] + i, n)
             with self.mixed():
                 value = layer(value)
         if not update_statistics:
@@ -242,7 +247,7 @@ class Recurrence:
         for n, (x, target) in enumerate(zip(inputs, targets, strict=True)):
             value = x
             for i, layer in enumerate(layers):
-                set_dropout_stream(layer, self.seed, i, first + n)
+                draw_from(self.seed, i, first + n)
                 value = layer(value)
             if n % self.M == 0:
                 for layer in layers:

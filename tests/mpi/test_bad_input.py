@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.planning.plan import Plan, PlannedLayer, StagePlan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 from tests.mpi.ranks import mpirun
 
@@ -18,13 +18,21 @@ pytestmark = pytest.mark.mpi
 
 MODEL, DATASET = "mlp,width=8", "digits,size=8"
 LAYERS = 4
+NAMES = ("hidden1", "hidden2", "hidden3", "output")
 REFUSED_WITHIN_SECONDS = 4.0
 """A refusal itself, on ranks that are there: no rank waits in vain for another."""
 ENDED_WITHIN_SECONDS = 30.0
 """A whole command with the start of its ranks, on a busy machine."""
 
 
-def write_plan(path: Path, layers: int, stages: int) -> Path:
+def write_plan(
+    path: Path,
+    layers: int,
+    stages: int,
+    *,
+    names: Sequence[str] = (),
+    fingerprints: Sequence[str | None] = (),
+) -> Path:
     cuts = [layers * stage // stages for stage in range(stages + 1)]
     entries = tuple(
         StagePlan(start=a, stop=b, compute_seconds=0, send_bytes=0, memory_bytes=0)
@@ -37,6 +45,14 @@ def write_plan(path: Path, layers: int, stages: int) -> Path:
         period_seconds=0,
         boundary_bytes=0,
         profile_sha256="",
+        layers=tuple(
+            PlannedLayer(name=name, fingerprint=fingerprint)
+            for name, fingerprint in zip(
+                names or (NAMES if fingerprints else ()),
+                fingerprints or (None,) * len(names),
+                strict=True,
+            )
+        ),
     )
     plan.write(path)
     return path
@@ -81,6 +97,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     good = write_plan(folder / "good.json", LAYERS, 2)
     three = write_plan(folder / "three.json", LAYERS, 3)
     long = write_plan(folder / "long.json", LAYERS + 1, 2)
+    other = write_plan(folder / "other.json", LAYERS, 2, names=("a", "b", "c", "d"))
+    edited = folder / "edited.json"
+    edited.write_text(good.read_text().replace('"planner": "by hand"', '"planner": "lpm"'))
     text, gap, old = folder / "text.json", folder / "gap.json", folder / "old.json"
     text.write_text("stages: 2\n")
     document = json.loads(good.read_text())
@@ -133,6 +152,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "plan of another release": (with_plan(old), ["old.json", "99", "accepted is 1"]),
         "plan with a gap": (with_plan(gap), ["gap.json", "stage 1", "starts at layer 2"]),
         "plan for another model": (with_plan(long), ["long.json", "5 layers", "has 4"]),
+        "plan for other layers": (with_plan(other), ["other.json", "layer 0 is a", "profile"]),
+        "plan changed by hand": (with_plan(edited), ["edited.json", "was changed", "--cuts 2"]),
         "sequential on two ranks": (train(), ["sequential", "2 ranks", "runs on one"]),
         "horovod that is missing": (
             train("--strategy", "horovod"),
@@ -211,6 +232,20 @@ def test_a_command_under_mpirun_ends_with_code_2_and_one_sentence(
     (sentence,) = sentences(done.stdout + done.stderr)
     assert sentence in done.stderr.splitlines()
     check_helpful(sentence, named)
+
+
+def test_all_ranks_refuse_a_plan_for_other_layers_than_those_that_one_of_them_builds(
+    tmp_path: Path,
+) -> None:
+    wider = write_plan(
+        tmp_path / "wider.json", LAYERS, 2, fingerprints=(None, None, None, "0" * 16)
+    )
+    done = timed(2, "-m", "hpc_lpm", *with_plan(wider, "--out", str(tmp_path / "run")))
+    assert done.returncode == 2
+    (sentence,) = sentences(done.stdout + done.stderr)
+    assert "rank 1" not in sentence
+    remedy = "hpc-lpm plan profile.json --stages 2"
+    check_helpful(sentence, ["wider.json", "layer 3 (output)", "other parameters", remedy])
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -9,7 +9,7 @@ from tests.mpi.ranks import mpirun
 pytestmark = pytest.mark.mpi
 
 LAUNCHES = (
-    ("group", "barrier", "gathering", "broadcast", "agreement", "probe", "connection"),
+    ("group", "barrier", "gathering", "broadcast", "agreement", "rehearsal", "connection"),
     ("new group",),
 )
 
@@ -38,7 +38,10 @@ def waits() -> dict[str, tuple[float, str]]:
         ("broadcast", "rank 1: not all 2 ranks reached a barrier within 1 s"),
         ("group", "rank 1: not all 2 ranks reached a barrier within 1 s"),
         ("new group", "rank 1: the ranks cannot form a process group within 1 s"),
-        ("probe", "stage 1 (rank 1), probe of 4 zero samples before training: no word from rank 0"),
+        (
+            "rehearsal",
+            "stage 1 (rank 1), rehearsal of training with 2 samples: no word from",
+        ),
         ("agreement", "no word from rank 0 for 1 s: it, or a stage behind it, hangs or is gone"),
         ("connection", "rank 1: the stages cannot be connected over gloo within 1 s"),
     ],

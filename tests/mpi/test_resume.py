@@ -139,7 +139,6 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
         settings(GPT, "gpipe", 2, 4, optimizer=ADAMW),
         settings(MLP, "naive", 2, 2, transport="torch"),
         settings(RESNET, "deepspeed-1f1b", 2, 4),
-        # The masks of DeepSpeed's own engine depend on how many were drawn before.
         settings(GPT, "deepspeed-1f1b", 2, 2),
         settings(TIED, "fbp", 2, 4, lead=2, transport="torch"),
         settings(RESNET, "fbp", 2, 4, prediction=True, memory_format="channels_last"),

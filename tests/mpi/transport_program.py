@@ -43,10 +43,11 @@ def main() -> None:
         topology = PipelineTopology(job.rank, job.size, 1)
         circumstances = Circumstances(job, topology, (), cpu, False, 60, False, resources)
         channels = open_channels(sys.argv[1], circumstances)
+        agreed = channels.agreed
         away, home = (
-            (channels.to_next, channels.from_next)
+            (agreed.to_next, agreed.from_next)
             if rank == 0
-            else (channels.to_previous, channels.from_previous)
+            else (agreed.to_previous, agreed.from_previous)
         )
         large = torch.ones(LARGE_BYTES, dtype=torch.uint8)
         home.expect([BoundarySpec.of(large).tensors])
@@ -69,6 +70,7 @@ def main() -> None:
             if n % 7 == rank:
                 time.sleep(0.003)
             for got, expected in zip(home.receive(), message(other, n), strict=True):
+                assert got is not None
                 assert got.dtype == expected.dtype and torch.equal(got, expected), n
         away.flush()
         sent = LARGE_BYTES + sum(

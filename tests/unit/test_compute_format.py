@@ -12,6 +12,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat, compute_format_named
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.models.sharing import with_shared_parts_known
 from hpc_lpm.profiling.layers import profile_model
 
 CPU = torch.device("cpu")
@@ -112,6 +113,7 @@ def test_a_profile_in_bfloat16_halves_what_crosses() -> None:
 def test_profiling_leaves_a_module_of_the_users_own_as_it_was() -> None:
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
     model = LayeredModel("own", (Layer("all", lambda: own),), cross_entropy, count_correct)
+    model = with_shared_parts_known(model)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     inputs, targets = torch.randn(2, 3, 8, 8), torch.tensor([0, 1])
     form = ComputeFormat("bf16", "channels_last")

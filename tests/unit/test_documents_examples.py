@@ -1,4 +1,4 @@
-"""The README's example of a model of one's own runs as printed."""
+"""The examples of models of one's own, in the README and in the guide, run as printed."""
 
 import json
 import os
@@ -11,12 +11,7 @@ import pytest
 from tests.unit.documents import ROOT, code_blocks
 
 
-@pytest.mark.mpi
-def test_the_readmes_own_model_trains_on_one_device_and_on_two(tmp_path: Path) -> None:
-    blocks = code_blocks(ROOT / "README.md")
-    (module,) = (block.text for block in blocks if block.language == "python")
-    (commands,) = (block.text for block in blocks if block.language == "sh")
-    (tmp_path / "my_models.py").write_text(module, encoding="utf-8")
+def run_as_printed(commands: str, folder: Path) -> None:
     programs = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
@@ -28,13 +23,22 @@ def test_the_readmes_own_model_trains_on_one_device_and_on_two(tmp_path: Path) -
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", commands],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.mpi
+def test_the_readmes_own_model_trains_on_one_device_and_on_two(tmp_path: Path) -> None:
+    blocks = code_blocks(ROOT / "README.md")
+    (module,) = (block.text for block in blocks if block.language == "python")
+    (commands,) = (block.text for block in blocks if block.language == "sh")
+    (tmp_path / "my_models.py").write_text(module, encoding="utf-8")
+    run_as_printed(commands, tmp_path)
     for run, ranks in (("one-device", 1), ("two-devices", 2)):
         result = json.loads((tmp_path / "results" / run / "result.json").read_text())
         assert result["ranks"] == ranks
@@ -42,3 +46,30 @@ def test_the_readmes_own_model_trains_on_one_device_and_on_two(tmp_path: Path) -
         assert max(result["train_loss"]) < 1.2 * first, "the loss climbs before it falls"
         assert last < first / 2
         assert result["test_accuracy"][-1] > 0.8
+
+
+GUIDE = ROOT / "docs" / "how-to" / "own-model.md"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("example", "file", "accuracy"),
+    [("net", "my_net.py", 0.8), ("gpt2", "gpt2.json", 0.3), ("unet", "my_unet.py", 0.9)],
+)
+def test_the_guides_network_learns_in_two_stages(
+    example: str, file: str, accuracy: float, tmp_path: Path
+) -> None:
+    blocks = code_blocks(GUIDE)
+    commands = next(b.text for b in blocks if b.language == "sh" and f"results/{example}" in b.text)
+    language = "json" if file.endswith("json") else "python"
+    named = [b.text for b in blocks if b.language == language]
+    (tmp_path / file).write_text(
+        named[0] if language == "json" else next(t for t in named if t.startswith(f"# {file}")),
+        encoding="utf-8",
+    )
+    run_as_printed(commands, tmp_path)
+    result = json.loads((tmp_path / "results" / example / "result.json").read_text())
+    assert result["ranks"] == 2
+    assert result["strategy"] == "fbp"
+    assert sum(result["train_loss"][-5:]) / 5 < 0.8 * result["train_loss"][0]
+    assert result["test_accuracy"][-1] > accuracy

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.engine.pipeline.derived_weights import keeps_derived_weights
 from hpc_lpm.engine.pipeline.weight_policy import LiveCastWeights, LiveWeights, weight_policy
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.gpt import Attention, FeedForward
@@ -116,11 +117,14 @@ def test_the_weights_of_then_are_cast_once_an_update() -> None:
         assert len(policy._casts) == 1
 
 
-def test_a_cast_of_a_part_of_a_weight_is_refused() -> None:
-    layer = Part()
+@pytest.mark.parametrize(("kind", "found"), [(Part, True), (nn.Linear, False)])
+def test_a_layer_that_casts_a_part_of_a_weight_is_found(kind: type, found: bool) -> None:
+    layer = kind() if kind is Part else kind(4, 3)
     policy = LiveCastWeights(list(layer.parameters()))
-    with pytest.raises(RuntimeError, match="part of a weight"), policy.lagged_forward():
-        forward(layer, (2, 4))
+    inputs = torch.randn(2, 4, requires_grad=True)
+    with ComputeFormat("bf16").autocast(inputs.device):
+        _, deriving = keeps_derived_weights(layer, inputs, policy.reads_anew, lambda kept: kept)
+    assert deriving is found
 
 
 def test_in_single_precision_nothing_is_watched() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, TensorSpec
 from hpc_lpm.engine.pipeline.memory_order import as_dense, flat_memory, is_dense
 from hpc_lpm.engine.pipeline.transport.mpi import MpiChannel
@@ -62,13 +63,26 @@ def test_a_dense_tensor_is_sent_from_its_own_memory_and_received_in_its_own_orde
 def test_a_tensor_with_gaps_or_overlaps_crosses_as_a_contiguous_one(tensor: Tensor) -> None:
     assert not is_dense(tensor)
     assert as_dense(tensor).is_contiguous()
-    (leaving,) = BoundarySpec.of(tensor).arranged(tensor)
+    spec = BoundarySpec.of(tensor).tensors[0]
+    leaving = spec.arranged(tensor)
     assert leaving.is_contiguous()
-    assert torch.equal(leaving, tensor)
+    assert torch.equal(spec.arrived(leaving), tensor)
+
+
+def test_of_an_expanded_tensor_one_slice_crosses_and_it_arrives_as_expanded() -> None:
+    tensor = torch.randn(3, 1, 2).expand(3, 4, 2)
+    spec = BoundarySpec.of(tensor).tensors[0]
+    leaving = spec.arranged(tensor)
+    assert leaving.nbytes == spec.crossing().empty().nbytes == tensor.nbytes // 4
+    arrived = spec.arrived(leaving)
+    assert arrived.stride() == tensor.stride()
+    assert torch.equal(arrived, tensor)
+    with pytest.raises(BoundaryError, match=r"the same along its dimensions \(1,\)"):
+        spec.arranged(tensor.contiguous())
 
 
 def test_a_gradient_that_lies_otherwise_is_sent_in_the_order_of_its_activation() -> None:
-    activation = DENSE["channels_last"], torch.zeros(2, dtype=torch.int64)
+    activation = DENSE["channels_last"].clone().requires_grad_(), torch.zeros(2, dtype=torch.int64)
     spec = BoundarySpec.of(activation)
     gradient = torch.randn(2, 3, 4, 5)
     (leaving,) = spec.arranged_gradients((gradient,))

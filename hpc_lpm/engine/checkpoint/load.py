@@ -12,11 +12,8 @@ from torch import Tensor
 from hpc_lpm.engine.checkpoint.save import sha256_of
 from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
-    RANDOM,
-    restore_dropout_passes,
     restore_layers,
     restore_optimizer,
-    restore_random_states,
 )
 from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
@@ -73,7 +70,6 @@ def restore(
         reader = CheckpointReader(checkpoint)
         reader.restore(state)
         if same_partition:
-            reader.restore_random(job.rank)
             meter.add_earlier(reader.record(job.rank))
             return
         of_ranks = [reader.record(rank).segments for rank in range(saved.ranks)]
@@ -104,20 +100,6 @@ class CheckpointReader:
         """
         restore_layers(state, self._tensor)
         restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
-        for index, layer in state.layers.items():
-            if passes := self.record(self._rank_with(index, 0)).dropout_passes.get(index):
-                restore_dropout_passes(layer, passes)
-
-    def restore_random(self, rank: int) -> None:
-        """Restore the state of torch's random generators as a rank had saved it.
-
-        Raises:
-            InputError: if the rank's file is damaged.
-        """
-        held = self._opened(rank)
-        restore_random_states(
-            {name: held.get_tensor(name) for name in held.keys() if name.startswith(RANDOM)}  # noqa: SIM118
-        )
 
     def _tensor(self, layer: int, name: str, replica: int, shape: torch.Size) -> Tensor:
         held = self._opened(self._rank_with(layer, replica))

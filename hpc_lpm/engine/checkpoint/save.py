@@ -17,10 +17,8 @@ from hpc_lpm.engine.checkpoint.store import (
     sync,
 )
 from hpc_lpm.engine.checkpoint.tensors import (
-    dropout_passes,
     layer_tensors,
     optimizer_state,
-    random_states,
 )
 from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
@@ -98,11 +96,10 @@ def _write(
 ) -> list[CheckpointFile]:
     of_optimizer, values = optimizer_state(state)
     tensors = folder / f"rank-{rank}.safetensors"
-    save_file({**layer_tensors(state), **of_optimizer, **random_states()}, tensors)
+    save_file({**layer_tensors(state), **of_optimizer}, tensors)
     sync(tensors)
     figures = folder / f"rank-{rank}.json"
-    parts = {"optimizer_values": values, "dropout_passes": dropout_passes(state)}
-    record.model_copy(update=parts).write(figures)
+    record.model_copy(update={"optimizer_values": values}).write(figures)
     return [_entry(path, rank, state) for path in (tensors, figures)]
 
 

@@ -10,12 +10,6 @@ from torch import Tensor, nn
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.records import StateValue
 from hpc_lpm.engine.runners.runner import TrainedState
-from hpc_lpm.models.dropout import Dropout
-
-RANDOM = "random"
-"""Names the state of torch's generator on the host; the names of all generators begin with it."""
-
-_RANDOM_OF_GPU = "random.cuda"
 
 
 def layer_tensors(state: TrainedState) -> dict[str, Tensor]:
@@ -97,33 +91,6 @@ def restore_optimizer(
         group["lr"] = rate * factor(step)
 
 
-def dropout_passes(state: TrainedState) -> dict[int, list[int]]:
-    """Return for each layer how many masks each of its dropouts has drawn by its own count."""
-    counts = {index: [d.passes for d in _dropouts(layer)] for index, layer in state.layers.items()}
-    return {index: passes for index, passes in counts.items() if passes}
-
-
-def restore_dropout_passes(layer: nn.Module, passes: list[int]) -> None:
-    """Restore the counts that `dropout_passes` returned for a layer."""
-    for dropout, count in zip(_dropouts(layer), passes, strict=True):
-        dropout.passes = count
-
-
-def random_states() -> dict[str, Tensor]:
-    """Return the states of torch's random generators, for layers that draw from them."""
-    states = {RANDOM: torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states[_RANDOM_OF_GPU] = torch.cuda.get_rng_state()
-    return states
-
-
-def restore_random_states(states: dict[str, Tensor]) -> None:
-    """Restore what `random_states` returned, as far as this machine has such devices."""
-    torch.set_rng_state(states[RANDOM])
-    if torch.cuda.is_available() and _RANDOM_OF_GPU in states:
-        torch.cuda.set_rng_state(states[_RANDOM_OF_GPU])
-
-
 def layer_sha256(layer: nn.Module) -> str:
     """Return the SHA-256 of a layer's parameters and buffers: names, types, shapes and bits."""
     digest = hashlib.sha256()
@@ -167,10 +134,6 @@ def _parameters(state: TrainedState) -> Iterator[tuple[int, str, nn.Parameter]]:
     for index, layer in state.layers.items():
         for name, parameter in layer.named_parameters():
             yield index, name, parameter
-
-
-def _dropouts(layer: nn.Module) -> list[Dropout]:
-    return [part for part in layer.modules() if isinstance(part, Dropout)]
 
 
 def _on_host(tensor: Tensor) -> Tensor:

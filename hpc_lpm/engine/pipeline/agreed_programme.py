@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.pipeline.boundary import StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
-from hpc_lpm.engine.pipeline.transport.channel import Channel
+from hpc_lpm.engine.pipeline.transport.channel import Channel, NeighbourChannels
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.schedules.insertions import lagged_micro_batches
 from hpc_lpm.schedules.instructions import (
@@ -38,20 +38,23 @@ class Announcements:
         programme: Iterable[Instruction],
         batches: MicroBatches,
         boundaries: StageBoundaries,
-        from_previous: Channel,
-        from_next: Channel,
+        channels: NeighbourChannels,
         tied: TiedExchange,
         micro_batches_per_step: int,
+        *,
+        training: bool,
     ) -> None:
         self._waiting: dict[Channel, deque[tuple[int, Message]]] = {}
         for instruction in programme:
             match instruction:
                 case ReceiveActivation(n):
-                    specs = boundaries.incoming[batches.size(n)].tensors
-                    self._add(from_previous, n // micro_batches_per_step, specs)
+                    spec = boundaries.incoming.agreed(training=training, samples=batches.size(n))
+                    tensors = spec.messages() if spec else ()
+                    self._add(channels.from_previous, n // micro_batches_per_step, tensors)
                 case ReceiveGradient(n):
-                    specs = boundaries.outgoing[batches.size(n)].gradients()
-                    self._add(from_next, n // micro_batches_per_step, specs)
+                    spec = boundaries.outgoing.agreed(training=training, samples=batches.size(n))
+                    gradients = spec.gradient_messages() if spec else ()
+                    self._add(channels.from_next, n // micro_batches_per_step, gradients)
                 case ReceiveTiedGradient() | ReceiveTiedWeights():
                     channel, specs = tied.awaited(instruction)
                     self._add(channel, instruction.step, specs)
@@ -59,7 +62,9 @@ class Announcements:
                     pass
 
     def _add(self, channel: Channel, step: int, message: Message) -> None:
-        self._waiting.setdefault(channel, deque()).append((step, message))
+        # What only the messages themselves tell cannot be announced; of nothing, nothing is sent.
+        if message:
+            self._waiting.setdefault(channel, deque()).append((step, message))
 
     def announce(self, end_step: int) -> None:
         """Announce all messages of the optimizer steps before `end_step`."""

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
-from hpc_lpm.engine.pipeline.boundary import StageBoundaries
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
 from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
+from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.schedules.instructions import Programme
@@ -28,7 +29,13 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     a `StageExecutor` executes one programme over as many batches as there are.
     """
 
-    def __init__(self, context: RunContext, module: PlannedModule, tied: TiedParameters) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        module: PlannedModule,
+        policy: WeightPolicy,
+        tied: TiedParameters,
+    ) -> None:
         settings = context.settings
         config = deepspeed_config(context)
         mpu = module.mpu()
@@ -60,7 +67,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._executor = StageExecutor(
             context,
             module,
-            module.local_layers(),
+            policy,
             tied,
             optimizer=self.basic_optimizer,
             average=average,
@@ -80,9 +87,9 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def loss(self, value: Tensor) -> None:
         self._placeholder = value.cpu()
 
-    def connect(self, boundaries: StageBoundaries, channels: StageChannels) -> None:
-        """Take over the channels to the neighbouring stages and what crosses them."""
-        self._executor.connect(boundaries, channels)
+    def connect(self, rehearsal: PipelineRehearsal, channels: StageChannels) -> None:
+        """Take over the channels to the neighbouring stages, and what a rehearsal has found."""
+        self._executor.connect(rehearsal, channels)
 
     def state(self) -> TrainedState:
         """Return this stage's layers, optimizer and scheduler."""

@@ -5,23 +5,27 @@ from contextlib import contextmanager, nullcontext
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.faults import BoundaryError, Faults
+from hpc_lpm.engine.faults import Faults
 from hpc_lpm.engine.optimizer import clip_gradients
 from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announcements
-from hpc_lpm.engine.pipeline.boundary import BoundarySpec, StageBoundaries
+from hpc_lpm.engine.pipeline.boundary import BoundarySpec
+from hpc_lpm.engine.pipeline.crossing import IncomingBoundary, OutgoingBoundary
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
 from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
+from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.options import LaggingOptions
-from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass, ready_for_autograd
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
-from hpc_lpm.engine.pipeline.weight_policy import weight_policy
+from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.errors import TrainingError
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
@@ -41,6 +45,8 @@ from hpc_lpm.schedules.instructions import (
     Update,
 )
 
+Gradients = tuple[Tensor | None, ...]
+
 
 class StageExecutor:
     """Executes programmes on the layers of one stage, over any number of batches.
@@ -51,7 +57,7 @@ class StageExecutor:
     Args:
         context: of the run.
         module: runs the stage's layers.
-        layers: these layers by their index in the model.
+        policy: what is done with lagged micro-batches.
         tied: the stage's parameters that are tied to others.
         optimizer: of the stage, from which the next weights are predicted.
         average: averages the gradients over the stage's replicas, None without replicas.
@@ -61,19 +67,18 @@ class StageExecutor:
     def __init__(
         self,
         context: RunContext,
-        module: nn.Module,
-        layers: dict[int, nn.Module],
+        module: PlannedModule,
+        policy: WeightPolicy,
         tied: TiedParameters,
         *,
         optimizer: torch.optim.Optimizer,
         average: GradientAverage | None,
         take_step: Callable[[], None],
     ) -> None:
-        settings, own = context.settings, LaggingOptions.of(context.settings.own)
+        own = LaggingOptions.of(context.settings.own)
         topology = context.topology
         self._context = context
         self._module = module
-        self._layers = layers
         self._tied = tied
         self._average = average
         self._take_step = take_step
@@ -83,20 +88,18 @@ class StageExecutor:
         self._is_last_stage = topology.stage == topology.stages - 1
         self._stage_pass = StagePass(
             module,
-            layers,
-            settings.seed,
+            module.calls,
+            context.compute_format,
             context.compute_format.loss(context.model.loss) if self._is_last_stage else None,
         )
         self._faults = Faults(
             context.model,
-            layers,
+            module.local_layers(),
             context.job.rank,
             stage=topology.stage,
             compute_format=context.compute_format,
         )
-        self._policy = weight_policy(
-            own.weights, list(module.parameters()), casts=settings.precision != "fp32"
-        )
+        self._policy = policy
         self._predicted_weights = (
             PredictedWeights(optimizer, in_place=own.weights == "live") if own.prediction else None
         )
@@ -104,17 +107,21 @@ class StageExecutor:
         self._updates = 0
         self._is_lagged: Callable[[int], bool] = _never
         self._in_flight: dict[int, InFlight] = {}
-        self._leaving_activation: dict[int, tuple[Tensor, ...]] = {}
-        self._leaving_gradient: dict[int, tuple[Tensor, ...]] = {}
-        self._arrived_gradient: dict[int, tuple[Tensor, ...]] = {}
+        self._leaving_activation: dict[int, tuple[BoundarySpec, Activation]] = {}
+        self._leaving_gradient: dict[int, tuple[BoundarySpec, Gradients]] = {}
+        self._arrived_gradient: dict[int, Gradients] = {}
         self._correct = 0
 
-    def connect(self, boundaries: StageBoundaries, channels: StageChannels) -> None:
-        """Take over the channels to the neighbouring stages and what crosses them."""
-        self._boundaries = boundaries
-        self._from_previous, self._to_previous = channels.from_previous, channels.to_previous
-        self._from_next, self._to_next = channels.from_next, channels.to_next
+    def connect(self, rehearsal: PipelineRehearsal, channels: StageChannels) -> None:
+        """Take over the channels to the neighbouring stages, and what a rehearsal has found."""
+        self._boundaries = boundaries = rehearsal.boundaries
+        self._channels = channels
+        self._incoming = IncomingBoundary(boundaries.incoming, channels)
+        self._outgoing = OutgoingBoundary(
+            boundaries.outgoing, channels, max(self._module.local_layers())
+        )
         self._tied_exchange = TiedExchange(self._tied, channels.tied)
+        self._stage_pass.heed(rehearsal)
 
     def train(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:
         """Execute a training programme until it has drained; return the bytes this stage sent.
@@ -156,9 +163,9 @@ class StageExecutor:
         self._module.train(training)
 
     def _bytes_sent(self) -> int:
-        senders = (self._to_previous, self._to_next, self._tied_exchange)
         averaged = self._average.bytes_sent if self._average else 0
-        return sum(sender.bytes_sent for sender in senders) + averaged
+        to_neighbours = sum(channel.bytes_sent for channel in self._channels.senders())
+        return to_neighbours + self._tied_exchange.bytes_sent + averaged
 
     def _announcements(
         self, programme: Programme, batches: MicroBatches, micro_batches_per_step: int
@@ -167,10 +174,10 @@ class StageExecutor:
             programme,
             batches,
             self._boundaries,
-            self._from_previous,
-            self._from_next,
+            self._channels.agreed,
             self._tied_exchange,
             micro_batches_per_step,
+            training=self._training,
         )
 
     def _execute(self, instructions: Iterable[Instruction], batches: MicroBatches) -> None:
@@ -179,8 +186,8 @@ class StageExecutor:
         try:
             for current in instructions:
                 self._EXECUTES[type(current)](self, *current.arguments)
-            self._to_previous.flush()
-            self._to_next.flush()
+            for channel in self._channels.senders():
+                channel.flush()
             self._tied_exchange.flush()
         except Exception as error:
             raise self._described(error, current) from error
@@ -198,9 +205,10 @@ class StageExecutor:
 
     def _receive_activation(self, micro_batch: int) -> None:
         start = self._recorder.start()
-        received = ready_for_autograd(self._from_previous.receive(), self._device)
-        packed = self._boundaries.incoming[self._batches.size(micro_batch)].packed
-        self._in_flight[micro_batch] = InFlight(received if packed else received[0])
+        inputs, spec = self._incoming.receive(
+            training=self._training, samples=self._batches.size(micro_batch), device=self._device
+        )
+        self._in_flight[micro_batch] = InFlight(inputs, incoming=spec)
         self._record("receive", micro_batch, start)
 
     def _forward(self, micro_batch: int) -> None:
@@ -208,15 +216,21 @@ class StageExecutor:
         start = self._recorder.start()
         flight = self._in_flight[micro_batch]
         lagged = self._is_lagged(micro_batch)
+        keep_graph = not (lagged and self._policy.replays)
         with self._around_lagged_forward() if lagged else nullcontext():
             outputs = self._stage_pass.forward(
                 flight,
                 self._batches.number(micro_batch),
-                keep_graph=not (lagged and self._policy.replays),
+                keep_graph=keep_graph,
+                lagged=lagged,
             )
         if not self._is_last_stage:
-            agreed = self._check_agreed(micro_batch, outputs)
-            self._leaving_activation[micro_batch] = agreed.arranged(outputs)
+            flight.outgoing = self._outgoing.check(
+                outputs,
+                training=self._training,
+                samples=self._batches.size(micro_batch),
+            )
+            self._leaving_activation[micro_batch] = flight.outgoing, outputs
         if not self._training:
             self._count_correct(self._in_flight.pop(micro_batch), outputs)
             return
@@ -241,41 +255,39 @@ class StageExecutor:
         with self._policy.lagged_forward(), predicted:
             yield
 
-    def _check_agreed(self, micro_batch: int, outputs: Tensor | tuple[Tensor, ...]) -> BoundarySpec:
-        # Checked before sending: MPI may write a message that is too long beyond the buffer.
-        agreed = self._boundaries.outgoing[self._batches.size(micro_batch)]
-        found = BoundarySpec.of(outputs)
-        if found != agreed:
-            index = list(self._layers)[-1]
-            raise BoundaryError(
-                f"layer {index} {self._context.model.layers[index].name}, the stage's last, "
-                f"returned {found} where {agreed} was agreed before training: layers must return "
-                "shapes that depend on the number of samples alone"
-            )
-        return agreed
-
-    def _count_correct(self, flight: InFlight, outputs: Tensor | tuple[Tensor, ...]) -> None:
-        if flight.targets is not None and isinstance(outputs, Tensor):
+    def _count_correct(self, flight: InFlight, outputs: Activation) -> None:
+        if flight.targets is not None:
             self._correct += int(self._context.model.correct(outputs, flight.targets))
 
     def _send_activation(self, micro_batch: int) -> None:
         start = self._recorder.start()
         if not self._training:
             # Without gradients to wait for, a fast stage would pile up what it sends.
-            self._to_next.flush()
-        self._to_next.send(self._leaving_activation.pop(micro_batch))
+            self._outgoing.flush()
+        self._outgoing.send(
+            *self._leaving_activation.pop(micro_batch),
+            training=self._training,
+            samples=self._batches.size(micro_batch),
+        )
         self._record("send", micro_batch, start)
 
     def _replay(self, micro_batch: int) -> None:
         start = self._recorder.start()
         flight = self._in_flight[micro_batch]
-        self._stage_pass.forward(flight, self._batches.number(micro_batch), keep_graph=True)
+        outputs = self._stage_pass.forward(
+            flight, self._batches.number(micro_batch), keep_graph=True
+        )
+        if flight.outgoing is not None:
+            self._outgoing.check_again(outputs, flight.outgoing)
         self._record("replay", micro_batch, start)
 
     def _receive_gradient(self, micro_batch: int) -> None:
         start = self._recorder.start()
-        received = self._from_next.receive()
-        self._arrived_gradient[micro_batch] = tuple(t.to(self._device) for t in received)
+        spec = self._in_flight[micro_batch].outgoing
+        assert spec is not None
+        self._arrived_gradient[micro_batch] = self._outgoing.receive_gradients(
+            spec, self._device, samples=self._batches.size(micro_batch)
+        )
         self._record("receive", micro_batch, start)
 
     def _backward(self, micro_batch: int) -> None:
@@ -296,13 +308,15 @@ class StageExecutor:
                 self._batches.size(micro_batch), self._batches.samples_of_step(micro_batch)
             )
         if not self._is_first_stage:
-            agreed = self._boundaries.incoming[self._batches.size(micro_batch)]
-            self._leaving_gradient[micro_batch] = agreed.arranged_gradients(gradients)
+            assert flight.incoming is not None
+            self._leaving_gradient[micro_batch] = flight.incoming, gradients
         self._record("backward", micro_batch, start)
 
     def _send_gradient(self, micro_batch: int) -> None:
         start = self._recorder.start()
-        self._to_previous.send(self._leaving_gradient.pop(micro_batch))
+        self._incoming.send_gradients(
+            *self._leaving_gradient.pop(micro_batch), samples=self._batches.size(micro_batch)
+        )
         self._record("send", micro_batch, start)
 
     def _reduce(self, step: int) -> None:
@@ -328,8 +342,8 @@ class StageExecutor:
         self._recorder.end_step()
 
     def _release_sent(self) -> None:
-        self._to_previous.release_sent()
-        self._to_next.release_sent()
+        for channel in self._channels.senders():
+            channel.release_sent()
 
     def _send_tied_gradient(self, step: int, stage: int) -> None:
         start = self._recorder.start()

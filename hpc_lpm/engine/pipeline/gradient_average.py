@@ -15,7 +15,9 @@ class GradientAverage:
     """Averages the gradients of one stage over its replicas, while the next forward pass runs.
 
     Every `parameter.grad` is a view of one flat tensor (one for each type of the parameters), into
-    which autograd accumulates: an all-reduce of that tensor needs no packing and no copy.
+    which autograd accumulates: an all-reduce of that tensor needs no packing and no copy. Behind
+    the gradients it has a flag for each parameter, which tells if any replica has a gradient for
+    it: a parameter that none of them used has none, as on one device.
     """
 
     def __init__(
@@ -30,41 +32,26 @@ class GradientAverage:
         self._replicas = replicas
         self._timeout_seconds = timeout_seconds
         self._works: list[Work] = []
-        self._flat: list[Tensor] = []
-        self._views: list[tuple[nn.Parameter, Tensor]] = []
         by_type: dict[torch.dtype, list[nn.Parameter]] = {}
         for parameter in parameters:
             if parameter.requires_grad:
                 by_type.setdefault(parameter.dtype, []).append(parameter)
-        for dtype, alike in by_type.items():
-            self._lay_out(dtype, alike)
+        self._parts = [_AlikeGradients(alike) for alike in by_type.values()]
         self.begin_step()
         self.bytes_sent = 0
 
-    def _lay_out(self, dtype: torch.dtype, parameters: list[nn.Parameter]) -> None:
-        total = sum(parameter.numel() for parameter in parameters)
-        flat = torch.zeros(total, dtype=dtype, device=parameters[0].device)
-        offset = 0
-        for parameter in parameters:
-            # The layout that the gradient would have if autograd had allocated it.
-            stride = torch.empty_like(parameter, device="meta").stride()
-            self._views.append((parameter, flat.as_strided(parameter.shape, stride, offset)))
-            offset += parameter.numel()
-        self._flat.append(flat)
-
     def begin_step(self) -> None:
         """Clear the gradients and make them views of the flat tensors again."""
-        for flat in self._flat:
-            flat.zero_()
-        for parameter, view in self._views:
-            parameter.grad = view
+        for part in self._parts:
+            part.clear()
 
     def start(self) -> None:
         """Start summing the gradients over the replicas, each of which calls this (collective).
 
         Until `finish` nothing may read or change the gradients.
         """
-        for flat in self._flat:
+        for part in self._parts:
+            flat = part.flagged()
             work = torch.distributed.all_reduce(flat, group=self._group, async_op=True)
             assert work is not None
             self._works.append(work)
@@ -97,8 +84,8 @@ class GradientAverage:
         except RuntimeError as error:
             raise self._missing("lost the connection") from error
         self._works.clear()
-        for flat in self._flat:
-            flat.div_(self._replicas)
+        for part in self._parts:
+            part.divide(self._replicas)
 
     def _missing(self, what: str) -> BoundaryError:
         return BoundaryError(
@@ -106,6 +93,49 @@ class GradientAverage:
             "of them, or a stage beside it, hangs or is gone; raise --receive-timeout if it is "
             "only slow"
         )
+
+
+class _AlikeGradients:
+    """The gradients of parameters of one type in one flat tensor, with their flags behind them."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        first = parameters[0]
+        total = sum(parameter.numel() for parameter in parameters)
+        self._flat = torch.zeros(total + len(parameters), dtype=first.dtype, device=first.device)
+        self._flags = self._flat[total:]
+        self._views: list[tuple[nn.Parameter, Tensor]] = []
+        self._versions: list[int] = []
+        offset = 0
+        for parameter in parameters:
+            # The layout that the gradient would have if autograd had allocated it.
+            stride = torch.empty_like(parameter, device="meta").stride()
+            # `.data` counts its changes by itself, so that it shows if autograd has added to it.
+            view = self._flat.as_strided(parameter.shape, stride, offset).data
+            self._views.append((parameter, view))
+            offset += parameter.numel()
+
+    def clear(self) -> None:
+        """Set the gradients to zero and hand them to the parameters."""
+        self._flat.zero_()
+        for parameter, view in self._views:
+            parameter.grad = view
+        self._versions = [view._version for _, view in self._views]
+
+    def flagged(self) -> Tensor:
+        """Return the flat tensor, flags included."""
+        changed = [
+            view._version != before
+            for (_, view), before in zip(self._views, self._versions, strict=True)
+        ]
+        self._flags.copy_(torch.tensor(changed))
+        return self._flat
+
+    def divide(self, replicas: int) -> None:
+        """Make the sums means, and take the gradient from parameters that nobody has used."""
+        self._flat.div_(replicas)
+        for (parameter, _), used in zip(self._views, self._flags.tolist(), strict=True):
+            if not used:
+                parameter.grad = None
 
 
 @torch.no_grad()

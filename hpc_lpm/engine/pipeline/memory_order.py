@@ -43,3 +43,18 @@ def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
         return tensor
     laid_out = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     return laid_out.copy_(tensor)
+
+
+def repeated_dimensions(tensor: Tensor) -> tuple[int, ...]:
+    """Return the dimensions along which all of a tensor lies in the memory of one slice."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return tuple(
+        dimension for dimension, (size, stride) in enumerate(sizes) if stride == 0 and size > 1
+    )
+
+
+def one_slice(tensor: Tensor, dimensions: tuple[int, ...]) -> Tensor:
+    """Return the first slice along each of some dimensions, which stay, with a size of 1."""
+    for dimension in dimensions:
+        tensor = tensor.narrow(dimension, 0, 1)
+    return tensor

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.compute_format import ComputeFormat
-from hpc_lpm.models.layered import as_tuple
+from hpc_lpm.models.layer_calls import LayerCalls
 
 
 class BuiltLayerSpec(LayerSpec):  # type: ignore[misc]
@@ -33,6 +33,7 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
         cuts: the K+1 cut positions of the plan.
         loss: the loss that the last stage computes from outputs and targets.
         compute_format: precision and memory format of the layers.
+        calls: runs the layers of this rank's stage.
     """
 
     def __init__(
@@ -41,8 +42,12 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
         cuts: Sequence[int],
         loss: Callable[[Tensor, Tensor], Tensor],
         compute_format: ComputeFormat,
+        calls: LayerCalls,
     ) -> None:
         self.compute_format = compute_format
+        self.calls = calls
+        self.enter: Callable[[Activation], Activation] | None = None
+        self.leave: Callable[[Activation], Activation] | None = None
         specs = [BuiltLayerSpec(layers, index) for index in range(cuts[-1])]
         # The base class prints the layer map on rank 0 and has no switch for that.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -54,9 +59,11 @@ class PlannedModule(PipelineModule):  # type: ignore[misc]
             )
 
     def forward(self, forward_input: Activation) -> Activation:
-        """Run this stage's layers."""
-        with self.compute_format.autocast(as_tuple(forward_input)[0].device):
-            return super().forward(forward_input)
+        """Run this stage's layers, between what adapts them to an engine's transport."""
+        activation = self.enter(forward_input) if self.enter else forward_input
+        with self.compute_format.autocast(self.calls.device):
+            activation = self.calls.run(activation)
+        return self.leave(activation) if self.leave else activation
 
     def _partition_layers(self, method: list[int]) -> None:
         # The base class calls this from its constructor, before it builds the local layers.

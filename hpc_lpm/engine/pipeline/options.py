@@ -1,6 +1,6 @@
 """The options that strategies on merged stages have for themselves."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,8 @@ from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, Weigh
 
 PIPELINE = "Pipeline stages"
 LAG = "Lagging weights"
+
+BoundaryShapes = Literal["auto", "sent"]
 
 
 class ScheduledOptions(StrategyOptions):
@@ -39,6 +41,14 @@ class ScheduledOptions(StrategyOptions):
         ),
         CommandOption(PIPELINE, computes=False),
     ] = None
+    boundary_shapes: Annotated[
+        BoundaryShapes,
+        Field(
+            description="auto, or sent: every message between stages says what it consists of, as "
+            "where a rehearsal finds that shapes vary"
+        ),
+        CommandOption(PIPELINE, metavar="NAME", computes=False),
+    ] = "auto"
 
     @model_validator(mode="after")
     def _torch_makes_progress_itself(self) -> Self:

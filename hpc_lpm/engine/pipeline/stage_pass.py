@@ -1,130 +1,200 @@
 """The forward and the backward pass of one micro-batch through one stage."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.faults import ChangedInputError
-from hpc_lpm.models.activation import Activation
-from hpc_lpm.models.dropout import Dropout, set_dropout_stream
-from hpc_lpm.models.layered import as_tuple
+from hpc_lpm.engine.pipeline.boundary import BoundarySpec
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.replayed_layers import ReplayedLayers
+from hpc_lpm.models.activation import Activation, taken_apart, tensors_of
+from hpc_lpm.models.compute_format import ComputeFormat
+from hpc_lpm.models.layer_calls import LayerCalls
+from hpc_lpm.models.module_state import ModuleState
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass
 class InFlight:
     """A micro-batch between its forward and its backward pass.
 
-    `outputs` is None if no graph was kept and the stage is to be replayed; `version` is the number
-    of updates before the forward pass.
+    `incoming` and `outgoing` say what has entered the stage and what leaves it. `outputs` is None
+    if no graph was kept and the stage is to be replayed; `version` is the number of updates before
+    the forward pass.
     """
 
     inputs: Activation
-    outputs: Activation | None = None
+    incoming: BoundarySpec | None = None
+    outgoing: BoundarySpec | None = None
+    outputs: Activation = None
     targets: Tensor | None = None
     loss: Tensor | None = None
     version: int = 0
+    gradients: "list[Tensor | None]" = field(default_factory=list)
 
 
 class StagePass:
     """Runs one stage's layers, as often as needed and always with the same result.
 
-    Dropout depends on `seed` and on the number of the micro-batch within the training. A pass
-    without a graph leaves every buffer, such as BatchNorm's running statistics, as it was.
+    A pass without a graph leaves everything that the layers remember, such as BatchNorm's running
+    statistics, as it was.
+
+    Args:
+        module: has the stage's layers.
+        calls: runs them.
+        compute_format: precision and memory format of the layers.
+        loss: of the last stage, None on the others.
     """
 
     def __init__(
-        self, module: nn.Module, layers: dict[int, nn.Module], seed: int, loss: Loss | None
+        self,
+        module: nn.Module,
+        calls: LayerCalls,
+        compute_format: ComputeFormat,
+        loss: Loss | None,
     ) -> None:
         self._module = module
-        self._stochastic = {
-            index: layer
-            for index, layer in layers.items()
-            if any(isinstance(part, Dropout) for part in layer.modules())
-        }
-        self._seed = seed
+        self._calls = calls
+        self._format = compute_format
         self._loss = loss
+        self._replayed = ReplayedLayers(calls, compute_format)
+        self.copies_inputs = False
 
-    def forward(self, flight: InFlight, number: int, *, keep_graph: bool) -> Activation:
+    def heed(self, rehearsal: PipelineRehearsal) -> None:
+        """Do what a rehearsal has found to be necessary.
+
+        A layer that changes its input in place gets a copy, and a layer whose graph keeps what was
+        computed from its weights runs again in the backward pass of a lagged micro-batch.
+        """
+        self.copies_inputs = rehearsal.changes_inputs
+        self._replayed.layers = frozenset(rehearsal.deriving)
+
+    def forward(
+        self, flight: InFlight, number: int, *, keep_graph: bool, lagged: bool = False
+    ) -> Activation:
         """Run the stage on `flight.inputs`; the last stage also computes the loss.
 
         Args:
             flight: the micro-batch, which keeps outputs and loss if `keep_graph`.
-            number: the micro-batch's number within the whole training.
+            number: the micro-batch's number within the whole training, or within an evaluation.
             keep_graph: False if the stage will be replayed before the backward pass.
+            lagged: True if the weights are updated before the backward pass.
 
         Raises:
             ChangedInputError: if a layer has changed the input in place, so that the stage cannot
                 be run again.
         """
-        for index, layer in self._stochastic.items():
-            set_dropout_stream(layer, self._seed, index, number)
-        versions = _versions(flight.inputs)
-        outputs: Activation = (
-            self._module(flight.inputs)
-            if keep_graph
-            else self._forward_without_trace(flight.inputs)
-        )
-        if _versions(flight.inputs) != versions:
+        self._calls.number = number
+        self._calls.training = self._module.training
+        given = tensors_of(flight.inputs)
+        versions = [tensor._version for tensor in given]
+        if keep_graph:
+            call = self._replayed.call if lagged and self._replayed.layers else None
+            outputs = self._run(_entered(flight, copied=self.copies_inputs), call)
+        else:
+            outputs = self._forward_without_trace(flight)
+        if [tensor._version for tensor in given] != versions:
             raise ChangedInputError
         if not keep_graph:
             return outputs
         flight.outputs = outputs
         if self._loss is not None and flight.targets is not None:
-            flight.loss = self._loss(_single(outputs), flight.targets)
+            flight.loss = self._calls.loss(self._loss, outputs, flight.targets)
         return outputs
 
     def backward(
-        self, flight: InFlight, gradients: Sequence[Tensor], loss_divisor: float
-    ) -> tuple[Tensor, ...]:
-        """Accumulate the weights' gradients and return the floating-point inputs' gradients.
+        self, flight: InFlight, gradients: Sequence[Tensor | None], loss_divisor: float
+    ) -> tuple[Tensor | None, ...]:
+        """Accumulate the weights' gradients and return those of the inputs that require one.
+
+        A tensor on which the loss does not depend has no gradient, and neither has a parameter.
 
         Args:
             flight: the micro-batch, with the graph of its forward pass.
-            gradients: the gradients of the floating-point outputs; empty on the last stage.
+            gradients: the gradients of the outputs that require one; empty on the last stage.
             loss_divisor: M if all M micro-batches of a step are of the same size; see
                 `MicroBatches.loss_divisor`.
         """
         if flight.loss is not None:
-            torch.autograd.backward(flight.loss / loss_divisor)
+            if flight.loss.requires_grad:
+                torch.autograd.backward(flight.loss / loss_divisor)
         else:
-            assert flight.outputs is not None
-            roots = [t for t in as_tuple(flight.outputs) if t.is_floating_point()]
-            torch.autograd.backward(roots, list(gradients))
-        return tuple(_gradient_of(t) for t in as_tuple(flight.inputs) if t.is_floating_point())
+            assert flight.outgoing is not None
+            roots = [
+                (tensor, gradient)
+                for tensor, gradient in zip(self._crossing(flight), gradients, strict=True)
+                if gradient is not None and tensor.requires_grad
+            ]
+            if roots:
+                torch.autograd.backward([root for root, _ in roots], [g for _, g in roots])
+        return tuple(flight.gradients)
 
-    @torch.no_grad()
-    def _forward_without_trace(self, inputs: Activation) -> Activation:
-        buffers = list(self._module.buffers())
-        saved = [buffer.clone() for buffer in buffers]
-        outputs: Activation = self._module(inputs)
-        for buffer, before in zip(buffers, saved, strict=True):
-            # Through `.data`: graphs in flight hold running statistics, on which no gradient
-            # depends, and autograd would refuse a change that it counts.
-            buffer.data.copy_(before)
+    @staticmethod
+    def _crossing(flight: InFlight) -> list[Tensor]:
+        assert flight.outgoing is not None
+        crossing = zip(flight.outgoing.tensors, tensors_of(flight.outputs), strict=True)
+        return [tensor for spec, tensor in crossing if spec.requires_gradient]
+
+    def _run(self, inputs: Activation, call: Any = None) -> Activation:
+        device = self._calls.device
+        with self._format.autocast(device):
+            return self._calls.run(inputs, call)
+
+    def _forward_without_trace(self, flight: InFlight) -> Activation:
+        """Run forward and leave everything as it was; outputs tell if they require a gradient.
+
+        Autograd keeps nothing of it: with a graph that holds no tensors, operations choose the same
+        kernels as in the pass whose graph is used.
+        """
+        state = ModuleState(*self._calls.layers.values())
+        with torch.autograd.graph.saved_tensors_hooks(_forget, _never_asked_for):
+            outputs = self._run(_entered(flight, copied=self.copies_inputs))
+        state.restore()
         return outputs
 
 
-def _versions(activation: Activation) -> list[int]:
-    return [tensor._version for tensor in as_tuple(activation)]
+def _forget(tensor: Tensor) -> None:
+    """Keep nothing of a tensor for the backward pass."""
 
 
-def _gradient_of(tensor: Tensor) -> Tensor:
-    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+def _never_asked_for(_: None) -> Tensor:
+    raise RuntimeError("a pass without a graph was run backward: this is a defect of the toolkit")
 
 
-def _single(outputs: Activation) -> Tensor:
-    if not isinstance(outputs, Tensor):
-        raise TypeError("the last layer returned a tuple; the loss takes a single tensor")
-    return outputs
+def _entered(flight: InFlight, *, copied: bool) -> Activation:
+    """Return a micro-batch's inputs as the beginning of a graph that keeps their gradients.
+
+    If `copied`, layers may change them in place.
+    """
+    tensors, structure = taken_apart(flight.inputs)
+    learning = [tensor for tensor in tensors if tensor.requires_grad]
+    flight.gradients = [None] * len(learning)
+    entered: Iterator[Tensor] = iter(())
+    if learning:
+        made = _Entry.apply(flight.gradients, *learning)  # type: ignore[no-untyped-call]
+        entered = iter(made)
+    inputs = [next(entered) if tensor.requires_grad else tensor for tensor in tensors]
+    return structure.fill([tensor.clone() for tensor in inputs] if copied else inputs)
 
 
-def ready_for_autograd(tensors: Iterable[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-    """Return received tensors on the device; the floating-point ones require gradients."""
-    return tuple(
-        t.to(device).requires_grad_(t.is_floating_point() and torch.is_grad_enabled())
-        for t in tensors
-    )
+class _Entry(torch.autograd.Function):
+    """Lets tensors into a graph, and keeps their gradients as they come.
+
+    Autograd would lay out the gradient of a leaf like the leaf, and copy it for that.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gradients: list[Tensor | None], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.gradients = gradients
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
+        ctx.gradients[:] = gradients
+        return (None, *(None for _ in gradients))

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import Channel, TiedChannels
 from hpc_lpm.engine.ties import TiedParameters, add_gradient
 from hpc_lpm.schedules.instructions import ReceiveTiedGradient, ReceiveTiedWeights
@@ -47,9 +47,12 @@ class TiedExchange:
 
     def receive_gradient(self, stage: int) -> None:
         """Add the gradients of the copies on `stage` to the gradients of their owners here."""
+        # In the order of the layers, in which sequential training adds them up.
+        self._tied.collect_gradients()
         received = self._gradients[stage].receive()
         for parameter, gradient in zip(self._tied.owned[stage], received, strict=True):
-            add_gradient(parameter, gradient.to(parameter.device))
+            if gradient is not None:
+                add_gradient(parameter, gradient.to(parameter.device))
 
     def send_weights(self, stage: int) -> None:
         """Send the present weights of the owners here to their copies on `stage`."""
@@ -61,12 +64,17 @@ class TiedExchange:
         """Set the copies here to the weights that their owner on `stage` has sent."""
         received = self._weights[stage].receive()
         for parameter, weights in zip(self._tied.copied[stage], received, strict=True):
+            assert weights is not None
             parameter.copy_(weights)
 
 
 def _specs(parameters: Iterable[nn.Parameter]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(tuple(p.shape), p.dtype) for p in parameters)
+    return tuple(_spec(parameter) for parameter in parameters)
 
 
-def _gradient_of(parameter: nn.Parameter) -> Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+def _spec(parameter: nn.Parameter) -> TensorSpec:
+    return TensorSpec(tuple(parameter.shape), parameter.dtype)
+
+
+def _gradient_of(parameter: nn.Parameter) -> MessagePart:
+    return _spec(parameter) if parameter.grad is None else parameter.grad

@@ -4,7 +4,7 @@ A micro-batch is lagged if the weights are updated between its two passes. A pol
 lagged micro-batches are replayed, what surrounds their forward pass and what surrounds an update.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,6 +30,13 @@ class WeightPolicy(Protocol):
 
     replays: bool
 
+    @property
+    def reads_anew(self) -> Callable[[Tensor], bool] | None:
+        """What tells of a tensor that a graph keeps if its backward pass computes it anew.
+
+        None if a graph may keep what was computed from weights as it is.
+        """
+
     def lagged_forward(self) -> AbstractContextManager[None]:
         """Surround the forward pass of a lagged micro-batch whose graph is kept."""
 
@@ -41,6 +48,7 @@ class ReplayWeights:
     """`replay`: forward without a graph, then once more under the weights of the backward pass."""
 
     replays = True
+    reads_anew = None
 
     def lagged_forward(self) -> AbstractContextManager[None]:
         """Do nothing: no graph is kept that an update could harm."""
@@ -58,6 +66,10 @@ class LiveWeights:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = tuple(parameters)
+
+    def reads_anew(self, tensor: Tensor) -> bool:
+        """Tell that a graph keeps tensors as they are, if it was not the weights themselves."""
+        return False
 
     def lagged_forward(self) -> AbstractContextManager[None]:
         """Do nothing: a graph refers to the weights themselves."""
@@ -98,13 +110,13 @@ class LiveCastWeights(LiveWeights):
         self._identities = {id(parameter) for parameter in parameters}
         self._casts: dict[tuple[int, torch.dtype], Tensor] = {}
 
+    def reads_anew(self, tensor: Tensor) -> bool:
+        """Tell if a tensor is the cast of a whole weight, or a view of one."""
+        return isinstance(self._keep(tensor), _CastWeight)
+
     @contextmanager
     def lagged_forward(self) -> Iterator[None]:
-        """Let the graph refer to the weights instead of their casts.
-
-        Raises:
-            RuntimeError: if a layer casts a part of a weight, whose later value cannot be found.
-        """
+        """Let the graph refer to the weights instead of their casts."""
         with torch.autograd.graph.saved_tensors_hooks(self._keep, self._read):
             yield
 
@@ -124,15 +136,11 @@ class LiveCastWeights(LiveWeights):
         while origin is not None and origin.name() in _VIEWS:
             origin = origin.next_functions[0][0]
         parameter = self._parameter_at(origin)
-        if parameter is None:
-            return tensor
         # A cast keeps the memory layout. A view of all of a weight, such as its transpose, covers
         # the same memory in the same order, so its cast and the weight's cast are alike in memory.
-        if whole.numel() != parameter.numel():
-            raise RuntimeError(
-                f"the layer casts a part of a weight to {tensor.dtype}, of which --weights live "
-                "cannot read a later value: choose --weights replay or stash, or --precision fp32"
-            )
+        # A layer that casts a part of a weight is run again instead (see `ReplayedLayers`).
+        if parameter is None or whole.numel() != parameter.numel():
+            return tensor
         return _CastWeight(
             parameter, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset()
         )
@@ -154,6 +162,7 @@ class StashedWeights:
     """`stash`: backward under the weights of the forward pass, whose old versions are kept."""
 
     replays = False
+    reads_anew = None
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = tuple(parameters)

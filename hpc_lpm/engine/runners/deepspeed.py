@@ -1,27 +1,30 @@
-"""Runs DeepSpeed's own 1F1B pipeline, unmodified, with a plan's cuts."""
+"""Runs DeepSpeed's own 1F1B pipeline with a plan's cuts, so that it trains as one device would."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.collectives import making_process_groups
+from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
-from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
+from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import join_process_group
-from hpc_lpm.engine.runners.deepspeed_crossing import adapt_crossing
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.runners.deepspeed_carrier import fill_missing_gradient
+from hpc_lpm.engine.runners.deepspeed_crossing import UNVARYING, Crossing
+from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.layered import as_tuple
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layer_calls import LayerCalls
 
 _KINDS = {
     "LoadMicroBatch": "load",
@@ -33,14 +36,14 @@ _KINDS = {
     "RecvActivation": "receive",
     "RecvGrad": "receive",
 }
-_NO_CLASS = -1
 
 
 class StockPipelineRunner:
-    """One stage of DeepSpeed's PipelineEngine, whose instructions are timed but not changed.
+    """One stage of DeepSpeed's PipelineEngine, with its own schedule, transport and update.
 
-    A tuple that crosses a boundary is packed into one tensor, because DeepSpeed runs backward once
-    for each tensor of a tuple, which would take it almost twice the time.
+    Around its instructions stands what it lacks to train the same function as one device: what
+    crosses a boundary is carried in one tensor, layers draw the random numbers of their
+    micro-batch, and what has no gradient is given none.
     """
 
     def __init__(self, context: RunContext) -> None:
@@ -55,14 +58,9 @@ class StockPipelineRunner:
                 "that share one: start as many ranks on a node as it has GPUs, or hide the GPUs "
                 "with CUDA_VISIBLE_DEVICES= to train on CPUs."
             )
-        cuts = context.required_plan().cuts
         self._context = context
         with making_process_groups(job):
-            self._module = PlannedModule(
-                context.build_layers(), cuts, context.model.loss, context.compute_format
-            )
-        self._module.loss_fn = self._loss_or_correct
-        self._loss = context.compute_format.loss(context.model.loss)
+            self._module = self._build_module()
         self._faults = Faults(
             context.model,
             self._module.local_layers(),
@@ -70,51 +68,65 @@ class StockPipelineRunner:
             stage=context.topology.stage,
             compute_format=context.compute_format,
         )
-        if settings.clip_norm is not None:
-            _count_in_global_norm(self._module)
         self._optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
-        with making_process_groups(job):
+        with making_process_groups(job), equal_on_replicas(self._module):
             self._engine, *_ = deepspeed.initialize(
                 model=self._module,
                 optimizer=self._optimizer,
                 lr_scheduler=self._scheduler,
                 config=deepspeed_config(context, settings.clip_norm or 0.0),
             )
+        mend_gradients(self._engine, self._module, context.replicas)
         self._module.arrange()
-        boundaries = probe_boundaries(
-            self._module,
-            context.model,
-            [context.micro_batch_size],
-            context.dataset.shape,
-            job,
-            context.topology,
-            context.device,
-        )
-        adapt_crossing(
-            self._module,
-            boundaries.incoming.get(context.micro_batch_size),
-            boundaries.outgoing.get(context.micro_batch_size),
-        )
+        self._crossing = self._rehearsed_crossing()
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._module.parameters())
         self._bytes_sent = 0
-        self._done: Counter[Callable[..., None]] = Counter()
-        self._clock_instructions()
+        self._done: Counter[str] = Counter()
+        self._wrap_instructions()
+
+    def _build_module(self) -> PlannedModule:
+        context = self._context
+        layers = context.build_layers()
+        module = PlannedModule(
+            layers,
+            context.required_plan().cuts,
+            self._loss_or_correct,
+            context.compute_format,
+            LayerCalls(layers, context.settings.seed, context.device),
+        )
+        self._loss = context.compute_format.loss(context.model.loss)
+        return module
+
+    def _rehearsed_crossing(self) -> Crossing:
+        context, module = self._context, self._module
+        boundaries = PipelineRehearsal(module, context).boundaries
+        last = max(module.local_layers())
+
+        def check() -> None:
+            if boundaries.outgoing.varies:
+                raise InputError(
+                    f"--strategy {context.settings.strategy} was given a plan that cuts behind "
+                    f"layer {last} {context.model.layers[last].name}, whose output varies between "
+                    f"micro-batches of the same size, but {UNVARYING}."
+                )
+
+        run_on_every_rank(
+            context.job, check, (InputError,), lambda problem, _: InputError(f"{problem}.")
+        )
+        return Crossing(boundaries, context.device, last)
 
     def train(self, batches: MicroBatches) -> None:
         """Train on this replica's share step by step; DeepSpeed drains after every step."""
         replicas = self._context.replicas
         self._share = batches.share(self._context.topology.replica, replicas)
-        stream = self._stream(self._share)
-        self._done.clear()
-        step_micro_batches = self._context.settings.micro_batches * replicas
-        for step, first in enumerate(range(0, len(batches), step_micro_batches)):
+        stream = self._stream(self._share, range(len(self._share)))
+        self._expect(training=True, samples=self._context.micro_batch_size)
+        for step, _ in enumerate(batches.steps()):
             self._begin_step(step)
             if step == self._context.agreement.end:
                 break
-            loss = self._engine.train_batch(data_iter=stream)
-            if self._engine.is_last_stage():
-                self._add_loss(loss, batches.first_index + first, step_micro_batches)
+            self._engine.train_batch(data_iter=stream)
             # The bytes that a ring all-reduce of the gradients sends.
             self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
             self._context.recorder.end_step()
@@ -122,17 +134,34 @@ class StockPipelineRunner:
     def evaluate(self, batches: MicroBatches) -> int:
         """Return the correct predictions in this replica's share on the last stage, 0 on others."""
         topology = self._context.topology
-        share = batches.share(topology.replica, topology.replicas)
         if topology.replicas > 1:
             group = self._module.mpu().get_data_parallel_group()
             average_buffers(self._module, group, topology.replicas)
-        counts = self._engine.eval_batch(
-            data_iter=self._stream(share),
-            reduce_output=None,
-            bcast_loss=False,
-            num_micro_batches=len(share),
-        )
-        return int(sum(counts)) if self._engine.is_last_stage() else 0
+        self._share = batches.share(topology.replica, topology.replicas)
+        correct = 0
+        # All replicas take part for every size: DeepSpeed begins an evaluation with a barrier.
+        for size in sorted({batches.size(n) for n in range(len(batches))}, reverse=True):
+            numbers = [n for n in range(len(self._share)) if self._share.size(n) == size]
+            self._expect(training=False, samples=size)
+            self._numbers = [self._share.number(n) for n in numbers]
+            counts = self._engine.eval_batch(
+                data_iter=self._stream(self._share, numbers),
+                reduce_output=None,
+                bcast_loss=False,
+                num_micro_batches=len(numbers),
+            )
+            if self._engine.is_last_stage():
+                correct += int(sum(counts))
+        return correct
+
+    def _expect(self, *, training: bool, samples: int) -> None:
+        self._module.enter = self._crossing.enter(training=training, samples=samples)
+        self._module.leave = self._crossing.leave(training=training, samples=samples)
+        # DeepSpeed says what it sends before the first tensor, then no more.
+        self._engine.reset_activation_shape()
+        self._module.calls.training = training
+        self._numbers = [self._share.number(n) for n in range(len(self._share))]
+        self._done.clear()
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of this stage."""
@@ -153,77 +182,76 @@ class StockPipelineRunner:
         except BoundaryError as error:
             raise self._faults.describe(error, f"step {step} of the segment") from error
 
-    def _add_loss(self, loss: Tensor, first: int, count: int) -> None:
-        try:
-            self._context.recorder.add_loss(loss, self._context.settings.batch_size)
-        except NonFiniteLossError as error:
-            last = first + count - 1
-            raise self._faults.describe(error, f"micro-batches {first} to {last}") from error
-
-    def _loss_or_correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+    def _loss_or_correct(self, outputs: Activation, targets: Tensor) -> Tensor:
         # DeepSpeed's evaluation returns the values of the loss function, so predictions are counted
         # here.
         if self._module.training:
-            return self._loss(outputs, targets)
+            return self._module.calls.loss(self._loss, outputs, targets)
         return self._context.model.correct(outputs, targets).float()
 
-    def _stream(self, batches: MicroBatches) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self._context.micro_batch_size
-        for n in range(len(batches)):
-            yield (
-                self._context.compute_format.arranged(_padded(batches.inputs(n), size, 0)),
-                _padded(batches.targets(n), size, _NO_CLASS),
-            )
+    def _stream(
+        self, batches: MicroBatches, numbers: Iterable[int]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for n in numbers:
+            arranged = self._context.compute_format.arranged(batches.inputs(n))
+            yield arranged, batches.targets(n)
 
-    def _clock_instructions(self) -> None:
-        clocked = {}
-        for instruction, execute in self._engine._INSTRUCTION_MAP.items():
-            kind = _KINDS.get(instruction.__name__)
-            clocked[instruction] = self._clocked(execute, kind) if kind else execute
-        self._engine._INSTRUCTION_MAP = clocked
+    def _wrap_instructions(self) -> None:
+        self._engine._INSTRUCTION_MAP = {
+            instruction: self._wrapped(execute, instruction.__name__)
+            for instruction, execute in self._engine._INSTRUCTION_MAP.items()
+        }
 
-    def _clocked(self, execute: Callable[..., None], kind: str) -> Callable[..., None]:
+    def _wrapped(self, execute: Callable[..., None], instruction: str) -> Callable[..., None]:
+        kind = _KINDS.get(instruction)
+        if kind is None:
+            return execute
+
         def run(engine: Any, **arguments: int) -> None:
-            if not engine.module.training:
-                execute(engine, **arguments)
-                return
-            if kind == "send":
-                self._bytes_sent += _bytes_to_send(engine, execute.__name__, **arguments)
+            # Micro-batches pass in order, so an instruction's count is its micro-batch's number.
+            count = self._done[instruction]
+            self._done[instruction] += 1
             start = self._context.recorder.start()
             try:
+                self._before(instruction, count, **arguments)
                 execute(engine, **arguments)
+                if instruction == "BackwardPass" and not engine.is_first_stage():
+                    fill_missing_gradient(engine.pipe_buffers["inputs"][arguments["buffer_id"]])
             except Exception as error:
-                named = f"micro-batch {self._share.number(self._done[execute])}"
-                raise self._faults.describe(error, named) from error
-            # Micro-batches pass in order, so an instruction's count is its micro-batch's number.
-            self._context.recorder.add(kind, self._done[execute], start)
-            self._done[execute] += 1
+                inputs = self._inputs(error, **arguments)
+                named = self._named(instruction, count)
+                raise self._faults.describe(error, named, inputs) from error
+            if self._module.training:
+                self._context.recorder.add(kind, count, start)
 
         return run
 
+    def _before(self, instruction: str, count: int, buffer_id: int = 0) -> None:
+        buffers = self._engine.pipe_buffers
+        match instruction:
+            case "ForwardPass":
+                self._module.calls.number = self._numbers[count]
+            case "BackwardPass" if self._engine.is_last_stage():
+                samples = self._share.size(count)
+                self._context.recorder.add_loss(self._engine.loss, samples)
+                if not self._engine.loss.requires_grad:
+                    # Nothing has a gradient, but DeepSpeed runs backward from the loss regardless.
+                    self._engine.loss = self._engine.loss.detach().requires_grad_().clone()
+            case "SendActivation" if self._module.training:
+                self._bytes_sent += buffers["outputs"][buffer_id].nbytes
+            case "SendGrad":
+                # A gradient is as large as the input that it belongs to.
+                self._bytes_sent += buffers["inputs"][buffer_id].nbytes
 
-def _count_in_global_norm(module: nn.Module) -> None:
-    """Make DeepSpeed count these parameters' gradients in the norm that it clips by.
+    def _inputs(self, error: Exception, buffer_id: int = 0) -> Activation:
+        """Return the inputs by which the layer that is to blame is found; None for no search."""
+        if not isinstance(error, NonFiniteLossError):
+            return None
+        received = self._engine.pipe_buffers["inputs"][buffer_id].detach()
+        return self._module.enter(received) if self._module.enter else received
 
-    Of the parameters without this mark it counts only those of the first stage
-    (`deepspeed.runtime.utils.clip_grad_norm_`), as if all stages held copies of the same ones.
-    """
-    for parameter in module.parameters():
-        parameter.model_parallel = True  # type: ignore[attr-defined]
-
-
-def _bytes_to_send(engine: Any, method: str, buffer_id: int) -> int:
-    if method == "_exec_send_activations":
-        crossing = as_tuple(engine.pipe_buffers["outputs"][buffer_id])
-    else:
-        # A gradient is as large as the input that it belongs to.
-        crossing = as_tuple(engine.pipe_buffers["inputs"][buffer_id])
-    return sum(tensor.numel() * tensor.element_size() for tensor in crossing)
-
-
-def _padded(tensor: Tensor, size: int, value: int) -> Tensor:
-    """Pad the tensor to at least `size` rows, because DeepSpeed sends tensors of a fixed shape."""
-    missing = size - len(tensor)
-    if missing == 0:
-        return tensor
-    return torch.cat([tensor, tensor.new_full((missing, *tensor.shape[1:]), value)])
+    def _named(self, instruction: str, count: int) -> str:
+        if instruction == "OptimizerStep":
+            return "update"
+        named = f"micro-batch {self._numbers[count]}"
+        return named if self._module.training else f"evaluation {named}"

@@ -1,91 +1,120 @@
-"""Packs whatever a stage returns into the one contiguous tensor that DeepSpeed sends best.
+"""Lets any activation cross between two stages of stock DeepSpeed, which sends one tensor."""
 
-DeepSpeed's transport refuses tensors that are not contiguous, and it runs backward once for each
-tensor of a tuple. Layers on both sides of a boundary therefore pack what a stage returns into one
-contiguous tensor and unpack it again.
-"""
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hpc_lpm.engine.pipeline.boundary import BoundarySpec, TensorSpec
-from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.models.activation import Activation
-from hpc_lpm.models.layered import as_tuple
+from hpc_lpm.engine.faults import BoundaryError
+from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries
+from hpc_lpm.engine.runners.deepspeed_carrier import Carrier, carrier_of
+from hpc_lpm.models.activation import Activation, taken_apart
+
+Enter = Callable[[Tensor], Activation]
+Leave = Callable[[Activation], Tensor]
+
+UNVARYING = (
+    "DeepSpeed only sends what is of one kind for every micro-batch: cut behind another layer or "
+    "use another strategy"
+)
+"""Why varying activations are refused, and what to do."""
 
 
-def adapt_crossing(
-    module: PlannedModule, incoming: BoundarySpec | None, outgoing: BoundarySpec | None
-) -> None:
-    """Add the layers that pack and unpack to a stage whose boundaries need them.
-
-    A boundary that is crossed by one contiguous tensor needs none.
+class Crossing:
+    """Makes what unpacks the activations that enter one stage, and packs those that leave it.
 
     Args:
-        module: the stage.
-        incoming: what crosses the boundary to the stage before, None for the first stage.
-        outgoing: what crosses the boundary to the stage after, None for the last stage.
+        boundaries: what crosses the boundaries of the stage.
+        device: of the stage.
+        layer: the index of the stage's last layer.
     """
-    if outgoing is not None and _needs_adapting(outgoing):
-        module.forward_funcs.append(_Leave(outgoing))
-    if incoming is not None and _needs_adapting(incoming):
-        module.forward_funcs.insert(0, _Enter(incoming))
+
+    def __init__(self, boundaries: StageBoundaries, device: torch.device, layer: int) -> None:
+        self._boundaries = boundaries
+        self._device = device
+        self._layer = layer
+
+    def enter(self, *, training: bool, samples: int) -> Enter | None:
+        """Return what unpacks a micro-batch of this kind and size, None on the first stage."""
+        if not self._boundaries.incoming.specs:
+            return None
+        spec = _agreed(self._boundaries.incoming, training, samples)
+        carrier = carrier_of(spec, self._device)
+        return lambda received: spec.structure.fill(carrier.unpack(received))
+
+    def leave(self, *, training: bool, samples: int) -> Leave | None:
+        """Return what packs a micro-batch of this kind and size, None on the last stage.
+
+        It raises a BoundaryError if the activation is not what was agreed.
+        """
+        if not self._boundaries.outgoing.specs:
+            return None
+        spec = _agreed(self._boundaries.outgoing, training, samples)
+        return _Leave(spec, carrier_of(spec, self._device), self._device, self._layer)
 
 
-def _needs_adapting(spec: BoundarySpec) -> bool:
-    lone = spec.tensors[0]
-    return spec.packed or lone.strides != torch.empty(lone.shape, device="meta").stride()
-
-
-def _order(spec: TensorSpec) -> list[int]:
-    """Return the dimensions from the slowest to the fastest in memory, samples first."""
-    dimensions = list(range(len(spec.shape)))
-    strides = spec.strides
-    if strides is None:
-        return dimensions
-    order = sorted(dimensions, key=lambda dimension: -strides[dimension])
-    return order if order[:1] == [0] else dimensions
+def _agreed(boundary: Boundary, training: bool, samples: int) -> BoundarySpec:
+    spec = boundary.agreed(training=training, samples=samples)
+    assert spec is not None, "boundaries that vary are refused before training"
+    return spec
 
 
 class _Leave:
-    """Makes an activation contiguous, and packs a tuple of tensors into one of [n, elements]."""
+    """Checks an activation that leaves a stage, and packs it."""
 
-    def __init__(self, spec: BoundarySpec) -> None:
-        self._orders = [_order(tensor) for tensor in spec.tensors]
-        self._packed = spec.packed
+    def __init__(
+        self, spec: BoundarySpec, carrier: Carrier, device: torch.device, layer: int
+    ) -> None:
+        self._spec = spec
+        self._carrier = carrier
+        self._layer = layer
+        # DeepSpeed runs backward from what a stage sends, even if nothing in the stage can learn.
+        self._handle = torch.zeros((), device=device, requires_grad=True)
 
     def __call__(self, activation: Activation) -> Tensor:
-        in_order = [
-            tensor.permute(order).contiguous()
-            for tensor, order in zip(as_tuple(activation), self._orders, strict=True)
-        ]
-        if not self._packed:
-            return in_order[0]
-        return torch.cat([tensor.flatten(1) for tensor in in_order], dim=1)
-
-
-class _Enter:
-    """Undoes `_Leave` on the other side of the boundary."""
-
-    def __init__(self, spec: BoundarySpec) -> None:
-        self._packed = spec.packed
-        self._dtypes = [tensor.dtype for tensor in spec.tensors]
-        orders = [_order(tensor) for tensor in spec.tensors]
-        # The shapes of one sample, in the order in which its elements lie in memory.
-        self._shapes = [
-            [tensor.shape[dimension] for dimension in order[1:]]
-            for tensor, order in zip(spec.tensors, orders, strict=True)
-        ]
-        self._back = [[order.index(d) for d in range(len(order))] for order in orders]
-
-    def __call__(self, received: Tensor) -> Activation:
-        if not self._packed:
-            return received.permute(self._back[0])
-        widths = [int(torch.Size(shape).numel()) for shape in self._shapes]
-        parts = torch.split(received, widths, dim=1)
-        return tuple(
-            part.reshape(len(received), *shape).contiguous().to(dtype).permute(back)
-            for part, shape, dtype, back in zip(
-                parts, self._shapes, self._dtypes, self._back, strict=True
+        found = BoundarySpec.of(activation)
+        # Checked before sending: a message of another size than expected ends both ranks.
+        if found != self._spec:
+            raise BoundaryError(
+                f"the layer, the stage's last, returned {found} where {self._spec} was agreed "
+                f"before training, and {UNVARYING}",
+                self._layer,
             )
-        )
+        agreed = zip(found.tensors, self._spec.tensors, strict=True)
+        if any(one.requires_gradient and not other.requires_gradient for one, other in agreed):
+            raise BoundaryError(
+                "the layer, the stage's last, returned a tensor that requires a gradient, which it "
+                f"did not before training, and {UNVARYING}",
+                self._layer,
+            )
+        tensors, _ = taken_apart(activation)
+        packed: Tensor = _Pack.apply(self._handle, self._carrier, tensors)  # type: ignore[no-untyped-call]
+        return packed
+
+
+class _Pack(torch.autograd.Function):
+    """Makes tensors a carrier; backwards, runs backward from all that have a gradient, at once.
+
+    The carrier has no history in autograd but this function: what has no gradient is left out of
+    the backward pass, as it is where the model is not cut, instead of being given zeros.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, handle: Tensor, carrier: Carrier, tensors: Sequence[Tensor]) -> Tensor:
+        ctx.carrier = carrier
+        ctx.tensors = tensors
+        return carrier.pack(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, None]:
+        gradients = zip(ctx.tensors, ctx.carrier.gradients(gradient), strict=True)
+        given = [
+            (tensor, of_it)
+            for tensor, of_it in gradients
+            if tensor.requires_grad and of_it is not None
+        ]
+        if given:
+            roots, with_gradient = zip(*given, strict=True)
+            torch.autograd.backward(roots, with_gradient)
+        return None, None, None

@@ -2,9 +2,11 @@
 
 import importlib
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
@@ -12,6 +14,8 @@ from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.strategies.horovod import HorovodOptions
 from hpc_lpm.errors import InputError, InterruptedTrainingError
+
+_AVERAGED = (torch.float32, torch.float64, torch.float16)
 
 
 class HorovodRunner:
@@ -30,6 +34,7 @@ class HorovodRunner:
         self._context = context
         self._model = WholeModel(context)
         parameters = list(self._model.module.parameters())
+        _check_types(self._model.layers, context)
         alone = build_optimizer(parameters, settings.optimizer)
         self._optimizer = hvd.DistributedOptimizer(
             alone,
@@ -40,6 +45,7 @@ class HorovodRunner:
         # over from ours.
         self._optimizer.state.update(alone.state)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
+        self._learning = [parameter for parameter in parameters if parameter.requires_grad]
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._steps = 0
 
@@ -60,7 +66,7 @@ class HorovodRunner:
     def _update(self, step: int) -> None:
         recorder = self._context.recorder
         start = recorder.start()
-        self._optimizer.synchronize()
+        self._average_gradients()
         recorder.add("receive", step, start)
         start = recorder.start()
         with self._model.tied.update(), self._optimizer.skip_synchronize():
@@ -71,6 +77,24 @@ class HorovodRunner:
         recorder.add("update", step, start)
         recorder.end_step()
         self._steps += 1
+
+    def _average_gradients(self) -> None:
+        """Wait for the averages, and let parameters that no rank has used have no gradient.
+
+        Horovod averages zeros for a parameter without a gradient, which weight decay and momentum
+        would then move.
+        """
+        if self._context.job.size == 1:
+            return
+        present = [float(parameter.grad is not None) for parameter in self._learning]
+        # With the same operation and type as most gradients, so that Horovod sends it along.
+        flags = torch.tensor(present, device=self._context.device)
+        handle = self._hvd.allreduce_async_(flags, name="gradients present", op=self._hvd.Average)
+        self._optimizer.synchronize()
+        self._hvd.synchronize(handle)
+        for parameter, anywhere in zip(self._learning, flags.tolist(), strict=True):
+            if not anywhere:
+                parameter.grad = None
 
     def evaluate(self, batches: MicroBatches) -> int:
         """Return the number of correct predictions in this rank's share."""
@@ -92,7 +116,20 @@ class HorovodRunner:
         # Replicas see different samples, so their running statistics differ until averaged.
         for name, buffer in sorted(self._model.module.named_buffers()):
             if buffer.is_floating_point():
-                buffer.copy_(self._hvd.allreduce(buffer, name=name))
+                accepted = buffer if buffer.dtype in _AVERAGED else buffer.float()
+                buffer.copy_(self._hvd.allreduce(accepted, name=name))
+
+
+def _check_types(layers: Mapping[int, nn.Module], context: RunContext) -> None:
+    for index, layer in layers.items():
+        for name, parameter in layer.named_parameters():
+            if parameter.requires_grad and parameter.dtype not in _AVERAGED:
+                raise InputError(
+                    f"--strategy {context.settings.strategy} was given model {context.model.name}, "
+                    f"whose layer {index} {context.model.layers[index].name} has the parameter "
+                    f"{name} of type {str(parameter.dtype).removeprefix('torch.')}, which Horovod "
+                    "cannot average: use another type or another strategy."
+                )
 
 
 def _shut_down_if_interrupted(kind: type[BaseException] | None, *_: object) -> None:

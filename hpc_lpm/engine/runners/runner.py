@@ -10,13 +10,17 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import ComputeFormat
+from hpc_lpm.models.initial_weights import load_initial_weights
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.planning.model_checks import other_layer
 from hpc_lpm.planning.plan import Plan
 
 
@@ -71,13 +75,34 @@ class RunContext:
         """Build the layers that this rank holds, by their index in the model, on its device.
 
         With a plan it holds those of its stage, without one all layers. Their initial weights
-        depend on the seed alone.
+        depend on the seed alone, or come from the file of `--init-from`. Where the model was built
+        whole, the weights of all other layers are freed.
+
+        Every rank must call this, because the ranks tell each other what they find.
+
+        Raises:
+            InputError: on every rank alike, if a layer cannot be built, if the plan was made for
+                layers with other parameters or buffers, or if the file does not hold this model's
+                weights.
         """
+        layers: dict[int, nn.Module] = {}
+        run_on_every_rank(
+            self.job, lambda: self._build_into(layers), (InputError,), _as_input_error
+        )
+        return layers
+
+    def _build_into(self, layers: dict[int, nn.Module]) -> None:
         cuts, stage = self.cuts, self.topology.stage if self.plan else 0
-        return {
-            index: self.model.build_layer(index, self.settings.seed).to(self.device)
-            for index in range(cuts[stage], cuts[stage + 1])
-        }
+        for index in range(cuts[stage], cuts[stage + 1]):
+            layers[index] = self.model.build_layer(index, self.settings.seed).to(self.device)
+        if self.plan and self.settings.plan:
+            remedy = self.settings.remaking_commands(len(self.plan.stages))
+            found = other_layer(self.plan, self.settings.plan, layers, self.model, remedy)
+            if found is not None:
+                raise InputError(found)
+        if self.settings.init_from is not None:
+            load_initial_weights(self.settings.init_from, self.model, layers)
+        self.model.release()
 
     def required_plan(self) -> Plan:
         """Return the plan of a strategy that cannot run without one.
@@ -88,6 +113,10 @@ class RunContext:
         if self.plan is None:
             raise RuntimeError(f"{self.settings.strategy} was started without a plan")
         return self.plan
+
+
+def _as_input_error(problem: str, rank: str) -> InputError:
+    return InputError(f"{problem}.")
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,23 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from functools import partial
 
-from hpc_lpm.engine.batches import MicroBatches, evaluation_micro_batches, training_sizes
+from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.pipeline.boundary import probe_boundaries
 from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
+from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
+from hpc_lpm.engine.pipeline.weight_policy import weight_policy
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.insertions import with_communication
@@ -43,29 +46,25 @@ class PipelineRunner:
         ties = context.model.ties
         self._tied_stages = _tied_stages(ties, cuts)
         with making_process_groups(job):
+            layers = context.build_layers()
             self._module = PlannedModule(
-                context.build_layers(), cuts, context.model.loss, context.compute_format
+                layers,
+                cuts,
+                context.model.loss,
+                context.compute_format,
+                LayerCalls(layers, settings.seed, context.device),
             )
-            tied = TiedParameters(ties, self._module.local_layers(), partial(_stage_of, cuts=cuts))
-            self._engine = ScheduledPipelineEngine(context, self._module, tied)
+            tied = TiedParameters(ties, layers, partial(_stage_of, cuts=cuts))
+            policy = weight_policy(
+                self._own.weights,
+                list(self._module.parameters()),
+                casts=settings.precision != "fp32",
+            )
+            with equal_on_replicas(self._module):
+                self._engine = ScheduledPipelineEngine(context, self._module, policy, tied)
         self._module.arrange()
-        test = evaluation_micro_batches(context.dataset.test, context.micro_batch_size)
-        train = training_sizes(
-            context.dataset.train,
-            settings.batch_size,
-            context.micro_batch_size,
-            settings.last_batch,
-            context.replicas,
-        )
-        sizes = {*train, *(test.size(n) for n in range(len(test)))}
-        boundaries = probe_boundaries(
-            self._module,
-            context.model,
-            sizes,
-            context.dataset.shape,
-            job,
-            self._topology,
-            context.device,
+        rehearsal = PipelineRehearsal(
+            self._module, context, policy.reads_anew, varies=self._own.boundary_shapes == "sent"
         )
         circumstances = Circumstances(
             job,
@@ -77,7 +76,8 @@ class PipelineRunner:
             progress_thread=bool(self._own.progress_thread),
             resources=context.resources,
         )
-        self._engine.connect(boundaries, open_channels(self._own.transport, circumstances))
+        channels = open_channels(self._own.transport, circumstances)
+        self._engine.connect(rehearsal, channels)
         self._bytes_sent = 0
 
     def train(self, batches: MicroBatches) -> None:

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
+from hpc_lpm.engine.rehearsal import passes_of, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
-from hpc_lpm.models.dropout import set_dropout_stream
+from hpc_lpm.models.activation import Activation
+from hpc_lpm.models.layer_calls import LayerCalls
 
 
 class WholeModel:
@@ -20,10 +22,34 @@ class WholeModel:
         model = context.model
         self._format = context.compute_format
         self.layers = context.build_layers()
+        self._calls = LayerCalls(self.layers, context.settings.seed, context.device)
         self.module = nn.Sequential(*self.layers.values())
         self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        for rehearsed in passes_of(self._context):
+            try:
+                layers = self.layers.values()
+                with rehearsing(self.module, layers, training=rehearsed.training):
+                    inputs = self._format.arranged(rehearsed.inputs().to(self._context.device))
+                    targets = rehearsed.targets().to(self._context.device)
+                    outputs = self._run(inputs, rehearsed.number)
+                    if rehearsed.training:
+                        loss = self._loss(outputs, targets)
+                        rehearse_backward(self.layers, [(loss, torch.ones_like(loss))], inputs)
+            except Exception as error:
+                raise self._faults.describe(error, rehearsed.name) from error
+
+    def _run(self, inputs: Tensor, number: int) -> Activation:
+        self._calls.number, self._calls.training = number, self.module.training
+        with self._format.autocast(self._context.device):
+            return self._calls.run(inputs)
+
+    def _loss(self, outputs: Activation, targets: Tensor) -> Tensor:
+        return self._calls.loss(self._format.loss(self._context.model.loss), outputs, targets)
 
     def begin_step(self, step: int) -> None:
         """Ask, before a step of the segment, where training stops (see `StopAgreement`).
@@ -59,15 +85,13 @@ class WholeModel:
         inputs = self._inputs(batches, n)
         targets = batches.targets(n).to(context.device)
         recorder.add("load", n, start)
-        for index, layer in self.layers.items():
-            set_dropout_stream(layer, context.settings.seed, index, batches.first_index + n)
         start = recorder.start()
-        with self._format.autocast(context.device):
-            loss = context.model.loss(self.module(inputs), targets)
+        loss = self._loss(self._run(inputs, batches.number(n)), targets)
         recorder.add("forward", n, start)
         recorder.add_loss(loss, batches.size(n))
         start = recorder.start()
-        (loss / (batches.loss_divisor(n) / replicas)).backward()  # type: ignore[no-untyped-call]
+        if loss.requires_grad:
+            torch.autograd.backward(loss / (batches.loss_divisor(n) / replicas))
         recorder.add("backward", n, start)
 
     def _inputs(self, batches: MicroBatches, n: int) -> Tensor:
@@ -80,7 +104,6 @@ class WholeModel:
         self.module.eval()
         correct = 0
         for n in numbers:
-            with self._format.autocast(device):
-                outputs = self.module(self._inputs(batches, n))
+            outputs = self._run(self._inputs(batches, n), batches.number(n))
             correct += int(self._context.model.correct(outputs, batches.targets(n).to(device)))
         return correct

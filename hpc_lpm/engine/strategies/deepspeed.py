@@ -43,10 +43,16 @@ class DeepSpeed1F1B(Strategy):
                 "use --last-batch drop or another strategy."
             )
         if run.model and run.model.ties:
+            tie = run.model.ties[0]
+            owner, copy = (
+                f"{index} {run.model.layers[index].name}"
+                for index in (tie.owner_layer, tie.copy_layer)
+            )
             raise InputError(
                 f"--strategy {self.name} was given with model {run.model.name}, which ties weights "
-                "of two layers, but DeepSpeed is not told of ties: use an untied model or another "
-                "strategy."
+                f"of layers {owner} and {copy} ({tie.owner_parameter}: tied, or one module used "
+                "twice), but DeepSpeed would train the two apart: give each layer weights of its "
+                "own or use another strategy."
             )
 
     def start(self, context: "RunContext") -> "Runner":

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.topology import PipelineTopology
 
 RECEIVES_AHEAD = 2
@@ -19,20 +19,25 @@ RECEIVES_AHEAD = 2
 class Channel(Protocol):
     """Carries messages in one direction between this rank and a neighbour, in order.
 
-    A message is a tuple of tensors. Only its place among the others identifies it: the programmes
-    of both sides agree.
+    A message is a tuple of tensors, some of which may be missing. Only its place among the others
+    identifies it: the programmes of both sides agree.
     """
 
     bytes_sent: int
 
-    def send(self, tensors: Sequence[Tensor]) -> None:
-        """Start sending a message and return; its memory is held until it has left."""
+    def send(self, parts: Sequence[MessagePart]) -> None:
+        """Start sending a message and return; its memory is held until it has left.
+
+        A spec in place of a tensor says that there is none.
+        """
 
     def expect(self, messages: Iterable[tuple[TensorSpec, ...]]) -> None:
         """Announce the messages to come; the first few receives are posted at once."""
 
-    def receive(self) -> tuple[Tensor, ...]:
+    def receive(self) -> tuple[Tensor | None, ...]:
         """Wait for the next message and return it, on the stage's device.
+
+        None stands for a tensor that the sender did not have.
 
         Raises:
             BoundaryError: if it does not come in time, or is not what was announced.
@@ -61,17 +66,37 @@ class TiedChannels:
 
 
 @dataclass(frozen=True)
-class StageChannels:
-    """The channels of one stage; those to a neighbour that does not exist are never used.
-
-    `tied` has the channels to each stage with weights that are tied to this stage's, by its number.
-    """
+class NeighbourChannels:
+    """Channels to and from the neighbours; those to one that does not exist are never used."""
 
     from_previous: Channel
     to_previous: Channel
     from_next: Channel
     to_next: Channel
+
+    def senders(self) -> tuple[Channel, Channel]:
+        """Return the channels that this stage sends through."""
+        return self.to_previous, self.to_next
+
+
+@dataclass(frozen=True)
+class StageChannels:
+    """The channels of one stage.
+
+    `agreed` carries messages that were announced. `described` carries those that say themselves
+    what they consist of; None if the transport can carry only one of the two kinds, and `agreed`
+    then does. `tied` has the channels to each stage with weights that are tied to this stage's, by
+    its number.
+    """
+
+    agreed: NeighbourChannels
+    described: NeighbourChannels | None
     tied: dict[int, TiedChannels]
+
+    def senders(self) -> tuple[Channel, ...]:
+        """Return all channels to neighbours that this stage sends through."""
+        described = self.described.senders() if self.described else ()
+        return *self.agreed.senders(), *described
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,12 @@ from hpc_lpm.engine.pipeline.memory_order import as_dense, flat_memory
 
 
 class MessageMemory(Protocol):
-    """Prepares tensors for a transport, and takes over what it has received."""
+    """Prepares tensors for a transport, and takes over what it has received.
+
+    `device` is where a stage's tensors are.
+    """
+
+    device: torch.device
 
     def leaving(self, tensor: Tensor) -> Tensor:
         """Return the tensor, dense and computed, in memory that the transport can read."""
@@ -24,6 +29,8 @@ class MessageMemory(Protocol):
 
 class HostMemory:
     """For stages on CPUs: messages are sent from and received into the tensors' own memory."""
+
+    device = torch.device("cpu")
 
     def leaving(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself, or a copy if it has gaps in memory."""
@@ -46,7 +53,7 @@ class StagedMemory:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
 
     def leaving(self, tensor: Tensor) -> Tensor:
         """Copy the tensor to the host and wait for the copy."""
@@ -55,7 +62,7 @@ class StagedMemory:
             dense.shape, dense.stride(), dtype=dense.dtype, pin_memory=True
         )
         staged.copy_(dense, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
+        torch.cuda.current_stream(self.device).synchronize()
         return staged
 
     def buffer(self, spec: TensorSpec) -> Tensor:
@@ -64,7 +71,7 @@ class StagedMemory:
 
     def arrived(self, buffer: Tensor) -> Tensor:
         """Start the copy to the device, before whatever the stage computes next."""
-        return buffer.to(self._device, non_blocking=True)
+        return buffer.to(self.device, non_blocking=True)
 
 
 class DeviceMemory:
@@ -76,7 +83,7 @@ class DeviceMemory:
     """
 
     def __init__(self, device: torch.device, *, knows_streams: bool) -> None:
-        self._device = device
+        self.device = device
         self._knows_streams = knows_streams
 
     def leaving(self, tensor: Tensor) -> Tensor:
@@ -87,7 +94,7 @@ class DeviceMemory:
 
     def buffer(self, spec: TensorSpec) -> Tensor:
         """Return device memory."""
-        empty = spec.empty(device=self._device)
+        empty = spec.empty(device=self.device)
         self._settle()
         return empty
 
@@ -97,7 +104,7 @@ class DeviceMemory:
 
     def _settle(self) -> None:
         if not self._knows_streams:
-            torch.cuda.current_stream(self._device).synchronize()
+            torch.cuda.current_stream(self.device).synchronize()
 
 
 def as_bytes(tensor: Tensor) -> Tensor:

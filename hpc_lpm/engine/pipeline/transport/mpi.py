@@ -5,15 +5,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mpi4py import MPI
 from torch import Tensor
 
 from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
-from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
     RECEIVES_AHEAD,
     Circumstances,
+    NeighbourChannels,
     StageChannels,
     TiedChannels,
 )
@@ -31,6 +33,9 @@ _ACTIVATION_TAG = 1
 _GRADIENT_TAG = 2
 _TIED_GRADIENT_TAG = 3
 _TIED_WEIGHTS_TAG = 4
+_DESCRIBED_ACTIVATION_TAG = 5
+_DESCRIBED_GRADIENT_TAG = 6
+_NOTHING = torch.empty(0)
 
 
 @dataclass
@@ -63,9 +68,14 @@ class MpiChannel:
         self._expected: deque[tuple[TensorSpec, ...]] = deque()
         self.bytes_sent = 0
 
-    def send(self, tensors: Sequence[Tensor]) -> None:
-        """Start sending a message; its memory is held until it has left."""
-        held = tuple(self._memory.leaving(tensor) for tensor in tensors)
+    def send(self, parts: Sequence[MessagePart]) -> None:
+        """Start sending a message; its memory is held until it has left.
+
+        In place of a tensor that is missing nothing is sent, which is a message too.
+        """
+        held = tuple(
+            self._memory.leaving(part) if isinstance(part, Tensor) else _NOTHING for part in parts
+        )
         requests = [
             self._communicator.Isend(_buffer(tensor), dest=self._peer, tag=self._tag)
             for tensor in held
@@ -85,18 +95,23 @@ class MpiChannel:
         self._expected.extend(messages)
         self._post_ahead()
 
-    def receive(self) -> tuple[Tensor, ...]:
+    def receive(self) -> tuple[Tensor | None, ...]:
         """Wait for the next message and return it.
 
         Raises:
             BoundaryError: if it is not as long as expected, or does not come in time.
         """
         message = self._posted.popleft()
-        for tensor, request in zip(message.tensors, message.requests, strict=True):
+        present = [
             self._wait_for(request, tensor.nbytes)
+            for tensor, request in zip(message.tensors, message.requests, strict=True)
+        ]
         self._progress.completed(len(message.requests))
         self._post_ahead()
-        return tuple(self._memory.arrived(tensor) for tensor in message.tensors)
+        return tuple(
+            self._memory.arrived(tensor) if there else None
+            for tensor, there in zip(message.tensors, present, strict=True)
+        )
 
     def flush(self) -> None:
         """Wait until every message has left.
@@ -110,7 +125,8 @@ class MpiChannel:
                 self._wait(request, MPI.Status())
             self._progress.completed(len(message.requests))
 
-    def _wait_for(self, request: Any, expected_bytes: int) -> None:
+    def _wait_for(self, request: Any, expected_bytes: int) -> bool:
+        """Wait for a tensor; return False if it is missing."""
         status = MPI.Status()
         try:
             self._wait(request, status)
@@ -119,13 +135,14 @@ class MpiChannel:
                 raise
             found = "more"
         else:
-            if status.Get_count(MPI.BYTE) == expected_bytes:
-                return
-            found = str(status.Get_count(MPI.BYTE))
+            count = status.Get_count(MPI.BYTE)
+            if count in {0, expected_bytes}:
+                return count == expected_bytes
+            found = str(count)
         raise BoundaryError(
             f"a tensor from rank {self._peer} has {found} bytes where {expected_bytes} were "
-            "agreed before training: layers must return shapes that depend on the number of "
-            "samples alone"
+            "agreed before training: give --boundary-shapes sent, so that every message says what "
+            "it consists of"
         )
 
     def _wait(self, request: Any, status: Any) -> None:
@@ -169,11 +186,18 @@ def open_mpi_channels(circumstances: Circumstances) -> StageChannels:
 
     topology = circumstances.topology
     previous, following = topology.previous_rank, topology.next_rank
+
+    def to_neighbours(activation_tag: int, gradient_tag: int) -> NeighbourChannels:
+        return NeighbourChannels(
+            from_previous=channel(previous, activation_tag),
+            to_previous=channel(previous, gradient_tag),
+            from_next=channel(following, gradient_tag),
+            to_next=channel(following, activation_tag),
+        )
+
     return StageChannels(
-        from_previous=channel(previous, _ACTIVATION_TAG),
-        to_previous=channel(previous, _GRADIENT_TAG),
-        from_next=channel(following, _GRADIENT_TAG),
-        to_next=channel(following, _ACTIVATION_TAG),
+        agreed=to_neighbours(_ACTIVATION_TAG, _GRADIENT_TAG),
+        described=to_neighbours(_DESCRIBED_ACTIVATION_TAG, _DESCRIBED_GRADIENT_TAG),
         tied={
             stage: TiedChannels(
                 gradients=channel(topology.rank_of(stage), _TIED_GRADIENT_TAG),

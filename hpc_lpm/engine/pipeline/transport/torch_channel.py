@@ -14,10 +14,11 @@ from torch import Tensor
 
 from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
-from hpc_lpm.engine.pipeline.boundary import TensorSpec
+from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
     RECEIVES_AHEAD,
     Circumstances,
+    NeighbourChannels,
     StageChannels,
     TiedChannels,
 )
@@ -47,7 +48,9 @@ class TorchChannel:
     """Carries messages over a process group that has messages in this direction only.
 
     torch delivers the messages of one group between two ranks in the order of sending.
-    `works_tell` is True if torch's works say when they are done.
+    `works_tell` is True if torch's works say when they are done. If tensors `may_be_missing`, each
+    message begins with flags that tell which are there; something is sent in place of the others.
+    Messages under different tags, which NCCL does not have, do not meet.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class TorchChannel:
         sent: SentMessages,
         *,
         works_tell: bool,
+        may_be_missing: bool,
+        tag: int = 0,
         receive_timeout_seconds: float,
     ) -> None:
         self._group = group
@@ -65,22 +70,34 @@ class TorchChannel:
         self._memory = memory
         self._sent = sent
         self._works_tell = works_tell
+        self._may_be_missing = may_be_missing
+        self._tag = tag
         self._timeout_seconds = receive_timeout_seconds
         self._posted: deque[_Posted] = deque()
         self._expected: deque[tuple[TensorSpec, ...]] = deque()
         self.bytes_sent = 0
 
-    def send(self, tensors: Sequence[Tensor]) -> None:
+    def send(self, parts: Sequence[MessagePart]) -> None:
         """Start sending a message; its memory is held until it has left.
 
         Raises:
             BoundaryError: if the neighbour is gone.
         """
+        tensors = [
+            part if isinstance(part, Tensor) else part.empty(self._memory.device) for part in parts
+        ]
+        if self._may_be_missing:
+            there = [isinstance(part, Tensor) for part in parts]
+            tensors.insert(0, torch.tensor(there, device=self._memory.device))
+            # Of the message itself; over MPI its flags cost nothing.
+            self.bytes_sent -= len(there)
         for tensor in tensors:
             leaving = self._memory.leaving(tensor)
             self.bytes_sent += leaving.nbytes
             with _Connection(self._peer):
-                work = torch.distributed.isend(as_bytes(leaving), self._peer, group=self._group)
+                work = torch.distributed.isend(
+                    as_bytes(leaving), self._peer, group=self._group, tag=self._tag
+                )
             self._sent.hold(leaving, work)
         self._sent.release()
 
@@ -93,7 +110,7 @@ class TorchChannel:
         self._expected.extend(messages)
         self._post_ahead()
 
-    def receive(self) -> tuple[Tensor, ...]:
+    def receive(self) -> tuple[Tensor | None, ...]:
         """Wait for the next message and return it.
 
         Raises:
@@ -103,7 +120,14 @@ class TorchChannel:
         for work in message.works:
             self._wait(work)
         self._post_ahead()
-        return tuple(self._memory.arrived(tensor) for tensor in message.tensors)
+        arrived = [self._memory.arrived(tensor) for tensor in message.tensors]
+        if not self._may_be_missing:
+            return tuple(arrived)
+        there, *tensors = arrived
+        return tuple(
+            tensor if is_there else None
+            for tensor, is_there in zip(tensors, there.tolist(), strict=True)
+        )
 
     def flush(self) -> None:
         """Wait until every message has left.
@@ -130,10 +154,15 @@ class TorchChannel:
 
     def _post_ahead(self) -> None:
         while self._expected and len(self._posted) < RECEIVES_AHEAD:
-            tensors = tuple(self._memory.buffer(spec) for spec in self._expected.popleft())
+            specs = self._expected.popleft()
+            if self._may_be_missing:
+                specs = (TensorSpec((len(specs),), torch.bool), *specs)
+            tensors = tuple(self._memory.buffer(spec) for spec in specs)
             with _Connection(self._peer):
                 works = [
-                    torch.distributed.irecv(as_bytes(tensor), self._peer, group=self._group)
+                    torch.distributed.irecv(
+                        as_bytes(tensor), self._peer, group=self._group, tag=self._tag
+                    )
                     for tensor in tensors
                 ]
             self._posted.append(_Posted(tensors, works))
@@ -183,13 +212,15 @@ def open_torch_channels(circumstances: Circumstances) -> StageChannels:
         circumstances.resources,
     )
 
-    def channel(peer: int, group: Any) -> TorchChannel:
+    def channel(peer: int, group: Any, *, may_be_missing: bool, tag: int = 0) -> TorchChannel:
         return TorchChannel(
             group,
             peer,
             memory,
             PolledMessages() if nccl else AwaitedMessages(),
             works_tell=nccl,
+            may_be_missing=may_be_missing,
+            tag=tag,
             receive_timeout_seconds=limit,
         )
 
@@ -202,14 +233,24 @@ def open_torch_channels(circumstances: Circumstances) -> StageChannels:
         peer = topology.rank_of(stage)
         pair = groups[min(peer, job.rank), max(peer, job.rank)][-1]
         tied[stage] = TiedChannels(
-            gradients=channel(peer, pair.backwards), weights=channel(peer, pair.forwards)
+            gradients=channel(peer, pair.backwards, may_be_missing=True),
+            weights=channel(peer, pair.forwards, may_be_missing=False),
         )
+
+    def to_neighbours(tag: int) -> NeighbourChannels:
+        return NeighbourChannels(
+            from_previous=channel(
+                previous, before and before.forwards, may_be_missing=not nccl, tag=tag
+            ),
+            to_previous=channel(
+                previous, before and before.backwards, may_be_missing=True, tag=tag
+            ),
+            from_next=channel(following, after and after.backwards, may_be_missing=True, tag=tag),
+            to_next=channel(following, after and after.forwards, may_be_missing=not nccl, tag=tag),
+        )
+
     return StageChannels(
-        from_previous=channel(previous, before and before.forwards),
-        to_previous=channel(previous, before and before.backwards),
-        from_next=channel(following, after and after.backwards),
-        to_next=channel(following, after and after.forwards),
-        tied=tied,
+        agreed=to_neighbours(0), described=None if nccl else to_neighbours(1), tied=tied
     )
 
 

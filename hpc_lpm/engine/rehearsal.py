@@ -1,0 +1,145 @@
+"""A rehearsal before training: layers run once on real samples of every micro-batch's size.
+
+What fails on some size, such as a normalisation over a single sample, fails before the first step.
+Nothing that the training depends on is changed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hpc_lpm.data.dataset import Split
+from hpc_lpm.engine.batches import evaluation_micro_batches, training_sizes
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.models.activation import Activation, tensors_of
+from hpc_lpm.models.module_state import ModuleState
+from hpc_lpm.models.random_streams import generators_kept
+
+
+@dataclass(frozen=True)
+class RehearsedPass:
+    """One pass of a rehearsal: in training or in evaluation, over some samples of a split.
+
+    Layers draw as for micro-batch `number` of a training.
+    """
+
+    training: bool
+    split: Split
+    indices: Tensor
+    number: int = 0
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return len(self.indices)
+
+    @property
+    def name(self) -> str:
+        """What to call the pass in messages."""
+        plural = "s" if self.samples > 1 else ""
+        kind = "training" if self.training else "evaluation"
+        return f"rehearsal of {kind} with {self.samples} sample{plural}"
+
+    def inputs(self) -> Tensor:
+        """Return the model's inputs."""
+        return self.split.inputs(self.indices)
+
+    def targets(self) -> Tensor:
+        """Return the targets."""
+        return self.split.targets(self.indices)
+
+
+def passes_of(context: RunContext) -> list[RehearsedPass]:
+    """Return the passes of a rehearsal, the same ones on every rank.
+
+    Each size of a micro-batch has its turn, the largest one with other samples once more: only
+    then can shapes that depend on the samples show.
+    """
+    settings, dataset = context.settings, context.dataset
+    size = context.micro_batch_size
+    training = training_sizes(
+        dataset.train, settings.batch_size, size, settings.last_batch, context.replicas
+    )
+    test = evaluation_micro_batches(dataset.test, size)
+    evaluation = {test.size(n) for n in range(len(test))}
+    return [
+        *_passes(training=True, split=dataset.train, sizes=training),
+        *_passes(training=False, split=dataset.test, sizes=evaluation),
+    ]
+
+
+def _passes(*, training: bool, split: Split, sizes: Iterable[int]) -> Iterator[RehearsedPass]:
+    ordered = sorted(sizes, reverse=True)
+    for size in ordered:
+        yield RehearsedPass(training, split, torch.arange(size))
+    if ordered and ordered[0] < len(split):
+        others = torch.arange(len(split) - ordered[0], len(split))
+        yield RehearsedPass(training, split, others, number=1)
+
+
+@contextmanager
+def rehearsing(module: nn.Module, layers: Iterable[nn.Module], *, training: bool) -> Iterator[None]:
+    """Surround a pass that leaves no trace in a module's layers or in any random generator."""
+    was_training = module.training
+    module.train(training)
+    # Of the layers alone: what the module itself has is the engine's.
+    state = ModuleState(*layers)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    try:
+        with generators_kept(device), torch.set_grad_enabled(training):
+            yield
+    finally:
+        state.restore()
+        module.train(was_training)
+
+
+def rehearse_backward(
+    layers: Mapping[int, nn.Module],
+    roots: Sequence[tuple[Tensor, Tensor]],
+    inputs: Activation,
+) -> list[Tensor | None]:
+    """Run a rehearsed pass backward without accumulating gradients.
+
+    Parameters whose gradients turn out to be sparse get dense ones from now on.
+
+    Args:
+        layers: that have run.
+        roots: what backward starts from, each with its gradient.
+        inputs: what the first layer was given.
+
+    Returns:
+        The gradients of the inputs that require one, None where the roots do not depend on them.
+    """
+    parameters = [p for layer in layers.values() for p in layer.parameters() if p.requires_grad]
+    leaves = [tensor for tensor in tensors_of(inputs) if tensor.requires_grad]
+    roots = [(tensor, gradient) for tensor, gradient in roots if tensor.requires_grad]
+    if not roots or not (parameters or leaves):
+        return [None] * len(leaves)
+    gradients = torch.autograd.grad(
+        [tensor for tensor, _ in roots],
+        [*parameters, *leaves],
+        [gradient for _, gradient in roots],
+        allow_unused=True,
+    )
+    for parameter, gradient in zip(parameters, gradients, strict=False):
+        if gradient is not None and gradient.layout != torch.strided:
+            _make_gradients_dense(layers.values(), parameter)
+    return list(gradients[len(parameters) :])
+
+
+def _make_gradients_dense(layers: Iterable[nn.Module], parameter: nn.Parameter) -> None:
+    # Optimizers, clipping, averages and checkpoints take dense gradients; the values are the same.
+    for layer in layers:
+        for part in layer.modules():
+            if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+                part.sparse = False
+    # An operation of the layer's own may still give sparse ones.
+    parameter.register_post_accumulate_grad_hook(_make_dense)  # type: ignore[no-untyped-call]
+
+
+def _make_dense(parameter: Tensor) -> None:
+    if parameter.grad is not None and parameter.grad.layout != torch.strided:
+        parameter.grad = parameter.grad.to_dense()

@@ -1,0 +1,121 @@
+"""Stock DeepSpeed and Horovod train the function of one device, or refuse before they train."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.mpi.test_exactness import train_cases
+
+pytestmark = pytest.mark.mpi
+
+GPT = "gpt,layers=2,width=16,heads=2,dropout=0.2"
+TIED = f"{GPT},tied=true"
+TEXT = f"text:{Path(torch.__file__).parent / 'functional.py'},sequence=16"
+EVERYWHERE_ALIKE = [
+    "nothing_learns_first",
+    "detached",
+    "unused",
+    "auxiliary",
+    "twice_the_same",
+    "nothing_reaches_the_loss",
+]
+"""Models that a replica may see a part of a batch of: no layer looks at several samples."""
+MODELS = [*EVERYWHERE_ALIKE, "anything", "mixed_types", "random_draws", "sparse_gradients"]
+LAYERS = {"mixed_types": 6}
+
+
+def case(model: str, strategy: str, stages: int = 1, **more: object) -> dict:
+    layers = LAYERS.get(model, 4)
+    cuts = [0, 2, layers] if stages == 2 else [0, 1, 2, 3, layers]
+    of_text = {"model": model, "dataset": TEXT} if model in (GPT, TIED) else {}
+    return {
+        "model": f"outside_models:{model}",
+        "dataset": "digits,size=8",
+        "strategy": strategy,
+        # Evaluation ends with a smaller micro-batch: 360 samples are not a multiple of 7.
+        "batch_size": 28,
+        "micro_batches": 4,
+        "steps": 5,
+        "seed": 3,
+        "optimizer": {"name": "momentum", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
+        **({"cuts": cuts} if stages > 1 else {}),
+        **more,
+        **of_text,
+    }
+
+
+def refusal(ranks: int, refused: dict, folder: Path) -> str:
+    """What is said where a run ends with an error."""
+    with pytest.raises(AssertionError) as raised:
+        train_cases(ranks, [refused], folder)
+    return str(raised.value)
+
+
+def test_stock_deepspeed_is_sequential_training_bit_for_bit(tmp_path: Path) -> None:
+    cut = train_cases(4, [case(model, "deepspeed-1f1b", 4) for model in MODELS], tmp_path)
+    alone = train_cases(1, [case(model, "sequential") for model in MODELS], tmp_path)
+    for model, got, expected in zip(MODELS, cut, alone, strict=True):
+        for figure in ("weights_sha256", "train_loss", "test_accuracy"):
+            assert got[figure] == expected[figure], (model, figure)
+
+
+def test_stock_deepspeed_averages_over_replicas_what_any_of_them_has(tmp_path: Path) -> None:
+    cases = [
+        case(model, strategy, 2, batch_size=56)
+        for model in MODELS
+        for strategy in ("gpipe", "deepspeed-1f1b")
+    ]
+    outcomes = iter(train_cases(4, cases, tmp_path))
+    for model, ours, stock in zip(MODELS, outcomes, outcomes, strict=True):
+        assert stock["weights_sha256"] == ours["weights_sha256"], model
+
+
+@pytest.mark.parametrize("cuts", [[0, 1, 4], [0, 2, 4]])
+def test_stock_deepspeed_clips_stages_without_gradients(cuts: list[int], tmp_path: Path) -> None:
+    clipped = {"clip_norm": 0.1, "clip_scope": "global"}
+    models = ["nothing_learns_first", "detached"]
+    cases = [case(model, "deepspeed-1f1b", 2, **clipped, cuts=cuts) for model in models]
+    stock = train_cases(2, cases, tmp_path)
+    alone = train_cases(1, [case(m, "sequential", clip_norm=0.1) for m in models], tmp_path)
+    for got, expected in zip(stock, alone, strict=True):
+        assert got["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
+
+
+def test_stock_deepspeed_clips_gradients_of_all_types_and_shapes(tmp_path: Path) -> None:
+    clipped = {"clip_norm": 0.1, "clip_scope": "global"}
+    (stock,) = train_cases(2, [case("mixed_types", "deepspeed-1f1b", 2, **clipped)], tmp_path)
+    clipped_alone, free = train_cases(
+        1,
+        [case("mixed_types", "sequential", clip_norm=norm) for norm in (0.1, None)],
+        tmp_path,
+    )
+    assert stock["train_loss"] == pytest.approx(clipped_alone["train_loss"], rel=1e-4)
+    assert stock["train_loss"] != pytest.approx(free["train_loss"], rel=1e-2)
+
+
+def test_stock_deepspeed_refuses_what_varies_between_micro_batches(tmp_path: Path) -> None:
+    said = refusal(2, case("varying", "deepspeed-1f1b", 2), tmp_path)
+    assert "InputError: --strategy deepspeed-1f1b was given a plan that cuts behind layer 1" in said
+    said = refusal(2, case("later_varying", "deepspeed-1f1b", 2), tmp_path)
+    assert "stage 0 (rank 0), micro-batch 2, layer 1 part1: the layer, the stage's last" in said
+    assert "DeepSpeed only sends what is of one kind" in said
+
+
+def test_horovod_is_sequential_training_bit_for_bit_with_a_micro_batch_a_rank(
+    tmp_path: Path,
+) -> None:
+    # Where each of two ranks has one micro-batch of a step, the order of sums is that of one rank.
+    models = [*EVERYWHERE_ALIKE, GPT, TIED]
+    adamw = {"name": "adamw", "lr": 0.05, "weight_decay": 0.01}
+    more = {"micro_batches": 2, "optimizer": adamw}
+    apart = train_cases(2, [case(model, "horovod", **more) for model in models], tmp_path)
+    alone = train_cases(1, [case(model, "sequential", **more) for model in models], tmp_path)
+    for model, got, expected in zip(models, apart, alone, strict=True):
+        assert got["weights_sha256"] == expected["weights_sha256"], model
+        assert got["test_accuracy"] == expected["test_accuracy"], model
+
+
+def test_horovod_refuses_parameters_of_types_that_it_cannot_average(tmp_path: Path) -> None:
+    said = refusal(2, case("mixed_types", "horovod"), tmp_path)
+    assert "layer 2 part2 has the parameter scale of type bfloat16, which Horovod cannot" in said
