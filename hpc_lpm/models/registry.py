@@ -48,7 +48,7 @@ from hpc_lpm.identifiers import (
     option_defaults,
     parse_identifier,
 )
-from hpc_lpm.models.capture import capture_model, layers_of
+from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.gpt import gpt
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.listed import listed_model
@@ -131,14 +131,12 @@ def _as_model(name: str, made: object, shape: DataShape) -> LayeredModel:
     """
     if isinstance(made, LayeredModel):
         return with_shared_parts_known(made)
-    if isinstance(made, nn.Sequential) and len(made):
-        return layers_of(made, name)
     if isinstance(made, nn.Module):
-        return capture_model(made, example_input(shape), name=name)
+        return _divided(name, made, example_input(shape))
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         module, example = made
         if not isinstance(example, nn.Module) and not callable(example):
-            return capture_model(module, example, name=name)
+            return _divided(name, module, example, captured=True)
     accepted = (
         "accepted are a LayeredModel, a module, (module, example_input), or a non-empty list of "
         "modules or of callables that build one layer each"
@@ -150,6 +148,18 @@ def _as_model(name: str, made: object, shape: DataShape) -> LayeredModel:
         return listed_model(name, made)
     except InputError as error:
         raise InputError(f"model {name!r}: {error}") from None
+
+
+def _divided(
+    name: str, module: nn.Module, example: Activation, *, captured: bool = False
+) -> LayeredModel:
+    """Return a module as a chain: the children of an nn.Sequential, or what is captured of it."""
+    # Imported here, because torch.export takes a while to import.
+    from hpc_lpm.models.capture import capture_model, layers_of
+
+    if isinstance(module, nn.Sequential) and len(module) and not captured:
+        return layers_of(module, name)
+    return capture_model(module, example, name=name)
 
 
 def example_input(shape: DataShape, samples: int = _EXAMPLE_SAMPLES) -> Tensor:

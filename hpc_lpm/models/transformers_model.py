@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError, closest
-from hpc_lpm.models.capture import capture_model
 from hpc_lpm.models.layered import LayeredModel
 
 CONFIGURATION = "config.json"
@@ -73,6 +72,9 @@ def transformers_model(shape: DataShape, path: Path) -> LayeredModel:
     module = build_module(shape, path)
     size = (_EXAMPLE_SAMPLES, *shape.input_shape)
     example = torch.randn(size) if shape.kind == "image" else torch.randint(shape.classes, size)
+    # Imported here, because torch.export takes a while to import.
+    from hpc_lpm.models.capture import capture_model
+
     return capture_model(module, example, name=f"hf:{path}")
 
 

@@ -16,11 +16,23 @@ echo "called with: $*" >> calls.txt
 env | grep ^SLURM_ >> calls.txt
 exit ${STAND_IN_EXIT_CODE:-0}
 """
-PATIENT_STAND_IN = """#!/bin/bash
-count=0
-trap 'count=$((count + 1)); echo "interrupt $count" >> calls.txt; [ $count -lt 2 ] || exit 1' INT
-echo started >> calls.txt
-while true; do sleep 0.1; done
+# Not in bash, which may lose an interrupt that comes while it starts a command.
+PATIENT_STAND_IN = """#!/usr/bin/env python3
+import signal, sys, time
+count = 0
+def note(text):
+    with open("calls.txt", "a") as calls:
+        calls.write(text + chr(10))
+def interrupted(*_):
+    global count
+    count += 1
+    note(f"interrupt {count}")
+    if count == 2:
+        sys.exit(1)
+signal.signal(signal.SIGINT, interrupted)
+note("started")
+while True:
+    time.sleep(0.1)
 """
 
 
