@@ -42,8 +42,10 @@ class ModuleState:
     def restore(self) -> None:
         """Set buffers and attributes back, whether they were assigned anew or changed in place."""
         for attributes, values in (*self._attributes, *self._buffers):
-            attributes.clear()
             attributes.update(values)
+            if len(attributes) != len(values):
+                for name in attributes.keys() - values.keys():
+                    del attributes[name]
         for container, elements in self._containers.values():
             _refill(container, elements)
         for tensor, before in self._tensors.values():
@@ -76,6 +78,8 @@ class ModuleState:
 
 def _repeats_memory(tensor: Tensor) -> bool:
     """Tell if elements share memory, as those of an expanded tensor: nothing can change these."""
+    if tensor.is_contiguous():
+        return False
     sizes = zip(tensor.shape, tensor.stride(), strict=True)
     return any(stride == 0 and size > 1 for size, stride in sizes)
 
