@@ -7,7 +7,13 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import Activation, copied, differentiable, tensors_of
+from hpc_lpm.models.activation import (
+    Activation,
+    copied,
+    differentiable,
+    tensors_of,
+    versions_of,
+)
 
 Layers = Mapping[int, nn.Module]
 """The layers of one stage by their index in the model, in order."""
@@ -29,10 +35,10 @@ def layer_changing_input(layers: Layers, inputs: Activation) -> int | None:
     """Return the first layer that changes the inputs of the stage in place, or None."""
     passing = copied(inputs)
     given = tensors_of(passing)
-    versions = [tensor._version for tensor in given]
+    versions = versions_of(given)
     for index, layer in layers.items():
         passing = layer(passing)
-        if [tensor._version for tensor in given] != versions:
+        if versions_of(given) != versions:
             return index
     return None
 

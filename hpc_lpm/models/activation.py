@@ -108,6 +108,19 @@ def differentiable(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def repeated_dimensions(tensor: Tensor) -> tuple[int, ...]:
+    """Return the dimensions along which all of a tensor lies in the memory of one slice."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    return tuple(
+        dimension for dimension, (size, stride) in enumerate(sizes) if stride == 0 and size > 1
+    )
+
+
+def versions_of(activation: Activation) -> list[int]:
+    """Return how often each tensor has been changed in place, to compare it with a later count."""
+    return [tensor._version for tensor in tensors_of(activation)]
+
+
 def leaves_like(activation: Activation) -> Activation:
     """Return an activation whose tensors share memory with these but have no history.
 

@@ -13,8 +13,10 @@ from hpc_lpm.models.activation import (
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.random_streams import generators_kept, set_generators
 
+_SEED = 0
 
-def examine_layers(model: LayeredModel, inputs: Activation, seed: int = 0) -> None:
+
+def examine_layers(model: LayeredModel, inputs: Activation) -> None:
     """Run every layer forward and backward, in training mode, on what the layer before returned.
 
     Only one layer is held at a time. The loss is left out, since its targets are not known here.
@@ -22,15 +24,14 @@ def examine_layers(model: LayeredModel, inputs: Activation, seed: int = 0) -> No
     Args:
         model: whose layers run.
         inputs: what the first layer takes.
-        seed: with which the layers are built, and from which they draw.
 
     Raises:
         InputError: naming the first layer that fails, and what it was given.
     """
     with generators_kept(), torch.enable_grad():
         for index in range(len(model.layers)):
-            layer = model.build_layer(index, seed).train()
-            set_generators((seed, index))
+            layer = model.build_layer(index, _SEED).train()
+            set_generators((_SEED, index))
             given = leaves_like(inputs)
             try:
                 # Copied, since a layer may change its input in place.

@@ -1,7 +1,7 @@
 """Runs layers one after the other, each with random numbers of its own."""
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.random_streams import (
+    NUMPY_SEEDS,
     UntouchedGenerators,
     seed_of,
     set_generators,
@@ -156,12 +157,11 @@ def own_generators(layer: nn.Module) -> list[object]:
     """Return the random generators that are attributes of a layer or of its parts."""
     kinds = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
     return [
-        value for part in layer.modules() for value in _attributes(part) if isinstance(value, kinds)
+        value
+        for part in layer.modules()
+        for value in vars(part).values()
+        if isinstance(value, kinds)
     ]
-
-
-def _attributes(part: nn.Module) -> Iterable[object]:
-    return vars(part).values()
 
 
 def _seed_generator(generator: object, seed: int) -> None:
@@ -171,7 +171,7 @@ def _seed_generator(generator: object, seed: int) -> None:
         case random.Random():
             generator.seed(seed)
         case np.random.RandomState():
-            generator.seed(seed % 2**32)
+            generator.seed(seed % NUMPY_SEEDS)
         case np.random.Generator():
             fresh = type(generator.bit_generator)(seed)
             generator.bit_generator.state = fresh.state

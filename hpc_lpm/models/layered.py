@@ -37,12 +37,12 @@ class Layer:
     """One layer: its name within the model and a callable that builds it on the CPU.
 
     The module is called with one argument, the `Activation` that the layer before it returned (a
-    tuple is not unpacked), and must not change it: a pass may be run again from it. `ends` are the
-    modules of the user's that end with this layer, from the innermost to the outermost. Layers with
-    an equal `same_as`, unless it is empty, have the same operations, shapes and constants, so that
-    only some of them are timed. `original` gives for parameters and buffers of the layer their
-    names in the state_dict of the user's module, if the layer was made from one. No stage ends with
-    a layer whose `cut_after` is False, since it and the next one belong together.
+    tuple is not unpacked). `ends` are the modules of the user's that end with this layer, from the
+    innermost to the outermost. Layers with an equal `same_as`, unless it is empty, have the same
+    operations, shapes and constants, so that only some of them are timed. `original` gives for
+    parameters and buffers of the layer their names in the state_dict of the user's module, if the
+    layer was made from one. No stage ends with a layer whose `cut_after` is False, since it and the
+    next one belong together.
 
     Raises:
         InputError: if `build` is not callable, or is a module itself.

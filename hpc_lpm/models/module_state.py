@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.models.activation import repeated_dimensions
+
 _UNCHANGING = frozenset({type(None), bool, int, float, complex, str, bytes, torch.Size, type})
 _WITHOUT_STATE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)
 _OF_TORCH = frozenset(vars(nn.Module()))
@@ -57,7 +59,9 @@ class ModuleState:
         if type(value) in _UNCHANGING or isinstance(value, nn.Parameter | nn.Module):
             return
         if isinstance(value, Tensor):
-            if id(value) not in self._tensors and not _repeats_memory(value):
+            # Nothing can change a tensor whose elements share memory, as those of an expanded one.
+            changeable = value.is_contiguous() or not repeated_dimensions(value)
+            if changeable and id(value) not in self._tensors:
                 self._tensors[id(value)] = (value, value.detach().clone())
         elif isinstance(value, list | dict | set | deque | np.ndarray):
             if id(value) not in self._containers:
@@ -74,14 +78,6 @@ class ModuleState:
                 self._containers[id(attributes)] = attributes, dict(attributes)
                 for element in attributes.values():
                     self._remember(element)
-
-
-def _repeats_memory(tensor: Tensor) -> bool:
-    """Tell if elements share memory, as those of an expanded tensor: nothing can change these."""
-    if tensor.is_contiguous():
-        return False
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return any(stride == 0 and size > 1 for size, stride in sizes)
 
 
 def _refill(container: Any, elements: Any) -> None:

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-_NUMPY_SEEDS = 2**32
+NUMPY_SEEDS = 2**32
+"""NumPy takes seeds below this."""
 
 
 def set_generators(key: tuple[int, ...], device: torch.device | None = None) -> None:
@@ -24,7 +25,7 @@ def set_generators(key: tuple[int, ...], device: torch.device | None = None) -> 
     """
     seed = set_generators_of_torch(key, device)
     random.seed(seed)
-    np.random.seed(seed % _NUMPY_SEEDS)
+    np.random.seed(seed % NUMPY_SEEDS)
 
 
 def set_generators_of_torch(key: tuple[int, ...], device: torch.device | None = None) -> int:

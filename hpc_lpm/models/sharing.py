@@ -18,7 +18,7 @@ from hpc_lpm.models.layered import Layer, LayeredModel, Tie
 from hpc_lpm.user_functions import describe_raised
 
 
-def with_shared_parts_known(model: LayeredModel, seed: int = 0) -> LayeredModel:
+def with_shared_parts_known(model: LayeredModel) -> LayeredModel:
     """Return the model with ties for shared parameters, and layers that share buffers joined.
 
     Every layer is built once, one after the other, and only what outlives its layer is kept: that
@@ -28,25 +28,27 @@ def with_shared_parts_known(model: LayeredModel, seed: int = 0) -> LayeredModel:
     Raises:
         InputError: if a layer cannot be built, or is to be copied and cannot be.
     """
-    joined = _joined(model, _Built(model, seed).sharing_buffers())
-    built = _Built(joined, seed)
+    built = _Built(model)
+    if ranges := built.sharing_buffers():
+        model = _joined(model, ranges)
+        built = _Built(model)
     layers = tuple(
         replace(layer, build=_Copying(layer)) if index in built.outliving else layer
-        for index, layer in enumerate(joined.layers)
+        for index, layer in enumerate(model.layers)
     )
-    return replace(joined, layers=layers, ties=(*joined.ties, *built.ties()))
+    return replace(model, layers=layers, ties=(*model.ties, *built.ties()))
 
 
 class _Built:
     """What building all layers of a model once has shown: uses of the same tensors by layers."""
 
-    def __init__(self, model: LayeredModel, seed: int) -> None:
+    def __init__(self, model: LayeredModel) -> None:
         self.outliving: set[int] = set()
         self._known = {(tie.copy_layer, tie.copy_parameter) for tie in model.ties}
         self._parameters: dict[int, _Uses] = {}
         self._buffers: dict[int, _Uses] = {}
         for index in range(len(model.layers)):
-            layer = model.build_layer(index, seed)
+            layer = model.build_layer(index, seed=0)
             self._note(self._parameters, index, layer.named_parameters())
             self._note(self._buffers, index, layer.named_buffers())
             tensors = [weakref.ref(t) for t in (*layer.parameters(), *layer.buffers())]
@@ -115,8 +117,6 @@ class _Copying:
 
 def _joined(model: LayeredModel, ranges: list[tuple[int, int]]) -> LayeredModel:
     """Return the model with each of these ranges of layers as one layer."""
-    if not ranges:
-        return model
     layers: list[Layer] = []
     position = 0
     for first, last in [*ranges, (len(model.layers), len(model.layers))]:

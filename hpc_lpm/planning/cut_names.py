@@ -81,11 +81,11 @@ def _position(layers: Sequence[NamedLayer], cut: int | str, model: str) -> int:
         return position
     behind = _behind(layers, lambda name: name == cut)
     if not behind:
-        names = [name for ended in _names(layers) for name in ended]
         raise InputError(
             f"{CUTS} names {cut!r}, but no layer of {model} has this name and no module of this "
-            f"path ends with one{closest(cut, names)}: accepted are positions from 1 to {last - 1} "
-            "and names of layers or modules to cut behind, which `hpc-lpm profile` shows."
+            f"path ends with one{_closest_name(layers, cut)}: accepted are positions from 1 to "
+            f"{last - 1} and names of layers or modules to cut behind, which `hpc-lpm profile` "
+            "shows."
         )
     if len(behind) > 1:
         raise InputError(
@@ -125,17 +125,21 @@ def positions_matching(layers: Sequence[NamedLayer], pattern: str, model: str) -
         return found
     found = _behind(layers, _matcher(pattern))
     if not found:
-        names = [name for ended in _names(layers) for name in ended]
         raise InputError(
             f"{CUT_ONLY_AT} has the pattern {pattern!r}, which matches no layer of {model} and no "
-            f"module that ends with one{closest(pattern, names)}: accepted are names and paths, "
-            "in which * stands for anything up to a dot and ** for any parts, and type:CLASS."
+            f"module that ends with one{_closest_name(layers, pattern)}: accepted are names and "
+            "paths, in which * stands for anything up to a dot and ** for any parts, and "
+            "type:CLASS."
         )
     return found
 
 
 def _behind(layers: Sequence[NamedLayer], wanted: Callable[[str], bool]) -> list[int]:
     return [place for place, names in enumerate(_names(layers), 1) if any(map(wanted, names))]
+
+
+def _closest_name(layers: Sequence[NamedLayer], text: str) -> str:
+    return closest(text, [name for ended in _names(layers) for name in ended])
 
 
 def _names(layers: Sequence[NamedLayer]) -> list[list[str]]:

@@ -8,6 +8,7 @@ from hpc_lpm.models.activation import (
     copied,
     leaves_like,
     tensors_of,
+    versions_of,
 )
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.examination import failing_layer
@@ -78,11 +79,11 @@ class DetachedChain:
     @torch.no_grad()
     def _changes_input(self, index: int, leaves: Activation) -> bool:
         copies = copied(leaves)
-        versions = [tensor._version for tensor in tensors_of(copies)]
+        versions = versions_of(copies)
         state = ModuleState(self.layers[index])
         self.layers[index](copies)
         state.restore()
-        return [tensor._version for tensor in tensors_of(copies)] != versions
+        return versions_of(copies) != versions
 
     def backward(self, index: int) -> None:
         """Run a layer's backward pass from the next layer's gradients and free what it kept."""

@@ -7,13 +7,8 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.engine.faults import BoundaryError
-from hpc_lpm.engine.pipeline.memory_order import (
-    is_dense,
-    one_slice,
-    repeated_dimensions,
-    with_strides,
-)
-from hpc_lpm.models.activation import Activation, Structure, taken_apart
+from hpc_lpm.engine.pipeline.memory_order import is_dense, one_slice, with_strides
+from hpc_lpm.models.activation import Activation, Structure, repeated_dimensions, taken_apart
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.models.activation import Activation, tensors_of
 
 
@@ -84,10 +85,6 @@ def keeps_derived_weights(
         found = found or (origins.derived(tensor) and not reads_anew(tensor))
         return note(tensor)
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, _unchanged), origins:
+    with torch.autograd.graph.saved_tensors_hooks(keep, unchanged), origins:
         outputs = layer(inputs)
     return outputs, found
-
-
-def _unchanged(tensor: Tensor) -> Tensor:
-    return tensor

@@ -45,14 +45,6 @@ def with_strides(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
     return laid_out.copy_(tensor)
 
 
-def repeated_dimensions(tensor: Tensor) -> tuple[int, ...]:
-    """Return the dimensions along which all of a tensor lies in the memory of one slice."""
-    sizes = zip(tensor.shape, tensor.stride(), strict=True)
-    return tuple(
-        dimension for dimension, (size, stride) in enumerate(sizes) if stride == 0 and size > 1
-    )
-
-
 def one_slice(tensor: Tensor, dimensions: tuple[int, ...]) -> Tensor:
     """Return the first slice along each of some dimensions, which stay, with a size of 1."""
     for dimension in dimensions:

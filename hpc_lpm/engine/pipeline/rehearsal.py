@@ -13,9 +13,10 @@ from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.derived_weights import keeps_derived_weights
 from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.engine.rehearsal import RehearsedPass, passes_of, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
-from hpc_lpm.models.activation import Activation, taken_apart, tensors_of
+from hpc_lpm.models.activation import Activation, copied, tensors_of, versions_of
 
 _TAG = 7
 
@@ -87,11 +88,10 @@ class PipelineRehearsal:
                 entering, tensors = self._receive(topology.previous_rank)
                 on_device = [tensor.to(self._context.device) for tensor in tensors]
                 inputs = entering.activation(on_device, training=rehearsed.training)
-            copies, structure = taken_apart(inputs)
-            copies = [tensor.clone() for tensor in copies]
-            versions = [tensor._version for tensor in copies]
-            outputs = self._outputs(rehearsed, structure.fill(copies))
-            self.changes_inputs |= [tensor._version for tensor in copies] != versions
+            copies = copied(inputs, keep_history=True)
+            versions = versions_of(copies)
+            outputs = self._outputs(rehearsed, copies)
+            self.changes_inputs |= versions_of(copies) != versions
             if not is_last:
                 leaving = BoundarySpec.of(outputs)
                 tensors = [tensor.detach().cpu() for tensor in tensors_of(outputs)]
@@ -142,7 +142,7 @@ class PipelineRehearsal:
                 for name, buffer in part.named_buffers(recurse=False)
             }
             versions = {place: buffer._version for place, buffer in buffers.items()}
-            with torch.autograd.graph.saved_tensors_hooks(self._note_kept, _as_it_is):
+            with torch.autograd.graph.saved_tensors_hooks(self._note_kept, unchanged):
                 outputs = calls.run(inputs, self._call_and_search if self._reads_anew else None)
             calls.replaced_buffers |= {
                 place
@@ -174,10 +174,6 @@ class PipelineRehearsal:
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
 
 
 def _ones(spec: TensorSpec, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from hpc_lpm.engine.faults import ChangedInputError
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replayed_layers import ReplayedLayers
-from hpc_lpm.models.activation import Activation, taken_apart, tensors_of
+from hpc_lpm.models.activation import Activation, taken_apart, tensors_of, versions_of
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.module_state import ModuleState
@@ -91,14 +91,13 @@ class StagePass:
         """
         self._calls.number = number
         self._calls.training = self._module.training
-        given = tensors_of(flight.inputs)
-        versions = [tensor._version for tensor in given]
+        versions = versions_of(flight.inputs)
         if keep_graph:
             call = self._replayed.call if lagged and self._replayed.layers else None
             outputs = self._run(_entered(flight, copied=self.copies_inputs), call)
         else:
             outputs = self._forward_without_trace(flight)
-        if [tensor._version for tensor in given] != versions:
+        if versions_of(flight.inputs) != versions:
             raise ChangedInputError
         if not keep_graph:
             return outputs

@@ -171,7 +171,7 @@ class StashedWeights:
     @contextmanager
     def lagged_forward(self) -> Iterator[None]:
         """Let the graph refer to the memory that holds the weights now, not to the parameters."""
-        with torch.autograd.graph.saved_tensors_hooks(self._memory_of, _unchanged):
+        with torch.autograd.graph.saved_tensors_hooks(self._memory_of, unchanged):
             yield
 
     @contextmanager
@@ -185,7 +185,8 @@ class StashedWeights:
         return tensor.detach() if id(tensor) in self._identities else tensor
 
 
-def _unchanged(tensor: Tensor) -> Tensor:
+def unchanged(tensor: Tensor) -> Tensor:
+    """Return what a graph has kept as it is."""
     return tensor
 
 
