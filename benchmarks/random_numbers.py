@@ -20,9 +20,9 @@ from torch import nn
 
 from benchmarks.captured import times_in_turns
 from benchmarks.race import markdown, shown
+from hpc_lpm.activation import Activation
 from hpc_lpm.campaign.statistics import estimate
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.registry import create_model
 

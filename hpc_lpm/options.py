@@ -18,6 +18,7 @@ Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 ClipScope = Literal["stage", "global"]
 WeightPolicyName = Literal["replay", "live", "stash"]
+Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
 OptimizerOption = bool | int | float | tuple[float, ...]
@@ -28,6 +29,7 @@ MAX_SEED = 2**32 - 1
 RUN = "What to train"
 LENGTH = "Length"
 BATCHES = "Batches and data"
+OBJECTIVE = "Loss and metrics"
 UPDATES = "Optimizer and learning rate"
 CLIPPING = "Clipping"
 COMPUTING = "Computing"
@@ -196,6 +198,42 @@ class RunOptions(BaseModel):
         Field(description="folder in which data sets are looked for"),
         CommandOption(BATCHES, metavar="DIR", computes=False),
     ] = None
+    loader_workers: Annotated[
+        int,
+        Field(ge=0, description="processes that load samples ahead of each rank; 0: the rank"),
+        CommandOption(BATCHES, metavar="N", computes=False),
+    ] = 0
+    augment: Annotated[
+        str | None,
+        Field(description="random changes of training images: crop=PIXELS, flip, or both"),
+        CommandOption(BATCHES, metavar="crop=4,flip"),
+    ] = None
+    normalize: Annotated[
+        Normalization,
+        Field(
+            description="images by one mean and deviation, by those of each channel, or not at all"
+        ),
+        CommandOption(BATCHES, metavar="NAME"),
+    ] = "dataset"
+    validation: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="share of the training samples, drawn by the seed, to validate on",
+        ),
+        CommandOption(BATCHES, metavar="SHARE"),
+    ] = 0.0
+    loss: Annotated[
+        str | None,
+        Field(description="a loss by name, or module:function; by default what suits the data"),
+        CommandOption(OBJECTIVE, metavar="NAME"),
+    ] = None
+    metric: Annotated[
+        tuple[str, ...],
+        Field(description="another metric by name, or module:function; repeatable"),
+        CommandOption(OBJECTIVE, metavar="NAME"),
+    ] = ()
     init_from: Annotated[
         Path | None,
         Field(description="safetensors file of weights to start from"),

@@ -115,6 +115,7 @@ class Steps:
         arguments = ["profile", trial.model, "--dataset", trial.dataset]
         arguments += ["--micro-batch", str(trial.micro_batch)]
         arguments += ["--data-dir", str(settings.data_dir)] if settings.data_dir else []
+        arguments += ["--loss", settings.loss] if settings.loss else []
         arguments += ["--precision", settings.precision]
         arguments += ["--memory-format", settings.memory_format]
         # On as many ranks as train, because the link between them is measured too.

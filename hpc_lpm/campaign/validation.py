@@ -43,7 +43,7 @@ def check_names(campaign: Campaign, where: str) -> None:
         for dataset in campaign.datasets:
             shape = dataset_shape(dataset, campaign.data_dir)
             for name in campaign.models:
-                model = create_model(name, shape)
+                model = create_model(name, shape, loss=campaign.loss, metrics=campaign.metric)
                 for contestant in campaign.contestants:
                     _check_contestant(campaign, contestant, model, dataset)
                 if not MODELS.comes_with_toolkit(parse_identifier(name).name):

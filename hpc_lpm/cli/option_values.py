@@ -95,7 +95,7 @@ def document_of(fields: Iterable[DescribedField], given: Mapping[str, Any]) -> d
         if value is None or value == []:
             continue
         annotation = field.info.annotation
-        if get_origin(annotation) is tuple:
+        if get_origin(annotation) is tuple and annotation != tuple[str, ...]:
             value = optimizer_steps(field.option_name, value)
         elif get_origin(annotation) is dict:
             value = optimizer_options(value)
@@ -109,7 +109,7 @@ def document_of(fields: Iterable[DescribedField], given: Mapping[str, Any]) -> d
 def _typed(field: DescribedField) -> Any:
     """Return the type that Typer converts a value to; settings check literals themselves."""
     annotation = field.info.annotation
-    if get_origin(annotation) is dict:
+    if get_origin(annotation) is dict or annotation == tuple[str, ...]:
         return list[str] | None
     for kind in (bool, int, float, Path):
         if annotation in (kind, kind | None):

@@ -37,12 +37,15 @@ def profile_command(
     memory_format: Annotated[
         str, typer.Option(help="Order of images in memory: contiguous or channels_last.")
     ] = "contiguous",
+    loss: Annotated[
+        str | None, typer.Option(help="Loss that the model is trained with, if not the usual one.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Measure each layer's passes, memory and output, and the link under mpirun."""
     data = load_dataset(dataset, data_dir)
     profile = profile_in_job(
-        create_model(model, data.shape),
+        create_model(model, data.shape, loss=loss),
         data,
         micro_batch,
         repeats=repeats,

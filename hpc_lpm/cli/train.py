@@ -129,7 +129,7 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
     title = f"{settings.strategy} {settings.model} {settings.dataset}"
     reporter = RunReporter(
         _display(title, training.steps, quiet=quiet),
-        MetricsLog(out / "metrics.jsonl", steps=history.step, epochs=len(history.test_accuracy)),
+        MetricsLog(out / "metrics.jsonl", steps=history.step, epochs=history.epochs_evaluated),
         batch_size=settings.batch_size,
         steps_an_epoch=training.steps_an_epoch,
         learning_rate=training.learning_rate,

@@ -1,21 +1,34 @@
-"""A data set held in memory: its shape, its training and test part, and the order of an epoch."""
+"""A data set: its shape, its parts, the samples of a part, and the order of an epoch."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from operator import index
 from typing import SupportsIndex
 
 import torch
 from torch import Tensor
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.errors import InputError
 
 KINDS = {
     "image": "uint8 or floating-point inputs of any shape",
     "text": "integer inputs, the indices of tokens",
+    "other": "inputs of any other kind, such as a dictionary of tensors",
 }
 """The kinds of data, and what the inputs of each are."""
 
-_SAMPLES_AT_ONCE = 4096
+CLASSES, NEXT_TOKEN = "classes", "next-token"
+MULTI_LABEL, REGRESSION = "multi-label", "regression"
+
+TASKS = {
+    CLASSES: "integer targets, the indices of classes",
+    NEXT_TOKEN: "integer targets, the token that follows each token of the inputs",
+    MULTI_LABEL: "floating-point targets [n, classes] of 0 and 1",
+    REGRESSION: "floating-point targets",
+}
+"""What is to be learnt, and what the targets of each task are."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +36,29 @@ class DataShape:
     """What a model must know of the data.
 
     `kind` is "image" (`input_shape` is channels, height, width, or any other shape that the model
-    takes) or "text" (`input_shape` is the length of the sequence, inputs are token indices);
-    `classes` is the number of classes or the size of the vocabulary.
+    takes), "text" (`input_shape` is the length of the sequence, inputs are token indices) or
+    "other", where `example` is the inputs of a few samples and `input_shape` may be empty.
+    `classes` is the number of classes, labels or numbers that a model is to return for a sample.
+    `task` is one of `TASKS`, for text "next-token" and else "classes" unless it is given;
+    `vocabulary` is the number of different tokens of text, `classes` unless it is given.
 
     Raises:
-        InputError: if the kind is unknown or a size is not a whole number from 1.
+        InputError: if the kind or the task is unknown, or a size is not a whole number from 1.
     """
 
     kind: str
     input_shape: tuple[int, ...]
     classes: int
+    task: str = ""
+    vocabulary: int = 0
+    example: Activation = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.task:
+            object.__setattr__(self, "task", NEXT_TOKEN if self.kind == "text" else CLASSES)
+        if self.task not in TASKS:
+            tasks = ", ".join(f"{task!r} ({targets})" for task, targets in TASKS.items())
+            raise InputError(f"the task of data is {self.task!r}, accepted are {tasks}.")
         if self.kind not in KINDS:
             kinds = ", ".join(f"{kind!r} ({inputs})" for kind, inputs in KINDS.items())
             raise InputError(f"the kind of data is {self.kind!r}, accepted are {kinds}.")
@@ -55,22 +79,86 @@ class DataShape:
             ) from None
         object.__setattr__(self, "input_shape", sizes)
         object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "vocabulary", self.vocabulary or classes)
 
 
-class Split:
-    """The training or the test part: raw inputs [n, ...] and integer targets [n, ...].
+@dataclass(frozen=True)
+class Draws:
+    """What random changes of training samples are drawn from: they are a function of these alone.
+
+    A sample's numbers depend on (seed, epoch, index of the sample), whoever loads it and when.
+    """
+
+    seed: int
+    epoch: int
+
+
+class Samples(ABC):
+    """One part of a data set: numbered samples, of which micro-batches are made.
+
+    Attributes:
+        in_order: True if samples can only be had one after the other; epochs are not shuffled then.
+    """
+
+    in_order: bool = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def inputs(self, indices: Tensor, draws: Draws | None = None) -> Activation:
+        """Return the model's inputs for these samples, in this order: tensors [n, ...].
+
+        Args:
+            indices: int64 [n], numbers of samples.
+            draws: what training samples are changed at random by; None in evaluation.
+        """
+
+    @abstractmethod
+    def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
+        """Return the targets of these samples, in this order: tensors [n, ...]; see `inputs`."""
+
+    def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel of the images, scaled to 0..1.
+
+        Raises:
+            InputError: if these samples are no images that are kept as bytes.
+        """
+        raise InputError(
+            "--normalize was given, but the inputs of this data set are not images kept as bytes: "
+            "leave it out, and normalise where the samples are made."
+        )
+
+    def normalized(self, mean: Sequence[float], std: Sequence[float]) -> "Samples":
+        """Return the same images, normalised by these means and deviations, one a channel.
+
+        Raises:
+            InputError: if these samples are no images that are kept as bytes.
+        """
+        raise InputError(
+            "--normalize was given, but the inputs of this data set are not images kept as bytes: "
+            "leave it out, and normalise where the samples are made."
+        )
+
+
+class Split(Samples):
+    """Samples in memory: raw inputs [n, ...] and targets [n, ...].
 
     Images are kept as bytes (uint8, 0 to 255) and normalised a micro-batch at a time: `mean` and
-    `std` are those of the training images scaled to 0..1. Floating-point inputs are taken as they
-    are; tokens are kept as integers of any other type.
+    `std` are those of the training images scaled to 0..1, as numbers or as tensors [channels, 1,
+    1]. Floating-point inputs are taken as they are; tokens are kept as integers of any other type.
 
     Raises:
-        InputError: if inputs or targets are no tensors, differ in their number of samples, or the
-            targets are not integers.
+        InputError: if inputs or targets are no tensors, or differ in their number of samples.
     """
 
     def __init__(
-        self, inputs: Tensor, targets: Tensor, mean: float = 0.0, std: float = 1.0
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        mean: float | Tensor = 0.0,
+        std: float | Tensor = 1.0,
     ) -> None:
         for what, given in (("inputs", inputs), ("targets", targets)):
             if not isinstance(given, Tensor) or given.dim() == 0:
@@ -83,10 +171,10 @@ class Split:
                 f"a split has {len(inputs)} inputs and {len(targets)} targets: give one target "
                 "for each input."
             )
-        if targets.is_floating_point() or targets.is_complex():
+        if targets.is_complex():
             raise InputError(
-                f"the targets of a split are {_name(targets.dtype)}, accepted are integers, the "
-                "indices of classes or tokens: convert them with .long()."
+                f"the targets of a split are {_name(targets.dtype)}, accepted are integers and "
+                "floating-point numbers: convert them."
             )
         self._inputs = inputs
         self._targets = targets
@@ -96,49 +184,89 @@ class Split:
     def __len__(self) -> int:
         return len(self._inputs)
 
-    def inputs(self, indices: Tensor) -> Tensor:
+    def inputs(self, indices: Tensor, draws: Draws | None = None) -> Tensor:
         """Return the model inputs of these samples: float32 images or int64 tokens."""
         chosen = self._inputs[indices]
         if chosen.dtype == torch.uint8:
             return chosen.to(torch.float32).div_(255.0).sub_(self._mean).div_(self._std)
         return chosen.to(torch.float32 if chosen.is_floating_point() else torch.int64)
 
-    def targets(self, indices: Tensor) -> Tensor:
-        """Return the int64 targets of these samples."""
-        return self._targets[indices].to(torch.int64)
+    def targets(self, indices: Tensor, draws: Draws | None = None) -> Tensor:
+        """Return the targets of these samples: int64 or float32."""
+        chosen = self._targets[indices]
+        return chosen.to(torch.float32 if chosen.is_floating_point() else torch.int64)
+
+    def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """Return mean and standard deviation of each channel of the images, scaled to 0..1."""
+        if self._inputs.dtype != torch.uint8 or self._inputs.dim() != 4:
+            return super().channel_statistics()
+        means, deviations = [], []
+        levels = torch.arange(256, dtype=torch.float64) / 255.0
+        for channel in self._inputs.unbind(1):
+            counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+            mean = float((counts * levels).sum() / counts.sum())
+            means.append(mean)
+            deviations.append(float(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt()))
+        return means, deviations
+
+    def normalized(self, mean: Sequence[float], std: Sequence[float]) -> "Samples":
+        """Return the same images, normalised by these means and deviations, one a channel."""
+        if self._inputs.dtype != torch.uint8:
+            return super().normalized(mean, std)
+        # A channel of one colour has no deviation to divide by.
+        shape = (-1, 1, 1)
+        safe = torch.tensor([value or 1.0 for value in std]).view(shape)
+        return Split(self._inputs, self._targets, torch.tensor(mean).view(shape), safe)
+
+
+class Subset(Samples):
+    """Some samples of a part, in an order of their own.
+
+    Args:
+        samples: the whole part.
+        indices: int64 [n], the numbers of the chosen samples there.
+    """
+
+    def __init__(self, samples: Samples, indices: Tensor) -> None:
+        self._samples = samples
+        self._indices = indices
+        self.in_order = samples.in_order
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def inputs(self, indices: Tensor, draws: Draws | None = None) -> Activation:
+        """Return the model inputs of these samples."""
+        return self._samples.inputs(self._indices[indices], draws)
+
+    def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
+        """Return the targets of these samples."""
+        return self._samples.targets(self._indices[indices], draws)
+
+    def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """Return mean and deviation of each channel over the whole part."""
+        return self._samples.channel_statistics()
+
+    def normalized(self, mean: Sequence[float], std: Sequence[float]) -> Samples:
+        """Return the same images, normalised by these means and deviations, one a channel."""
+        return Subset(self._samples.normalized(mean, std), self._indices)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set, split into training and test part."""
+    """A named data set: its training and test part, and a validation part if it has one."""
 
     name: str
     shape: DataShape
-    train: Split
-    test: Split
+    train: Samples
+    test: Samples
+    validation: Samples | None = None
 
-
-def check_dataset(dataset: Dataset, name: str) -> None:
-    """Check that both parts hold what the data set's shape says; `name` is used in messages.
-
-    Raises:
-        InputError: if a part is empty or no `Split`, or if inputs have another shape or kind, or
-            targets or tokens are not in 0 to classes - 1.
-    """
-    if not isinstance(dataset.shape, DataShape):
-        raise InputError(
-            f"the shape of data set {name!r} is {type(dataset.shape).__name__}, accepted is a "
-            'DataShape such as DataShape("image", (1, 28, 28), 10).'
-        )
-    for part, split in (("training", dataset.train), ("test", dataset.test)):
-        where = f"the {part} part of data set {name!r}"
-        if not isinstance(split, Split):
-            raise InputError(
-                f"{where} is {type(split).__name__}, accepted is Split(inputs, targets)."
-            )
-        if len(split) == 0:
-            raise InputError(f"{where} is empty: put at least one sample into it.")
-        _check_split(split, dataset.shape, where)
+    @property
+    def parts(self) -> dict[str, Samples]:
+        """The parts that there are, by name."""
+        validation = {} if self.validation is None else {"validation": self.validation}
+        return {"training": self.train, **validation, "test": self.test}
 
 
 def require_images(model: str, shape: DataShape, least_size: int = 1) -> tuple[int, int, int]:
@@ -166,34 +294,6 @@ def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
     generator = torch.Generator()
     generator.manual_seed(seed * 1_000_003 + epoch)
     return torch.randperm(samples, generator=generator)
-
-
-def _check_split(split: Split, shape: DataShape, where: str) -> None:
-    first = split.inputs(torch.tensor([0]))
-    if tuple(first.shape[1:]) != shape.input_shape:
-        raise InputError(
-            f"{where} has inputs of shape {tuple(first.shape[1:])}, its DataShape says "
-            f"{shape.input_shape}: make the two equal."
-        )
-    if first.is_floating_point() != (shape.kind == "image"):
-        found = "floating-point numbers" if first.is_floating_point() else "integers"
-        raise InputError(
-            f"{where} has {found} as inputs, accepted for kind {shape.kind!r} are "
-            f"{KINDS[shape.kind]}: convert them or change the kind."
-        )
-    for indices in torch.split(torch.arange(len(split)), _SAMPLES_AT_ONCE):
-        _check_range(split.targets(indices), shape.classes, f"{where} has the target")
-        if shape.kind == "text":
-            _check_range(split.inputs(indices), shape.classes, f"{where} has the token")
-
-
-def _check_range(values: Tensor, classes: int, found: str) -> None:
-    for value in (int(values.min()), int(values.max())):
-        if not 0 <= value < classes:
-            raise InputError(
-                f"{found} {value}, accepted for {classes} classes are 0 to {classes - 1}: number "
-                "them from 0, or correct the classes of its DataShape."
-            )
 
 
 def _size(value: SupportsIndex) -> int:

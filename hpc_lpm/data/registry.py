@@ -32,7 +32,8 @@ from typing import Any
 
 import torch
 
-from hpc_lpm.data.dataset import Dataset, DataShape, check_dataset
+from hpc_lpm.data.checks import check_dataset
+from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.digits import digits_shape, load_digits
 from hpc_lpm.data.fashion_mnist import fashion_mnist_shape, load_fashion_mnist
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_shape

@@ -7,28 +7,31 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Split, epoch_order
+from hpc_lpm.activation import Activation
+from hpc_lpm.data.dataset import Draws, Samples, epoch_order
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import LastBatch
 
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """A sequence of micro-batches over one split, numbered from 0.
+    """A sequence of micro-batches over one part of a data set, numbered from 0.
 
     An optimizer step takes `per_step` micro-batches; the last step may have fewer and smaller ones.
     `first_index` is the number of micro-batches trained before this sequence (see `number`), and
     `epoch` counts from 0. The sequence belongs to one of `replicas` that train at the same time;
-    `step_samples` counts the samples of all of them.
+    `step_samples` counts the samples of all of them. Training samples are changed at random by
+    `draws`, which is None in evaluation.
     """
 
-    split: Split
+    samples: Samples
     chunks: tuple[Tensor, ...]
     per_step: int = 1
     first_index: int = 0
     epoch: int = 0
     replicas: int = 1
     all_step_samples: tuple[int, ...] | None = None
+    draws: Draws | None = None
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -42,13 +45,14 @@ class MicroBatches:
         if replicas == 1:
             return self
         return MicroBatches(
-            self.split,
+            self.samples,
             self.chunks[replica::replicas],
             self.per_step // replicas,
             self.number(replica),
             self.epoch,
             self.replicas * replicas,
             tuple(self.step_samples()),
+            self.draws,
         )
 
     def between(self, first_step: int, end_step: int) -> "MicroBatches":
@@ -98,38 +102,40 @@ class MicroBatches:
         first = step * self.per_step
         return sum(map(self.size, range(first, min(first + self.per_step, len(self)))))
 
-    def inputs(self, micro_batch: int) -> Tensor:
+    def inputs(self, micro_batch: int) -> Activation:
         """Return the model's inputs of a micro-batch, samples first."""
-        return self.split.inputs(self.chunks[micro_batch])
+        return self.samples.inputs(self.chunks[micro_batch], self.draws)
 
-    def targets(self, micro_batch: int) -> Tensor:
+    def targets(self, micro_batch: int) -> Activation:
         """Return the targets of a micro-batch, samples first."""
-        return self.split.targets(self.chunks[micro_batch])
+        return self.samples.targets(self.chunks[micro_batch], self.draws)
 
 
-def steps_per_epoch(split: Split, batch_size: int, last_batch: LastBatch) -> int:
+def steps_per_epoch(samples: Samples, batch_size: int, last_batch: LastBatch) -> int:
     """Return the number of optimizer steps in an epoch, with the smaller last batch if it is kept.
 
     Raises:
         InputError: if the split is smaller than one batch.
     """
-    steps, remainder = divmod(len(split), batch_size)
+    steps, remainder = divmod(len(samples), batch_size)
     if steps == 0:
         raise InputError(
-            f"--batch-size {batch_size} is larger than the {len(split)} training samples of the "
-            f"dataset: use a batch of at most {len(split)}."
+            f"--batch-size {batch_size} is larger than the {len(samples)} training samples of the "
+            f"dataset: use a batch of at most {len(samples)}."
         )
     return steps + 1 if remainder and last_batch == "keep" else steps
 
 
-def samples_of_steps(split: Split, batch_size: int, steps_an_epoch: int, steps: int) -> list[int]:
+def samples_of_steps(
+    samples: Samples, batch_size: int, steps_an_epoch: int, steps: int
+) -> list[int]:
     """Return the number of samples, over all replicas, of each of the first `steps` steps."""
-    last = min(batch_size, len(split) - (steps_an_epoch - 1) * batch_size)
+    last = min(batch_size, len(samples) - (steps_an_epoch - 1) * batch_size)
     return [last if (n + 1) % steps_an_epoch == 0 else batch_size for n in range(steps)]
 
 
 def training_micro_batches(
-    split: Split,
+    samples: Samples,
     *,
     batch_size: int,
     micro_batches: int,
@@ -142,20 +148,23 @@ def training_micro_batches(
     """Return the micro-batches of the first `steps` optimizer steps of an epoch.
 
     The `replicas` share the `micro_batches` of a step. The shuffled order depends on (seed, epoch)
-    alone. A smaller last batch that is kept is divided as evenly as possible into the fewest
-    micro-batches that hold it, the same number for every replica.
+    alone; samples that come in order are not shuffled. A smaller last batch that is kept is divided
+    as evenly as possible into the fewest micro-batches that hold it, the same number for every
+    replica.
     """
     size = batch_size // micro_batches
-    whole = len(split) // batch_size
-    order = epoch_order(len(split), seed, epoch)
+    whole = len(samples) // batch_size
+    order = (
+        torch.arange(len(samples)) if samples.in_order else epoch_order(len(samples), seed, epoch)
+    )
     chunks = torch.split(order[: min(whole, steps) * batch_size], size)
-    smaller = _last_micro_batches(len(split) % batch_size, size, replicas)
+    smaller = _last_micro_batches(len(samples) % batch_size, size, replicas)
     if last_batch == "drop":
         smaller = 0
     if smaller and steps > whole:
         chunks += torch.tensor_split(order[whole * batch_size :], smaller)
     first = epoch * (whole * micro_batches + smaller)
-    return MicroBatches(split, chunks, micro_batches, first, epoch)
+    return MicroBatches(samples, chunks, micro_batches, first, epoch, draws=Draws(seed, epoch))
 
 
 def _last_micro_batches(samples: int, largest: int, replicas: int) -> int:
@@ -164,20 +173,20 @@ def _last_micro_batches(samples: int, largest: int, replicas: int) -> int:
 
 
 def training_sizes(
-    split: Split,
+    samples: Samples,
     batch_size: int,
     micro_batch_size: int,
     last_batch: LastBatch,
     replicas: int = 1,
 ) -> set[int]:
     """Return the numbers of samples that a training micro-batch can have."""
-    samples = len(split) % batch_size
-    if samples == 0 or last_batch == "drop":
+    left = len(samples) % batch_size
+    if left == 0 or last_batch == "drop":
         return {micro_batch_size}
-    count = _last_micro_batches(samples, micro_batch_size, replicas)
-    return {micro_batch_size, samples // count, math.ceil(samples / count)}
+    count = _last_micro_batches(left, micro_batch_size, replicas)
+    return {micro_batch_size, left // count, math.ceil(left / count)}
 
 
-def evaluation_micro_batches(split: Split, micro_batch_size: int) -> MicroBatches:
+def evaluation_micro_batches(samples: Samples, micro_batch_size: int) -> MicroBatches:
     """Return the micro-batches of the whole split in order, the last of which may be smaller."""
-    return MicroBatches(split, torch.split(torch.arange(len(split)), micro_batch_size))
+    return MicroBatches(samples, torch.split(torch.arange(len(samples)), micro_batch_size))

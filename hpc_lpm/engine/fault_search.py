@@ -7,7 +7,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import (
+from hpc_lpm.activation import (
     Activation,
     copied,
     differentiable,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from hpc_lpm.activation import Activation, device_of
 from hpc_lpm.engine.fault_search import (
     first_non_finite,
     layer_changing_input,
@@ -11,7 +12,6 @@ from hpc_lpm.engine.fault_search import (
     layer_in_traceback,
 )
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.models.activation import Activation, device_of
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 

@@ -2,25 +2,35 @@
 
 from dataclasses import dataclass, field
 
+from hpc_lpm.engine.evaluation import TEST, Evaluation
 from hpc_lpm.engine.records import SegmentRecord
 from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.models.evaluation_metrics import ACCURACY
 
 
 @dataclass
 class History:
     """How far a training is and how it got there; every rank has the same.
 
-    `step` counts the optimizer steps done. `test_accuracy` has one entry for each evaluation.
+    `step` counts the optimizer steps done, `epochs_evaluated` the epochs after which the model has
+    been evaluated; `evaluations` has an entry for each part of the data in each evaluation.
     `drains` are the steps after which training drained other than for an evaluation, in order.
     `interruptions` counts how often the run stopped and resumed from a checkpoint. `earlier` holds
     the segments that another partition trained, each with the records of its ranks.
     """
 
     step: int = 0
-    test_accuracy: list[float] = field(default_factory=list)
+    epochs_evaluated: int = 0
+    evaluations: list[Evaluation] = field(default_factory=list)
     drains: list[int] = field(default_factory=list)
     interruptions: int = 0
     earlier: list[list[SegmentRecord]] = field(default_factory=list)
+
+    @property
+    def test_accuracy(self) -> list[float]:
+        """The accuracy on the test part after each epoch, empty where there is no accuracy."""
+        values = [each.metrics.get(ACCURACY) for each in self.evaluations if each.part == TEST]
+        return [value for value in values if value is not None]
 
 
 def next_drain(settings: TrainSettings, step: int, steps_an_epoch: int, steps: int) -> int:

@@ -11,6 +11,7 @@ from hpc_lpm.engine.batches import (
 from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
 from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, checkpoint_name
+from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
@@ -61,11 +62,13 @@ class TrainingLoop:
         self.history = History()
         self._meter = meter
         self._saved: Path | None = None
-        replicas, job = context.replicas, context.job
-        size = context.settings.micro_batch_size // replicas
-        self._test = evaluation_micro_batches(context.dataset.test, size)
-        predictions = sum(self._test.targets(n).numel() for n in range(len(self._test)))
-        self.test_predictions = predictions * (job.size if independent else 1)
+        size = context.micro_batch_size
+        parts = {VALIDATION: context.dataset.validation, TEST: context.dataset.test}
+        self._parts = {
+            name: evaluation_micro_batches(part, size)
+            for name, part in parts.items()
+            if part is not None
+        }
         self._epoch_samples, self._epoch_seconds = 0, 0.0
 
     def resume(self, checkpoint: Checkpoint) -> None:
@@ -102,7 +105,7 @@ class TrainingLoop:
         done = self.history.step
         if done < self._context.updates:
             done -= done % self._steps_an_epoch
-        return len(self.history.test_accuracy) < math.ceil(done / self._steps_an_epoch)
+        return self.history.epochs_evaluated < math.ceil(done / self._steps_an_epoch)
 
     def _train_segment(self) -> None:
         history, context, first = self.history, self._context, self.history.step
@@ -138,20 +141,29 @@ class TrainingLoop:
         ).between(first - before, end - before)
 
     def _evaluate(self) -> None:
-        correct = sum(self._context.job.all_gather(self._runner.evaluate(self._test)))
-        epoch = len(self.history.test_accuracy)
-        self.history.test_accuracy.append(correct / self.test_predictions)
+        history, context = self.history, self._context
+        found = [self._evaluated(part, batches) for part, batches in self._parts.items()]
+        history.evaluations += found
+        history.epochs_evaluated += 1
         if self._reporter:
             rate = self._epoch_samples / self._epoch_seconds if self._epoch_seconds else None
-            self._reporter.epoch(epoch, self._context.epochs, self.history.test_accuracy[-1], rate)
+            self._reporter.epoch(found, context.epochs, rate)
         self._epoch_samples, self._epoch_seconds = 0, 0.0
+
+    def _evaluated(self, part: str, batches: MicroBatches) -> Evaluation:
+        context = self._context
+        of_ranks = context.job.all_gather(self._runner.evaluate(batches))
+        scores = [each for of_rank in of_ranks for each in of_rank]
+        loss, metrics, predictions = combined(scores, context.model.evaluation_metrics)
+        epoch = self.history.epochs_evaluated + 1
+        return Evaluation(self.history.step, epoch, part, loss, metrics, predictions)
 
     def _save_after_epoch(self) -> None:
         every = self._context.settings.checkpoint_epochs
         if not every:
             return
         finished = self.history.step == self._context.updates
-        if finished or len(self.history.test_accuracy) % every == 0:
+        if finished or self.history.epochs_evaluated % every == 0:
             self._save()
 
     def _save(self) -> None:

@@ -11,23 +11,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.data.dataset import Split
+from hpc_lpm.activation import Activation, tensors_of
+from hpc_lpm.data.dataset import Draws, Samples
 from hpc_lpm.engine.batches import evaluation_micro_batches, training_sizes
 from hpc_lpm.engine.runners.runner import RunContext
-from hpc_lpm.models.activation import Activation, tensors_of
 from hpc_lpm.models.module_state import ModuleState
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.random_streams import generators_kept
 
 
 @dataclass(frozen=True)
 class RehearsedPass:
-    """One pass of a rehearsal: in training or in evaluation, over some samples of a split.
+    """One pass of a rehearsal: in training or in evaluation, over some samples of a part.
 
     Layers draw as for micro-batch `number` of a training.
     """
 
     training: bool
-    split: Split
+    part: Samples
     indices: Tensor
     number: int = 0
 
@@ -43,13 +43,16 @@ class RehearsedPass:
         kind = "training" if self.training else "evaluation"
         return f"rehearsal of {kind} with {self.samples} sample{plural}"
 
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Activation:
         """Return the model's inputs."""
-        return self.split.inputs(self.indices)
+        return self.part.inputs(self.indices, self._draws())
 
-    def targets(self) -> Tensor:
+    def targets(self) -> Activation:
         """Return the targets."""
-        return self.split.targets(self.indices)
+        return self.part.targets(self.indices, self._draws())
+
+    def _draws(self) -> Draws | None:
+        return Draws(0, 0) if self.training else None
 
 
 def passes_of(context: RunContext) -> list[RehearsedPass]:
@@ -66,18 +69,20 @@ def passes_of(context: RunContext) -> list[RehearsedPass]:
     test = evaluation_micro_batches(dataset.test, size)
     evaluation = {test.size(n) for n in range(len(test))}
     return [
-        *_passes(training=True, split=dataset.train, sizes=training),
-        *_passes(training=False, split=dataset.test, sizes=evaluation),
+        *_passes(training=True, part=dataset.train, sizes=training),
+        *_passes(training=False, part=dataset.test, sizes=evaluation),
     ]
 
 
-def _passes(*, training: bool, split: Split, sizes: Iterable[int]) -> Iterator[RehearsedPass]:
+def _passes(*, training: bool, part: Samples, sizes: Iterable[int]) -> Iterator[RehearsedPass]:
     ordered = sorted(sizes, reverse=True)
     for size in ordered:
-        yield RehearsedPass(training, split, torch.arange(size))
-    if ordered and ordered[0] < len(split):
-        others = torch.arange(len(split) - ordered[0], len(split))
-        yield RehearsedPass(training, split, others, number=1)
+        yield RehearsedPass(training, part, torch.arange(size))
+    if ordered and ordered[0] < len(part):
+        # Samples that come in order would all have to be read to reach the last ones.
+        last = min(2 * ordered[0], len(part)) if part.in_order else len(part)
+        others = torch.arange(last - ordered[0], last)
+        yield RehearsedPass(training, part, others, number=1)
 
 
 @contextmanager

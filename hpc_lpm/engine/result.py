@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.files import VersionedFile
 
 RESULT = "result.json"
@@ -18,10 +19,10 @@ class RunResult(VersionedFile):
     `step_seconds` has one entry for each optimizer step, measured on the slowest rank without
     evaluations; `samples_per_second` covers all steps but the first `settings.discard_steps`.
     `idle_share` is the share of the training time in which a rank does not compute. `train_loss`
-    has one entry for each step, `test_accuracy` one for each epoch. `weights_sha256` covers all
-    parameters and buffers in layer order, whatever the partition. The result of a run that resumed
-    from a checkpoint covers the whole run; if the partition changed, the lists by rank cover the
-    time since.
+    has one entry for each step, `test_accuracy` one for each epoch where there is an accuracy.
+    `weights_sha256` covers all parameters and buffers in layer order, whatever the partition. The
+    result of a run that resumed from a checkpoint covers the whole run; if the partition changed,
+    the lists by rank cover the time since.
     """
 
     kind: ClassVar[str] = "result"
@@ -42,6 +43,9 @@ class RunResult(VersionedFile):
     test_accuracy: list[float]
     test_predictions: int | None = Field(
         default=None, description="predictions behind each `test_accuracy`; unknown in old results"
+    )
+    evaluations: list[Evaluation] = Field(
+        default=[], description="loss and metrics of each evaluation of each part of the data"
     )
     weights_sha256: str
     peak_in_flight: list[int] = Field(

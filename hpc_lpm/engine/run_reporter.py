@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -16,7 +16,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.files import write_text_atomically
+from hpc_lpm.models.evaluation_metrics import ACCURACY
 
 _PLAIN_LINE_SECONDS = 5.0
 
@@ -127,6 +129,18 @@ def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
     return kept
 
 
+def _shown(evaluation: Evaluation) -> str:
+    """Return an evaluation in words: an accuracy if there is one, else the loss and all metrics."""
+    part, metrics = evaluation.part, evaluation.metrics
+    accuracy = metrics.get(ACCURACY)
+    shown = [] if accuracy is None else [f"{part} accuracy {100 * accuracy:.2f} %"]
+    if evaluation.loss is not None:
+        shown.append(f"{part} loss {evaluation.loss:.4f}")
+    others = {name: value for name, value in metrics.items() if name != ACCURACY}
+    shown += [f"{part} {name} {value:.4g}" for name, value in others.items() if value is not None]
+    return " | ".join(shown)
+
+
 class RunReporter:
     """Reports how the run goes to the display and to `metrics.jsonl`; only one rank has it."""
 
@@ -155,21 +169,24 @@ class RunReporter:
         self._display.step(step + 1, f"epoch {epoch + 1} | {shown}{rate}")
 
     def epoch(
-        self, epoch: int, epochs: int, accuracy: float, samples_per_second: float | None
+        self, evaluations: Sequence[Evaluation], epochs: int, samples_per_second: float | None
     ) -> None:
         """Report the evaluation after an epoch.
 
         Args:
-            epoch: the number of the epoch, from 0.
+            evaluations: of each part of the data.
             epochs: the number of epochs of the run.
-            accuracy: the share of right predictions, from 0 to 1.
             samples_per_second: the rate of the epoch; None if it was trained before a resumption.
         """
-        self._log.write(epoch=epoch, test_accuracy=accuracy)
+        epoch = evaluations[0].epoch
+        values: dict[str, object] = {}
+        for each in evaluations:
+            named = {"loss": each.loss, **each.metrics}
+            values |= {f"{each.part}_{name}": value for name, value in named.items()}
+        self._log.write(epoch=epoch - 1, **values)
         rate = "" if samples_per_second is None else f" | {samples_per_second:.1f} samples/s"
-        self._display.message(
-            f"epoch {epoch + 1}/{epochs} | test accuracy {100 * accuracy:.2f} %{rate}"
-        )
+        shown = " | ".join(map(_shown, evaluations))
+        self._display.message(f"epoch {epoch}/{epochs} | {shown}{rate}")
 
     def message(self, text: str) -> None:
         """Show a message on the display."""

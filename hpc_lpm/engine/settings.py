@@ -104,6 +104,7 @@ class TrainSettings(RunOptions):
         profile = ["hpc-lpm", "profile", self.model, "--dataset", self.dataset]
         profile += ["--micro-batch", str(self.micro_batch_size)]
         profile += ["--data-dir", str(self.data_dir)] if self.data_dir else []
+        profile += ["--loss", self.loss] if self.loss else []
         plan = ["hpc-lpm", "plan", "profile.json", "--stages", str(stages)]
         plan += ["--out", str(self.plan or "plan.json")]
         return f"{shlex.join([*profile, '--out', 'profile.json'])} && {shlex.join(plan)}"

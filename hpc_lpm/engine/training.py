@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.data.preparation import prepared_dataset
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.load import finished_result
@@ -68,8 +69,20 @@ class Training:
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
-        self.dataset: Dataset = load_dataset(settings.dataset, settings.data_dir)
-        self.model: LayeredModel = create_model(settings.model, self.dataset.shape, settings.seed)
+        self.dataset: Dataset = prepared_dataset(
+            load_dataset(settings.dataset, settings.data_dir),
+            seed=settings.seed,
+            validation=settings.validation,
+            normalize=settings.normalize,
+            augment=settings.augment,
+        )
+        self.model: LayeredModel = create_model(
+            settings.model,
+            self.dataset.shape,
+            settings.seed,
+            loss=settings.loss,
+            metrics=settings.metric,
+        )
         self.plan = _plan_of_run(self.strategy, settings, self.model, job)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch
@@ -242,7 +255,8 @@ class Training:
             ranks=self.job.size,
             replicas=self.replicas,
             test_accuracy=history.test_accuracy,
-            test_predictions=loop.test_predictions,
+            test_predictions=history.evaluations[-1].predictions if history.test_accuracy else None,
+            evaluations=history.evaluations,
             weights_sha256=fingerprint,
             peak_memory_bytes=[record.peak_memory_bytes for record in records],
             bytes_sent=[record.bytes_sent for record in records],

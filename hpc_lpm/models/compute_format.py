@@ -1,6 +1,5 @@
 """The precision that layers compute in, and the order of their tensors in memory."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import cast, get_args
@@ -8,7 +7,9 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation, device_of, mapped
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.losses import Loss
 from hpc_lpm.options import MemoryFormat, Precision
 
 
@@ -40,30 +41,32 @@ class ComputeFormat:
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
-    def loss(self, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def loss(self, loss: Loss) -> Loss:
         """Return `loss` computed in the same precision as the layers."""
         if self.precision == "fp32":
             return loss
 
-        def in_autocast(outputs: Tensor, targets: Tensor) -> Tensor:
-            with self.autocast(outputs.device):
+        def in_autocast(outputs: Activation, targets: Activation) -> Tensor:
+            with self.autocast(device_of(outputs)):
                 return loss(outputs, targets)
 
         return in_autocast
 
-    def arranged(self, inputs: Tensor) -> Tensor:
+    def arranged(self, inputs: Activation) -> Activation:
         """Return a model's inputs in this order in memory, without a copy if they already are."""
-        if self.memory_format == "contiguous" or inputs.dim() != 4:
-            return inputs
-        # Not `contiguous`, which leaves a single channel's strides, by which kernels are chosen.
-        return inputs.to(memory_format=torch.channels_last)
+        return inputs if self.memory_format == "contiguous" else mapped(inputs, _channels_last)
 
     def arrange(self, layer: nn.Module) -> None:
         """Put a layer's parameters and buffers into this order in memory, in place."""
         if self.memory_format == "contiguous":
             return
         for tensor in (*layer.parameters(), *layer.buffers()):
-            tensor.data = self.arranged(tensor.data)
+            tensor.data = _channels_last(tensor.data)
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    # Not `contiguous`, which leaves a single channel's strides, by which kernels are chosen.
+    return tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 PLAIN = ComputeFormat()

@@ -2,16 +2,16 @@
 
 import torch
 
-from hpc_lpm.errors import InputError
-from hpc_lpm.models.activation import (
+from hpc_lpm.activation import (
     Activation,
     copied,
     describe_tensors,
     leaves_like,
     tensors_of,
 )
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import LayeredModel
-from hpc_lpm.models.random_streams import generators_kept, set_generators
+from hpc_lpm.random_streams import generators_kept, set_generators
 
 _SEED = 0
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
-from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel, Tie
 
 _INITIAL_STD = 0.02
 
@@ -99,7 +99,7 @@ def gpt(
         )
     if not 0 <= dropout < 1:
         raise InputError(f"option 'dropout' of gpt is {dropout}, accepted is 0 <= dropout < 1.")
-    embedding = partial(Embedding, shape.classes, shape.input_shape[0], width, dropout)
+    embedding = partial(Embedding, shape.vocabulary, shape.input_shape[0], width, dropout)
     chain = [Layer("embedding", embedding)]
     for block in range(layers):
         attention = partial(Attention, width, heads, dropout, layers)
@@ -109,7 +109,7 @@ def gpt(
     chain.append(Layer("norm", partial(nn.LayerNorm, width)))
     chain.append(Layer("head", partial(_linear, width, shape.classes)))
     ties = (Tie(0, "token", len(chain) - 1, "weight"),) if tied else ()
-    return LayeredModel("gpt", tuple(chain), cross_entropy, count_correct, ties)
+    return LayeredModel("gpt", tuple(chain), ties=ties)
 
 
 def _linear(in_features: int, out_features: int, residual_branches: int = 1) -> nn.Linear:

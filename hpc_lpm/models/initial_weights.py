@@ -9,8 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from hpc_lpm.activation import describe_tensors
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.activation import describe_tensors
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.state_names import is_captured, outside_name
 

@@ -3,14 +3,14 @@
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import Activation
-from hpc_lpm.models.random_streams import (
+from hpc_lpm.activation import Activation
+from hpc_lpm.models.losses import Loss
+from hpc_lpm.random_streams import (
     NUMPY_SEEDS,
     UntouchedGenerators,
     seed_of,
@@ -144,9 +144,7 @@ class LayerCalls:
         for place, generator in enumerate(self._own_generators.get(index, ())):
             _seed_generator(generator, seed_of((*key, place)))
 
-    def loss(
-        self, loss: Callable[[Any, Tensor], Tensor], outputs: Activation, targets: Tensor
-    ) -> Tensor:
+    def loss(self, loss: Loss, outputs: Activation, targets: Activation) -> Tensor:
         """Compute the loss of what the last layer returned."""
         mode = _TRAINING if self.training else _EVALUATION
         set_generators((self._seed, max(self.layers) + 1, self.number, mode), self.device)

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric, accuracy_by, count_correct
 from hpc_lpm.models.free_memory import return_free_memory
-from hpc_lpm.models.random_streams import generators_kept, set_generators
+from hpc_lpm.models.losses import Loss, cross_entropy
+from hpc_lpm.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import describe_raised
 
 
@@ -99,8 +101,9 @@ class LayeredModel:
 
     `loss(outputs, targets)` returns the mean loss of a micro-batch as a scalar tensor, and
     `correct(outputs, targets)` returns how many of the `targets.numel()` predictions are right, as
-    a scalar integer tensor. `aliases` are further names in the state_dict of the user's module, of
-    tensors that the layers' `original` knows under the name given here.
+    a scalar integer tensor; it is None where predictions are neither right nor wrong. `aliases` are
+    further names in the state_dict of the user's module, of tensors that the layers' `original`
+    knows under the name given here. `metrics` are computed beside the share of right predictions.
 
     Raises:
         InputError: if there is no layer, one is not a `Layer`, or a tie names a layer that there is
@@ -109,10 +112,11 @@ class LayeredModel:
 
     name: str
     layers: tuple[Layer, ...]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    correct: Callable[[Tensor, Tensor], Tensor]
+    loss: Loss = cross_entropy
+    correct: Callable[[Any, Any], Tensor] | None = count_correct
     ties: tuple[Tie, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[EvaluationMetric, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.layers or not all(isinstance(layer, Layer) for layer in self.layers):
@@ -127,6 +131,13 @@ class LayeredModel:
                     f"model {self.name!r} ties layers {tie.owner_layer} and {tie.copy_layer}, "
                     f"accepted are 0 to {len(self.layers) - 1}: correct the model's ties."
                 )
+
+    @property
+    def evaluation_metrics(self) -> tuple[EvaluationMetric, ...]:
+        """All that is computed of an evaluation beside the loss: the accuracy first, if any."""
+        if self.correct is None:
+            return self.metrics
+        return (accuracy_by(self.correct), *self.metrics)
 
     def release(self, keep: Collection[int] = ()) -> None:
         """Free the weights of a module that was built whole, but those of the layers to `keep`.
@@ -196,21 +207,3 @@ def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:
             f"{', '.join(parameters) or 'none'}: correct the model's ties."
         )
     return parameters[name]
-
-
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross entropy of `outputs` [..., classes] for class indices [...].
-
-    Raises:
-        TypeError: if the last layer returned anything but one tensor.
-    """
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"the last layer returned {type(outputs).__name__}, the loss takes a tensor"
-        )
-    return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
-
-
-def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Count the predictions (argmax over the last dimension) that equal their target."""
-    return (outputs.argmax(dim=-1) == targets).sum()

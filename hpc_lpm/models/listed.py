@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from hpc_lpm.models.activation import Activation
-from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cross_entropy
+from hpc_lpm.activation import Activation
+from hpc_lpm.models.layered import Layer, LayeredModel, Tie
 from hpc_lpm.models.sharing import with_shared_parts_known
 
 
@@ -23,9 +23,7 @@ def listed_model(name: str, made: Sequence[Any]) -> LayeredModel:
     specified = any(_is_specification(entry) for entry in made)
     layers = [_layer(f"layer{number}", entry, specified) for number, entry in enumerate(made)]
     ties = tuple(_ties_by_key(made))
-    return with_shared_parts_known(
-        LayeredModel(name, tuple(layers), cross_entropy, count_correct, ties)
-    )
+    return with_shared_parts_known(LayeredModel(name, tuple(layers), ties=ties))
 
 
 def _layer(name: str, entry: Any, specified: bool) -> Layer:

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on flattened images."""
+"""A multi-layer perceptron on flattened inputs."""
 
 from functools import partial
 from itertools import pairwise
@@ -6,9 +6,10 @@ from math import prod
 
 from torch import Tensor, nn
 
-from hpc_lpm.data.dataset import DataShape, require_images
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
-from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel
 
 
 class LinearReLU(nn.Module):
@@ -27,9 +28,14 @@ def mlp(shape: DataShape, *, width: int = 256, layers: int = 4) -> LayeredModel:
     """Build `layers` linear layers, of which all but the last have `width` outputs and a rectifier.
 
     Raises:
-        InputError: if the data are not images, `width` is below 1 or `layers` below 2.
+        InputError: if the data are text or no tensors, `width` is below 1 or `layers` below 2.
     """
-    features = prod(require_images("mlp", shape))
+    if shape.kind != "image":
+        raise InputError(
+            f"mlp takes numbers, the data set holds {shape.kind} of shape {shape.input_shape}: "
+            "choose another model or data set."
+        )
+    features = prod(shape.input_shape)
     require_at_least("mlp", "width", width, 1)
     require_at_least("mlp", "layers", layers, 2)
     widths = [features] + [width] * (layers - 1)
@@ -38,4 +44,4 @@ def mlp(shape: DataShape, *, width: int = 256, layers: int = 4) -> LayeredModel:
         for number, (incoming, outgoing) in enumerate(pairwise(widths), start=1)
     ]
     chain.append(Layer("output", partial(nn.Linear, width, shape.classes)))
-    return LayeredModel("mlp", tuple(chain), cross_entropy, count_correct)
+    return LayeredModel("mlp", tuple(chain))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import repeated_dimensions
+from hpc_lpm.activation import repeated_dimensions
 
 _UNCHANGING = frozenset({type(None), bool, int, float, complex, str, bytes, torch.Size, type})
 _WITHOUT_STATE = (type, FunctionType, BuiltinFunctionType, MethodType, ModuleType)

@@ -17,7 +17,7 @@ options as keywords; their annotations or else their looks tell the types:
     def perceptron(shape, width: int = 64):
         return [nn.Flatten, lambda: nn.Linear(64, width), lambda: nn.Linear(width, shape.classes)]
 
-It returns one of these, which are trained with cross entropy:
+It returns one of these, which are trained with the loss that suits the data, or that of `--loss`:
 
 * a list of modules, or of callables without arguments that build one layer each
 * an `nn.Sequential`, whose children are the layers
@@ -30,15 +30,16 @@ or a `hpc_lpm.models.layered.LayeredModel`, which may have another loss. A model
 itself is one file beside this one and one line below.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry
@@ -48,17 +49,17 @@ from hpc_lpm.identifiers import (
     option_defaults,
     parse_identifier,
 )
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.gpt import gpt
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.listed import listed_model
 from hpc_lpm.models.mlp import mlp
-from hpc_lpm.models.random_streams import seeded_generators
+from hpc_lpm.models.objective import with_objective
 from hpc_lpm.models.replay import replay
 from hpc_lpm.models.resnet import resnet
 from hpc_lpm.models.sharing import with_shared_parts_known
 from hpc_lpm.models.transformers_model import transformers_model
 from hpc_lpm.models.vgg import vgg
+from hpc_lpm.random_streams import seeded_generators
 from hpc_lpm.user_functions import first_line, user_function
 
 _EXAMPLE_SAMPLES = 3
@@ -97,8 +98,17 @@ class ModelEntry:
         return {**self.fixed, "path": path} if self.takes_path else dict(self.fixed)
 
 
-def create_model(identifier: str, shape: DataShape, seed: int = 0) -> LayeredModel:
+def create_model(
+    identifier: str,
+    shape: DataShape,
+    seed: int = 0,
+    *,
+    loss: str | None = None,
+    metrics: Sequence[str] = (),
+) -> LayeredModel:
     """Create the model `name`, `name:PATH` or `module:callable`, each with `,option=value ...`.
+
+    It has the loss and the metrics that suit the data's task, unless others are named.
 
     The model's name is the identifier, so that models with different options have different names
     in files. Whatever is drawn at random meanwhile, such as the weights of modules that a user's
@@ -110,7 +120,8 @@ def create_model(identifier: str, shape: DataShape, seed: int = 0) -> LayeredMod
     """
     entry = find_entry(MODELS, parse_identifier(identifier))
     with seeded_generators(seed):
-        return entry.create(identifier, shape)
+        made = entry.create(identifier, shape)
+    return with_objective(made, shape, loss, metrics)
 
 
 def _users_own(name: str, found: object) -> ModelEntry:
@@ -162,12 +173,17 @@ def _divided(
     return capture_model(module, example, name=name)
 
 
-def example_input(shape: DataShape, samples: int = _EXAMPLE_SAMPLES) -> Tensor:
-    """Return samples like those of the data: images [n, ...] or tokens [n, length]."""
+def example_input(shape: DataShape, samples: int = _EXAMPLE_SAMPLES) -> Activation:
+    """Return samples like those of the data: images [n, ...], tokens [n, length] or its example.
+
+    Of data of another kind there are as many samples as in the example.
+    """
+    if shape.kind == "other":
+        return shape.example
     size = (samples, *shape.input_shape)
     if shape.kind == "image":
         return torch.randn(size)
-    return torch.randint(0, shape.classes, size)
+    return torch.randint(0, shape.vocabulary, size)
 
 
 MODELS = Registry(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape, require_images
-from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
 from hpc_lpm.profile import Profile
 
 _SPIN_SECONDS = 0.2e-3
@@ -49,7 +49,7 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
         )
         ends = tuple(ModuleEnd(end.path, end.type) for end in layer.ends)
         chain.append(Layer(layer.name, build, ends, cut_after=layer.cut_after))
-    return LayeredModel("replay", tuple(chain), cross_entropy, count_correct)
+    return LayeredModel("replay", tuple(chain))
 
 
 class EmulatedLayer(nn.Module):

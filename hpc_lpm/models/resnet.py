@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape, require_images
 from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.convolution import NormReLU, PooledClassifier, convolution
-from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel
 
 Pair = tuple[Tensor, Tensor]
 
@@ -88,7 +88,7 @@ def resnet(shape: DataShape, *, depth: int, width: int = 16) -> LayeredModel:
             layers += _block(f"group{group + 1}.block{block}", incoming, outgoing, stride)
             incoming = outgoing
     layers.append(Layer("classifier", partial(PooledClassifier, incoming, shape.classes)))
-    return LayeredModel(name, tuple(layers), cross_entropy, count_correct)
+    return LayeredModel(name, tuple(layers))
 
 
 def _block(name: str, incoming: int, outgoing: int, stride: int) -> list[Layer]:

@@ -179,9 +179,9 @@ def _check_data(file: Path, config: Any, task: Task, shape: DataShape) -> None:
     if task.data == "text":
         vocabulary = config.get_text_config().vocab_size
         positions = getattr(config, "max_position_embeddings", None)
-        if vocabulary < shape.classes:
+        if vocabulary < shape.vocabulary:
             raise _does_not_fit(
-                file, "vocab_size", vocabulary, f"at least {shape.classes}, one a token"
+                file, "vocab_size", vocabulary, f"at least {shape.vocabulary}, one a token"
             )
         if positions is not None and positions < shape.input_shape[0]:
             raise _does_not_fit(

@@ -7,7 +7,7 @@ from torch import nn
 from hpc_lpm.data.dataset import DataShape, require_images
 from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.convolution import NormReLU, PooledClassifier, convolution
-from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
+from hpc_lpm.models.layered import Layer, LayeredModel
 
 CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 """How many convolutions each of the five groups has, by depth."""
@@ -43,4 +43,4 @@ def vgg(shape: DataShape, *, depth: int, width: int = 64) -> LayeredModel:
             layers.append(Layer(f"group{group}.pool", partial(nn.MaxPool2d, 2)))
             size //= 2
     layers.append(Layer("classifier", partial(PooledClassifier, incoming, shape.classes)))
-    return LayeredModel(name, tuple(layers), cross_entropy, count_correct)
+    return LayeredModel(name, tuple(layers))

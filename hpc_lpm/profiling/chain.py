@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import (
+from hpc_lpm.activation import (
     Activation,
     copied,
     leaves_like,
+    moved,
     tensors_of,
     versions_of,
 )
@@ -28,8 +29,8 @@ class DetachedChain:
     def __init__(
         self,
         model: LayeredModel,
-        inputs: Tensor,
-        targets: Tensor,
+        inputs: Activation,
+        targets: Activation,
         device: torch.device,
         seed: int,
         compute_format: ComputeFormat = PLAIN,
@@ -42,8 +43,8 @@ class DetachedChain:
             compute_format.arrange(layer)
         self._format = compute_format
         self._device = device
-        self._first_inputs = compute_format.arranged(inputs.to(device))
-        self._targets = targets.to(device)
+        self._first_inputs = compute_format.arranged(moved(inputs, device))
+        self._targets = moved(targets, device)
         self._leaves: dict[int, Activation] = {}
         self._outputs: dict[int, Activation] = {}
         self._loss: Tensor | None = None

@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.fingerprint import layer_fingerprint
@@ -47,8 +48,8 @@ class _Measured:
 
 def profile_model(
     model: LayeredModel,
-    inputs: Tensor,
-    targets: Tensor,
+    inputs: Activation,
+    targets: Activation,
     *,
     repeats: int = 10,
     device: torch.device | str = "cpu",
@@ -57,7 +58,7 @@ def profile_model(
 ) -> tuple[LayerProfile, ...]:
     """Measure each layer of `model` on one micro-batch.
 
-    `inputs` and `targets` are what `Split` returns for the micro-batch. Times are medians over
+    `inputs` and `targets` are what `Samples` return for the micro-batch. Times are medians over
     `repeats` sweeps after two sweeps to warm up. A sweep runs the forward passes of all layers and
     then their backward passes, each timed on its own, so that caches are as cold as in training.
     The first layer's backward pass does not compute a gradient of the inputs, the others' do. The

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter, TerminalBar
 
 
@@ -21,14 +22,25 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
     )
     reporter.step(0, 2.5, 0.5)
     reporter.step(1, None, 0.25)
-    reporter.epoch(0, 2, 0.75, 32.0)
+    validated = Evaluation(2, 1, "validation", 0.5, {"accuracy": 0.875, "top5_accuracy": None})
+    reporter.epoch([validated, Evaluation(2, 1, "test", None, {"accuracy": 0.75})], 2, 32.0)
     reporter.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5, "lr": 0.5},
         {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25},
-        {"epoch": 0, "test_accuracy": 0.75},
+        {
+            "epoch": 0,
+            "validation_loss": 0.5,
+            "validation_accuracy": 0.875,
+            "validation_top5_accuracy": None,
+            "test_loss": None,
+            "test_accuracy": 0.75,
+        },
     ]
-    assert stream.getvalue() == "epoch 1/2 | test accuracy 75.00 % | 32.0 samples/s\n"
+    assert stream.getvalue() == (
+        "epoch 1/2 | validation accuracy 87.50 % | validation loss 0.5000 | "
+        "test accuracy 75.00 % | 32.0 samples/s\n"
+    )
 
 
 def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.models.layer_calls import LayerCalls, UnexpectedDrawError
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.random_streams import generators_kept
 
 CPU = torch.device("cpu")
 

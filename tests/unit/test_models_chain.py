@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.data.dataset import DataShape
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
 

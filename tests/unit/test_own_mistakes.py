@@ -209,7 +209,7 @@ def there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("too_few_classes", "has the target 2, accepted for 2 classes are 0 to 1: number them"),
         ("from_one", "the test part .* has the target 3, accepted for 3 classes are 0 to 2"),
         ("negative", "the training part .* has the target -1, accepted for 3 classes"),
-        ("real_targets", r"targets of a split are float32, accepted are integers.*\.long\(\)"),
+        ("real_targets", "has targets float32.*accepted for the task .classes. are integer targ"),
         ("arrays", "inputs of a split are ndarray, accepted is a torch.Tensor.*from_numpy"),
         ("lengths", "a split has 5 inputs and 12 targets"),
         ("empty", "the training part of data set 'own_wrong_data:empty' is empty: put at least"),

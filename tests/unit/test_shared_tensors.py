@@ -4,7 +4,7 @@ import pickle
 
 import torch
 
-from hpc_lpm.models.activation import Structure, copied, taken_apart, tensors_of
+from hpc_lpm.activation import Structure, copied, taken_apart, tensors_of
 
 
 def test_a_tensor_in_several_places_is_taken_out_once_and_put_back_everywhere() -> None:

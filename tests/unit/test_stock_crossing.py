@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation, taken_apart, tensors_of
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
 from hpc_lpm.engine.runners.deepspeed_carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.deepspeed_crossing import Crossing
-from hpc_lpm.models.activation import Activation, taken_apart, tensors_of
 
 HOST = torch.device("cpu")
 IMAGES = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import cross_entropy
-from hpc_lpm.models.random_streams import seeded_generators
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.state_names import original_state
 from hpc_lpm.models.transformers_model import build_module
+from hpc_lpm.random_streams import seeded_generators
 
 transformers = pytest.importorskip("transformers")
 

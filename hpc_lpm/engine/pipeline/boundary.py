@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from hpc_lpm.activation import Activation, Structure, repeated_dimensions, taken_apart
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.memory_order import is_dense, one_slice, with_strides
-from hpc_lpm.models.activation import Activation, Structure, repeated_dimensions, taken_apart
 
 
 @dataclass(frozen=True)

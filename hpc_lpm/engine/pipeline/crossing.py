@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import Channel, StageChannels
-from hpc_lpm.models.activation import Activation
 
 _LENGTH = TensorSpec((1,), torch.int64)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hpc_lpm.activation import Activation, tensors_of
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
-from hpc_lpm.models.activation import Activation, tensors_of
 
 
 class _Origins(TorchDispatchMode):  # type: ignore[no-untyped-call]

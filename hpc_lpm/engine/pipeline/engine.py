@@ -9,6 +9,7 @@ from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
@@ -105,8 +106,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         with self._backward_announced():
             return self._executor.train(programme_of, batches)
 
-    def evaluate_on(self, programme: Programme, batches: MicroBatches) -> int:
-        """Execute a programme of forward passes; the last stage returns the right predictions."""
+    def evaluate_on(self, programme: Programme, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Execute a programme of forward passes; the last stage returns the scores."""
         return self._executor.evaluate(programme, batches)
 
     @contextmanager

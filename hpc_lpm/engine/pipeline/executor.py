@@ -7,7 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults
 from hpc_lpm.engine.optimizer import clip_gradients
 from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announcements
@@ -25,7 +27,6 @@ from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
@@ -110,7 +111,7 @@ class StageExecutor:
         self._leaving_activation: dict[int, tuple[BoundarySpec, Activation]] = {}
         self._leaving_gradient: dict[int, tuple[BoundarySpec, Gradients]] = {}
         self._arrived_gradient: dict[int, Gradients] = {}
-        self._correct = 0
+        self._scores: list[MicroBatchScores] = []
 
     def connect(self, rehearsal: PipelineRehearsal, channels: StageChannels) -> None:
         """Take over the channels to the neighbouring stages, and what a rehearsal has found."""
@@ -145,18 +146,18 @@ class StageExecutor:
         return self._bytes_sent() - sent_before
 
     @torch.no_grad()
-    def evaluate(self, programme: Programme, batches: MicroBatches) -> int:
-        """Execute a programme of forward passes; the last stage returns the right predictions.
+    def evaluate(self, programme: Programme, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Execute a programme of forward passes; the last stage returns the scores.
 
         Raises:
             TrainingError: if anything fails.
         """
         self._begin(training=False)
         self._is_lagged = _never
-        self._correct = 0
+        self._scores = []
         self._announcements(programme, batches, 1).announce(len(batches))
         self._execute(programme, batches)
-        return self._correct
+        return self._scores
 
     def _begin(self, *, training: bool) -> None:
         self._training = training
@@ -232,7 +233,8 @@ class StageExecutor:
             )
             self._leaving_activation[micro_batch] = flight.outgoing, outputs
         if not self._training:
-            self._count_correct(self._in_flight.pop(micro_batch), outputs)
+            self._score(self._in_flight[micro_batch], outputs, self._batches.size(micro_batch))
+            del self._in_flight[micro_batch]
             return
         self._record("forward", micro_batch, start)
         flight.version = self._updates
@@ -241,11 +243,11 @@ class StageExecutor:
     def _load(self, micro_batch: int) -> None:
         start = self._recorder.start()
         if self._is_first_stage:
-            inputs = self._batches.inputs(micro_batch).to(self._device)
+            inputs = moved(self._batches.inputs(micro_batch), self._device)
             arranged = self._context.compute_format.arranged(inputs)
             self._in_flight[micro_batch] = InFlight(arranged)
         if self._is_last_stage:
-            targets = self._batches.targets(micro_batch).to(self._device)
+            targets = moved(self._batches.targets(micro_batch), self._device)
             self._in_flight[micro_batch].targets = targets
         self._record("load", micro_batch, start)
 
@@ -255,9 +257,12 @@ class StageExecutor:
         with self._policy.lagged_forward(), predicted:
             yield
 
-    def _count_correct(self, flight: InFlight, outputs: Activation) -> None:
-        if flight.targets is not None:
-            self._correct += int(self._context.model.correct(outputs, flight.targets))
+    def _score(self, flight: InFlight, outputs: Activation, samples: int) -> None:
+        if self._is_last_stage:
+            context = self._context
+            calls, form = self._module.calls, context.compute_format
+            found = score(context.model, calls, form, outputs, flight.targets, samples)
+            self._scores.append(found)
 
     def _send_activation(self, micro_batch: int) -> None:
         start = self._recorder.start()

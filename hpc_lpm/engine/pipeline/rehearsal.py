@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation, copied, moved, tensors_of, versions_of
 from hpc_lpm.engine.collectives import receive_object
+from hpc_lpm.engine.evaluation import score
 from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
@@ -16,7 +18,6 @@ from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.engine.rehearsal import RehearsedPass, passes_of, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
-from hpc_lpm.models.activation import Activation, copied, tensors_of, versions_of
 
 _TAG = 7
 
@@ -82,7 +83,7 @@ class PipelineRehearsal:
             entering = leaving = None
             if is_first:
                 inputs = self._context.compute_format.arranged(
-                    rehearsed.inputs().to(self._context.device)
+                    moved(rehearsed.inputs(), self._context.device)
                 )
             else:
                 entering, tensors = self._receive(topology.previous_rank)
@@ -96,6 +97,15 @@ class PipelineRehearsal:
                 leaving = BoundarySpec.of(outputs)
                 tensors = [tensor.detach().cpu() for tensor in tensors_of(outputs)]
                 self._send((leaving, tensors), topology.next_rank)
+            elif not rehearsed.training:
+                score(
+                    self._context.model,
+                    self._module.calls,
+                    self._context.compute_format,
+                    outputs,
+                    moved(rehearsed.targets(), self._context.device),
+                    rehearsed.samples,
+                )
             if rehearsed.training:
                 entering, leaving = self._backward(rehearsed, inputs, entering, outputs, leaving)
             incoming.add(rehearsed, entering)
@@ -111,7 +121,7 @@ class PipelineRehearsal:
     ) -> tuple[BoundarySpec | None, BoundarySpec | None]:
         """Run backward, and return both specs with the layouts that gradients turn out to have."""
         if leaving is None:
-            targets = rehearsed.targets().to(self._context.device)
+            targets = moved(rehearsed.targets(), self._context.device)
             compute_loss = self._context.compute_format.loss(self._context.model.loss)
             loss = self._module.calls.loss(compute_loss, outputs, targets)
             roots = [(loss, torch.ones_like(loss))]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import (
+from hpc_lpm.activation import (
     Activation,
     Structure,
     differentiable,

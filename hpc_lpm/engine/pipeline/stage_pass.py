@@ -1,22 +1,21 @@
 """The forward and the backward pass of one micro-batch through one stage."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation, taken_apart, tensors_of, versions_of
 from hpc_lpm.engine.faults import ChangedInputError
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replayed_layers import ReplayedLayers
-from hpc_lpm.models.activation import Activation, taken_apart, tensors_of, versions_of
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layer_calls import LayerCalls
+from hpc_lpm.models.losses import Loss
 from hpc_lpm.models.module_state import ModuleState
-
-Loss = Callable[[Any, Tensor], Tensor]
 
 
 @dataclass
@@ -32,7 +31,7 @@ class InFlight:
     incoming: BoundarySpec | None = None
     outgoing: BoundarySpec | None = None
     outputs: Activation = None
-    targets: Tensor | None = None
+    targets: Activation = None
     loss: Tensor | None = None
     version: int = 0
     gradients: "list[Tensor | None]" = field(default_factory=list)
@@ -102,7 +101,7 @@ class StagePass:
         if not keep_graph:
             return outputs
         flight.outputs = outputs
-        if self._loss is not None and flight.targets is not None:
+        if self._loss is not None:
             flight.loss = self._calls.loss(self._loss, outputs, flight.targets)
         return outputs
 

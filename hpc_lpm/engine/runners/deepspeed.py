@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
+from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
@@ -23,7 +26,6 @@ from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.layer_calls import LayerCalls
 
 _KINDS = {
@@ -82,6 +84,9 @@ class StockPipelineRunner:
         self._crossing = self._rehearsed_crossing()
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._module.parameters())
         self._bytes_sent = 0
+        self._scores: list[MicroBatchScores] = []
+        self._held_inputs: list[Activation] = []
+        self._held_targets: list[Activation] = []
         self._done: Counter[str] = Counter()
         self._wrap_instructions()
 
@@ -91,7 +96,7 @@ class StockPipelineRunner:
         module = PlannedModule(
             layers,
             context.required_plan().cuts,
-            self._loss_or_correct,
+            self._loss_or_score,
             context.compute_format,
             LayerCalls(layers, context.settings.seed, context.device),
         )
@@ -131,31 +136,34 @@ class StockPipelineRunner:
             self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
             self._context.recorder.end_step()
 
-    def evaluate(self, batches: MicroBatches) -> int:
-        """Return the correct predictions in this replica's share on the last stage, 0 on others."""
+    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Return the scores of this replica's share on the last stage, none on others."""
         topology = self._context.topology
         if topology.replicas > 1:
             group = self._module.mpu().get_data_parallel_group()
             average_buffers(self._module, group, topology.replicas)
         self._share = batches.share(topology.replica, topology.replicas)
-        correct = 0
+        self._scores = []
         # All replicas take part for every size: DeepSpeed begins an evaluation with a barrier.
         for size in sorted({batches.size(n) for n in range(len(batches))}, reverse=True):
             numbers = [n for n in range(len(self._share)) if self._share.size(n) == size]
             self._expect(training=False, samples=size)
             self._numbers = [self._share.number(n) for n in numbers]
-            counts = self._engine.eval_batch(
+            self._engine.eval_batch(
                 data_iter=self._stream(self._share, numbers),
                 reduce_output=None,
                 bcast_loss=False,
                 num_micro_batches=len(numbers),
             )
-            if self._engine.is_last_stage():
-                correct += int(sum(counts))
-        return correct
+        return self._scores
 
     def _expect(self, *, training: bool, samples: int) -> None:
-        self._module.enter = self._crossing.enter(training=training, samples=samples)
+        self._module.enter = (
+            self._crossing.enter(training=training, samples=samples) or self._enter_first_stage
+        )
+        self._samples = samples
+        self._held_inputs.clear()
+        self._held_targets.clear()
         self._module.leave = self._crossing.leave(training=training, samples=samples)
         # DeepSpeed says what it sends before the first tensor, then no more.
         self._engine.reset_activation_shape()
@@ -182,19 +190,39 @@ class StockPipelineRunner:
         except BoundaryError as error:
             raise self._faults.describe(error, f"step {step} of the segment") from error
 
-    def _loss_or_correct(self, outputs: Activation, targets: Tensor) -> Tensor:
-        # DeepSpeed's evaluation returns the values of the loss function, so predictions are counted
-        # here.
+    def _loss_or_score(self, outputs: Activation, handed: Tensor) -> Tensor:
+        # In evaluation, too, DeepSpeed calls the loss function; what that returns is not used.
+        context, calls = self._context, self._module.calls
+        targets = self._held_targets.pop(0) if self._held_targets else handed
         if self._module.training:
-            return self._module.calls.loss(self._loss, outputs, targets)
-        return self._context.model.correct(outputs, targets).float()
+            return calls.loss(self._loss, outputs, targets)
+        form = context.compute_format
+        self._scores.append(score(context.model, calls, form, outputs, targets, self._samples))
+        return torch.zeros(())
 
     def _stream(
         self, batches: MicroBatches, numbers: Iterable[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        topology = self._context.topology
         for n in numbers:
-            arranged = self._context.compute_format.arranged(batches.inputs(n))
-            yield arranged, batches.targets(n)
+            inputs = targets = torch.zeros(1)
+            if topology.stage == 0:
+                arranged = self._context.compute_format.arranged(batches.inputs(n))
+                inputs = self._handed(arranged, self._held_inputs)
+            if topology.stage == topology.stages - 1:
+                targets = self._handed(batches.targets(n), self._held_targets)
+            yield inputs, targets
+
+    def _handed(self, loaded: Activation, held: list[Activation]) -> Tensor:
+        """Return a tensor as it is, and hold back for the model what DeepSpeed would not take."""
+        if isinstance(loaded, Tensor):
+            return loaded
+        held.append(moved(loaded, self._context.device))
+        return torch.zeros(1)
+
+    def _enter_first_stage(self, handed: Activation) -> Activation:
+        # Micro-batches are loaded and run in the same order.
+        return self._held_inputs.pop(0) if self._held_inputs else handed
 
     def _wrap_instructions(self) -> None:
         self._engine._INSTRUCTION_MAP = {

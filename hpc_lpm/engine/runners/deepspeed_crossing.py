@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpc_lpm.activation import Activation, taken_apart
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries
 from hpc_lpm.engine.runners.deepspeed_carrier import Carrier, carrier_of
-from hpc_lpm.models.activation import Activation, taken_apart
 
 Enter = Callable[[Tensor], Activation]
 Leave = Callable[[Activation], Tensor]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
@@ -96,10 +97,10 @@ class HorovodRunner:
             if not anywhere:
                 parameter.grad = None
 
-    def evaluate(self, batches: MicroBatches) -> int:
-        """Return the number of correct predictions in this rank's share."""
+    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Return the scores of this rank's share."""
         self._average_buffers()
-        return self._model.count_correct(batches, self._share(range(len(batches))))
+        return self._model.evaluate(batches, self._share(range(len(batches))))
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler, which are the same on every rank."""

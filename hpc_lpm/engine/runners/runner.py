@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import run_on_every_rank
+from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
@@ -143,8 +144,8 @@ class Runner(Protocol):
         Before each optimizer step a runner asks the stop agreement where training stops.
         """
 
-    def evaluate(self, batches: MicroBatches) -> int:
-        """Return the correct predictions that this rank counted; the ranks' sum is the total."""
+    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Return the scores of the micro-batches whose outputs this rank computes."""
 
     def state(self) -> TrainedState:
         """Return this rank's state, which checkpoints are saved from and restored into."""

@@ -6,6 +6,7 @@ from functools import partial
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups
+from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
@@ -101,8 +102,8 @@ class PipelineRunner:
 
         self._bytes_sent += self._engine.train_on(programme_of, share)
 
-    def evaluate(self, batches: MicroBatches) -> int:
-        """Return the correct predictions in this replica's share on the last stage, 0 on others."""
+    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Return the scores of this replica's share on the last stage, none on others."""
         topology = self._topology
         share = batches.share(topology.replica, topology.replicas)
         forwards = evaluation(len(share))

@@ -1,6 +1,7 @@
 """Plain training on one device: the baseline of every comparison."""
 
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
@@ -39,9 +40,9 @@ class SequentialRunner:
             recorder.add("update", step, start)
             recorder.end_step()
 
-    def evaluate(self, batches: MicroBatches) -> int:
-        """Return the number of correct predictions."""
-        return self._model.count_correct(batches, range(len(batches)))
+    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Return the scores of all micro-batches."""
+        return self._model.evaluate(batches, range(len(batches)))
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of the whole model."""

@@ -5,12 +5,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.rehearsal import passes_of, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.layer_calls import LayerCalls
 
 
@@ -34,21 +35,23 @@ class WholeModel:
             try:
                 layers = self.layers.values()
                 with rehearsing(self.module, layers, training=rehearsed.training):
-                    inputs = self._format.arranged(rehearsed.inputs().to(self._context.device))
-                    targets = rehearsed.targets().to(self._context.device)
+                    inputs = self._format.arranged(moved(rehearsed.inputs(), self._context.device))
+                    targets = moved(rehearsed.targets(), self._context.device)
                     outputs = self._run(inputs, rehearsed.number)
                     if rehearsed.training:
                         loss = self._loss(outputs, targets)
                         rehearse_backward(self.layers, [(loss, torch.ones_like(loss))], inputs)
+                    else:
+                        self._score(outputs, targets, rehearsed.samples)
             except Exception as error:
                 raise self._faults.describe(error, rehearsed.name) from error
 
-    def _run(self, inputs: Tensor, number: int) -> Activation:
+    def _run(self, inputs: Activation, number: int) -> Activation:
         self._calls.number, self._calls.training = number, self.module.training
         with self._format.autocast(self._context.device):
             return self._calls.run(inputs)
 
-    def _loss(self, outputs: Activation, targets: Tensor) -> Tensor:
+    def _loss(self, outputs: Activation, targets: Activation) -> Tensor:
         return self._calls.loss(self._format.loss(self._context.model.loss), outputs, targets)
 
     def begin_step(self, step: int) -> None:
@@ -94,16 +97,30 @@ class WholeModel:
             torch.autograd.backward(loss / (batches.loss_divisor(n) / replicas))
         recorder.add("backward", n, start)
 
-    def _inputs(self, batches: MicroBatches, n: int) -> Tensor:
-        return self._format.arranged(batches.inputs(n).to(self._context.device))
+    def _inputs(self, batches: MicroBatches, n: int) -> Activation:
+        return self._format.arranged(moved(batches.inputs(n), self._context.device))
 
     @torch.no_grad()
-    def count_correct(self, batches: MicroBatches, numbers: Iterable[int]) -> int:
-        """Return the number of correct predictions in these micro-batches."""
-        device = self._context.device
+    def evaluate(self, batches: MicroBatches, numbers: Iterable[int]) -> list[MicroBatchScores]:
+        """Return the scores of these micro-batches.
+
+        Raises:
+            TrainingError: if a layer, the loss or a metric fails.
+        """
         self.module.eval()
-        correct = 0
+        scores = []
         for n in numbers:
-            outputs = self._run(self._inputs(batches, n), batches.number(n))
-            correct += int(self._context.model.correct(outputs, batches.targets(n).to(device)))
-        return correct
+            inputs = None
+            try:
+                inputs = self._inputs(batches, n)
+                outputs = self._run(inputs, batches.number(n))
+                targets = moved(batches.targets(n), self._context.device)
+                scores.append(self._score(outputs, targets, batches.size(n)))
+            except Exception as error:
+                named = f"evaluation micro-batch {batches.number(n)}"
+                raise self._faults.describe(error, named, inputs) from error
+        return scores
+
+    def _score(self, outputs: Activation, targets: Activation, samples: int) -> MicroBatchScores:
+        model = self._context.model
+        return score(model, self._calls, self._format, outputs, targets, samples)

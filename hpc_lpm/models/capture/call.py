@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from hpc_lpm.models.activation import taken_apart, tensors_of
+from hpc_lpm.activation import taken_apart, tensors_of
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.capture.call import Call
@@ -20,11 +20,11 @@ from hpc_lpm.models.capture.plain import Child, children_of, plain_pieces
 from hpc_lpm.models.capture.refusal import RefusedError
 from hpc_lpm.models.capture.state import state_kept
 from hpc_lpm.models.capture.unused import with_unused_state
-from hpc_lpm.models.layered import LayeredModel, count_correct, cross_entropy
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.models.evaluation_metrics import count_correct
+from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.models.losses import Loss, cross_entropy
+from hpc_lpm.random_streams import generators_kept
 from hpc_lpm.user_functions import describe_raised
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def capture_model(

@@ -9,7 +9,7 @@ from torch import nn
 
 from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.state import state_kept
-from hpc_lpm.models.random_streams import seeded_generators
+from hpc_lpm.random_streams import seeded_generators
 
 
 @dataclass(frozen=True)

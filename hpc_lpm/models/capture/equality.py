@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.models.activation import differentiable, taken_apart, tensors_of
+from hpc_lpm.activation import differentiable, taken_apart, tensors_of
 from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.pieces import Piece
 from hpc_lpm.models.capture.refusal import RefusedError
 from hpc_lpm.models.capture.state import named_state, state_kept
-from hpc_lpm.models.random_streams import seeded_generators
+from hpc_lpm.random_streams import seeded_generators
 from hpc_lpm.user_functions import describe_raised
 
 _SEED = 20

@@ -14,7 +14,7 @@ from torch import nn
 from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.refusal import RefusedError
 from hpc_lpm.models.capture.state import state_kept
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.random_streams import generators_kept
 
 
 def check_draws(module: nn.Module, call: Call) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.activation import Activation
 from hpc_lpm.models.capture.tables import LayerTables
 
 

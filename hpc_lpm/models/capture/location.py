@@ -10,7 +10,7 @@ from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.export import record
 from hpc_lpm.models.capture.refusal import RefusedError
 from hpc_lpm.models.capture.state import state_kept
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.random_streams import generators_kept
 
 
 def innermost_refused(module: nn.Module, call: Call) -> tuple[str, nn.Module]:

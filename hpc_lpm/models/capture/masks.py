@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import transformer
 
-from hpc_lpm.models.activation import tensors_of
+from hpc_lpm.activation import tensors_of
 from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.state import state_kept
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.random_streams import generators_kept
 
 _CAUSAL = "_detect_is_causal_mask"
 _PACKED = "find_packed_sequence_indices"

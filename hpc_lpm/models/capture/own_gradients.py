@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.fx import Node
 
-from hpc_lpm.models.activation import Structure, taken_apart
+from hpc_lpm.activation import Structure, taken_apart
 from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.refusal import RefusedError
 from hpc_lpm.models.capture.state import state_kept
-from hpc_lpm.models.random_streams import generators_kept
+from hpc_lpm.random_streams import generators_kept
 
 _REENTRANT = "torch.utils.checkpoint"
 

@@ -5,7 +5,7 @@ named tuple, dictionary or dataclass of pytrees.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,3 +161,16 @@ def _leaves(activation: Activation) -> tuple[list[Any], pytree.TreeSpec]:
             return leaves, spec
         for kind in unknown:
             pytree.register_dataclass(kind)
+
+
+def moved(activation: Activation, device: torch.device) -> Activation:
+    """Return an activation whose tensors are on a device."""
+    return mapped(activation, lambda tensor: tensor.to(device))
+
+
+def mapped(activation: Activation, function: Callable[[Tensor], Tensor]) -> Activation:
+    """Return an activation in whose place of each tensor stands what a function makes of it."""
+    if isinstance(activation, Tensor):
+        return function(activation)
+    tensors, structure = taken_apart(activation)
+    return structure.fill([function(tensor) for tensor in tensors])

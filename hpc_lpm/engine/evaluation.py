@@ -1,0 +1,79 @@
+"""Evaluations: what the last stage finds of each micro-batch, and what comes of all of them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hpc_lpm.activation import Activation
+from hpc_lpm.models.compute_format import ComputeFormat
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric, SumAndCount
+from hpc_lpm.models.layer_calls import LayerCalls
+from hpc_lpm.models.layered import LayeredModel
+
+TEST, VALIDATION = "test", "validation"
+"""The parts of a data set that a model is evaluated on."""
+
+
+@dataclass(frozen=True)
+class MicroBatchScores:
+    """The mean loss of one micro-batch, and sum and count of each metric, in the model's order."""
+
+    number: int
+    samples: int
+    loss: float
+    metrics: tuple[SumAndCount, ...]
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation has found; None stands for what is no finite number.
+
+    `step` counts the optimizer steps before it, `epoch` the epochs trained in whole or in part;
+    `part` is "test" or "validation"; `predictions` is the largest count of a metric.
+    """
+
+    step: int
+    epoch: int
+    part: str
+    loss: float | None
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    predictions: int = 0
+
+
+def score(
+    model: LayeredModel,
+    calls: LayerCalls,
+    compute_format: ComputeFormat,
+    outputs: Activation,
+    targets: Activation,
+    samples: int,
+) -> MicroBatchScores:
+    """Compute loss and metrics of the micro-batch that `calls` has just run in evaluation.
+
+    Raises:
+        InputError: if a metric returns no sum and count.
+    """
+    loss = float(calls.loss(compute_format.loss(model.loss), outputs, targets))
+    metrics = model.evaluation_metrics
+    found = tuple(metric.of_micro_batch(outputs, targets) for metric in metrics)
+    return MicroBatchScores(calls.number, samples, loss, found)
+
+
+def combined(
+    scores: Iterable[MicroBatchScores], metrics: Sequence[EvaluationMetric]
+) -> tuple[float | None, dict[str, float | None], int]:
+    """Return the mean loss over all samples, each metric by name, and how many it counted at most.
+
+    Sums are taken in the order of the micro-batches, so that every strategy gets the same bits.
+    """
+    ordered = sorted(scores, key=lambda found: found.number)
+    loss = math.fsum(found.loss * found.samples for found in ordered)
+    mean_loss = loss / sum(found.samples for found in ordered)
+    values: dict[str, float | None] = {}
+    counts = [0.0]
+    for index, metric in enumerate(metrics):
+        total = sum(found.metrics[index][0] for found in ordered)
+        counts.append(sum(found.metrics[index][1] for found in ordered))
+        value = metric.of_sums(total, counts[-1], mean_loss)
+        values[metric.name] = value if value is not None and math.isfinite(value) else None
+    return mean_loss if math.isfinite(mean_loss) else None, values, int(max(counts))
