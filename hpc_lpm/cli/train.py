@@ -179,8 +179,8 @@ def _print_result(result: RunResult, out: Path) -> None:
             )
         ],
     )
+    last = [each for each in result.evaluations if each.step == result.evaluations[-1].step]
     print(
-        f"{result.samples_per_second:.1f} samples/s, test accuracy "
-        f"{100 * result.test_accuracy[-1]:.2f} %, weights {result.weights_sha256[:12]}; "
-        f"result in {out / 'result.json'}"
+        f"{result.samples_per_second:.1f} samples/s, {', '.join(map(str, last))}, "
+        f"weights {result.weights_sha256[:12]}; result in {out / 'result.json'}"
     )

@@ -7,6 +7,7 @@ from hpc_lpm.activation import describe_tensors, tensors_of
 from hpc_lpm.data.dataset import (
     KINDS,
     MULTI_LABEL,
+    OWN,
     REGRESSION,
     TASKS,
     Dataset,
@@ -73,8 +74,14 @@ def _check_inputs(samples: Samples, shape: DataShape, where: str) -> None:
 
 def _check_targets(samples: Samples, shape: DataShape, where: str) -> None:
     first = samples.targets(torch.tensor([0]))
+    if shape.task == OWN:
+        return
     if not isinstance(first, Tensor):
-        return  # a loss of the user's own takes them
+        raise InputError(
+            f"{where} has {type(first).__name__} as targets, accepted for the task {shape.task!r} "
+            f"are {TASKS[shape.task]}: name the task {OWN!r} in its DataShape, and a loss of your "
+            "own."
+        )
     floating = shape.task in (MULTI_LABEL, REGRESSION)
     if first.is_floating_point() != floating:
         raise InputError(

@@ -20,13 +20,14 @@ KINDS = {
 """The kinds of data, and what the inputs of each are."""
 
 CLASSES, NEXT_TOKEN = "classes", "next-token"
-MULTI_LABEL, REGRESSION = "multi-label", "regression"
+MULTI_LABEL, REGRESSION, OWN = "multi-label", "regression", "own"
 
 TASKS = {
     CLASSES: "integer targets, the indices of classes",
     NEXT_TOKEN: "integer targets, the token that follows each token of the inputs",
     MULTI_LABEL: "floating-point targets [n, classes] of 0 and 1",
     REGRESSION: "floating-point targets",
+    OWN: "targets of any other kind, which a loss of your own takes",
 }
 """What is to be learnt, and what the targets of each task are."""
 

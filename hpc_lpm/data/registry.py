@@ -19,9 +19,10 @@ options as keywords; their annotations or else their looks tell the types:
         train, test = Split(inputs[100:], targets[100:]), Split(inputs[:100], targets[:100])
         return Dataset("spirals", DataShape("image", (2,), arms), train, test)
 
-Every rank calls it, so it must return the same samples each time: torch's generator is seeded for
-it, other generators are not. To learn the shape of such a data set, it is loaded. A data set for
-the toolkit itself is one file beside this one and one line below.
+or it returns map-style data sets or iterables (see `hpc_lpm.data.own_dataset`). Every rank calls
+it, so it must return the same samples each time: the generators of torch, Python and NumPy are
+seeded for it. To learn the shape of such a data set, it is loaded. A data set for the toolkit
+itself is one file beside this one and one line below.
 """
 
 from collections.abc import Callable
@@ -37,11 +38,12 @@ from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.digits import digits_shape, load_digits
 from hpc_lpm.data.fashion_mnist import fashion_mnist_shape, load_fashion_mnist
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_shape
+from hpc_lpm.data.own_dataset import own_dataset
 from hpc_lpm.data.synthetic import load_synthetic, synthetic_shape
 from hpc_lpm.data.text import load_text, text_shape
-from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry
 from hpc_lpm.identifiers import convert_options, find_entry, option_defaults, parse_identifier
+from hpc_lpm.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import first_line, user_function
 
 _SEED = 0
@@ -111,22 +113,17 @@ def _resolve(
 
 
 def _users_own(name: str, found: object) -> DatasetEntry:
-    kind, wanted = "data set", "a hpc_lpm.data.dataset.Dataset"
-    factory = user_function(kind, name, found, "data_dir", wanted)
+    factory = user_function("data set", name, found, "data_dir", "(train, test)")
 
     @wraps(factory)
     def load(data_dir: Path | None, **options: object) -> Dataset:
-        with torch.random.fork_rng(devices=[]):
+        with generators_kept():
+            set_generators(())
             torch.default_generator.manual_seed(_SEED)
             made = factory(data_dir, **options)
-        if not isinstance(made, Dataset):
-            of = type(made)
-            raise InputError(
-                f"{kind} {name!r} returned {of.__module__}.{of.__qualname__}, accepted is {wanted}:"
-                " wrap its tensors, Dataset(name, shape, Split(inputs, targets), Split(...))."
-            )
-        check_dataset(made, name)
-        return made
+        dataset = own_dataset(name, made)
+        check_dataset(dataset, name)
+        return dataset
 
     return DatasetEntry(first_line(found) or "your own", load)
 

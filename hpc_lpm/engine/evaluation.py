@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hpc_lpm.activation import Activation
 from hpc_lpm.models.compute_format import ComputeFormat
-from hpc_lpm.models.evaluation_metrics import EvaluationMetric, SumAndCount
+from hpc_lpm.models.evaluation_metrics import ACCURACY, EvaluationMetric, SumAndCount
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.layered import LayeredModel
 
@@ -38,6 +38,15 @@ class Evaluation:
     loss: float | None
     metrics: dict[str, float | None] = field(default_factory=dict)
     predictions: int = 0
+
+    def __str__(self) -> str:
+        """Return loss and metrics in words, such as `test accuracy 75.00 % | test loss 0.6931`."""
+        accuracy = self.metrics.get(ACCURACY)
+        shown = [] if accuracy is None else [f"accuracy {100 * accuracy:.2f} %"]
+        others = {"loss": self.loss, **self.metrics}
+        others.pop(ACCURACY, None)
+        shown += [f"{name} {value:.4g}" for name, value in others.items() if value is not None]
+        return " | ".join(f"{self.part} {each}" for each in shown)
 
 
 def score(

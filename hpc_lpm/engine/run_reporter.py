@@ -18,7 +18,6 @@ from rich.progress import (
 
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.files import write_text_atomically
-from hpc_lpm.models.evaluation_metrics import ACCURACY
 
 _PLAIN_LINE_SECONDS = 5.0
 
@@ -129,18 +128,6 @@ def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
     return kept
 
 
-def _shown(evaluation: Evaluation) -> str:
-    """Return an evaluation in words: an accuracy if there is one, else the loss and all metrics."""
-    part, metrics = evaluation.part, evaluation.metrics
-    accuracy = metrics.get(ACCURACY)
-    shown = [] if accuracy is None else [f"{part} accuracy {100 * accuracy:.2f} %"]
-    if evaluation.loss is not None:
-        shown.append(f"{part} loss {evaluation.loss:.4f}")
-    others = {name: value for name, value in metrics.items() if name != ACCURACY}
-    shown += [f"{part} {name} {value:.4g}" for name, value in others.items() if value is not None]
-    return " | ".join(shown)
-
-
 class RunReporter:
     """Reports how the run goes to the display and to `metrics.jsonl`; only one rank has it."""
 
@@ -185,7 +172,7 @@ class RunReporter:
             values |= {f"{each.part}_{name}": value for name, value in named.items()}
         self._log.write(epoch=epoch - 1, **values)
         rate = "" if samples_per_second is None else f" | {samples_per_second:.1f} samples/s"
-        shown = " | ".join(map(_shown, evaluations))
+        shown = " | ".join(map(str, evaluations))
         self._display.message(f"epoch {epoch}/{epochs} | {shown}{rate}")
 
     def message(self, text: str) -> None:

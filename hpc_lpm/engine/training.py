@@ -10,8 +10,6 @@ import numpy as np
 import torch
 
 from hpc_lpm.data.dataset import Dataset
-from hpc_lpm.data.preparation import prepared_dataset
-from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.load import finished_result
 from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, remove_checkpoints
@@ -21,6 +19,7 @@ from hpc_lpm.engine.environment import run_environment
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.learning_rate import rate_factor
+from hpc_lpm.engine.loading import Loading, LoadingAhead, LoadingInTurn, recipe_of
 from hpc_lpm.engine.loop import TrainingLoop
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
@@ -69,13 +68,7 @@ class Training:
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
-        self.dataset: Dataset = prepared_dataset(
-            load_dataset(settings.dataset, settings.data_dir),
-            seed=settings.seed,
-            validation=settings.validation,
-            normalize=settings.normalize,
-            augment=settings.augment,
-        )
+        self.dataset: Dataset = recipe_of(settings).load()
         self.model: LayeredModel = create_model(
             settings.model,
             self.dataset.shape,
@@ -227,6 +220,22 @@ class Training:
             self.epochs,
             self.replicas,
             resources,
+            self._loading(resources),
+        )
+
+    def _loading(self, resources: ExitStack) -> Loading:
+        stage = self.job.rank // self.replicas
+        inputs = not self.strategy.needs_plan or stage == 0
+        targets = not self.strategy.needs_plan or stage == self.stages - 1
+        if not self.settings.loader_workers or not (inputs or targets):
+            return LoadingInTurn()
+        return LoadingAhead(
+            recipe_of(self.settings),
+            self.dataset,
+            self.settings.loader_workers,
+            inputs=inputs,
+            targets=targets,
+            resources=resources,
         )
 
     def _result(

@@ -17,7 +17,7 @@ from hpc_lpm.data.dataset import CLASSES, MULTI_LABEL, NEXT_TOKEN, REGRESSION
 from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry
 from hpc_lpm.identifiers import accepted_options, convert_options, parse_identifier
-from hpc_lpm.models.losses import alike, mean_absolute_error
+from hpc_lpm.models.losses import alike, classes_last, mean_absolute_error
 from hpc_lpm.user_functions import user_function
 
 SumAndCount = tuple[float, float]
@@ -87,8 +87,11 @@ def _described(returned: object) -> str:
 
 
 def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Count the predictions (argmax over the last dimension) that equal their target."""
-    return (outputs.argmax(dim=-1) == targets).sum()
+    """Count the predictions, the classes with the largest outputs, that equal their target.
+
+    Outputs are [..., classes] or [n, classes, ...] for targets [...].
+    """
+    return (classes_last(outputs, targets).argmax(dim=-1) == targets).sum()
 
 
 def accuracy_by(correct: Callable[[Any, Any], Tensor]) -> EvaluationMetric:
@@ -108,11 +111,12 @@ def accuracy_by(correct: Callable[[Any, Any], Tensor]) -> EvaluationMetric:
 
 def _are_predictions(outputs: Any, targets: Any) -> bool:
     tensors = isinstance(outputs, Tensor) and isinstance(targets, Tensor)
-    return tensors and outputs.shape[:-1] == targets.shape
+    return tensors and classes_last(outputs, targets).shape[:-1] == targets.shape
 
 
 def top5_correct(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
     """Count the targets that are among the five largest outputs [..., classes]."""
+    outputs = classes_last(outputs, targets)
     best = outputs.topk(min(5, outputs.shape[-1]), dim=-1).indices
     return (best == targets.unsqueeze(-1)).any(dim=-1).sum(), targets.numel()
 

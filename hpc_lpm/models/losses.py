@@ -30,13 +30,23 @@ Loss = Callable[[Any, Any], Tensor]
 def cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Return the mean cross entropy of `outputs` [..., classes] for class indices [...].
 
+    Outputs may also have the classes after the samples, as torch does: [n, classes, ...].
+
     Raises:
         TypeError: if the last layer returned anything but one tensor.
     """
     outputs = _one_tensor(outputs)
-    return nn.functional.cross_entropy(
-        outputs.flatten(0, -2), targets.flatten(), label_smoothing=label_smoothing
-    )
+    logits = classes_last(outputs, targets).flatten(0, -2)
+    return nn.functional.cross_entropy(logits, targets.flatten(), label_smoothing=label_smoothing)
+
+
+def classes_last(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return outputs [..., classes] of either [..., classes] or [n, classes, ...]."""
+    if outputs.shape[:-1] != targets.shape and (
+        (*outputs.shape[:1], *outputs.shape[2:]) == tuple(targets.shape)
+    ):
+        return outputs.movedim(1, -1)
+    return outputs
 
 
 def binary_cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -30,11 +30,19 @@ def with_objective(
         metrics: names of metrics, or module:function, beside those of the task.
 
     Raises:
-        InputError: if there is no such loss or metric, or two metrics have one name.
+        InputError: if there is no such loss or metric, none is named for data that need one, or two
+            metrics have one name.
     """
-    identifier = loss or (LOSS_OF_TASK[shape.task] if model.loss is cross_entropy else None)
+    identifier = loss
+    if identifier is None and model.loss is cross_entropy:
+        identifier = LOSS_OF_TASK.get(shape.task)
+        if identifier is None:
+            raise InputError(
+                "no usual loss takes the targets of this data set, and none was named: give one of "
+                "your own with --loss module:function."
+            )
     chosen = model.loss if identifier is None else loss_named(identifier)
-    usual = METRICS_OF_TASK[shape.task]
+    usual = METRICS_OF_TASK.get(shape.task, ())
     counts = None if ACCURACY not in usual and model.correct is count_correct else model.correct
     # What a loss of the user's own is made of, the toolkit does not know how to measure.
     of_task = usual if identifier in LOSSES.names() else ()

@@ -185,6 +185,8 @@ class StageExecutor:
         self._batches = batches
         current: Instruction | None = None
         try:
+            if self._is_first_stage or self._is_last_stage:
+                self._context.loading.begin(batches, range(len(batches)))
             for current in instructions:
                 self._EXECUTES[type(current)](self, *current.arguments)
             for channel in self._channels.senders():
@@ -243,11 +245,13 @@ class StageExecutor:
     def _load(self, micro_batch: int) -> None:
         start = self._recorder.start()
         if self._is_first_stage:
-            inputs = moved(self._batches.inputs(micro_batch), self._device)
+            loaded = self._context.loading.inputs(self._batches, micro_batch)
+            inputs = moved(loaded, self._device)
             arranged = self._context.compute_format.arranged(inputs)
             self._in_flight[micro_batch] = InFlight(arranged)
         if self._is_last_stage:
-            targets = moved(self._batches.targets(micro_batch), self._device)
+            loaded = self._context.loading.targets(self._batches, micro_batch)
+            targets = moved(loaded, self._device)
             self._in_flight[micro_batch].targets = targets
         self._record("load", micro_batch, start)
 

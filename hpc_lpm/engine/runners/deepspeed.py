@@ -203,14 +203,18 @@ class StockPipelineRunner:
     def _stream(
         self, batches: MicroBatches, numbers: Iterable[int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        topology = self._context.topology
-        for n in numbers:
+        topology, loading = self._context.topology, self._context.loading
+        is_first, is_last = topology.stage == 0, topology.stage == topology.stages - 1
+        ordered = list(numbers)
+        if is_first or is_last:
+            loading.begin(batches, ordered)
+        for n in ordered:
             inputs = targets = torch.zeros(1)
-            if topology.stage == 0:
-                arranged = self._context.compute_format.arranged(batches.inputs(n))
+            if is_first:
+                arranged = self._context.compute_format.arranged(loading.inputs(batches, n))
                 inputs = self._handed(arranged, self._held_inputs)
-            if topology.stage == topology.stages - 1:
-                targets = self._handed(batches.targets(n), self._held_targets)
+            if is_last:
+                targets = self._handed(loading.targets(batches, n), self._held_targets)
             yield inputs, targets
 
     def _handed(self, loaded: Activation, held: list[Activation]) -> Tensor:

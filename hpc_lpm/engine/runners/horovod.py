@@ -53,6 +53,8 @@ class HorovodRunner:
     def train(self, batches: MicroBatches) -> None:
         """Train on this rank's share of these micro-batches."""
         self._model.module.train()
+        own = [n for micro_batches in batches.steps() for n in self._share(micro_batches)]
+        self._context.loading.begin(batches, own)
         for step, micro_batches in enumerate(batches.steps()):
             self._model.begin_step(step)
             if step == self._context.agreement.end:

@@ -13,6 +13,7 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.loading import Loading, LoadingInTurn
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.stop_agreement import StopAgreement
@@ -30,7 +31,8 @@ class RunContext:
     """Everything that a strategy is given to start its runner.
 
     `updates` and `epochs` count those of the whole run, including an epoch that is cut short;
-    `replicas` counts the replicas of every stage; `resources` are released at the end of the run.
+    `replicas` counts the replicas of every stage; `resources` are released at the end of the run;
+    `loading` loads the micro-batches that this rank runs.
     """
 
     settings: TrainSettings
@@ -45,6 +47,7 @@ class RunContext:
     epochs: int
     replicas: int = 1
     resources: ExitStack = field(default_factory=ExitStack)
+    loading: Loading = field(default_factory=LoadingInTurn)
 
     @property
     def compute_format(self) -> ComputeFormat:

@@ -25,6 +25,7 @@ class SequentialRunner:
         """Train on these micro-batches."""
         recorder = self._context.recorder
         self._model.module.train()
+        self._context.loading.begin(batches, range(len(batches)))
         for step, micro_batches in enumerate(batches.steps()):
             self._model.begin_step(step)
             if step == self._context.agreement.end:

@@ -73,21 +73,32 @@ class WholeModel:
         Raises:
             TrainingError: if a layer fails or the loss is not finite.
         """
+        named = f"micro-batch {batches.first_index + n}"
+        recorder = self._context.recorder
+        start = recorder.start()
         try:
-            self._forward_backward(batches, n, replicas)
+            inputs, targets = self._inputs(batches, n), self._targets(batches, n)
         except Exception as error:
-            named = f"micro-batch {batches.first_index + n}"
+            raise self._faults.describe(error, named, None) from error
+        recorder.add("load", n, start)
+        try:
+            self._forward_backward(batches, n, replicas, inputs, targets)
+        except Exception as error:
             # A replica's weights have hooks that another backward pass would trigger.
             searchable = self._context.job.size == 1 or isinstance(error, NonFiniteLossError)
-            inputs = self._inputs(batches, n) if searchable else None
-            raise self._faults.describe(error, named, inputs) from error
+            # Loaded again, since layers may have changed them in place.
+            searched = self._arranged(batches.inputs(n)) if searchable else None
+            raise self._faults.describe(error, named, searched) from error
 
-    def _forward_backward(self, batches: MicroBatches, n: int, replicas: int) -> None:
-        context, recorder = self._context, self._context.recorder
-        start = recorder.start()
-        inputs = self._inputs(batches, n)
-        targets = batches.targets(n).to(context.device)
-        recorder.add("load", n, start)
+    def _forward_backward(
+        self,
+        batches: MicroBatches,
+        n: int,
+        replicas: int,
+        inputs: Activation,
+        targets: Activation,
+    ) -> None:
+        recorder = self._context.recorder
         start = recorder.start()
         loss = self._loss(self._run(inputs, batches.number(n)), targets)
         recorder.add("forward", n, start)
@@ -98,7 +109,13 @@ class WholeModel:
         recorder.add("backward", n, start)
 
     def _inputs(self, batches: MicroBatches, n: int) -> Activation:
-        return self._format.arranged(moved(batches.inputs(n), self._context.device))
+        return self._arranged(self._context.loading.inputs(batches, n))
+
+    def _targets(self, batches: MicroBatches, n: int) -> Activation:
+        return moved(self._context.loading.targets(batches, n), self._context.device)
+
+    def _arranged(self, loaded: Activation) -> Activation:
+        return self._format.arranged(moved(loaded, self._context.device))
 
     @torch.no_grad()
     def evaluate(self, batches: MicroBatches, numbers: Iterable[int]) -> list[MicroBatchScores]:
@@ -109,13 +126,14 @@ class WholeModel:
         """
         self.module.eval()
         scores = []
-        for n in numbers:
+        ordered = list(numbers)
+        self._context.loading.begin(batches, ordered)
+        for n in ordered:
             inputs = None
             try:
                 inputs = self._inputs(batches, n)
                 outputs = self._run(inputs, batches.number(n))
-                targets = moved(batches.targets(n), self._context.device)
-                scores.append(self._score(outputs, targets, batches.size(n)))
+                scores.append(self._score(outputs, self._targets(batches, n), batches.size(n)))
             except Exception as error:
                 named = f"evaluation micro-batch {batches.number(n)}"
                 raise self._faults.describe(error, named, inputs) from error

@@ -1,0 +1,148 @@
+"""Loads micro-batches: within a rank, or ahead of it in processes of their own.
+
+Such processes are started anew (spawn) and load the data set themselves: a copy of a rank, as fork
+makes it, must not be made once MPI has started.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader, Sampler
+
+from hpc_lpm.activation import Activation
+from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.data.requests import (
+    DatasetRecipe,
+    Refusal,
+    Request,
+    RequestedMicroBatches,
+    leave_signals_to_the_rank,
+)
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.errors import InputError
+
+
+class Loading(Protocol):
+    """Loads the micro-batches that a rank is about to run."""
+
+    def begin(self, batches: MicroBatches, numbers: Iterable[int]) -> None:
+        """Say which micro-batches will be asked for next, in this order, or only some of them."""
+
+    def inputs(self, batches: MicroBatches, n: int) -> Activation:
+        """Return the model's inputs of a micro-batch."""
+
+    def targets(self, batches: MicroBatches, n: int) -> Activation:
+        """Return the targets of a micro-batch; where a rank needs both, after its inputs."""
+
+
+class LoadingInTurn:
+    """Loads each micro-batch when it is asked for."""
+
+    def begin(self, batches: MicroBatches, numbers: Iterable[int]) -> None:
+        """Do nothing."""
+
+    def inputs(self, batches: MicroBatches, n: int) -> Activation:
+        """Load the model's inputs of a micro-batch."""
+        return batches.inputs(n)
+
+    def targets(self, batches: MicroBatches, n: int) -> Activation:
+        """Load the targets of a micro-batch."""
+        return batches.targets(n)
+
+
+class _Order(Sampler[Request]):
+    """Hands out the requests of the micro-batches that are asked for next."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def __iter__(self) -> Iterator[Request]:
+        return iter(self.requests)
+
+
+class LoadingAhead:
+    """Loads micro-batches in processes, a few ahead of the one that is asked for.
+
+    Args:
+        recipe: of the data set.
+        dataset: the data set, as this rank has loaded it.
+        processes: their number.
+        inputs: whether this rank asks for inputs.
+        targets: whether this rank asks for targets.
+        resources: release the processes at the end of the run.
+    """
+
+    def __init__(
+        self,
+        recipe: DatasetRecipe,
+        dataset: Dataset,
+        processes: int,
+        *,
+        inputs: bool,
+        targets: bool,
+        resources: ExitStack,
+    ) -> None:
+        self._names = {id(samples): name for name, samples in dataset.parts.items()}
+        self._order = _Order()
+        self._both = inputs and targets
+        self._loader: DataLoader[Any] | None = DataLoader(
+            RequestedMicroBatches(recipe, inputs=inputs, targets=targets),
+            batch_size=None,
+            sampler=self._order,
+            num_workers=processes,
+            multiprocessing_context="spawn",
+            worker_init_fn=leave_signals_to_the_rank,
+            persistent_workers=True,
+        )
+        self._iterator: Iterator[Any] = iter(())
+        self._numbers: Iterator[int] = iter(())
+        self._held: dict[int, Any] = {}
+        resources.callback(self._close)
+
+    def begin(self, batches: MicroBatches, numbers: Iterable[int]) -> None:
+        """Start to load these micro-batches."""
+        assert self._loader is not None
+        ordered = list(numbers)
+        part = self._names[id(batches.samples)]
+        self._order.requests = [Request(part, batches.chunks[n], batches.draws) for n in ordered]
+        self._numbers = iter(ordered)
+        self._held.clear()
+        self._iterator = iter(self._loader)
+
+    def inputs(self, batches: MicroBatches, n: int) -> Activation:
+        """Return the model's inputs of a micro-batch."""
+        inputs, targets = self._arrived(n)
+        if self._both:
+            self._held[n] = (None, targets)
+        return inputs
+
+    def targets(self, batches: MicroBatches, n: int) -> Activation:
+        """Return the targets of a micro-batch."""
+        return self._arrived(n)[1]
+
+    def _arrived(self, n: int) -> Any:
+        while n not in self._held:
+            number = next(self._numbers)
+            arrived = next(self._iterator)
+            if isinstance(arrived, Refusal):
+                raise InputError(arrived.sentence)
+            self._held[number] = arrived
+        return self._held.pop(n)
+
+    def _close(self) -> None:
+        # The processes end once nothing refers to the iterator.
+        self._iterator, self._loader = iter(()), None
+
+
+def recipe_of(settings: TrainSettings) -> DatasetRecipe:
+    """Return the recipe of a run's data set."""
+    return DatasetRecipe(
+        settings.dataset,
+        settings.data_dir,
+        settings.seed,
+        settings.validation,
+        settings.normalize,
+        settings.augment,
+    )
