@@ -70,7 +70,7 @@ def train(
         limit_seconds=checked.receive_timeout_seconds,
     )
     STOP_SIGNALS.install()  # MPI may have taken over one of them
-    training = Training(checked, job, resume_from=out if resume else None)
+    training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
     result = training.finished or _run(training, out, resume=resume, quiet=json)
     if job.rank != 0 or result is None:
         return

@@ -16,6 +16,7 @@ from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, remove_checkpoin
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.environment import run_environment
+from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.learning_rate import rate_factor
@@ -56,15 +57,20 @@ class Training:
         settings: the settings of the run.
         job: the ranks that train it.
         resume_from: the folder of the run to resume, which need not hold a checkpoint yet.
+        plan_into: the folder in which to keep the plan that the ranks make if they are given none.
 
     Raises:
-        InputError: on every rank alike, before any rank communicates with another.
+        InputError: on every rank alike, before any rank trains.
     """
 
     def __init__(
-        self, settings: TrainSettings, job: Job, *, resume_from: Path | None = None
+        self,
+        settings: TrainSettings,
+        job: Job,
+        *,
+        resume_from: Path | None = None,
+        plan_into: Path | None = None,
     ) -> None:
-        self.settings = settings
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
@@ -76,6 +82,10 @@ class Training:
             loss=settings.loss,
             metrics=settings.metric,
         )
+        self.plan_notice: str | None = None
+        if self.strategy.needs_plan and settings.plan is None and plan_into is not None:
+            settings = self._with_first_plan(settings, plan_into, resumes=resume_from is not None)
+        self.settings = settings
         self.plan = _plan_of_run(self.strategy, settings, self.model, job)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch
@@ -84,7 +94,7 @@ class Training:
         self.epochs = math.ceil(self.steps / self.steps_an_epoch)
         self.stages = len(self.plan.stages) if self.plan else 1
         self.replicas = job.size // self.stages if self.plan else 1
-        self.plan_notice = self._notice_of_another_use()
+        self.plan_notice = self.plan_notice or self._notice_of_another_use()
         check_run(
             PlannedRun(
                 settings,
@@ -100,6 +110,21 @@ class Training:
         self.finished: RunResult | None = None
         if resume_from and not self.strategy.independent:
             self._find_earlier_work(resume_from)
+
+    def _with_first_plan(
+        self, settings: TrainSettings, folder: Path, *, resumes: bool
+    ) -> TrainSettings:
+        """Return the settings with a plan that these ranks make, or made before they resume."""
+        plan = folder / PLAN
+        if not (resumes and plan.exists()):
+            require_ranks(settings, self.job)
+            make_plan(settings, self.strategy, self.job, self.dataset, self.model, folder)
+            cuts = ", ".join(map(str, Plan.read(plan).cuts[1:-1]))
+            self.plan_notice = (
+                f"no --plan was given: these ranks have profiled the model and cut it before layer "
+                f"{cuts}, see {plan}"
+            )
+        return settings.model_copy(update={"plan": plan})
 
     def _find_earlier_work(self, folder: Path) -> None:
         settings = computing_settings(self.settings.model_dump(mode="json"))
