@@ -4,8 +4,10 @@ Such processes are started anew (spawn) and load the data set themselves: a copy
 makes it, must not be made once MPI has started.
 """
 
+import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any, Protocol
 
 from torch.utils.data import DataLoader, Sampler
@@ -109,7 +111,8 @@ class LoadingAhead:
         self._order.requests = [Request(part, batches.chunks[n], batches.draws) for n in ordered]
         self._numbers = iter(ordered)
         self._held.clear()
-        self._iterator = iter(self._loader)
+        with _main_program_unknown():
+            self._iterator = iter(self._loader)
 
     def inputs(self, batches: MicroBatches, n: int) -> Activation:
         """Return the model's inputs of a micro-batch."""
@@ -134,6 +137,20 @@ class LoadingAhead:
     def _close(self) -> None:
         # The processes end once nothing refers to the iterator.
         self._iterator, self._loader = iter(()), None
+
+
+@contextmanager
+def _main_program_unknown() -> Iterator[None]:
+    """Let processes that are started now not import the program that runs here.
+
+    They need nothing of it, and a program that is not guarded by its name would run again.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def recipe_of(settings: TrainSettings) -> DatasetRecipe:
