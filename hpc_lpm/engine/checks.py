@@ -4,10 +4,14 @@ A campaign makes the same checks before it profiles anything; those that need da
 loaded by then are made once a run starts.
 """
 
+from hpc_lpm.data.augmentation import Augmentation
 from hpc_lpm.engine.optimizer import check_optimizer
+from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.evaluation_metrics import evaluation_metrics_named
+from hpc_lpm.models.losses import loss_named
 
 
 def check_run(run: PlannedRun) -> None:
@@ -17,11 +21,20 @@ def check_run(run: PlannedRun) -> None:
         InputError: naming the option, what was found and what is accepted.
     """
     check_optimizer(run.settings.optimizer)
+    _check_objective(run.settings)
     strategy_named(run.settings.strategy).check(run)
     _check_replicas(run)
     if run.steps is not None:
         _check_warmup(run, run.steps)
         _check_drains(run, run.steps)
+
+
+def _check_objective(settings: TrainSettings) -> None:
+    if settings.loss is not None:
+        loss_named(settings.loss)
+    evaluation_metrics_named(settings.metric)
+    if settings.augment is not None:
+        Augmentation.parse(settings.augment)
 
 
 def _check_replicas(run: PlannedRun) -> None:

@@ -1,5 +1,6 @@
 """A user's data, loss and metrics train and measure one thing, whatever the cut and the engine."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import nn
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.models.registry import create_model
 from tests.mpi import own_training
+from tests.mpi.ranks import mpirun
 from tests.mpi.test_exactness import train_cases
 
 pytestmark = pytest.mark.mpi
@@ -139,3 +141,22 @@ def test_processes_that_load_ahead_change_nothing(alone: list[dict], tmp_path: P
     for key in ("weights_sha256", "evaluations"):
         assert sequential[key] == alone[1][key], key
         assert ahead[key] == in_turn[key], key
+
+
+def test_ranks_without_a_plan_make_one_and_go_on_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "a run"
+    command = ["-m", "hpc_lpm", "train", "--model", "mlp,layers=5", "--dataset", "digits"]
+    command += ["--strategy", "fbp", "--steps", "3", "--out", str(out)]
+    done = mpirun(2, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "these ranks have profiled the model and cut it" in done.stdout
+    plan = json.loads((out / "plan.json").read_text())
+    result = json.loads((out / "result.json").read_text())
+    assert result["cuts"] == [0, plan["stages"][0]["stop"], 5]
+    written = (out / "plan.json").stat().st_mtime_ns
+    again = mpirun(2, *command, "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (out / "plan.json").stat().st_mtime_ns == written
+    alone = mpirun(1, *command)
+    assert alone.returncode == 2
+    assert "was started on one rank without --plan" in alone.stdout + alone.stderr
