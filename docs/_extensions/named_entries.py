@@ -4,10 +4,13 @@ from markdown import code, table
 
 from hpc_lpm.data.registry import DATASETS
 from hpc_lpm.engine.strategies.registry import STRATEGIES
+from hpc_lpm.models.evaluation_metrics import EVALUATION_METRICS
+from hpc_lpm.models.losses import LOSSES
 from hpc_lpm.models.registry import MODELS
 from hpc_lpm.options import described_fields
 from hpc_lpm.planning.planners.registry import PLANNERS
 from hpc_lpm.schedules.registry import SCHEDULES
+from hpc_lpm.user_functions import first_line
 
 
 def named_entries() -> str:
@@ -32,6 +35,10 @@ def named_entries() -> str:
             for name, entry in registry.items()
         ]
         parts += [f"## {title}", table(["name", "options and defaults", "what it is"], rows)]
+    losses = [[code(name), first_line(loss)] for name, loss in LOSSES.items()]
+    metrics = [[code(name), metric.description] for name, metric in EVALUATION_METRICS.items()]
+    parts += ["## Losses", table(["name", "what it is"], losses)]
+    parts += ["## Metrics of an evaluation", table(["name", "what it is"], metrics)]
     return "\n\n".join(parts)
 
 

@@ -7,7 +7,7 @@ micro-batches divided by the count over all of them.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,12 +35,14 @@ class EvaluationMetric:
             metric is computed from the mean loss.
         of_mean: makes the metric of the mean.
         higher_is_better: whether a higher or a lower value is the better one.
+        description: what it is, in a few words.
     """
 
     name: str
     function: Callable[[Any, Any], tuple[Any, Any]] | None
     of_mean: Callable[[float], float] = float
     higher_is_better: bool = True
+    description: str = ""
 
     def of_micro_batch(self, outputs: Any, targets: Any) -> SumAndCount:
         """Return sum and count of one micro-batch.
@@ -106,7 +108,7 @@ def accuracy_by(correct: Callable[[Any, Any], Tensor]) -> EvaluationMetric:
             return 0, 0
         return correct(outputs, targets), targets.numel()
 
-    return EvaluationMetric(ACCURACY, share)
+    return EvaluationMetric(ACCURACY, share, description="share of right predictions")
 
 
 def _are_predictions(outputs: Any, targets: Any) -> bool:
@@ -150,11 +152,21 @@ EVALUATION_METRICS: Registry[EvaluationMetric] = Registry(
     "hpc_lpm.evaluation_metrics",
     {
         ACCURACY: accuracy_by(count_correct),
-        "top5_accuracy": EvaluationMetric("top5_accuracy", top5_correct),
-        "label_accuracy": EvaluationMetric("label_accuracy", labels_right),
-        PERPLEXITY: _LOWER(PERPLEXITY, None, math.exp),
-        "mae": _LOWER("mae", absolute_error),
-        "rmse": _LOWER("rmse", squared_error, math.sqrt),
+        "top5_accuracy": EvaluationMetric(
+            "top5_accuracy",
+            top5_correct,
+            description="share of targets among the five most probable classes",
+        ),
+        "label_accuracy": EvaluationMetric(
+            "label_accuracy", labels_right, description="share of labels that are told right"
+        ),
+        PERPLEXITY: _LOWER(
+            PERPLEXITY, None, math.exp, description="exponential of the mean cross entropy"
+        ),
+        "mae": _LOWER("mae", absolute_error, description="mean absolute error"),
+        "rmse": _LOWER(
+            "rmse", squared_error, math.sqrt, description="root of the mean squared error"
+        ),
     },
     _users_own,
 )
@@ -185,6 +197,4 @@ def _named(identifier: str) -> EvaluationMetric:
         return metric
     targets = next(iter(accepted_options(metric.function, {})), None)
     options = convert_options(parsed, metric.function, {} if targets is None else {targets: None})
-    return EvaluationMetric(
-        metric.name, partial(metric.function, **options), metric.of_mean, metric.higher_is_better
-    )
+    return replace(metric, function=partial(metric.function, **options))

@@ -48,6 +48,24 @@ def test_the_readmes_own_model_trains_on_one_device_and_on_two(tmp_path: Path) -
         assert result["test_accuracy"][-1] > 0.8
 
 
+@pytest.mark.mpi
+def test_the_guide_on_losses_runs_as_printed(tmp_path: Path) -> None:
+    blocks = code_blocks(ROOT / "docs" / "how-to" / "own-loss.md")
+    (module,) = (block.text for block in blocks if block.language == "python")
+    (tmp_path / "my_loss.py").write_text(module, encoding="utf-8")
+    for block in blocks:
+        if block.language == "sh":
+            run_as_printed(block.text, tmp_path)
+    of_runs = {
+        name: json.loads((tmp_path / "results" / name / "result.json").read_text())
+        for name in ("smoothed", "torch", "focal")
+    }
+    assert of_runs["smoothed"]["weights_sha256"] == of_runs["torch"]["weights_sha256"]
+    last = of_runs["focal"]["evaluations"][-2:]
+    assert [each["part"] for each in last] == ["validation", "test"]
+    assert all(each["metrics"]["right_eights"] > 0.5 for each in last)
+
+
 GUIDE = ROOT / "docs" / "how-to" / "own-model.md"
 
 
