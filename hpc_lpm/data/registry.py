@@ -34,6 +34,14 @@ from typing import Any
 import torch
 
 from hpc_lpm.data.checks import check_dataset
+from hpc_lpm.data.cifar import (
+    cifar10_files,
+    cifar10_shape,
+    cifar100_files,
+    cifar100_shape,
+    load_cifar10,
+    load_cifar100,
+)
 from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.digits import digits_files, digits_shape, load_digits
 from hpc_lpm.data.fashion_mnist import (
@@ -41,12 +49,19 @@ from hpc_lpm.data.fashion_mnist import (
     fashion_mnist_shape,
     load_fashion_mnist,
 )
+from hpc_lpm.data.idx_folder import idx_files, idx_shape, load_idx
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_files, mnist5k_shape
 from hpc_lpm.data.own_dataset import own_dataset
 from hpc_lpm.data.synthetic import load_synthetic, synthetic_files, synthetic_shape
 from hpc_lpm.data.text import load_text, text_files, text_shape
 from hpc_lpm.extensions import Registry
-from hpc_lpm.identifiers import convert_options, find_entry, option_defaults, parse_identifier
+from hpc_lpm.identifiers import (
+    convert_options,
+    find_entry,
+    option_defaults,
+    parse_identifier,
+    user_path,
+)
 from hpc_lpm.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import first_line, user_function
 
@@ -126,8 +141,7 @@ def _resolve(
 ) -> tuple[DatasetEntry, Path | None, dict[str, Any]]:
     parsed = parse_identifier(identifier)
     entry = find_entry(DATASETS, parsed)
-    location = Path(parsed.argument or "") if entry.takes_path else data_dir
-    location = None if location is None else location.expanduser()
+    location = user_path(parsed.argument or "") if entry.takes_path else data_dir
     return entry, location, convert_options(parsed, entry.load, {})
 
 
@@ -168,6 +182,25 @@ DATASETS = Registry(
             load_fashion_mnist,
             fashion_mnist_shape,
             files=fashion_mnist_files,
+        ),
+        "cifar10": DatasetEntry(
+            "60,000 colour images of 10 classes, python or binary format, in --data-dir",
+            load_cifar10,
+            cifar10_shape,
+            files=cifar10_files,
+        ),
+        "cifar100": DatasetEntry(
+            "60,000 colour images of 100 fine or 20 coarse classes, either format, in --data-dir",
+            load_cifar100,
+            cifar100_shape,
+            files=cifar100_files,
+        ),
+        "idx": DatasetEntry(
+            "idx:FOLDER, IDX files such as those of MNIST, KMNIST and EMNIST",
+            load_idx,
+            idx_shape,
+            takes_path=True,
+            files=idx_files,
         ),
         "text": DatasetEntry(
             "text:PATH, the bytes of a file or folder; the target is the next byte",
