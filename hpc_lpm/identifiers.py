@@ -142,9 +142,10 @@ def convert_options(
         try:
             converted[option] = _convert(value, annotation)
         except ValueError:
+            hint = closest(value, _choices(annotation))
             raise InputError(
                 f"option {option!r} of {identifier.text!r} is {value!r}"
-                f"{closest(value, _choices(annotation))}, accepted is {_wanted(annotation)}."
+                f"{f'{hint}:' if hint else ','} accepted is {_wanted(annotation)}."
             ) from None
     for option in named:
         if accepted[option].default is inspect.Parameter.empty and option not in converted:

@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.data.images import split_by_class
+from hpc_lpm.data.locations import beside
 from hpc_lpm.errors import InputError
-from hpc_lpm.identifiers import user_path
 
 DEFAULT_SHARE = 0.2
 """Share of the samples that become the test part where the data have none and none is named."""
 
 
-def test_part(owner: str, text: str | None) -> float | Path | None:
+def test_part(owner: str, text: str | None, folder: Path) -> float | Path | None:
     """Read the option `test=`: a number is a share, anything else a path.
 
     Args:
         owner: the data set for messages.
         text: what the user wrote, or None.
+        folder: where a path is looked for that is not found from the current folder.
 
     Raises:
         InputError: if it is a number outside 0 to 1 and no file or folder of that name exists.
@@ -28,11 +29,11 @@ def test_part(owner: str, text: str | None) -> float | Path | None:
     try:
         share = float(text)
     except ValueError:
-        return user_path(text)
+        return beside(folder, text)
     if 0 < share < 1:
         return share
-    if Path(text).exists():
-        return Path(text)
+    if beside(folder, text).exists():
+        return beside(folder, text)
     raise InputError(
         f"option 'test' of {owner} is {text}, accepted are a share between 0 and 1, such as 0.2, "
         "and a file or folder."

@@ -94,7 +94,7 @@ def idx_files(
         InputError: if they are missing or `split` does not tell them apart.
     """
     found = _required(folder, split)
-    held_out = test_part(_owner(folder), test)
+    held_out = test_part(_owner(folder), test, folder)
     if isinstance(held_out, Path):
         other = _required(held_out, split)
         return [found.train.images, found.train.labels, *other.paths()]
@@ -145,7 +145,7 @@ def load_idx(
     """
     owner = _owner(folder)
     found = _required(folder, split)
-    held_out = test_part(owner, test)
+    held_out = test_part(owner, test, folder)
     images, labels = found.train.read()
     if isinstance(held_out, Path):
         other = _required(held_out, split)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.identifiers import user_path
 
 _UNUSUAL = {
     stat.S_IFIFO: "a pipe",
@@ -56,6 +57,15 @@ def is_folder(path: Path, what: str) -> bool:
     mode = _mode(path, what)
     refuse_unusual(path, mode, what)
     return stat.S_ISDIR(mode)
+
+
+def beside(folder: Path, text: str) -> Path:
+    """Return the path that an option names, from the current folder or else from `folder`.
+
+    It is the former if neither exists.
+    """
+    path = user_path(text)
+    return path if path.exists() or not (folder / path).exists() else folder / path
 
 
 def refuse_unusual(path: Path, mode: int, what: str) -> None:

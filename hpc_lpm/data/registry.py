@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 
+from hpc_lpm.data.arrays import load_npy, load_npz, npy_files, npz_files
 from hpc_lpm.data.checks import check_dataset
 from hpc_lpm.data.cifar import (
     cifar10_files,
@@ -201,6 +202,18 @@ DATASETS = Registry(
             idx_shape,
             takes_path=True,
             files=idx_files,
+        ),
+        "npz": DatasetEntry(
+            "npz:FILE, arrays that numpy saved, such as x_train and y_train",
+            load_npz,
+            takes_path=True,
+            files=npz_files,
+        ),
+        "npy": DatasetEntry(
+            "npy:FOLDER of such arrays, or npy:X.npy,targets=Y.npy",
+            load_npy,
+            takes_path=True,
+            files=npy_files,
         ),
         "text": DatasetEntry(
             "text:PATH, the bytes of a file or folder; the target is the next byte",
