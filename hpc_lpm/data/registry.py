@@ -54,6 +54,7 @@ from hpc_lpm.data.idx_folder import idx_files, idx_shape, load_idx
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_files, mnist5k_shape
 from hpc_lpm.data.own_dataset import own_dataset
 from hpc_lpm.data.synthetic import load_synthetic, synthetic_files, synthetic_shape
+from hpc_lpm.data.table import load_table, table_files
 from hpc_lpm.data.text import load_text, text_files, text_shape
 from hpc_lpm.extensions import Registry
 from hpc_lpm.identifiers import (
@@ -214,6 +215,12 @@ DATASETS = Registry(
             load_npy,
             takes_path=True,
             files=npy_files,
+        ),
+        "table": DatasetEntry(
+            "table:FILE.csv,target=COLUMN, also .parquet; a row a sample",
+            load_table,
+            takes_path=True,
+            files=table_files,
         ),
         "text": DatasetEntry(
             "text:PATH, the bytes of a file or folder; the target is the next byte",
