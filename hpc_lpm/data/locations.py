@@ -59,6 +59,11 @@ def is_folder(path: Path, what: str) -> bool:
     return stat.S_ISDIR(mode)
 
 
+def printable(name: str | Path) -> str:
+    """Return a name that can be printed, where a file's name is no text in UTF-8."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
 def beside(folder: Path, text: str) -> Path:
     """Return the path that an option names, from the current folder or else from `folder`.
 

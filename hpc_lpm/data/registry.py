@@ -51,6 +51,7 @@ from hpc_lpm.data.fashion_mnist import (
     load_fashion_mnist,
 )
 from hpc_lpm.data.idx_folder import idx_files, idx_shape, load_idx
+from hpc_lpm.data.image_folder import images_files, images_shape, load_images
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_files, mnist5k_shape
 from hpc_lpm.data.own_dataset import own_dataset
 from hpc_lpm.data.synthetic import load_synthetic, synthetic_files, synthetic_shape
@@ -184,6 +185,13 @@ DATASETS = Registry(
             load_fashion_mnist,
             fashion_mnist_shape,
             files=fashion_mnist_files,
+        ),
+        "images": DatasetEntry(
+            "images:FOLDER of class/file, or of train/class/file and test/class/file",
+            load_images,
+            images_shape,
+            takes_path=True,
+            files=images_files,
         ),
         "cifar10": DatasetEntry(
             "60,000 colour images of 10 classes, python or binary format, in --data-dir",
