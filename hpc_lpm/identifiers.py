@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Protocol, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.extensions import Registry
@@ -142,10 +142,10 @@ def convert_options(
         try:
             converted[option] = _convert(value, annotation)
         except ValueError:
-            wanted = {int: "a whole number", float: "a number", bool: "true or false"}
+            hint = closest(value, _choices(annotation))
             raise InputError(
-                f"option {option!r} of {identifier.text!r} is {value!r}, accepted is "
-                f"{wanted.get(annotation, 'another value')}."
+                f"option {option!r} of {identifier.text!r} is {value!r}"
+                f"{f'{hint}:' if hint else ','} accepted is {_wanted(annotation)}."
             ) from None
     for option in named:
         if accepted[option].default is inspect.Parameter.empty and option not in converted:
@@ -168,6 +168,14 @@ def require_at_least(owner: str, option: str, value: int, least: int) -> None:
         )
 
 
+def user_path(text: str) -> Path:
+    """Return the path that a user typed, with the user's home folder for a leading `~`."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user: a name that begins with ~
+        return Path(text)
+
+
 def _signature(factory: Callable[..., object]) -> inspect.Signature:
     try:
         return inspect.signature(factory, eval_str=True)
@@ -183,18 +191,25 @@ def _without_none(annotation: Any) -> Any:
     return members[0] if len(members) == 1 else annotation
 
 
+def _choices(annotation: object) -> list[str]:
+    return [str(choice) for choice in get_args(annotation)]
+
+
+def _wanted(annotation: object) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(_choices(annotation))
+    kinds: dict[object, str] = {int: "a whole number", float: "a number", bool: "true or false"}
+    return kinds.get(annotation, "another value")
+
+
 def _convert(value: str, annotation: object) -> object:
-    if annotation is int:
-        return int(value)
-    if annotation is float:
-        return float(value)
-    if annotation is bool:
-        return _to_bool(value)
-    if annotation is Path:
-        return Path(value)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)[_choices(annotation).index(value)]
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _guess(value)
-    return value
+    conversions: dict[object, Callable[[str], object]]
+    conversions = {int: int, float: float, bool: _to_bool, Path: user_path}
+    return conversions.get(annotation, str)(value)
 
 
 def _to_bool(value: str) -> bool:

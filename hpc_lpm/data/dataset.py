@@ -255,13 +255,19 @@ class Subset(Samples):
 
 @dataclass(frozen=True)
 class Dataset:
-    """A named data set: its training and test part, and a validation part if it has one."""
+    """A named data set: its training and test part, and a validation part if it has one.
+
+    `class_names` are the classes in the order of their indices, empty where nobody named them.
+    `skipped` tells which files were left out, each with the reason in brackets.
+    """
 
     name: str
     shape: DataShape
     train: Samples
     test: Samples
     validation: Samples | None = None
+    class_names: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Samples]:

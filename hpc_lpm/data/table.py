@@ -1,0 +1,225 @@
+"""Tables in CSV or Parquet files: some columns are the targets, the others the inputs."""
+
+import bz2
+import gzip
+import lzma
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.data.held_out import split_share, test_part
+from hpc_lpm.data.locations import require_file, unreadable
+from hpc_lpm.data.table_columns import (
+    Missing,
+    encode_columns,
+    fit_columns,
+    holds_decimals,
+    refuse_missing,
+)
+from hpc_lpm.data.targets import EncodedTargets, Task, Values, encode_targets
+from hpc_lpm.errors import InputError, closest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Separator = Literal["comma", "semicolon", "tab", "space", "pipe"]
+"""What is between the values of a line."""
+
+_SEPARATORS: dict[str, str] = {
+    "comma": ",",
+    "semicolon": ";",
+    "tab": "\t",
+    "space": r"\s+",
+    "pipe": "|",
+}
+_GUESSED = ("\t", ";", "|", ",")
+_PARQUET = {".parquet", ".pq"}
+_COMPRESSED: dict[str, Callable[..., IO[str]]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+_SHOWN_COLUMNS = 12
+
+
+def table_files(path: Path, *, test: str | None = None, **_options: object) -> Iterable[Path]:
+    """Return the file, and that of the test part if it has one of its own."""
+    held_out = test_part(f"table:{path}", test, path.parent)
+    other = [held_out] if isinstance(held_out, Path) else []
+    return [require_file(file, "table") for file in (path, *other)]
+
+
+def load_table(
+    path: Path,
+    *,
+    target: str,
+    drop: str | None = None,
+    missing: Missing = "refuse",
+    task: Task | None = None,
+    test: str | None = None,
+    separator: Separator | None = None,
+    decimal: Literal["point", "comma"] = "point",
+    header: bool = True,
+) -> Dataset:
+    """Load a table, a row a sample.
+
+    Args:
+        path: a Parquet file (.parquet, .pq) or text with values between separators, which may be
+            compressed (.gz, .bz2, .xz).
+        target: the column of the targets, or several as a+b.
+        drop: columns to leave out, as a+b.
+        missing: "refuse" missing values, replace numbers by the training part's "mean", or "drop"
+            the rows that lack any.
+        task: what is to be learnt; see `encode_targets`. A single column of whole numbers, texts or
+            truth values holds classes, one of numbers with a point is regressed; several columns of
+            0 and 1 are labels, other columns of numbers are regressed.
+        test: a share of the rows, or another file with the same columns; by default a fifth.
+        separator: what is between the values; by default a comma, semicolon, tab or bar, whichever
+            the first line has most of.
+        decimal: the sign before the decimals of a number.
+        header: whether the first line names the columns; otherwise they are called 0, 1, 2, ...
+
+    Raises:
+        InputError: if a file or column is missing or cannot be read, values are missing, or a
+            column holds something that cannot be a feature or target.
+    """
+    owner = f"table:{path}"
+
+    def read(file: Path) -> "pd.DataFrame":
+        return _read(require_file(file, "table"), separator, decimal, header=header)
+
+    table = read(path)
+    targets = _chosen(target, table, "target", owner)
+    dropped = _chosen(drop, table, "drop", owner) if drop else []
+    features = [name for name in table.columns if name not in {*targets, *dropped}]
+    if not features:
+        raise InputError(f"{owner} has no columns but the targets: add inputs or drop fewer.")
+    held_out = test_part(owner, test, path.parent)
+    frames = [table]
+    if isinstance(held_out, Path):
+        other = read(held_out)
+        _chosen(target, other, "target", f"table:{held_out}")
+        frames.append(other)
+    frames = [_without_gaps(frame, features, targets, missing, owner) for frame in frames]
+    encoded = encode_targets([_target_values(frame[targets]) for frame in frames], owner, task)
+    labels = list(encoded.parts)
+    if not isinstance(held_out, Path):
+        by_class = labels[0] if encoded.task == "classes" else None
+        train, tested = split_share(len(frames[0]), held_out, owner, by_class)
+        frames = [frames[0].iloc[train.numpy()], frames[0].iloc[tested.numpy()]]
+        labels = [labels[0][train], labels[0][tested]]
+    columns = fit_columns(frames[0][features], owner)
+    inputs = [
+        torch.from_numpy(encode_columns(frame, columns, owner).astype(np.float32))
+        for frame in frames
+    ]
+    width = sum(column.width for column in columns)
+    return _dataset(owner, width, inputs, labels, encoded)
+
+
+def _dataset(
+    owner: str,
+    width: int,
+    inputs: list[torch.Tensor],
+    labels: list[torch.Tensor],
+    targets: EncodedTargets,
+) -> Dataset:
+    if not width:
+        raise InputError(f"{owner} has no values in its columns of inputs: fill them in.")
+    train, test = (Split(*pair) for pair in zip(inputs, labels, strict=True))
+    shape = DataShape("image", (width,), targets.classes, targets.task)
+    return Dataset(owner, shape, train, test, class_names=targets.names)
+
+
+def _read(path: Path, separator: Separator | None, decimal: str, *, header: bool) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() in _PARQUET:
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(
+                path,
+                sep=_SEPARATORS[separator] if separator else _likely_separator(path),
+                decimal="," if decimal == "comma" else ".",
+                header=0 if header else None,
+                skipinitialspace=True,
+                low_memory=False,
+            )
+    except UnicodeDecodeError:
+        raise InputError(
+            f"table {path} is not text in UTF-8: convert it, or name a .parquet file."
+        ) from None
+    except OSError as error:
+        raise unreadable(path, "table", error) from None
+    except Exception as error:  # the readers' own errors are of many types
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(
+            f"table {path} cannot be read ({reason}): correct it, or name another ,separator=."
+        ) from None
+    table.columns = [str(name).strip() for name in table.columns]
+    if not len(table):
+        raise InputError(f"table {path} has no rows: name a file that has some.")
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"table {path} has the column {twice[0]!r} twice: rename one.")
+    return table
+
+
+def _likely_separator(path: Path) -> str:
+    opener = _COMPRESSED.get(path.suffix.lower(), open)
+    with opener(path, "rt", encoding="utf-8", errors="replace") as stream:
+        first = stream.readline()
+    return max(_GUESSED, key=first.count) if any(map(first.count, _GUESSED)) else ","
+
+
+def _chosen(text: str, table: "pd.DataFrame", option: str, owner: str) -> list[str]:
+    """Return the columns that an option names as a+b, or as one name that has a plus in it."""
+    known = list(table.columns)
+    names = [text] if text in known else text.split("+")
+    for name in names:
+        if name not in known:
+            shown = ", ".join(known[:_SHOWN_COLUMNS]) + (", ..." if known[_SHOWN_COLUMNS:] else "")
+            raise InputError(
+                f"option {option!r} of {owner} names the column {name!r}, which is not there"
+                f"{closest(name, known)}: the columns are {shown}; write header=false if these are "
+                "values."
+            )
+    return names
+
+
+def _without_gaps(
+    table: "pd.DataFrame", features: list[str], targets: list[str], missing: Missing, owner: str
+) -> "pd.DataFrame":
+    """Return the columns that are used, in rows whose missing values are permitted."""
+    present = [name for name in features if name in table.columns]
+    used = table[[*targets, *present]]
+    if missing == "drop":
+        used = used.dropna()
+        if not len(used):
+            raise InputError(f"{owner} lacks a value in every row: fill some in or drop columns.")
+        return used
+    refuse_missing(used[targets] if missing == "mean" else used, owner)
+    return used
+
+
+def _target_values(columns: "pd.DataFrame") -> Values:
+    """Return targets [rows] of one column or [rows, columns] of several."""
+    arrays = [_values(columns[name]) for name in columns.columns]
+    return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
+
+
+def _values(column: "pd.Series[Any]") -> Values:
+    from pandas.api import types
+
+    kinds = {np.bool_: types.is_bool_dtype, np.int64: types.is_integer_dtype}
+    for kind, fits in kinds.items():
+        if fits(column.dtype):
+            return column.to_numpy(dtype=kind)
+    if types.is_float_dtype(column.dtype) or holds_decimals(column):
+        return column.to_numpy(dtype=np.float64)
+    return np.array([str(value) for value in column])
