@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.typed_values import describe_validation_error
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -19,15 +20,6 @@ def write_text_atomically(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     aside.replace(path)
-
-
-def describe_validation_error(error: ValidationError) -> str:
-    """Return pydantic's first complaint as `field: what is wrong (and N more)`."""
-    complaints = error.errors()
-    first = complaints[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the whole file"
-    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
-    return f"{field}: {first['msg'].lower()}{more}"
 
 
 class VersionedFile(BaseModel):
