@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from hpc_lpm.quantities import Seconds
 from hpc_lpm.typed_values import TypedModel
 
 Precision = Literal["fp32", "bf16"]
@@ -260,12 +261,9 @@ class RunOptions(TypedModel):
         CommandOption(COMPUTING, metavar="N", computes=False),
     ] = 1
     receive_timeout_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            description="seconds after which a silent neighbour ends the run",
-        ),
-        CommandOption(COMPUTING, "receive-timeout", "SECONDS", computes=False),
+        Seconds,
+        Field(description="time after which a silent neighbour ends the run, in seconds or as 10m"),
+        CommandOption(COMPUTING, "receive-timeout", "TIME", computes=False),
     ] = 600.0
     drain_at: Annotated[
         tuple[Annotated[int, Field(gt=0)], ...],

@@ -10,6 +10,9 @@ from pydantic_core import CoreSchema, ErrorDetails
 _SCALARS = {"int", "float", "bool", "str"}
 _LONGEST_FOUND = 120
 
+QUANTITY = "quantity"
+"""The type of complaint about a duration or size, whose message says how to write it."""
+
 
 def _make_scalars_strict(schema: object) -> None:
     if isinstance(schema, list | tuple):
@@ -56,13 +59,22 @@ def describe_validation_error(error: ValidationError) -> str:
     return f"{field or 'the whole file'}: {said}{f' (and {more} more)' if more else ''}"
 
 
-def describe_found(error: ValidationError) -> str:
-    """Return `, found VALUE` for the first complaint, or nothing where no value was given."""
+def refusal(error: ValidationError, otherwise: str) -> str:
+    """Say what is wrong with the first value that is refused, and what to write instead.
+
+    Args:
+        error: what pydantic found.
+        otherwise: what to do where no spelling can be suggested.
+    """
     first = error.errors()[0]
-    return "" if first["type"] == "missing" else f", found {shown(first['input'])}"
+    sentence = describe_validation_error(error)
+    if first["type"] == QUANTITY:  # says both by itself
+        return sentence
+    found = "" if first["type"] == "missing" else f", found {_shown(first['input'])}"
+    return f"{sentence}{found}: {_spelling(error) or otherwise}"
 
 
-def how_to_spell(error: ValidationError) -> str | None:
+def _spelling(error: ValidationError) -> str | None:
     """Return what to write in place of the first value that is refused, None if that is unknown."""
     complaints = error.errors()
     found = complaints[0]["input"]
@@ -77,7 +89,7 @@ def how_to_spell(error: ValidationError) -> str | None:
     return None
 
 
-def shown(value: object) -> str:
+def _shown(value: object) -> str:
     """Return a value as a file of settings spells it, shortened if it is long."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

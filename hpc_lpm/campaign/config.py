@@ -24,12 +24,8 @@ from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
-from hpc_lpm.typed_values import (
-    TypedModel,
-    describe_found,
-    describe_validation_error,
-    how_to_spell,
-)
+from hpc_lpm.quantities import Mebibytes, Minutes
+from hpc_lpm.typed_values import TypedModel, refusal
 
 Names = Annotated[list[str], Field(min_length=1)]
 
@@ -66,12 +62,13 @@ class Launcher(TypedModel):
 class Resources(TypedModel):
     """The resources that one trial requests of a cluster; without a scheduler nothing is enforced.
 
-    `memory_megabytes` is the memory of one rank. Memory and time that are not set are derived from
+    `memory_megabytes` is the memory of one rank in MiB, or a size such as "4GiB"; `runtime_minutes`
+    also takes a time such as "1h30m" or "1:30:00". What is not set of the two is derived from
     profile and plan. Without `nodes` the cluster places ranks wherever cores are free.
     """
 
-    memory_megabytes: int | None = Field(default=None, gt=0)
-    runtime_minutes: int | None = Field(default=None, gt=0)
+    memory_megabytes: Mebibytes | None = None
+    runtime_minutes: Minutes | None = None
     nodes: int | None = Field(default=None, gt=0)
 
 
@@ -289,5 +286,4 @@ def _sentence(error: ValidationError) -> str:
         )
     if first["type"] == "value_error":
         return f"{first['msg'].removeprefix('Value error, ')}: correct it"
-    correction = how_to_spell(error) or "correct it"
-    return f"{describe_validation_error(error)}{describe_found(error)}: {correction}"
+    return refusal(error, "correct it")

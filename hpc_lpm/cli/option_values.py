@@ -9,6 +9,7 @@ import typer
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import DescribedField, OptimizerOption
+from hpc_lpm.quantities import is_quantity
 
 
 def optimizer_options(texts: list[str]) -> dict[str, OptimizerOption]:
@@ -111,6 +112,8 @@ def _typed(field: DescribedField) -> Any:
     annotation = field.info.annotation
     if get_origin(annotation) is dict or annotation == tuple[str, ...]:
         return list[str] | None
+    if is_quantity(field.info):
+        return str | None
     for kind in (bool, int, float, Path):
         if annotation in (kind, kind | None):
             return kind | None

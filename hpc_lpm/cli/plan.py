@@ -25,6 +25,7 @@ from hpc_lpm.cli.profile_options import (
     BandwidthOption,
     LatencyOption,
     assumptions,
+    latency_of,
     link_document,
 )
 from hpc_lpm.planning.blocks import Blocks
@@ -78,7 +79,8 @@ def plan_command(
     name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
     schedule_named(schedule).check_options(lead=lead, weights=weights)
     check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
-    read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
+    delay = latency_of("--latency", latency)
+    read = [with_link(read_profile(profile), delay, bandwidth) for profile in profiles]
     asked = {
         "tolerance": tolerance,
         "memory_limit": given.memory_limit_of(memory_limit),

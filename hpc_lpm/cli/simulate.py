@@ -12,6 +12,7 @@ from hpc_lpm.cli.profile_options import (
     BandwidthOption,
     LatencyOption,
     assumptions,
+    latency_of,
     link_document,
     link_sentence,
 )
@@ -66,7 +67,7 @@ def simulate_command(
     read = read_profile(profile)
     check_plan_of(read, merged)
     check_prices(merged, plan, read, profile)
-    profiled = with_link(read, latency, bandwidth)
+    profiled = with_link(read, latency_of("--latency", latency), bandwidth)
     use = plan_for(
         merged,
         plan,

@@ -29,7 +29,7 @@ from hpc_lpm.options import (
     flatten_settings,
     option_name,
 )
-from hpc_lpm.typed_values import describe_found, describe_validation_error, how_to_spell
+from hpc_lpm.typed_values import refusal
 
 
 class TrainSettings(RunOptions):
@@ -121,18 +121,17 @@ def checked_settings(**values: object) -> TrainSettings:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
         raise InputError(
-            f"train: {settings_complaint(error)}: "
-            f"{how_to_spell(error) or 'change the option and run again'}."
+            f"train: {settings_complaint(error, 'change the option and run again')}."
         ) from None
 
 
-def settings_complaint(error: ValidationError) -> str:
-    """Describe the first setting that is wrong, with the value that was found."""
+def settings_complaint(error: ValidationError, otherwise: str) -> str:
+    """Describe the first setting that is wrong, and how to mend it."""
     first = error.errors()[0]
     if first["type"] == "value_error":
         # An error that concerns several options names them in its own message.
-        return first["msg"].removeprefix("Value error, ")
-    return f"{describe_validation_error(error)}{describe_found(error)}"
+        return f"{first['msg'].removeprefix('Value error, ')}: {otherwise}"
+    return refusal(error, otherwise)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
