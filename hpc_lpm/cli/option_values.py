@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import typer
+from rich.markup import escape
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import DescribedField, OptimizerOption
@@ -132,7 +133,8 @@ def _help(field: DescribedField) -> str:
     default = field.info.default
     told = isinstance(default, int | float | str) and not isinstance(default, bool)
     shown = f"{default:g}" if isinstance(default, float) else str(default)
-    return f"{field.info.description}{f' ({shown} by default)' if told else ''}"
+    # A strategy of the user's own may have brackets there, which Typer would take for markup.
+    return escape(f"{field.info.description}{f' ({shown} by default)' if told else ''}")
 
 
 def _value(text: str) -> OptimizerOption:

@@ -170,6 +170,6 @@ def _deliver(
         show_search(found)
     show_plan(plan, model, explanation)
     if out is not None:
-        console().print(f"Written to {out}.")
+        console().print(f"Written to {out}.", soft_wrap=True)
     if found is not None:
         show_command(found, out)

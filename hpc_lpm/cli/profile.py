@@ -60,7 +60,7 @@ def profile_command(
         print_json(profile.model_dump(mode="json"))
         return
     _show(profile)
-    console().print(f"Written to {out}.")
+    console().print(f"Written to {out}.", soft_wrap=True)
 
 
 def _show(profile: Profile) -> None:
