@@ -26,8 +26,8 @@ LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
 OptimizerOption = bool | int | float | tuple[float, ...]
 
-MAX_SEED = 2**32 - 1
-"""The largest seed that NumPy takes."""
+MAX_SEED = 2**63 - 1
+"""The largest seed; tables hold it as a signed number of 64 bits."""
 
 RUN = "What to train"
 LENGTH = "Length"
