@@ -28,6 +28,7 @@ from hpc_lpm.cli.profile_options import (
     latency_of,
     link_document,
 )
+from hpc_lpm.files import check_can_write
 from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.cut_names import CUT_ONLY_AT, CUTS
@@ -73,6 +74,8 @@ def plan_command(
     as_json: given.JsonOption = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
+    if out is not None:
+        check_can_write(out)
     own = given.names_of(CUTS, cuts)
     if own:
         stages = given.stages_of(own, stages, planner=planner, pareto=pareto)
