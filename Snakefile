@@ -31,7 +31,7 @@ from hpc_lpm.errors import InputError
 
 try:
     STEPS = load_steps(
-        config,
+        workflow.config_settings.config,
         workflow.configfiles,
         default=Path(REPOSITORY) / "config" / "quick.yaml",
         results=Path("results"),

@@ -1,5 +1,7 @@
 """Read and write the JSON files that one step hands to the next."""
 
+import errno
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -8,12 +10,17 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.typed_values import describe_validation_error
+
+LONGEST_NAME_BYTES = 255
+"""The longest name of a file that Linux file systems take."""
+_ENDING_BYTES = 20
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write `text` to a file beside `path`, sync and rename it: readers never see half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside = _beside(path)
     with aside.open("w", encoding="utf-8") as stream:
         stream.write(text)
         stream.flush()
@@ -21,13 +28,26 @@ def write_text_atomically(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def describe_validation_error(error: ValidationError) -> str:
-    """Return pydantic's first complaint as `field: what is wrong (and N more)`."""
-    complaints = error.errors()
-    first = complaints[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the whole file"
-    more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
-    return f"{field}: {first['msg'].lower()}{more}"
+def check_can_write(path: Path) -> None:
+    """Check that a file can be written to `path`, before the work whose result it is to hold.
+
+    Raises:
+        OSError: if it cannot; `cli.errors` says so in a sentence.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _beside(path)
+    aside.touch()
+    aside.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """Return the path of a hidden file beside `path`, whose name is no longer than may be."""
+    name = path.name
+    if len(os.fsencode(name)) > LONGEST_NAME_BYTES - _ENDING_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.parent / f".{name}.{os.getpid()}.tmp"
 
 
 class VersionedFile(BaseModel):

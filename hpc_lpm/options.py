@@ -11,8 +11,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
+
+from hpc_lpm.quantities import Seconds
+from hpc_lpm.typed_values import TypedModel
 
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
@@ -23,8 +26,8 @@ LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
 OptimizerOption = bool | int | float | tuple[float, ...]
 
-MAX_SEED = 2**32 - 1
-"""The largest seed that NumPy takes."""
+MAX_SEED = 2**63 - 1
+"""The largest seed; tables hold it as a signed number of 64 bits."""
 
 RUN = "What to train"
 LENGTH = "Length"
@@ -54,14 +57,12 @@ class CommandOption:
     computes: bool = True
 
 
-class OptimizerSettings(BaseModel):
+class OptimizerSettings(TypedModel):
     """An optimizer of torch, by its common name or its class name in upper or lower case.
 
     `momentum` only matters to the optimizer `momentum`. `options` are further arguments of the
     class, such as `nesterov`; `check_optimizer` refuses arguments that the class does not take.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[
         str,
@@ -70,7 +71,7 @@ class OptimizerSettings(BaseModel):
     ] = "momentum"
     lr: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="learning rate"),
+        Field(gt=0, description="learning rate"),
         CommandOption(UPDATES, "lr", "RATE"),
     ] = 0.1
     momentum: Annotated[
@@ -87,18 +88,16 @@ class OptimizerSettings(BaseModel):
         dict[str, OptimizerOption],
         Field(description="another argument of the optimizer's class; repeatable"),
         CommandOption(UPDATES, "optimizer-option", "NAME=VALUE"),
-    ] = {}
+    ] = {}  # noqa: RUF012
 
 
-class LearningRateSettings(BaseModel):
+class LearningRateSettings(TypedModel):
     """How the learning rate changes from update to update, as factors of the optimizer's rate.
 
     `warmup_steps` updates of linear warm-up precede any schedule. `final_factor` only matters to
     `linear` and `cosine`; `step` multiplies the rate by `factor` at each of the `milestones`
     (indices of updates, counted from 0).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     schedule: Annotated[
         Literal["constant", "linear", "cosine", "step"],
@@ -114,7 +113,6 @@ class LearningRateSettings(BaseModel):
         float,
         Field(
             ge=0,
-            allow_inf_nan=False,
             description="share of the rate that linear and cosine end at",
         ),
         CommandOption(UPDATES, "lr-final-factor", "X"),
@@ -126,7 +124,7 @@ class LearningRateSettings(BaseModel):
     ] = ()
     factor: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="schedule step multiplies the rate by this"),
+        Field(gt=0, description="schedule step multiplies the rate by this"),
         CommandOption(UPDATES, "lr-factor", "X"),
     ] = 0.1
 
@@ -148,7 +146,7 @@ class LearningRateSettings(BaseModel):
         return self
 
 
-class StrategyOptions(BaseModel):
+class StrategyOptions(TypedModel):
     """Base class of the options that a strategy declares for itself.
 
     A subclass declares fields as `RunOptions` does. They become command-line options, keys of
@@ -156,17 +154,13 @@ class StrategyOptions(BaseModel):
     unchanged.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class RunOptions(BaseModel):
+class RunOptions(TypedModel):
     """The options of a run that all strategies share and a campaign may set.
 
     `batch_size` counts the samples of one optimizer step over all ranks; `micro_batches` is per
     step and, where stages have replicas, per replica.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: Annotated[
         int,
@@ -243,7 +237,7 @@ class RunOptions(BaseModel):
     learning_rate: LearningRateSettings = LearningRateSettings()
     clip_norm: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="largest 2-norm of the gradients"),
+        Field(gt=0, description="largest 2-norm of the gradients"),
         CommandOption(CLIPPING, metavar="X"),
     ] = None
     clip_scope: Annotated[
@@ -267,13 +261,9 @@ class RunOptions(BaseModel):
         CommandOption(COMPUTING, metavar="N", computes=False),
     ] = 1
     receive_timeout_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            allow_inf_nan=False,
-            description="seconds after which a silent neighbour ends the run",
-        ),
-        CommandOption(COMPUTING, "receive-timeout", "SECONDS", computes=False),
+        Seconds,
+        Field(description="time after which a silent neighbour ends the run, in seconds or as 10m"),
+        CommandOption(COMPUTING, "receive-timeout", "TIME", computes=False),
     ] = 600.0
     drain_at: Annotated[
         tuple[Annotated[int, Field(gt=0)], ...],

@@ -14,6 +14,8 @@ import torch
 
 NUMPY_SEEDS = 2**32
 """NumPy takes seeds below this."""
+TORCH_SEEDS = 2**63
+"""Torch takes seeds below this as they are."""
 
 
 def set_generators(key: tuple[int, ...], device: torch.device | None = None) -> None:
@@ -42,6 +44,16 @@ def seed_of(key: tuple[int, ...]) -> int:
     """Return a seed of 63 bits; neighbouring keys give unrelated ones."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def torch_seed(seed: int, place: int) -> int:
+    """Return the seed of torch for one of the places, such as layers or epochs, of a run's seed.
+
+    The odd multiplier keeps pairs of seed and place apart for any realistic number of places.
+    Where the product exceeds what torch takes, the pair is hashed instead.
+    """
+    product = seed * 1_000_003 + place
+    return product if product < TORCH_SEEDS else seed_of((seed, place))
 
 
 def state_of_torch(device: torch.device) -> object:

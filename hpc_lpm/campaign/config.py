@@ -1,61 +1,84 @@
 """The campaign file: which contestants train which models, on which data and how often."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from hpc_lpm.campaign.contestants import Contestant, contestants_of
 from hpc_lpm.campaign.metrics import MetricName
+from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
-from hpc_lpm.files import describe_validation_error
 from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
+from hpc_lpm.quantities import Mebibytes, Minutes
+from hpc_lpm.typed_values import TypedModel, refusal
 
 Names = Annotated[list[str], Field(min_length=1)]
 
+LONGEST_NAME = 100
+"""Characters of a campaign's name: file systems take 255 bytes."""
+_NAME = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}"
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise PydanticCustomError(
+            "campaign_name",
+            "accepted are letters (capitals too), digits, dots, hyphens and underscores, of which "
+            "the first is a letter or digit, and at most {longest} of them",
+            {"longest": LONGEST_NAME},
+        )
+    return name
 
 
-class Launcher(_Section):
+CampaignName = Annotated[
+    str,
+    AfterValidator(_checked_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$"}),
+]
+
+
+class Launcher(TypedModel):
     """The program that starts the ranks; `options` replace its default options."""
 
     mpi: Literal["mpirun", "srun"] = "mpirun"
     options: list[str] | None = None
 
 
-class Resources(_Section):
+class Resources(TypedModel):
     """The resources that one trial requests of a cluster; without a scheduler nothing is enforced.
 
-    `memory_megabytes` is the memory of one rank. Memory and time that are not set are derived from
+    `memory_megabytes` is the memory of one rank in MiB, or a size such as "4GiB"; `runtime_minutes`
+    also takes a time such as "1h30m" or "1:30:00". What is not set of the two is derived from
     profile and plan. Without `nodes` the cluster places ranks wherever cores are free.
     """
 
-    memory_megabytes: int | None = Field(default=None, gt=0)
-    runtime_minutes: int | None = Field(default=None, gt=0)
+    memory_megabytes: Mebibytes | None = None
+    runtime_minutes: Minutes | None = None
     nodes: int | None = Field(default=None, gt=0)
 
 
-class Expectation(_Section):
+class Expectation(TypedModel):
     """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`."""
 
     metric: MetricName
     strategy: str
     relative_to: str
-    at_least: float = Field(gt=0, allow_inf_nan=False)
+    at_least: float = Field(gt=0)
 
 
 class Campaign(RunOptions):
@@ -73,7 +96,7 @@ class Campaign(RunOptions):
     Where `cuts` are set, `stages` follows from them.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="its folder in results/")
+    name: CampaignName = Field(description="its folder in results/")
     models: Names = Field(description="models to train, as `hpc-lpm train --model` takes them")
     datasets: Names = Field(description="data sets to train on")
     strategies: Annotated[list[str | dict[str, Any]], Field(min_length=1)] = Field(
@@ -164,6 +187,11 @@ class Campaign(RunOptions):
         return {**serialise(self), **self.own}
 
 
+def fields_of(document: Mapping[str, Any]) -> dict[str, FieldInfo]:
+    """Return the fields that the keys of a campaign file stand for, those of strategies too."""
+    return {**Campaign.model_fields, **_own_fields(document.get("strategies"))}
+
+
 def _own_fields(entries: object) -> dict[str, FieldInfo]:
     """Return the options that registered strategies, and those of `entries`, declare."""
     named = [next(iter(each), "") if isinstance(each, dict) else each for each in entries or ()]  # type: ignore[attr-defined]
@@ -191,8 +219,18 @@ def read_campaign(path: Path) -> Campaign:
     Raises:
         InputError: if the file is missing, is not YAML, or does not hold a valid campaign.
     """
+    return campaign_from_document(read_campaign_document(path), str(path))
+
+
+def read_campaign_document(path: Path) -> dict[str, Any]:
+    """Read the keys of a campaign file without checking them.
+
+    Raises:
+        InputError: if the file is missing, is not YAML (or JSON, if it is called so), or no keys.
+    """
+    kind, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             f"campaign file {path} does not exist: name an existing file, such as "
@@ -200,23 +238,22 @@ def read_campaign(path: Path) -> Campaign:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"campaign file {path} cannot be read: {error}.") from None
-    except yaml.YAMLError as error:
-        reason = re.sub(r"\s+", " ", str(error))
-        raise InputError(f"campaign file {path} is not YAML ({reason}): correct it.") from None
-    return campaign_from_document(document, str(path))
+    except DocumentError as error:
+        raise InputError(f"campaign file {path} is not {kind} ({error}): correct it.") from None
+    if not isinstance(document, dict):
+        raise InputError(
+            f"campaign file {path} holds no keys where at least name, models, datasets, "
+            "strategies and epochs are expected: start from config/quick.yaml."
+        )
+    return document
 
 
-def campaign_from_document(document: object, where: str) -> Campaign:
-    """Validate a parsed campaign file; `where` names it in errors.
+def campaign_from_document(document: Mapping[str, Any], where: str) -> Campaign:
+    """Validate the keys of a campaign file; `where` names it in errors.
 
     Raises:
         InputError: if a key is unknown or missing, or a value is not accepted.
     """
-    if not isinstance(document, dict):
-        raise InputError(
-            f"campaign file {where} holds no keys where at least name, models, datasets, "
-            "strategies and epochs are expected: start from config/quick.yaml."
-        )
     try:
         return Campaign.model_validate(document)
     except ValidationError as error:
@@ -249,5 +286,4 @@ def _sentence(error: ValidationError) -> str:
         )
     if first["type"] == "value_error":
         return f"{first['msg'].removeprefix('Value error, ')}: correct it"
-    found = f", found {first['input']!r}" if first["type"] != "missing" else ""
-    return f"{describe_validation_error(error)}{found}: correct it"
+    return refusal(error, "correct it")

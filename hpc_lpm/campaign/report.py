@@ -27,18 +27,14 @@ from hpc_lpm.files import write_text_atomically
 
 @dataclass(frozen=True)
 class ReportOutcome:
-    """What a report says, in short, and where it is.
-
-    `speedup_rows` are the rows of the tables of all races, under `speedup_columns`.
-    """
+    """What a report says, in short, and where it is; `headline` is that of the first race."""
 
     path: Path
     headline: str
     statistics: pd.DataFrame
     missing: list[MissingTrial]
     absent: list[AbsentContestant]
-    speedup_columns: list[str]
-    speedup_rows: list[list[str]]
+    races: list[Race]
 
 
 def write_report(root: Path) -> ReportOutcome:
@@ -67,8 +63,7 @@ def write_report(root: Path) -> ReportOutcome:
         statistics=results.statistics,
         missing=results.missing,
         absent=results.absent,
-        speedup_columns=races[0].columns if races else [],
-        speedup_rows=[row for race in races for row in race.rows],
+        races=races,
     )
 
 

@@ -12,6 +12,9 @@ from hpc_lpm.campaign.contestants import (
     contestant_stages,
 )
 
+LONGEST_NAME = 150
+"""Bytes of a name, which leaves room for a hash and an ending within the 255 of file systems."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -80,8 +83,15 @@ def trials_of(campaign: Campaign) -> list[Trial]:
 
 
 def file_name(*parts: str) -> str:
-    """Join names into one file name that any file system takes, and that differs if they do."""
-    return "-".join(_safe(part) for part in parts)
+    """Join names into one file name that any file system takes, and that differs if they do.
+
+    A long name keeps its start and its end around a hash of the whole.
+    """
+    name = "-".join(_safe(part) for part in parts)
+    if len(name) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return f"{name[: LONGEST_NAME - 58]}-{digest}-{name[-40:].lstrip('.-')}"
 
 
 def _safe(part: str) -> str:

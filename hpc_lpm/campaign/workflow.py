@@ -5,34 +5,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpc_lpm.campaign.absent import check_installed
-from hpc_lpm.campaign.config import campaign_from_document
+from hpc_lpm.campaign.command_line import typed_values
+from hpc_lpm.campaign.config import campaign_from_document, read_campaign_document
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.validation import check_names
+from hpc_lpm.options import merged_documents
 
 
 def load_steps(
-    configuration: Mapping[str, Any], files: Sequence[str | Path], default: Path, results: Path
+    given: Mapping[str, Any], files: Sequence[str | Path], default: Path, results: Path
 ) -> Steps:
     """Return the steps of the campaign that Snakemake was asked to run.
 
+    The files are read again, because Snakemake reads them by another version of YAML.
+
     Args:
-        configuration: the merged keys of Snakemake's `--configfile` and `--config`.
-        files: the campaign files that were given.
-        default: the campaign file that `--config` changes if none was given.
+        given: the keys of Snakemake's `--config`, which change those of the files.
+        files: the campaign files of `--configfile`, of which later ones change earlier ones.
+        default: the campaign file if none was given.
         results: the folder in which the campaign's folder is made.
 
     Raises:
         InputError: if the campaign is not valid, or none of its strategies is installed.
     """
-    document = dict(configuration)
-    where = ", ".join(str(file) for file in files)
-    if not files:
-        document = yaml.safe_load(default.read_text(encoding="utf-8")) | document
-        where = str(default)
+    document: dict[str, Any] = {}
+    for file in files or [default]:
+        document = merged_documents(document, read_campaign_document(Path(file)))
+    document = merged_documents(document, typed_values(given, document))
+    where = ", ".join(str(file) for file in files or [default])
     campaign = campaign_from_document(document, where)
     check_names(campaign, where)
     check_installed(campaign, where)

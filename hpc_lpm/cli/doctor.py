@@ -4,7 +4,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_DONE, EXIT_NOT_HELD
@@ -63,14 +62,12 @@ def _show(findings: "tuple[Finding, ...]", failed: int) -> None:
     from hpc_lpm.doctor.situation import counted
 
     rows = [[finding.name, finding.verdict, _told(finding)] for finding in findings]
-    # Messages of other programs may hold brackets, which a table would take for its markup.
-    rows = [[escape(text) for text in row] for row in rows]
     print_table("findings", ["check", "verdict", "found"], rows)
     for finding in findings:
         if finding.verdict == "ok" and finding.remedy:
             # Not in the table and not wrapped, so that a command can be copied.
             note = f"note on {finding.name}: {finding.remedy}"
-            console().print(note, markup=False, soft_wrap=True)
+            console().print(note, soft_wrap=True)
     warnings = sum(finding.verdict == "warning" for finding in findings)
     ok = len(findings) - failed - warnings
     summary = f"{ok} ok, {counted(warnings, 'warning')}, {failed} failed"

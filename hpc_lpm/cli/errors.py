@@ -1,6 +1,8 @@
 """Exit codes, and the single sentence that a user sees when something is wrong."""
 
+import errno
 import logging
+import os
 import platform
 import sys
 import traceback
@@ -18,6 +20,12 @@ EXIT_DONE = 0
 EXIT_NOT_HELD = 1
 EXIT_BAD_INPUT = 2
 
+_OF_THE_USERS_FILES = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
+    *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT),
+}
+"""Faults of a file or folder that the user can mend; others are faults of the program."""
+
 
 def run_guarded(
     app: typer.Typer,
@@ -29,10 +37,11 @@ def run_guarded(
     `register` is called first, with the arguments, to add the commands that they need; what it
     raises is reported like a fault of the command.
 
-    Bad usage and `InputError` become one sentence on stderr and code 2. If every rank of a job
-    finds the same fault in the same input, only the first one reports it; a rank that is alone with
-    its fault reports it itself. `TrainingError` becomes one sentence and code 1, and ends all ranks
-    at once. A training that was stopped by a signal becomes one sentence and `EXIT_INTERRUPTED`.
+    Bad usage, `InputError` and files that cannot be used become one sentence on stderr and code 2.
+    If every rank of a job finds the same fault in the same input, only the first one reports it; a
+    rank that is alone with its fault reports it itself. `TrainingError` becomes one sentence and
+    code 1, and ends all ranks at once. A training that was stopped by a signal becomes one sentence
+    and `EXIT_INTERRUPTED`.
     With `--debug` there is a traceback as well.
     """
     arguments = list(arguments)
@@ -46,10 +55,11 @@ def run_guarded(
         result = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="hpc-lpm", standalone_mode=False
         )
-    except InputError as error:
-        if debug:
+    except (InputError, OSError) as error:
+        sentence = _unusable(error) if isinstance(error, OSError) else str(error)
+        if debug or sentence is None:
             raise
-        return _complain(str(error))
+        return _complain(sentence)
     except InterruptedTrainingError as error:
         return _complain(str(error), EXIT_INTERRUPTED)
     except TrainingError as error:
@@ -62,6 +72,20 @@ def run_guarded(
     except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted at once: run the command again.")
     return result if isinstance(result, int) else EXIT_DONE
+
+
+def _unusable(error: OSError) -> str | None:
+    """Say which file cannot be used and why; None if that is no fault of the user's files."""
+    if error.errno not in _OF_THE_USERS_FILES or not error.filename:
+        return None
+    # Of a file that was to take the place of another, the other is what the user has named.
+    named = error.filename2 or error.filename
+    shown = os.fsdecode(named) if isinstance(named, str | bytes | os.PathLike) else str(named)
+    if error.errno == errno.ENAMETOOLONG:
+        shown = f"{shown[:40]}..."
+    return (
+        f"{shown} cannot be used ({error.strerror}): name another file or folder, or mend this one."
+    )
 
 
 def _found(cause: BaseException | None) -> str:

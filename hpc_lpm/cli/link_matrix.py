@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from hpc_lpm.cli.output import print_table
 
 if TYPE_CHECKING:
@@ -26,7 +24,7 @@ def show_links(links: "tuple[LinkOfNodes, ...]") -> None:
         _show_worst([link for link in links if link.nodes[0] != link.nodes[1]])
         return
     # Columns are headed by numbers, since sixteen names would not fit.
-    names = {node: f"{number} {escape(node)}" for number, node in enumerate(nodes, start=1)}
+    names = {node: f"{number} {node}" for number, node in enumerate(nodes, start=1)}
     for title, cell in (("latency in us", _latency), ("bandwidth in GB/s", _bandwidth)):
         cells = {frozenset(link.nodes): cell(link) for link in links}
         rows = [
@@ -46,7 +44,7 @@ def _show_worst(links: "list[LinkOfNodes]") -> None:
         print_table(
             f"{title}, {len(worst)} of {len(links)} pairs",
             ["nodes", "latency in us", "bandwidth in GB/s"],
-            [[escape(" - ".join(link.nodes)), _latency(link), _bandwidth(link)] for link in worst],
+            [[" - ".join(link.nodes), _latency(link), _bandwidth(link)] for link in worst],
         )
 
 

@@ -3,9 +3,10 @@
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profile import Link, Profile
+from hpc_lpm.quantities import parse_seconds
 
 MEASURED = "measured"
-_ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes per second, such as 5e-5:1.25e8"
+_ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes per second, such as 5e-5:1.25e8 or 50us:1.25e8"
 
 
 def boundary_links(
@@ -77,7 +78,7 @@ def _link(option: str, text: str) -> Link:
     latency, _, bandwidth = text.partition(":")
     try:
         numbers = {
-            "latency_seconds": float(latency),
+            "latency_seconds": float(parse_seconds(latency)),
             "bandwidth_bytes_per_second": float(bandwidth),
         }
     except ValueError:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin
 
 import typer
+from rich.markup import escape
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import DescribedField, OptimizerOption
+from hpc_lpm.quantities import is_quantity
 
 
 def optimizer_options(texts: list[str]) -> dict[str, OptimizerOption]:
@@ -111,6 +113,8 @@ def _typed(field: DescribedField) -> Any:
     annotation = field.info.annotation
     if get_origin(annotation) is dict or annotation == tuple[str, ...]:
         return list[str] | None
+    if is_quantity(field.info):
+        return str | None
     for kind in (bool, int, float, Path):
         if annotation in (kind, kind | None):
             return kind | None
@@ -129,7 +133,8 @@ def _help(field: DescribedField) -> str:
     default = field.info.default
     told = isinstance(default, int | float | str) and not isinstance(default, bool)
     shown = f"{default:g}" if isinstance(default, float) else str(default)
-    return f"{field.info.description}{f' ({shown} by default)' if told else ''}"
+    # A strategy of the user's own may have brackets there, which Typer would take for markup.
+    return escape(f"{field.info.description}{f' ({shown} by default)' if told else ''}")
 
 
 def _value(text: str) -> OptimizerOption:

@@ -28,12 +28,14 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 def console() -> Console:
     """Return a console for stdout, which is wide enough for any table if stdout is no terminal.
 
-    The pseudo-terminal that mpirun gives to rank 0 does not count: its size is nobody's.
+    It prints what it is given: names of models, data sets and files may hold what rich would take
+    for markup (`[old]`) or for a picture (`:smile:`). Styles are given as `Text`. The
+    pseudo-terminal that mpirun gives to rank 0 is no terminal here: its size is nobody's.
     """
-    plain = Console(highlight=False)
+    plain = Console(markup=False, emoji=False, highlight=False)
     if plain.is_terminal and not started_by_launcher():
         return plain
-    return Console(highlight=False, width=140, force_terminal=False)
+    return Console(markup=False, emoji=False, highlight=False, width=140, force_terminal=False)
 
 
 def _is_number(text: str) -> bool:

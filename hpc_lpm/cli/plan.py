@@ -25,8 +25,10 @@ from hpc_lpm.cli.profile_options import (
     BandwidthOption,
     LatencyOption,
     assumptions,
+    latency_of,
     link_document,
 )
+from hpc_lpm.files import check_can_write
 from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.cut_names import CUT_ONLY_AT, CUTS
@@ -72,13 +74,16 @@ def plan_command(
     as_json: given.JsonOption = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
+    if out is not None:
+        check_can_write(out)
     own = given.names_of(CUTS, cuts)
     if own:
         stages = given.stages_of(own, stages, planner=planner, pareto=pareto)
     name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
     schedule_named(schedule).check_options(lead=lead, weights=weights)
     check_pareto_options(pareto=pareto, planner=planner, within=pareto_within, figure=figure)
-    read = [with_link(read_profile(profile), latency, bandwidth) for profile in profiles]
+    delay = latency_of("--latency", latency)
+    read = [with_link(read_profile(profile), delay, bandwidth) for profile in profiles]
     asked = {
         "tolerance": tolerance,
         "memory_limit": given.memory_limit_of(memory_limit),
@@ -168,6 +173,6 @@ def _deliver(
         show_search(found)
     show_plan(plan, model, explanation)
     if out is not None:
-        console().print(f"Written to {out}.")
+        console().print(f"Written to {out}.", soft_wrap=True)
     if found is not None:
         show_command(found, out)

@@ -191,8 +191,8 @@ def show_command(found: DeviceSearch, out: Path | None) -> None:
     where = "Train with it, words in capitals to be filled in:"
     if out is None:
         where = f"With --out plan.json the plan is written. {where}"
-    console().print(where, soft_wrap=True, markup=False)
-    console().print(f"  {train_command(found.best, out)}", soft_wrap=True, markup=False)
+    console().print(where, soft_wrap=True)
+    console().print(f"  {train_command(found.best, out)}", soft_wrap=True)
 
 
 def train_command(candidate: Candidate, out: Path | None) -> str:

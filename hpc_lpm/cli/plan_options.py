@@ -8,6 +8,7 @@ import typer
 from hpc_lpm.cli.profile_options import PROFILE_HELP
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
+from hpc_lpm.quantities import parse_bytes
 from hpc_lpm.schedules.registry import SCHEDULES
 
 ProfilesArgument = Annotated[
@@ -60,7 +61,11 @@ ToleranceOption = Annotated[
 ]
 MemoryLimitOption = Annotated[
     str | None,
-    typer.Option(help="Bytes of a stage: one number, or one for each stage, such as 1,2,3."),
+    typer.Option(
+        metavar="SIZE",
+        help="Memory of a stage in bytes or as 4GiB: one size, or one for each stage, such as "
+        "2GiB,4GiB.",
+    ),
 ]
 LeadOption = Annotated[
     int | None,
@@ -124,20 +129,22 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the plan as JSON
 
 
 def memory_limit_of(text: str | None) -> int | tuple[int, ...] | None:
-    """Read `--memory-limit`.
+    """Read `--memory-limit`, in bytes.
 
     Raises:
-        InputError: if it is not whole numbers above 0, separated by commas.
+        InputError: if it is not sizes above 0, separated by commas.
     """
     if text is None:
         return None
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+    try:
+        limits = tuple(parse_bytes(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--memory-limit is {text!r}: {error}.") from None
+    if not all(limits):
         raise InputError(
-            f"--memory-limit is {text!r}, accepted is a whole number of bytes above 0, "
-            f"or one for each stage separated by commas."
+            f"--memory-limit is {text!r}, accepted is a size above 0 such as 4GiB, or one for each "
+            "stage separated by commas."
         )
-    limits = tuple(int(part) for part in parts)
     return limits if len(limits) > 1 else limits[0]
 
 

@@ -89,7 +89,7 @@ def plan_pareto(
     _show(model, front)
     for path in (out, figure):
         if path is not None:
-            console().print(f"Written to {path}.")
+            console().print(f"Written to {path}.", soft_wrap=True)
 
 
 def _draw(model: CostModel, front: ParetoFront, path: Path) -> None:

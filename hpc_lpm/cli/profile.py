@@ -8,6 +8,7 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.files import check_can_write
 from hpc_lpm.models.compute_format import compute_format_named
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.profile import LayerProfile, Profile
@@ -43,6 +44,8 @@ def profile_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the profile as JSON.")] = False,
 ) -> None:
     """Measure each layer's passes, memory and output, and the link under mpirun."""
+    if rank_from_environment() == 0:
+        check_can_write(out)
     data = load_dataset(dataset, data_dir)
     profile = profile_in_job(
         create_model(model, data.shape, loss=loss),
@@ -60,7 +63,7 @@ def profile_command(
         print_json(profile.model_dump(mode="json"))
         return
     _show(profile)
-    console().print(f"Written to {out}.")
+    console().print(f"Written to {out}.", soft_wrap=True)
 
 
 def _show(profile: Profile) -> None:

@@ -5,18 +5,21 @@ from typing import Annotated
 
 import typer
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.profile import Link, Profile
 from hpc_lpm.profiling.pipedream_graph import ASSUMED_LINK
+from hpc_lpm.quantities import parse_seconds
 
 PROFILE_HELP = "Profile, written by `hpc-lpm profile`, or a graph.txt of PipeDream's profiler."
 
 MOST_NAMED_STAGES = 8
 
 LatencyOption = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        help="Latency of the link in seconds, instead of the profile's; for PipeDream's files "
-        f"{ASSUMED_LINK.latency_seconds:g} is assumed."
+        metavar="TIME",
+        help="Latency of the link in seconds or as 50us, instead of the profile's; for PipeDream's "
+        f"files {ASSUMED_LINK.latency_seconds:g} is assumed.",
     ),
 ]
 BandwidthOption = Annotated[
@@ -26,6 +29,22 @@ BandwidthOption = Annotated[
         f"files {ASSUMED_LINK.bandwidth_bytes_per_second:g} is assumed."
     ),
 ]
+
+
+def latency_of(option: str, text: str | None) -> float | None:
+    """Read a latency, in seconds.
+
+    Raises:
+        InputError: if it is no time.
+    """
+    if text is None:
+        return None
+    try:
+        return float(parse_seconds(text))
+    except ValueError:
+        raise InputError(
+            f"{option} is {text!r}, accepted are seconds from 0, or a time such as 50us."
+        ) from None
 
 
 def link_source(profile: Profile) -> str:

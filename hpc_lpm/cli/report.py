@@ -32,10 +32,13 @@ def report(
             }
         )
         return
-    print_table("speedup, median over pairs of runs", outcome.speedup_columns, outcome.speedup_rows)
-    console().print(outcome.headline)
+    for race in outcome.races:
+        print_table(f"{race.title}, medians over runs and pairs of runs", race.columns, race.rows)
+        console().print(race.sentence)
+    if not outcome.races:
+        console().print(outcome.headline)
     for absent in outcome.absent:
         console().print(f"{absent.sentence()}.")
     for missing in outcome.missing:
-        console().print(f"missing: {missing.trial.name}: {missing.reason}")
-    console().print(f"Report in {outcome.path}.")
+        console().print(f"missing: {missing.trial.name}: {missing.reason}", soft_wrap=True)
+    console().print(f"Report in {outcome.path}.", soft_wrap=True)

@@ -12,6 +12,7 @@ from hpc_lpm.cli.profile_options import (
     BandwidthOption,
     LatencyOption,
     assumptions,
+    latency_of,
     link_document,
     link_sentence,
 )
@@ -66,7 +67,7 @@ def simulate_command(
     read = read_profile(profile)
     check_plan_of(read, merged)
     check_prices(merged, plan, read, profile)
-    profiled = with_link(read, latency, bandwidth)
+    profiled = with_link(read, latency_of("--latency", latency), bandwidth)
     use = plan_for(
         merged,
         plan,
@@ -117,7 +118,7 @@ def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
 def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) -> None:
     simulation, options = prediction.simulation, use.options
     if use.notice is not None:
-        console().print(use.notice[0].upper() + use.notice[1:], markup=False)
+        console().print(use.notice[0].upper() + use.notice[1:])
     print_table(
         f"{model}, {options.schedule}, {options.micro_batches} micro-batches per step",
         ["stage", "idle in steady state", "idle over all", "in flight", "memory MiB"],
@@ -139,13 +140,13 @@ def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) ->
         f"{prediction.samples_per_second:.1f} samples per second in steady state; "
         f"{prediction.steps} steps take {simulation.makespan_seconds:.3f} s."
     )
-    console().print(f"Link: {link_sentence(profile, options.links)}.", markup=False)
+    console().print(f"Link: {link_sentence(profile, options.links)}.")
     for sentence in assumptions(profile):
-        console().print(f"Assumed: {sentence}.", markup=False)
+        console().print(f"Assumed: {sentence}.")
     end = min(
         simulation.makespan_seconds,
         TIMELINE_PERIODS * simulation.period_seconds,
     )
     for stage, row in enumerate(draw_timelines(simulation.timelines, end, TIMELINE_COLUMNS)):
-        console().print(f"stage {stage:<3} {row}", markup=False)
+        console().print(f"stage {stage:<3} {row}")
     console().print(LEGEND)

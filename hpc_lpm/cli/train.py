@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.option_values import command_parameters, document_of
-from hpc_lpm.cli.output import print_json, print_table
+from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.result import RunResult
@@ -28,7 +27,6 @@ from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, str
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import RUN, DescribedField, described_fields, merged_documents
-from hpc_lpm.ranks import started_by_launcher
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
 
@@ -156,10 +154,9 @@ def _where_it_starts(training: Training, out: Path) -> str:
 def _display(title: str, steps: int, *, quiet: bool) -> ProgressDisplay:
     if quiet:
         return PlainLines(title, steps, sys.stderr)
-    console = Console(file=sys.stdout)
     # Under mpirun the terminal belongs to the launcher, and a bar would scramble its output.
-    if console.is_terminal and not started_by_launcher():
-        return TerminalBar(title, steps, console)
+    if (terminal := console()).is_terminal:
+        return TerminalBar(title, steps, terminal)
     return PlainLines(title, steps, sys.stdout)
 
 

@@ -53,4 +53,4 @@ def validate(
     print_table(f"campaign {campaign.name}, in the order in which the trials run", columns, rows)
     for entry in absent:
         console().print(f"{entry.sentence()}.")
-    console().print(f"{config} is valid: {len(trials)} trials.")
+    console().print(f"{config} is valid: {len(trials)} trials.", soft_wrap=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpc_lpm.activation import Activation
 from hpc_lpm.errors import InputError
+from hpc_lpm.random_streams import torch_seed
 
 KINDS = {
     "image": "uint8 or floating-point inputs of any shape",
@@ -299,7 +300,7 @@ def require_images(model: str, shape: DataShape, least_size: int = 1) -> tuple[i
 def epoch_order(samples: int, seed: int, epoch: int) -> Tensor:
     """Return the order of one epoch, int64 [samples]: a function of (seed, epoch) alone."""
     generator = torch.Generator()
-    generator.manual_seed(seed * 1_000_003 + epoch)
+    generator.manual_seed(torch_seed(seed, epoch))
     return torch.randperm(samples, generator=generator)
 
 

@@ -40,10 +40,11 @@ class TerminalBar:
 
     def __init__(self, title: str, steps: int, console: Console) -> None:
         self._progress = Progress(
-            TextColumn(title),
+            # Names are neither markup nor a format, as a column's own text would be.
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TimeRemainingColumn(),
             console=console,
         )
@@ -56,7 +57,7 @@ class TerminalBar:
 
     def message(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, markup=False, emoji=False, highlight=False)
 
     def close(self) -> None:
         """Stop the bar."""

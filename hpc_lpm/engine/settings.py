@@ -1,6 +1,5 @@
 """The settings of one run: those that all strategies share, and those that its own declares."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from itertools import pairwise
@@ -16,9 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from hpc_lpm.documents import parse_json
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
-from hpc_lpm.files import describe_validation_error
 from hpc_lpm.options import (
     MAX_SEED,
     RUN,
@@ -30,6 +29,7 @@ from hpc_lpm.options import (
     flatten_settings,
     option_name,
 )
+from hpc_lpm.typed_values import refusal
 
 
 class TrainSettings(RunOptions):
@@ -121,17 +121,17 @@ def checked_settings(**values: object) -> TrainSettings:
         return TrainSettings.model_validate(values)
     except ValidationError as error:
         raise InputError(
-            f"train: {settings_complaint(error)}: change the option and run again."
+            f"train: {settings_complaint(error, 'change the option and run again')}."
         ) from None
 
 
-def settings_complaint(error: ValidationError) -> str:
-    """Describe the first setting that is wrong, with the value that was found."""
+def settings_complaint(error: ValidationError, otherwise: str) -> str:
+    """Describe the first setting that is wrong, and how to mend it."""
     first = error.errors()[0]
     if first["type"] == "value_error":
         # An error that concerns several options names them in its own message.
-        return first["msg"].removeprefix("Value error, ")
-    return f"{describe_validation_error(error)}, found {first['input']!r}"
+        return f"{first['msg'].removeprefix('Value error, ')}: {otherwise}"
+    return refusal(error, otherwise)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: if the file cannot be read or does not hold a JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"settings file {path} cannot be read ({error}): name a JSON file of settings, such as "

@@ -42,6 +42,7 @@ from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
 from hpc_lpm.profiling.timer import timer_for
+from hpc_lpm.random_streams import NUMPY_SEEDS
 from hpc_lpm.ranks import local_rank_from_environment
 from hpc_lpm.stop_signals import StopSignals
 
@@ -340,7 +341,7 @@ def _plan_of_run(
 
 def _seed_everything(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % NUMPY_SEEDS)
     torch.manual_seed(seed)
 
 

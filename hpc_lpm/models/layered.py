@@ -11,7 +11,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric, accuracy_by, count_correct
 from hpc_lpm.models.free_memory import return_free_memory
 from hpc_lpm.models.losses import Loss, cross_entropy
-from hpc_lpm.random_streams import generators_kept, set_generators
+from hpc_lpm.random_streams import generators_kept, set_generators, torch_seed
 from hpc_lpm.user_functions import describe_raised
 
 
@@ -173,8 +173,7 @@ class LayeredModel:
     def _build_untied(self, index: int, seed: int) -> nn.Module:
         with generators_kept():
             set_generators((seed, index))
-            # An odd multiplier keeps (seed, index) pairs apart for any realistic layer count.
-            torch.default_generator.manual_seed(seed * 1_000_003 + index)
+            torch.default_generator.manual_seed(torch_seed(seed, index))
             try:
                 built: object = self.layers[index].build()
             except Exception as error:

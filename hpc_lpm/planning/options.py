@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import describe_validation_error
 from hpc_lpm.options import OptimizerSettings, WeightPolicyName
 from hpc_lpm.profile import Link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
+from hpc_lpm.typed_values import describe_validation_error
 
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]
 OTHER_OPTIMIZER: Optimizer = "other"

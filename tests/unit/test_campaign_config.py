@@ -51,7 +51,7 @@ def test_exactly_one_of_epochs_and_steps_is_accepted(changes: dict[str, Any], fo
         ({"stages": 1}, "stages"),
         ({"models": []}, "models"),
         ({"seeds": [0, 0]}, "seeds"),
-        ({"seeds": [2**32]}, "seeds"),
+        ({"seeds": [2**63]}, "seeds"),
         ({"name": "a/b"}, "name"),
         ({"launcher": {"mpi": "aprun"}}, "mpirun"),
         ({"repeats": "many"}, "'many'"),

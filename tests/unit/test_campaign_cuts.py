@@ -102,7 +102,7 @@ def test_cuts_that_do_not_fit_are_found_before_anything_runs(changes, sentence):
     [
         ({"cuts": [2], "planners": ["uniform"]}, "cuts and planners are both set"),
         ({"cuts": [2, 4]}, "stages is 2, but cuts 2, 4 make 3 stages"),
-        ({"cuts": "4,9"}, "cuts: input should be a valid list, found '4,9'"),
+        ({"cuts": "4,9"}, "cuts: accepted is a list, found '4,9'"),
     ],
 )
 def test_a_campaign_file_whose_keys_contradict_each_other_is_refused(changes, sentence):

@@ -16,7 +16,7 @@ GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs":
         ({"steps": 3}, "epochs and steps"),
         ({"micro_batches": 0}, "micro_batches"),
         ({"seed": -1}, "seed"),
-        ({"seed": 2**32}, "seed: .*4294967295"),
+        ({"seed": 2**63}, "seed: .*9223372036854775807"),
         ({"strategy": "fbp", "lead": 0}, "lead"),
         ({"strategy": "fbp", "weights": "stale"}, "weights.*replay"),
         ({"lead": 2}, "--lead was given with --strategy sequential.* use --strategy fbp"),

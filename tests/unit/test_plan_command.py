@@ -84,7 +84,7 @@ def test_plan_shows_stages_bottleneck_and_speedup(capsys, profile_path):
         (("--stages", 7), "ask for at most 6 stages"),
         (("--stages", 2, "--planner", "lmp"), "did you mean 'lpm'"),
         (("--stages", 2, "--speeds", "1,x"), "--speeds is '1,x'"),
-        (("--stages", 2, "--memory-limit", "1e9"), "--memory-limit is '1e9'"),
+        (("--stages", 2, "--memory-limit", "1G"), "--memory-limit is '1G'"),
         (("--stages", 2, "--memory-limit", "0"), "--memory-limit is '0'"),
         (("--stages", 2, "--memory-limit", "100"), "no plan of 2 stages"),
         (("--stages", 2, "--optimizer", "lion"), "optimizer"),

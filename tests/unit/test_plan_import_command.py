@@ -65,7 +65,7 @@ def test_a_link_given_by_hand_takes_the_place_of_an_assumed_one(capsys, graph_pa
     assert document["period_seconds"] == 307.0
     assert document["link"]["source"] == "given"
     assert "link" in document["explanation"]["hints"][0]
-    document = json.loads(call(capsys, *arguments, "--latency", 7)[1])
+    document = json.loads(call(capsys, *arguments, "--latency", "7000ms")[1])
     assert document["link"]["source"] == "latency given, bandwidth assumed"
     assert document["link"]["bandwidth_bytes_per_second"] == 12.5e9
 
@@ -92,8 +92,8 @@ def test_without_a_link_given_a_profile_stays_as_it_is(graph_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (("--latency", "-1"), "--latency is -1.0, accepted are seconds from 0"),
-        (("--latency", "nan"), "--latency is nan"),
+        (("--latency", "-1"), "--latency is '-1', accepted are seconds from 0"),
+        (("--latency", "nan"), "--latency is 'nan'"),
         (("--bandwidth", "0"), "--bandwidth is 0.0, accepted are bytes a second above 0"),
         (("--bandwidth", "inf"), "--bandwidth is inf"),
     ],

@@ -101,6 +101,21 @@ def test_a_resolved_campaign_runs_again_under_another_name(tmp_path: Path) -> No
     assert "results/tiny-again/report.html" in done.stdout + done.stderr
 
 
+def test_values_of_files_and_of_config_mean_what_was_typed(tmp_path: Path) -> None:
+    path = write_campaign(tmp_path / "typed", "resources: {runtime_minutes: 1:30:00}\n")
+    options = ["-n", "--cores", "2", "--configfile", str(path), "--config"]
+    done = snakemake(path.parent, *options, "name=2024-01-15", "batch_size=020")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert "results/2024-01-15/report.html" in said
+    assert "runtime=90" in said
+    done = snakemake(path.parent, *options, "name=007")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "--config name=... is read by Snakemake as 7" in said
+    assert "Traceback" not in said
+
+
 def test_the_slurm_profile_is_accepted(tmp_path: Path) -> None:
     path = write_campaign(tmp_path / "cluster")
     profile = str(REPOSITORY / "slurm")

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hpc_lpm.campaign.figures.style import (
@@ -29,11 +30,13 @@ def draw_accuracy(runs: list[Run], colours: Mapping[str, str]) -> DrawnFigure | 
         return None
     figure = new_figure(3.5)
     over_time, over_epochs = figure.subplots(1, 2, sharey=True)
+    # Given by hand, since matplotlib leaves labels out that begin with an underscore.
+    handles: dict[str, Line2D] = {}
     for who in entrants_of(runs):
         chosen = data[data["contestant"] == who.label]
         colour = colours[who.label]
         for axes, column in ((over_time, "training_seconds"), (over_epochs, "epoch")):
-            _draw_contestant(axes, chosen, column, colour, who.label)
+            handles[who.label] = _draw_contestant(axes, chosen, column, colour)
     over_time.set_xlabel("seconds of training (evaluation not counted)", loc="left")
     over_epochs.set_xlabel("epoch", loc="left")
     over_epochs.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -45,8 +48,7 @@ def draw_accuracy(runs: list[Run], colours: Mapping[str, str]) -> DrawnFigure | 
     for axes in (over_time, over_epochs):
         axes.grid(axis="both")
         axes.spines["left"].set_visible(False)
-    handles, labels = over_epochs.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles))
     model, dataset = runs[0].entrant.race
     description = f"Test accuracy over time and over epochs on {model}, {dataset}"
     return DrawnFigure(
@@ -54,13 +56,11 @@ def draw_accuracy(runs: list[Run], colours: Mapping[str, str]) -> DrawnFigure | 
     )
 
 
-def _draw_contestant(
-    axes: Axes, chosen: pd.DataFrame, column: str, colour: str, label: str
-) -> None:
+def _draw_contestant(axes: Axes, chosen: pd.DataFrame, column: str, colour: str) -> Line2D:
     for _, run in chosen.groupby("trial", sort=False):
         axes.plot(run[column], 100 * run["test_accuracy"], color=colour, linewidth=0.8, alpha=0.35)
     middle = chosen.groupby("epoch")[["training_seconds", "test_accuracy"]].median().reset_index()
-    axes.plot(
+    (line,) = axes.plot(
         middle[column],
         100 * middle["test_accuracy"],
         color=colour,
@@ -69,8 +69,8 @@ def _draw_contestant(
         markersize=4,
         markeredgecolor="white",
         markeredgewidth=0.6,
-        label=label,
     )
+    return line
 
 
 def _accuracy_table(runs: list[Run]) -> pd.DataFrame:

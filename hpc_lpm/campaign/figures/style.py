@@ -54,6 +54,7 @@ def figure_style() -> Iterator[None]:
     settings: Any = {
         "font.family": "sans-serif",
         "font.size": 9,
+        "text.parse_math": False,  # names may hold dollar signs
         "text.color": INK,
         "axes.labelcolor": MUTED,
         "axes.labelsize": 9,

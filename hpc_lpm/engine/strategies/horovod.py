@@ -8,6 +8,7 @@ from pydantic import Field
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import CommandOption, StrategyOptions
+from hpc_lpm.quantities import Milliseconds
 
 if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
@@ -18,10 +19,8 @@ class HorovodOptions(StrategyOptions):
     """The options that tune Horovod."""
 
     cycle_time_milliseconds: Annotated[
-        float | None,
+        Milliseconds | None,
         Field(
-            gt=0,
-            allow_inf_nan=False,
             description="how often Horovod's thread wakes up; by default HOROVOD_CYCLE_TIME, or 5",
         ),
         CommandOption("Horovod", "cycle-time", "MS", computes=False),
