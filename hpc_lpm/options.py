@@ -5,6 +5,7 @@ the options that a strategy declares for itself (`StrategyOptions`). This module
 torch, so that campaign files can be read without it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -88,6 +89,43 @@ class OptimizerSettings(BaseModel):
         Field(description="another argument of the optimizer's class; repeatable"),
         CommandOption(UPDATES, "optimizer-option", "NAME=VALUE"),
     ] = {}
+    no_decay: Annotated[
+        tuple[str, ...],
+        Field(
+            description="parameters without weight decay: a pattern of names, or norm-and-bias; "
+            "repeatable"
+        ),
+        CommandOption(UPDATES, "no-decay", "PATTERN"),
+    ] = ()
+    lr_scale: Annotated[
+        tuple[str, ...],
+        Field(
+            description="factor on the learning rate of parameters by a pattern of names; "
+            "repeatable, the last that matches counts"
+        ),
+        CommandOption(UPDATES, "lr-scale", "PATTERN=X"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _scales_are_factors(self) -> Self:
+        for text in self.lr_scale:
+            pattern, _, factor = text.rpartition("=")
+            try:
+                accepted = bool(pattern) and 0 <= float(factor) < math.inf
+            except ValueError:
+                accepted = False
+            if not accepted:
+                raise ValueError(
+                    f"lr scale is {text!r}, accepted is PATTERN=FACTOR with a factor from 0, such "
+                    "as 'head.*=10'"
+                )
+        return self
+
+    @property
+    def lr_scales(self) -> list[tuple[str, float]]:
+        """The patterns of `lr_scale` with their factors, in order."""
+        parted = (text.rpartition("=") for text in self.lr_scale)
+        return [(pattern, float(factor)) for pattern, _, factor in parted]
 
 
 class LearningRateSettings(BaseModel):

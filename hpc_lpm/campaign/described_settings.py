@@ -17,7 +17,10 @@ def describe_updates(campaign: Campaign) -> dict[str, str]:
         **campaign.optimizer.model_dump(exclude={"options"}),
         **campaign.optimizer.options,
     }
-    described = {"optimizer": ", ".join(f"{key} {_text(value)}" for key, value in named.items())}
+    told = (
+        f"{key.replace('_', ' ')} {_text(value)}" for key, value in named.items() if value != ()
+    )
+    described = {"optimizer": ", ".join(told)}
     if campaign.learning_rate != LearningRateSettings():
         rate = campaign.learning_rate.model_dump()
         described["learning rate"] = ", ".join(

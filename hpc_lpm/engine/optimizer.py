@@ -1,7 +1,7 @@
 """Builds and checks the torch optimizer that the settings name."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from hpc_lpm.engine.learning_rate import rate_factor
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group, GroupedParameters
 from hpc_lpm.errors import InputError, closest, look_up
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 
@@ -28,9 +29,16 @@ _IMPOSSIBLE = {
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimizerSettings
+    parameters: Iterable[nn.Parameter],
+    settings: OptimizerSettings,
+    groups: GroupedParameters = ALL_ALIKE,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of one rank's parameters, which may be none at all.
+
+    Args:
+        parameters: what it updates.
+        settings: name the optimizer.
+        groups: which parameters have a rate or a weight decay of their own.
 
     Raises:
         InputError: if no optimizer has that name.
@@ -43,7 +51,24 @@ def build_optimizer(
     if settings.name.lower() == "momentum":
         arguments["momentum"] = settings.momentum
     arguments.update(settings.options)
-    return chosen(owned, **arguments)
+    return chosen(_as_groups(groups.divide(owned), settings), **arguments)
+
+
+def _as_groups(
+    divided: Mapping[Group, list[nn.Parameter]], settings: OptimizerSettings
+) -> list[nn.Parameter] | list[dict[str, Any]]:
+    """Return parameters as torch takes them: the plain list where all are of the usual group."""
+    if list(divided) == [Group()]:
+        return divided[Group()]
+    made = []
+    for group, parameters in divided.items():
+        entry: dict[str, Any] = {"params": parameters}
+        if group.lr_scale != 1.0:
+            entry["lr"] = settings.lr * group.lr_scale
+        if not group.decays:
+            entry["weight_decay"] = 0.0
+        made.append(entry)
+    return made
 
 
 def build_scheduler(
@@ -57,6 +82,53 @@ def build_scheduler(
         updates: the number of updates of the whole run.
     """
     return LambdaLR(optimizer, lambda update: rate_factor(settings, update, updates))
+
+
+class GroupRates:
+    """The learning rates of groups of parameters at every update of a run.
+
+    They are those of an optimizer of tiny parameters, one a group, which is not updated.
+
+    Args:
+        optimizer: the optimizer of the run.
+        schedule: how the rates change.
+        groups: the groups, in the order of the rates.
+        updates: the number of updates of the whole run.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerSettings,
+        schedule: LearningRateSettings,
+        groups: Sequence[Group],
+        updates: int,
+    ) -> None:
+        self._settings = optimizer, schedule, updates
+        self._groups = groups
+        self._begin()
+
+    def _begin(self) -> None:
+        optimizer, schedule, updates = self._settings
+        tiny = {nn.Parameter(torch.zeros(1)): group for group in self._groups}
+        self._optimizer = build_optimizer(tiny, optimizer, GroupedParameters(tiny))
+        self._scheduler = build_scheduler(self._optimizer, schedule, updates)
+
+    def at(self, update: int) -> list[float]:
+        """Return the rate of each group at one update, counted from 0."""
+        if update < self._scheduler.last_epoch:
+            self._begin()
+        advance(self._scheduler, update)
+        return [float(group["lr"]) for group in self._optimizer.param_groups]
+
+
+def advance(scheduler: LambdaLR, update: int) -> None:
+    """Set the rates to those of an update at which the scheduler is or to which it comes."""
+    scheduler.last_epoch = update
+    groups = zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    )
+    for group, rate, factor in groups:
+        group["lr"] = rate * factor(update)
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: float | None) -> None:
@@ -85,6 +157,11 @@ def check_optimizer(settings: OptimizerSettings) -> None:
         raise InputError(
             f"optimizer {settings.name!r} has no weight decay, found {settings.weight_decay:g}: "
             "set it to 0 or choose another optimizer."
+        )
+    if settings.no_decay and not settings.weight_decay:
+        raise InputError(
+            "--no-decay was given, but --weight-decay is 0, so that nothing decays: give the "
+            "weight decay of the other parameters, or leave --no-decay out."
         )
     if not settings.options:
         return

@@ -40,8 +40,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         settings = context.settings
         config = deepspeed_config(context)
         mpu = module.mpu()
+        self._groups = context.group_parameters(module.local_layers())
         optimizer = build_optimizer(
-            tied.without_copies(module.parameters()), stage_optimizer(settings, context.topology)
+            tied.without_copies(module.parameters()),
+            stage_optimizer(settings, context.topology),
+            self._groups,
         )
         scheduler = build_scheduler(optimizer, settings.learning_rate, context.updates)
         super().__init__(
@@ -95,7 +98,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def state(self) -> TrainedState:
         """Return this stage's layers, optimizer and scheduler."""
         return TrainedState(
-            self.module.local_layers(), self.basic_optimizer, self._scheduler, self._replica
+            self.module.local_layers(),
+            self.basic_optimizer,
+            self._scheduler,
+            self._replica,
+            self._groups,
         )
 
     def train_on(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:

@@ -70,7 +70,10 @@ class StockPipelineRunner:
             stage=context.topology.stage,
             compute_format=context.compute_format,
         )
-        self._optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
+        self._groups = context.group_parameters(self._module.local_layers())
+        self._optimizer = build_optimizer(
+            self._module.parameters(), settings.optimizer, self._groups
+        )
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
         with making_process_groups(job), equal_on_replicas(self._module):
             self._engine, *_ = deepspeed.initialize(
@@ -178,6 +181,7 @@ class StockPipelineRunner:
             self._optimizer,
             self._scheduler,
             self._context.topology.replica,
+            self._groups,
         )
 
     def bytes_sent(self) -> int:

@@ -36,7 +36,8 @@ class HorovodRunner:
         self._model = WholeModel(context)
         parameters = list(self._model.module.parameters())
         _check_types(self._model.layers, context)
-        alone = build_optimizer(parameters, settings.optimizer)
+        self._groups = context.group_parameters(self._model.layers)
+        alone = build_optimizer(parameters, settings.optimizer, self._groups)
         self._optimizer = hvd.DistributedOptimizer(
             alone,
             named_parameters=self._model.module.named_parameters(),
@@ -107,7 +108,9 @@ class HorovodRunner:
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler, which are the same on every rank."""
         rank = self._context.job.rank
-        return TrainedState(self._model.layers, self._optimizer, self._scheduler, rank)
+        return TrainedState(
+            self._model.layers, self._optimizer, self._scheduler, rank, self._groups
+        )
 
     def bytes_sent(self) -> int:
         """Return what ring all-reduces send: 2 (R - 1) / R times the gradients' bytes per step."""

@@ -13,9 +13,11 @@ class SequentialRunner:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._model = WholeModel(context)
+        self._groups = context.group_parameters(self._model.layers)
         self._optimizer = build_optimizer(
             self._model.tied.without_copies(self._model.module.parameters()),
             context.settings.optimizer,
+            self._groups,
         )
         self._scheduler = build_scheduler(
             self._optimizer, context.settings.learning_rate, context.updates
@@ -47,7 +49,9 @@ class SequentialRunner:
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of the whole model."""
-        return TrainedState(self._model.layers, self._optimizer, self._scheduler)
+        return TrainedState(
+            self._model.layers, self._optimizer, self._scheduler, groups=self._groups
+        )
 
     def bytes_sent(self) -> int:
         """Return 0, since nothing is sent."""

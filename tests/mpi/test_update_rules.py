@@ -1,0 +1,72 @@
+"""Rules of the update that concern all stages give what one device gives, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.mpi.test_exactness import (
+    DATASETS,
+    FLUSHING,
+    GPT,
+    MLP,
+    RESNET,
+    case,
+    reference_sha256,
+    train_cases,
+)
+
+pytestmark = pytest.mark.mpi
+
+TIED = f"{GPT},tied=true"
+DATASETS[TIED] = DATASETS[GPT]
+GROUPS = {
+    "optimizer": {
+        **{"name": "momentum", "lr": 0.1, "weight_decay": 0.5},
+        **{"no_decay": ["norm-and-bias"], "lr_scale": ["*=0.5", "*[tr].weight=0.25"]},
+    }
+}
+TIED_GROUPS = {
+    "optimizer": {
+        **{"name": "adamw", "lr": 0.01, "weight_decay": 0.5},
+        **{"no_decay": ["head.weight"], "lr_scale": ["head.*=0.5"]},
+    }
+}
+
+
+def same_as_sequential(cases: list[tuple[str, dict]], folder: Path, steps: int = 4) -> list[dict]:
+    """Train each on one device, then on every strategy that flushes; return what came of one."""
+    alone = train_cases(
+        1, [case(model, "sequential", 1, 3, steps, **more) for model, more in cases], folder
+    )
+    split = [
+        (number, case(model, strategy, 2, 3, steps, **more))
+        for number, (model, more) in enumerate(cases)
+        for strategy in (FLUSHING if model == MLP else ["1f1b"])
+    ]
+    outcomes = train_cases(2, [c for _, c in split], folder)
+    for (number, _), outcome in zip(split, outcomes, strict=True):
+        for figure in ("weights_sha256", "train_loss"):
+            assert outcome[figure] == alone[number][figure], outcome["settings"]
+    return alone
+
+
+def by_dimensions(parameters: list) -> torch.optim.Optimizer:
+    """The groups of `GROUPS` without the output's, by hand."""
+    groups: list[dict] = [{"params": [p for p in parameters if p.dim() > 1]}]
+    groups.append({"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0})
+    return torch.optim.SGD(groups, lr=0.05, momentum=0.9, weight_decay=0.5)
+
+
+def test_groups_are_the_same_on_every_cut_and_under_every_schedule(tmp_path: Path) -> None:
+    same_as_sequential([(MLP, GROUPS), (RESNET, GROUPS), (TIED, TIED_GROUPS)], tmp_path)
+    lagging = {"optimizer": {**GROUPS["optimizer"], "lr_scale": ["*=0.5"]}}
+    lagged = [
+        case(MLP, "fbp", 2, 3, 4, lead=2, **lagging),
+        case(MLP, "fbp", 2, 3, 4, lead=2, weights="live", prediction=True, **lagging),
+    ]
+    outcomes = train_cases(2, [*map(dict, lagged)], tmp_path)
+    for c, outcome in zip(lagged, outcomes, strict=True):
+        assert outcome["weights_sha256"] == reference_sha256(c, 2, optimizer=by_dimensions)
+    names = [name for group in outcomes[0]["parameter_groups"] for name in group["parameters"]]
+    assert len(names) == 8, "those of both stages"
