@@ -22,7 +22,10 @@ WeightPolicyName = Literal["replay", "live", "stash"]
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
-OptimizerOption = bool | int | float | tuple[float, ...]
+ArgumentValue = bool | int | float | tuple[float, ...] | str
+"""What may be given as an argument of an optimizer or of a schedule of learning rates."""
+
+SCHEDULES_OF_RATES = ("constant", "linear", "cosine", "step")
 
 MAX_SEED = 2**32 - 1
 """The largest seed that NumPy takes."""
@@ -58,15 +61,16 @@ class CommandOption:
 class OptimizerSettings(BaseModel):
     """An optimizer of torch, by its common name or its class name in upper or lower case.
 
-    `momentum` only matters to the optimizer `momentum`. `options` are further arguments of the
-    class, such as `nesterov`; `check_optimizer` refuses arguments that the class does not take.
+    `module:name` is one of the user's own: a class, or a function that makes one. `momentum` only
+    matters to the optimizer `momentum`. `options` are further arguments of the class, such as
+    `nesterov`; `check_optimizer` refuses arguments that the class does not take.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Annotated[
         str,
-        Field(description="sgd, momentum, adam, adamw, or a class of torch.optim"),
+        Field(description="sgd, momentum, adam, adamw, a class of torch.optim, or module:name"),
         CommandOption(UPDATES, "optimizer", "NAME"),
     ] = "momentum"
     lr: Annotated[
@@ -85,7 +89,7 @@ class OptimizerSettings(BaseModel):
         CommandOption(UPDATES, "weight-decay", "X"),
     ] = 0.0
     options: Annotated[
-        dict[str, OptimizerOption],
+        dict[str, ArgumentValue],
         Field(description="another argument of the optimizer's class; repeatable"),
         CommandOption(UPDATES, "optimizer-option", "NAME=VALUE"),
     ] = {}
@@ -133,16 +137,22 @@ class LearningRateSettings(BaseModel):
 
     `warmup_steps` updates of linear warm-up precede any schedule. `final_factor` only matters to
     `linear` and `cosine`; `step` multiplies the rate by `factor` at each of the `milestones`
-    (indices of updates, counted from 0).
+    (indices of updates, counted from 0). `module:name` is a schedule of the user's own, which takes
+    `options` as arguments.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schedule: Annotated[
-        Literal["constant", "linear", "cosine", "step"],
-        Field(description="constant, linear, cosine or step"),
+        str,
+        Field(description="constant, linear, cosine, step, or module:name"),
         CommandOption(UPDATES, "lr-schedule", "NAME"),
     ] = "constant"
+    options: Annotated[
+        dict[str, ArgumentValue],
+        Field(description="an argument of a schedule of one's own; repeatable"),
+        CommandOption(UPDATES, "lr-schedule-option", "NAME=VALUE"),
+    ] = {}
     warmup_steps: Annotated[
         int,
         Field(ge=0, description="optimizer steps of linear warm-up"),
@@ -167,6 +177,30 @@ class LearningRateSettings(BaseModel):
         Field(gt=0, allow_inf_nan=False, description="schedule step multiplies the rate by this"),
         CommandOption(UPDATES, "lr-factor", "X"),
     ] = 0.1
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the schedule is one of the user's own."""
+        return ":" in self.schedule
+
+    @model_validator(mode="after")
+    def _is_known_or_own(self) -> Self:
+        if self.schedule not in SCHEDULES_OF_RATES and not self.is_own:
+            raise ValueError(
+                f"learning rate schedule {self.schedule!r} is unknown: accepted are "
+                f"{', '.join(SCHEDULES_OF_RATES)}, and module:name for one of your own"
+            )
+        if self.options and not self.is_own:
+            raise ValueError(
+                f"learning rate schedule {self.schedule} takes no options, found "
+                f"{', '.join(self.options)}: they belong to a schedule of your own, module:name"
+            )
+        if self.warmup_steps and self.is_own:
+            raise ValueError(
+                f"learning rate schedule {self.schedule} is your own and sets the rate of every "
+                f"update, found {self.warmup_steps} updates of warm-up: let it warm up itself"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_its_milestones(self) -> Self:

@@ -1,10 +1,12 @@
 """Rules of the update that concern all stages give what one device gives, bit for bit."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.mpi.own_updates import Lion
 from tests.mpi.test_exactness import (
     DATASETS,
     FLUSHING,
@@ -70,3 +72,24 @@ def test_groups_are_the_same_on_every_cut_and_under_every_schedule(tmp_path: Pat
         assert outcome["weights_sha256"] == reference_sha256(c, 2, optimizer=by_dimensions)
     names = [name for group in outcomes[0]["parameter_groups"] for name in group["parameters"]]
     assert len(names) == 8, "those of both stages"
+
+
+OWN = "tests.mpi.own_updates"
+OWN_UPDATES = {
+    "optimizer": {"name": f"{OWN}:Lion", "lr": 0.01, "weight_decay": 0.1},
+    "learning_rate": {"schedule": f"{OWN}:Slower"},
+}
+
+
+def test_ones_own_optimizer_and_schedule_train_stages_as_one_device(tmp_path: Path) -> None:
+    same_as_sequential([(MLP, OWN_UPDATES)], tmp_path)
+    lagged = case(MLP, "fbp", 2, 3, 4, lead=2, **OWN_UPDATES)
+    (outcome,) = train_cases(2, [dict(lagged)], tmp_path)
+    rates = [0.01]
+    for update in range(1, 4):
+        rates.append(rates[-1] / (1 + 0.1 * math.sqrt(update)))
+    assert outcome["weights_sha256"] == reference_sha256(
+        *(lagged, 2),
+        optimizer=lambda p: Lion(p, 0.01, weight_decay=0.1),
+        rate=lambda stage, update: rates[update],
+    )

@@ -13,20 +13,17 @@ from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.validation import check_names
-from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
+from hpc_lpm.cli.option_values import argument_values, optimizer_steps
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.optimizer import (
-    build_optimizer,
-    build_scheduler,
-    check_optimizer,
-    clip_gradients,
-)
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer, clip_gradients
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.engine.training import Training
+from hpc_lpm.engine.update_checks import check_optimizer
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 
@@ -81,6 +78,7 @@ def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(name: st
         ({"name": "sgd", "options": {"nesterov": True}}, ["nesterov=True", "momentum"]),
         ({"name": "RMSprop", "options": {"alpha": -1}}, ["alpha=-1", "Invalid alpha"]),
         ({"name": "adam", "options": {"betas": (0.9,)}}, ["betas"]),
+        ({"name": "adam", "options": {"eps": "much"}}, ["eps=much"]),
         ({"name": "Rprop", "weight_decay": 0.1}, ["'Rprop'", "0.1", "no weight decay"]),
     ],
 )
@@ -109,20 +107,21 @@ def test_short_names_are_the_optimizers_that_they_always_were() -> None:
 
 
 def test_options_keep_their_type_from_the_command_line_to_the_result() -> None:
-    given = ["nesterov=true", "alpha=0.9", "d=1", "betas=0.9,0.95"]
+    given = ["nesterov=true", "alpha=0.9", "d=1", "betas=0.9,0.95", "mode=max", "of=a,b"]
     expected = {"nesterov": True, "alpha": 0.9, "d": 1, "betas": (0.9, 0.95)}
-    kept = settings(options=optimizer_options(given)).options
+    expected |= {"mode": "max", "of": "a,b"}
+    kept = settings(options=argument_values("--optimizer-option", given)).options
     assert {name: (type(v), v) for name, v in kept.items()} == {
         name: (type(v), v) for name, v in expected.items()
     }
 
 
-@pytest.mark.parametrize("text", ["nesterov", "=1", "alpha=", "alpha=much", "betas=1,x"])
+@pytest.mark.parametrize("text", ["nesterov", "=1", "alpha="])
 def test_an_option_that_is_no_name_and_value_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="NAME=VALUE"):
-        optimizer_options([text])
+        argument_values("--optimizer-option", [text])
     with pytest.raises(InputError, match="twice"):
-        optimizer_options(["a=1", "a=2"])
+        argument_values("--lr-schedule-option", ["a=1", "a=2"])
 
 
 def test_milestones_are_whole_numbers() -> None:
@@ -138,7 +137,7 @@ RUN = {"model": "mlp", "dataset": "digits,size=8", "strategy": "sequential", "st
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"learning_rate": {"schedule": "cosin"}}, "learning_rate.schedule.*cosine"),
+        ({"learning_rate": {"schedule": "cosin"}}, "schedule 'cosin' is unknown.*cosine"),
         ({"learning_rate": {"schedule": "step"}}, "step needs milestones"),
         ({"learning_rate": {"milestones": [3]}}, "belong to .* step, found constant"),
         ({"learning_rate": {"schedule": "step", "milestones": [3, 3]}}, "ascend"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.job import Job
-from hpc_lpm.engine.optimizer import advance
+from hpc_lpm.engine.learning_rate import advance
 from hpc_lpm.engine.records import StateValue
 from hpc_lpm.engine.runners.runner import TrainedState
 

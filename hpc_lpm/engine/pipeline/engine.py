@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer

@@ -13,7 +13,8 @@ from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import MicroBatches
@@ -144,7 +144,7 @@ class TrainedState:
 
     layers: dict[int, nn.Module]
     optimizer: torch.optim.Optimizer
-    scheduler: LambdaLR
+    scheduler: LRScheduler
     replica: int = 0
     groups: GroupedParameters = ALL_ALIKE
 

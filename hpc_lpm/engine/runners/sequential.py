@@ -2,7 +2,8 @@
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer, clip_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 
