@@ -35,7 +35,7 @@ LENGTH = "Length"
 BATCHES = "Batches and data"
 OBJECTIVE = "Loss and metrics"
 UPDATES = "Optimizer and learning rate"
-CLIPPING = "Clipping"
+GRADIENTS = "Gradients"
 COMPUTING = "Computing"
 CHECKPOINTS = "Drains, checkpoints and traces"
 
@@ -316,13 +316,16 @@ class RunOptions(BaseModel):
     clip_norm: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="largest 2-norm of the gradients"),
-        CommandOption(CLIPPING, metavar="X"),
+        CommandOption(GRADIENTS, metavar="X"),
     ] = None
     clip_scope: Annotated[
-        ClipScope,
-        Field(description="clip by the norm of each stage, or global: by that of all"),
-        CommandOption(CLIPPING, metavar="NAME"),
-    ] = "stage"
+        ClipScope | None,
+        Field(
+            description="clip by the norm of all stages (global), or by that of each (stage); by "
+            "default global where every step drains"
+        ),
+        CommandOption(GRADIENTS, metavar="NAME"),
+    ] = None
     precision: Annotated[
         Precision,
         Field(description="fp32, or bf16: layers and loss under torch's autocast"),

@@ -113,12 +113,6 @@ class GroupRates:
         return [float(group["lr"]) for group in self._optimizer.param_groups]
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: float | None) -> None:
-    """Scale the gradients so that their joint 2-norm is at most `norm`; None leaves them alone."""
-    if norm is not None:
-        nn.utils.clip_grad_norm_(parameters, norm)
-
-
 def optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
     """Return an optimizer of torch, or what makes one of the user's own.
 

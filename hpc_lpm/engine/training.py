@@ -86,7 +86,7 @@ class Training:
         self.plan_notice: str | None = None
         if self.strategy.needs_plan and settings.plan is None and plan_into is not None:
             settings = self._with_first_plan(settings, plan_into, resumes=resume_from is not None)
-        self.settings = settings
+        self.settings = settings = self.strategy.with_clip_scope(settings)
         self.plan = _plan_of_run(self.strategy, settings, self.model, job)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch

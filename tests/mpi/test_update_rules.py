@@ -74,6 +74,28 @@ def test_groups_are_the_same_on_every_cut_and_under_every_schedule(tmp_path: Pat
     assert len(names) == 8, "those of both stages"
 
 
+CLIP = {"optimizer": {"name": "momentum", "lr": 0.1}, "clip_norm": 0.05}
+
+
+def test_clipping_by_the_norm_of_all_stages_is_that_of_one_device(tmp_path: Path) -> None:
+    clipped = [(model, CLIP) for model in (MLP, TIED)]
+    *alone, free = same_as_sequential([*clipped, (MLP, {})], tmp_path)
+    assert alone[0]["weights_sha256"] != free["weights_sha256"]
+    assert {outcome["settings"]["clip_scope"] for outcome in alone} == {"global"}
+    by_stage = case(MLP, "1f1b", 2, 3, 4, **CLIP, clip_scope="stage")
+    lagging = case(MLP, "fbp", 2, 3, 4, **CLIP)
+    apart, lagged = train_cases(2, [by_stage, lagging], tmp_path)
+    assert apart["weights_sha256"] != alone[0]["weights_sha256"]
+    assert lagged["settings"]["clip_scope"] == "stage"
+    replicated = case(MLP, "1f1b", 2, 3, 4, **{**CLIP, "batch_size": 24})
+    (whole,) = train_cases(
+        1, [case(MLP, "sequential", 1, 6, 4, **{**CLIP, "batch_size": 24})], tmp_path
+    )
+    (two,) = train_cases(4, [replicated], tmp_path)
+    assert two["replicas"] == 2
+    assert two["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
+
+
 OWN = "tests.mpi.own_updates"
 OWN_UPDATES = {
     "optimizer": {"name": f"{OWN}:Lion", "lr": 0.01, "weight_decay": 0.1},

@@ -10,8 +10,9 @@ from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
+from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.learning_rate import build_scheduler
-from hpc_lpm.engine.optimizer import build_optimizer, clip_gradients
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.strategies.horovod import HorovodOptions
@@ -48,6 +49,7 @@ class HorovodRunner:
         # over from ours.
         self._optimizer.state.update(alone.state)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
+        self._rules = GradientRules(self._model.tied.without_copies(parameters), settings)
         self._learning = [parameter for parameter in parameters if parameter.requires_grad]
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._steps = 0
@@ -75,7 +77,7 @@ class HorovodRunner:
         recorder.add("receive", step, start)
         start = recorder.start()
         with self._model.tied.update(), self._optimizer.skip_synchronize():
-            clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
+            self._rules.apply()
             self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad()

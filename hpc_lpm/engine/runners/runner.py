@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -26,6 +26,8 @@ from hpc_lpm.models.initial_weights import load_initial_weights
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.planning.model_checks import other_layer
 from hpc_lpm.planning.plan import Plan
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ class RunContext:
         if self.settings.init_from is not None:
             load_initial_weights(self.settings.init_from, self.model, layers)
         self.model.release()
+
+    def gather_from_stages(self, value: Value) -> list[Value]:
+        """Return the values of all stages of this rank's replica, in order (collective)."""
+        topology = self.topology
+        return self.job.all_gather(value)[topology.replica :: topology.replicas]
 
     def group_parameters(self, layers: Mapping[int, nn.Module]) -> GroupedParameters:
         """Return the groups of the parameters of the layers that this rank holds (collective).
