@@ -5,6 +5,7 @@ the options that a strategy declares for itself (`StrategyOptions`). This module
 torch, so that campaign files can be read without it.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,7 +25,10 @@ WeightPolicyName = Literal["replay", "live", "stash"]
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
 TransportName = Literal["auto", "mpi", "torch"]
-OptimizerOption = bool | int | float | tuple[float, ...]
+ArgumentValue = bool | int | float | tuple[float, ...] | str
+"""What may be given as an argument of an optimizer or of a schedule of learning rates."""
+
+SCHEDULES_OF_RATES = ("constant", "linear", "cosine", "step")
 
 MAX_SEED = 2**63 - 1
 """The largest seed; tables hold it as a signed number of 64 bits."""
@@ -34,7 +38,7 @@ LENGTH = "Length"
 BATCHES = "Batches and data"
 OBJECTIVE = "Loss and metrics"
 UPDATES = "Optimizer and learning rate"
-CLIPPING = "Clipping"
+GRADIENTS = "Gradients"
 COMPUTING = "Computing"
 CHECKPOINTS = "Drains, checkpoints and traces"
 
@@ -60,13 +64,14 @@ class CommandOption:
 class OptimizerSettings(TypedModel):
     """An optimizer of torch, by its common name or its class name in upper or lower case.
 
-    `momentum` only matters to the optimizer `momentum`. `options` are further arguments of the
-    class, such as `nesterov`; `check_optimizer` refuses arguments that the class does not take.
+    `module:name` is one of the user's own: a class, or a function that makes one. `momentum` only
+    matters to the optimizer `momentum`. `options` are further arguments of the class, such as
+    `nesterov`; `check_optimizer` refuses arguments that the class does not take.
     """
 
     name: Annotated[
         str,
-        Field(description="sgd, momentum, adam, adamw, or a class of torch.optim"),
+        Field(description="sgd, momentum, adam, adamw, a class of torch.optim, or module:name"),
         CommandOption(UPDATES, "optimizer", "NAME"),
     ] = "momentum"
     lr: Annotated[
@@ -85,10 +90,47 @@ class OptimizerSettings(TypedModel):
         CommandOption(UPDATES, "weight-decay", "X"),
     ] = 0.0
     options: Annotated[
-        dict[str, OptimizerOption],
+        dict[str, ArgumentValue],
         Field(description="another argument of the optimizer's class; repeatable"),
         CommandOption(UPDATES, "optimizer-option", "NAME=VALUE"),
     ] = {}  # noqa: RUF012
+    no_decay: Annotated[
+        tuple[str, ...],
+        Field(
+            description="parameters without weight decay: a pattern of names, or norm-and-bias; "
+            "repeatable"
+        ),
+        CommandOption(UPDATES, "no-decay", "PATTERN"),
+    ] = ()
+    lr_scale: Annotated[
+        tuple[str, ...],
+        Field(
+            description="factor on the learning rate of parameters by a pattern of names; "
+            "repeatable, the last that matches counts"
+        ),
+        CommandOption(UPDATES, "lr-scale", "PATTERN=X"),
+    ] = ()
+
+    @model_validator(mode="after")
+    def _scales_are_factors(self) -> Self:
+        for text in self.lr_scale:
+            pattern, _, factor = text.rpartition("=")
+            try:
+                accepted = bool(pattern) and 0 <= float(factor) < math.inf
+            except ValueError:
+                accepted = False
+            if not accepted:
+                raise ValueError(
+                    f"lr scale is {text!r}, accepted is PATTERN=FACTOR with a factor from 0, such "
+                    "as 'head.*=10'"
+                )
+        return self
+
+    @property
+    def lr_scales(self) -> list[tuple[str, float]]:
+        """The patterns of `lr_scale` with their factors, in order."""
+        parted = (text.rpartition("=") for text in self.lr_scale)
+        return [(pattern, float(factor)) for pattern, _, factor in parted]
 
 
 class LearningRateSettings(TypedModel):
@@ -96,14 +138,20 @@ class LearningRateSettings(TypedModel):
 
     `warmup_steps` updates of linear warm-up precede any schedule. `final_factor` only matters to
     `linear` and `cosine`; `step` multiplies the rate by `factor` at each of the `milestones`
-    (indices of updates, counted from 0).
+    (indices of updates, counted from 0). `module:name` is a schedule of the user's own, which takes
+    `options` as arguments.
     """
 
     schedule: Annotated[
-        Literal["constant", "linear", "cosine", "step"],
-        Field(description="constant, linear, cosine or step"),
+        str,
+        Field(description="constant, linear, cosine, step, or module:name"),
         CommandOption(UPDATES, "lr-schedule", "NAME"),
     ] = "constant"
+    options: Annotated[
+        dict[str, ArgumentValue],
+        Field(description="an argument of a schedule of one's own; repeatable"),
+        CommandOption(UPDATES, "lr-schedule-option", "NAME=VALUE"),
+    ] = {}  # noqa: RUF012
     warmup_steps: Annotated[
         int,
         Field(ge=0, description="optimizer steps of linear warm-up"),
@@ -127,6 +175,30 @@ class LearningRateSettings(TypedModel):
         Field(gt=0, description="schedule step multiplies the rate by this"),
         CommandOption(UPDATES, "lr-factor", "X"),
     ] = 0.1
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the schedule is one of the user's own."""
+        return ":" in self.schedule
+
+    @model_validator(mode="after")
+    def _is_known_or_own(self) -> Self:
+        if self.schedule not in SCHEDULES_OF_RATES and not self.is_own:
+            raise ValueError(
+                f"learning rate schedule {self.schedule!r} is unknown: accepted are "
+                f"{', '.join(SCHEDULES_OF_RATES)}, and module:name for one of your own"
+            )
+        if self.options and not self.is_own:
+            raise ValueError(
+                f"learning rate schedule {self.schedule} takes no options, found "
+                f"{', '.join(self.options)}: they belong to a schedule of your own, module:name"
+            )
+        if self.warmup_steps and self.is_own:
+            raise ValueError(
+                f"learning rate schedule {self.schedule} is your own and sets the rate of every "
+                f"update, found {self.warmup_steps} updates of warm-up: let it warm up itself"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_its_milestones(self) -> Self:
@@ -238,13 +310,16 @@ class RunOptions(TypedModel):
     clip_norm: Annotated[
         float | None,
         Field(gt=0, description="largest 2-norm of the gradients"),
-        CommandOption(CLIPPING, metavar="X"),
+        CommandOption(GRADIENTS, metavar="X"),
     ] = None
     clip_scope: Annotated[
-        ClipScope,
-        Field(description="clip by the norm of each stage, or global: by that of all"),
-        CommandOption(CLIPPING, metavar="NAME"),
-    ] = "stage"
+        ClipScope | None,
+        Field(
+            description="clip by the norm of all stages (global), or by that of each (stage); by "
+            "default global where every step drains"
+        ),
+        CommandOption(GRADIENTS, metavar="NAME"),
+    ] = None
     precision: Annotated[
         Precision,
         Field(description="fp32, or bf16: layers and loss under torch's autocast"),

@@ -195,11 +195,10 @@ def contestant_settings(
         "seed": campaign.seeds[0] if seed is None else seed,
         "plan": plan,
     }
-    usual = entry.clip_scopes[0]
-    if campaign.clip_norm is not None and campaign.clip_scope == "stage":
-        document["clip_scope"] = "stage" if "stage" in entry.clip_scopes else usual
+    if campaign.clip_scope == "stage" and "stage" not in entry.clip_scopes:
+        document["clip_scope"] = None
     _override(document, contestant)
-    return checked_settings(**document)
+    return entry.with_clip_scope(checked_settings(**document))
 
 
 def check_contestants(campaign: "Campaign") -> None:

@@ -17,15 +17,20 @@ def describe_updates(campaign: Campaign) -> dict[str, str]:
         **campaign.optimizer.model_dump(exclude={"options"}),
         **campaign.optimizer.options,
     }
-    described = {"optimizer": ", ".join(f"{key} {_text(value)}" for key, value in named.items())}
+    told = (
+        f"{key.replace('_', ' ')} {_text(value)}" for key, value in named.items() if value != ()
+    )
+    described = {"optimizer": ", ".join(told)}
     if campaign.learning_rate != LearningRateSettings():
         rate = campaign.learning_rate.model_dump()
         described["learning rate"] = ", ".join(
             f"{key.replace('_', ' ')} {_text(value)}" for key, value in rate.items() if value != ()
         )
-    if campaign.clip_norm is not None:
-        described["clipping"] = f"to norm {campaign.clip_norm:g}: " + ", ".join(
-            f"{label} {each.clip_scope}" for label, each in settings.items()
+    clipped = {label: each for label, each in settings.items() if each.clip_norm is not None}
+    if clipped:
+        described["clipping"] = ", ".join(
+            f"{label} {each.clip_scope} to norm {each.clip_norm:g}"
+            for label, each in clipped.items()
         )
     for name, value in campaign.own.items():
         takers = [label for label, each in settings.items() if hasattr(each.own, name)]

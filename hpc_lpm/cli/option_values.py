@@ -9,31 +9,27 @@ import typer
 from rich.markup import escape
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import DescribedField, OptimizerOption
+from hpc_lpm.options import ArgumentValue, DescribedField
 from hpc_lpm.quantities import is_quantity
 
 
-def optimizer_options(texts: list[str]) -> dict[str, OptimizerOption]:
-    """Parse options such as `nesterov=true`, `alpha=0.9` or `betas=0.9,0.95`.
+def argument_values(option: str, texts: list[str]) -> dict[str, ArgumentValue]:
+    """Parse the arguments of an option, such as `nesterov=true`, `alpha=0.9` or `mode=max`.
 
     Raises:
         InputError: if an option has no name or no value, or is given twice.
     """
-    options: dict[str, OptimizerOption] = {}
+    options: dict[str, ArgumentValue] = {}
     for text in texts:
         name, _, value = text.partition("=")
-        try:
-            read = _value(value)
-        except ValueError:
-            read = None
-        if not name or read is None:
+        if not name or not value:
             raise InputError(
-                f"--optimizer-option is {text!r}, accepted is NAME=VALUE with true, false, a "
-                "number, or several separated by commas."
+                f"{option} is {text!r}, accepted is NAME=VALUE with true, false, a number, several "
+                "separated by commas, or a text."
             )
         if name in options:
-            raise InputError(f"--optimizer-option gives {name!r} twice, give it once.")
-        options[name] = read
+            raise InputError(f"{option} gives {name!r} twice, give it once.")
+        options[name] = _value(value)
     return options
 
 
@@ -100,7 +96,7 @@ def document_of(fields: Iterable[DescribedField], given: Mapping[str, Any]) -> d
         if get_origin(annotation) is tuple and annotation != tuple[str, ...]:
             value = optimizer_steps(field.option_name, value)
         elif get_origin(annotation) is dict:
-            value = optimizer_options(value)
+            value = argument_values(field.option_name, value)
         section = document
         for name in field.path[:-1]:
             section = section.setdefault(name, {})
@@ -137,12 +133,12 @@ def _help(field: DescribedField) -> str:
     return escape(f"{field.info.description}{f' ({shown} by default)' if told else ''}")
 
 
-def _value(text: str) -> OptimizerOption:
+def _value(text: str) -> ArgumentValue:
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
-    if "," in text:
-        return tuple(float(part) for part in text.split(","))
     try:
-        return int(text)
+        if "," in text:
+            return tuple(float(part) for part in text.split(","))
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
     except ValueError:
-        return float(text)
+        return text

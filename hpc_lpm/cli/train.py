@@ -131,6 +131,7 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
         batch_size=settings.batch_size,
         steps_an_epoch=training.steps_an_epoch,
         learning_rate=training.learning_rate,
+        group_rates=training.group_rates,
     )
     try:
         if training.plan_notice:

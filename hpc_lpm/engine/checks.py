@@ -5,10 +5,10 @@ loaded by then are made once a run starts.
 """
 
 from hpc_lpm.data.augmentation import Augmentation
-from hpc_lpm.engine.optimizer import check_optimizer
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.engine.update_checks import check_apart, check_optimizer, check_schedule
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import evaluation_metrics_named
 from hpc_lpm.models.losses import loss_named
@@ -20,9 +20,14 @@ def check_run(run: PlannedRun) -> None:
     Raises:
         InputError: naming the option, what was found and what is accepted.
     """
-    check_optimizer(run.settings.optimizer)
-    _check_objective(run.settings)
-    strategy_named(run.settings.strategy).check(run)
+    settings = run.settings
+    check_optimizer(settings.optimizer)
+    _check_objective(settings)
+    if strategy_named(settings.strategy).needs_plan:
+        check_apart(settings.optimizer)
+    scaled = bool(settings.optimizer.lr_scale or getattr(settings.own, "lr_discount", False))
+    check_schedule(settings.optimizer, settings.learning_rate, run.steps, scaled=scaled)
+    strategy_named(settings.strategy).check(run)
     _check_replicas(run)
     if run.steps is not None:
         _check_warmup(run, run.steps)

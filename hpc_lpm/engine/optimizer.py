@@ -1,16 +1,19 @@
-"""Builds and checks the torch optimizer that the settings name."""
+"""Builds the optimizer that the settings name: one of torch, or one of the user's own."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
-from hpc_lpm.engine.learning_rate import rate_factor
-from hpc_lpm.errors import InputError, closest, look_up
+from hpc_lpm.engine.learning_rate import advance, build_scheduler
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group, GroupedParameters
+from hpc_lpm.errors import InputError, closest
+from hpc_lpm.extensions import import_attribute
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
+from hpc_lpm.user_functions import user_function
 
 _SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -28,86 +31,107 @@ _IMPOSSIBLE = {
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], settings: OptimizerSettings
+    parameters: Iterable[nn.Parameter],
+    settings: OptimizerSettings,
+    groups: GroupedParameters = ALL_ALIKE,
 ) -> torch.optim.Optimizer:
     """Build the optimizer of one rank's parameters, which may be none at all.
+
+    Args:
+        parameters: what it updates.
+        settings: name the optimizer.
+        groups: which parameters have a rate or a weight decay of their own.
 
     Raises:
         InputError: if no optimizer has that name.
     """
     owned = list(parameters) or [nn.Parameter(torch.zeros(0))]
-    chosen = _class_named(settings.name)
+    chosen = optimizer_named(settings.name)
     arguments: dict[str, Any] = {"lr": settings.lr}
-    if "weight_decay" in _arguments_of(chosen):
+    # An argument that is not named may be taken by `**options`.
+    if "weight_decay" in arguments_of(chosen) or settings.weight_decay:
         arguments["weight_decay"] = settings.weight_decay
     if settings.name.lower() == "momentum":
         arguments["momentum"] = settings.momentum
     arguments.update(settings.options)
-    return chosen(owned, **arguments)
+    return chosen(_as_groups(groups.divide(owned), settings), **arguments)
 
 
-def build_scheduler(
-    optimizer: torch.optim.Optimizer, settings: LearningRateSettings, updates: int
-) -> LambdaLR:
-    """Build the scheduler of the learning rate, which the runner steps after every update.
+def _as_groups(
+    divided: Mapping[Group, list[nn.Parameter]], settings: OptimizerSettings
+) -> list[nn.Parameter] | list[dict[str, Any]]:
+    """Return parameters as torch takes them: the plain list where all are of the usual group."""
+    if list(divided) == [Group()]:
+        return divided[Group()]
+    made = []
+    for group, parameters in divided.items():
+        entry: dict[str, Any] = {"params": parameters}
+        if group.lr_scale != 1.0:
+            entry["lr"] = settings.lr * group.lr_scale
+        if not group.decays:
+            entry["weight_decay"] = 0.0
+        made.append(entry)
+    return made
+
+
+class GroupRates:
+    """The learning rates of groups of parameters at every update of a run.
+
+    They are those of an optimizer of tiny parameters, one a group, which is not updated.
 
     Args:
-        optimizer: the optimizer whose rate is set.
-        settings: how the rate changes.
+        optimizer: the optimizer of the run.
+        schedule: how the rates change.
+        groups: the groups, in the order of the rates.
         updates: the number of updates of the whole run.
     """
-    return LambdaLR(optimizer, lambda update: rate_factor(settings, update, updates))
+
+    def __init__(
+        self,
+        optimizer: OptimizerSettings,
+        schedule: LearningRateSettings,
+        groups: Sequence[Group],
+        updates: int,
+    ) -> None:
+        self._settings = optimizer, schedule, updates
+        self._groups = groups
+        self._begin()
+
+    def _begin(self) -> None:
+        optimizer, schedule, updates = self._settings
+        tiny = {nn.Parameter(torch.zeros(1)): group for group in self._groups}
+        self._optimizer = build_optimizer(tiny, optimizer, GroupedParameters(tiny))
+        self._scheduler = build_scheduler(self._optimizer, schedule, updates)
+        self._update = 0
+
+    def at(self, update: int) -> list[float]:
+        """Return the rate of each group at one update, counted from 0."""
+        if update < self._update:
+            self._begin()
+        advance(self._scheduler, update - self._update)
+        self._update = update
+        return [float(group["lr"]) for group in self._optimizer.param_groups]
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: float | None) -> None:
-    """Scale the gradients so that their joint 2-norm is at most `norm`; None leaves them alone."""
-    if norm is not None:
-        nn.utils.clip_grad_norm_(parameters, norm)
-
-
-def check_optimizer(settings: OptimizerSettings) -> None:
-    """Check the optimizer's name, and its options by a trial update of a tiny parameter.
+def optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return an optimizer of torch, or what makes one of the user's own.
 
     Raises:
-        InputError: if the optimizer does not exist, cannot train here or refuses an option.
+        InputError: if there is none of that name, or it cannot train here.
     """
-    chosen = _class_named(settings.name)
-    reserved = {"lr", "weight_decay", *(["momentum"] if chosen is torch.optim.SGD else [])}
-    accepted = [name for name in _arguments_of(chosen) if name not in reserved]
-    for option in settings.options:
-        if option not in accepted:
-            own = ", a setting of its own" if option in reserved else closest(option, accepted)
-            raise InputError(
-                f"optimizer {settings.name!r} has no option {option!r}{own}: "
-                f"accepted are {', '.join(accepted)}."
-            )
-    if settings.weight_decay and "weight_decay" not in _arguments_of(chosen):
-        raise InputError(
-            f"optimizer {settings.name!r} has no weight decay, found {settings.weight_decay:g}: "
-            "set it to 0 or choose another optimizer."
-        )
-    if not settings.options:
-        return
-    tiny = nn.Parameter(torch.zeros(2, 2))
-    tiny.grad = torch.zeros_like(tiny)
-    try:
-        build_optimizer([tiny], settings).step()
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        given = ", ".join(f"{name}={value}" for name, value in settings.options.items())
-        raise InputError(
-            f"optimizer {settings.name!r} refuses its options {given} ({reason}): change them."
-        ) from None
-
-
-def _class_named(name: str) -> type[torch.optim.Optimizer]:
+    if is_own(name):
+        return _own(name)
     if reason := _IMPOSSIBLE.get(name.lower()):
         raise InputError(f"optimizer {name!r} cannot be used: {reason}: choose another one.")
     accepted = {**_SHORT_NAMES, **_classes_of_torch()}
     for spelling, found in accepted.items():
         if spelling.lower() == name.lower():
             return found
-    return look_up("optimizer", name, accepted)
+    names = list(accepted)
+    raise InputError(
+        f"optimizer {name!r} is unknown{closest(name, names)}: accepted are {', '.join(names)}, "
+        "and module:name for one of your own."
+    )
 
 
 def _classes_of_torch() -> dict[str, type[torch.optim.Optimizer]]:
@@ -122,5 +146,56 @@ def _classes_of_torch() -> dict[str, type[torch.optim.Optimizer]]:
     }
 
 
-def _arguments_of(chosen: type[torch.optim.Optimizer]) -> list[str]:
-    return [name for name in inspect.signature(chosen).parameters if name != "params"]
+def is_own(name: str) -> bool:
+    """Tell if an optimizer is one of the user's own."""
+    return ":" in name
+
+
+def _own(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return the user's class, or a function that calls the user's.
+
+    Raises:
+        InputError: if the name refers to anything else, or cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    found = import_attribute("optimizer", name, module, attribute)
+    if isinstance(found, type):
+        if not issubclass(found, torch.optim.Optimizer):
+            raise InputError(
+                f"optimizer {name!r} is a class of another kind, accepted are a subclass of "
+                "torch.optim.Optimizer and a function of (params, lr) that makes one."
+            )
+        return found
+    make = user_function("optimizer", name, found, "params, lr", "a torch.optim.Optimizer")
+
+    @wraps(make)
+    def checked(*arguments: object, **options: object) -> torch.optim.Optimizer:
+        made = make(*arguments, **options)
+        if not isinstance(made, torch.optim.Optimizer):
+            raise InputError(
+                f"optimizer {name!r} returned {type(made).__name__}, accepted is a "
+                "torch.optim.Optimizer."
+            )
+        return made
+
+    return checked
+
+
+def arguments_of(optimizer: Callable[..., torch.optim.Optimizer]) -> list[str]:
+    """Return the names of the arguments of an optimizer behind its parameters."""
+    return [parameter.name for parameter in _behind_parameters(optimizer) if _is_named(parameter)]
+
+
+def takes_any_argument(optimizer: Callable[..., torch.optim.Optimizer]) -> bool:
+    """Tell if an optimizer takes arguments that it does not name, as `**options`."""
+    return any(each.kind is each.VAR_KEYWORD for each in _behind_parameters(optimizer))
+
+
+def _behind_parameters(
+    optimizer: Callable[..., torch.optim.Optimizer],
+) -> list[inspect.Parameter]:
+    return list(inspect.signature(optimizer).parameters.values())[1:]
+
+
+def _is_named(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)

@@ -2,12 +2,22 @@
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.files import VersionedFile
 
 RESULT = "result.json"
+
+
+class ParameterGroup(BaseModel):
+    """Parameters with a rate or a weight decay of their own, by their names in the state_dict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    lr: float = Field(description="the rate that the schedule multiplies, before a discount")
+    weight_decay: float
+    parameters: list[str]
 
 
 class RunResult(VersionedFile):
@@ -64,6 +74,9 @@ class RunResult(VersionedFile):
     )
     interruptions: int = Field(
         default=0, description="how often the run stopped and went on from a checkpoint"
+    )
+    parameter_groups: list[ParameterGroup] = Field(
+        default=[], description="where not all parameters have the same rate and weight decay"
     )
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]

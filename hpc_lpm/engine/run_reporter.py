@@ -140,18 +140,21 @@ class RunReporter:
         batch_size: int,
         steps_an_epoch: int,
         learning_rate: Callable[[int], float],
+        group_rates: Callable[[int], list[float]],
     ) -> None:
         self._display = display
         self._log = log
         self._batch_size = batch_size
         self._steps_an_epoch = steps_an_epoch
         self._learning_rate = learning_rate
+        self._group_rates = group_rates
 
     def step(self, step: int, loss: float | None, seconds: float) -> None:
         """Report one optimizer step."""
         epoch = step // self._steps_an_epoch
+        more = {"group_lr": rates} if (rates := self._group_rates(step)) else {}
         lr = self._learning_rate(step)
-        self._log.write(step=step, epoch=epoch, loss=loss, seconds=seconds, lr=lr)
+        self._log.write(step=step, epoch=epoch, loss=loss, seconds=seconds, lr=lr, **more)
         rate = f"{self._batch_size / seconds:.1f} samples/s" if seconds > 0 else ""
         shown = "" if loss is None else f"loss {loss:.4f} | "
         self._display.step(step + 1, f"epoch {epoch + 1} | {shown}{rate}")

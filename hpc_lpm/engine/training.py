@@ -19,13 +19,14 @@ from hpc_lpm.engine.environment import run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
-from hpc_lpm.engine.learning_rate import rate_factor
 from hpc_lpm.engine.loading import Loading, LoadingAhead, LoadingInTurn, recipe_of
 from hpc_lpm.engine.loop import TrainingLoop
+from hpc_lpm.engine.optimizer import GroupRates
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.records import RankRecord
-from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.result import RESULT, ParameterGroup, RunResult
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.settings import TrainSettings, computing_settings
@@ -86,7 +87,7 @@ class Training:
         self.plan_notice: str | None = None
         if self.strategy.needs_plan and settings.plan is None and plan_into is not None:
             settings = self._with_first_plan(settings, plan_into, resumes=resume_from is not None)
-        self.settings = settings
+        self.settings = settings = self.strategy.with_clip_scope(settings)
         self.plan = _plan_of_run(self.strategy, settings, self.model, job)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch
@@ -107,6 +108,8 @@ class Training:
                 self.epochs,
             )
         )
+        self._groups = ALL_ALIKE
+        self._simulated: GroupRates | None = None
         self.checkpoint: Checkpoint | None = None
         self.finished: RunResult | None = None
         if resume_from and not self.strategy.independent:
@@ -171,8 +174,22 @@ class Training:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of one optimizer step, counted from 0, before a stage's discount."""
-        factor = rate_factor(self.settings.learning_rate, step, self.steps)
-        return self.settings.optimizer.lr * factor
+        return self._rates.at(step)[0]
+
+    def group_rates(self, step: int) -> list[float]:
+        """Return the rates of `RunResult.parameter_groups` at a step, in order, likewise."""
+        return self._rates.at(step) if self._groups.listed else []
+
+    @property
+    def _rates(self) -> GroupRates:
+        if self._simulated is None:
+            self._simulated = GroupRates(
+                self.settings.optimizer,
+                self.settings.learning_rate,
+                list(self._groups.listed) or [Group()],
+                self.steps,
+            )
+        return self._simulated
 
     def run(
         self, out: Path, reporter: RunReporter | None, signals: StopSignals | None = None
@@ -194,6 +211,7 @@ class Training:
             context = self._context(reporter, signals or StopSignals(), resources)
             meter = RankMeter(context.recorder, PeakMemory(context.device))
             runner = self.strategy.start(context)
+            self._groups, self._simulated = runner.state().groups, None
             loop = TrainingLoop(
                 context,
                 runner,
@@ -299,6 +317,7 @@ class Training:
             lag_counts=[record.lag_counts for record in records],
             drains=history.drains,
             interruptions=history.interruptions,
+            parameter_groups=self._parameter_groups(),
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
@@ -309,6 +328,17 @@ class Training:
             train_loss=times.train_loss,
             seconds_by_kind=times.seconds_by_kind,
         )
+
+    def _parameter_groups(self) -> list[ParameterGroup]:
+        optimizer = self.settings.optimizer
+        return [
+            ParameterGroup(
+                lr=optimizer.lr * group.lr_scale,
+                weight_decay=optimizer.weight_decay if group.decays else 0.0,
+                parameters=names,
+            )
+            for group, names in self._groups.listed.items()
+        ]
 
     def _remove_earlier_results(self, out: Path) -> None:
         """Remove an earlier result, and earlier checkpoints unless the run resumes from one."""

@@ -14,7 +14,14 @@ pytestmark = pytest.mark.mpi
 
 def test_a_run_goes_on_with_other_stages_to_the_same_weights(tmp_path: Path) -> None:
     runs = {
-        "resnet": settings(RESNET, "1f1b", 2, 4, clip_scope="stage"),
+        "resnet": settings(
+            *(RESNET, "1f1b", 2, 4),
+            optimizer={
+                **{"name": "momentum", "weight_decay": 0.1},
+                **{"no_decay": ["norm-and-bias"], "lr_scale": ["stem.*=0.5", "classifier.*=2"]},
+            },
+            learning_rate={"schedule": "linear"},
+        ),
         "gpt": settings(f"{GPT},tied=true", "gpipe", 2, 4, dataset=dataset(GPT), optimizer=ADAMW),
     }
     cases = [

@@ -83,6 +83,12 @@ def reference_sha256(case: dict, stages: int, **hooks: object) -> str:
             for i in range(case["micro_batches"] * case["steps"])
         ]
         named = case.get("optimizer", {}).get("name", "momentum")
+
+        def usual(parameters: list) -> torch.optim.Optimizer:
+            if named == "momentum":
+                return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+            return torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.0)
+
         recurrence = Recurrence(
             model,
             case["cuts"],
@@ -92,13 +98,8 @@ def reference_sha256(case: dict, stages: int, **hooks: object) -> str:
             lead=case.get("lead", 1),
             seed=case["seed"],
             weights=case.get("weights", "replay"),
-            optimizer=lambda p: (
-                torch.optim.SGD(p, lr=0.1, momentum=0.9)
-                if named == "momentum"
-                else torch.optim.AdamW(p, lr=0.1, weight_decay=0.0)
-            ),
             prediction=case.get("prediction", False),
-            **hooks,
+            **{"optimizer": usual, **hooks},
         )
         return fingerprint(recurrence.finish())
     finally:

@@ -148,23 +148,6 @@ def hooks_of(c: dict, stages: int) -> dict:
     return {"rate": rate, "clip": c.get("clip_norm")}
 
 
-def test_deepspeed_clips_by_the_norm_of_all_stages(tmp_path: Path) -> None:
-    # Not to the bit: DeepSpeed adds the squares of each stage, torch takes the norm of all norms.
-    updates = updates_of({"name": "momentum", "lr": 0.1}, COSINE, clip_norm=CLIP)
-    everywhere = {**updates, "clip_scope": "global"}
-    (unclipped,) = train_cases(1, [case(MLP, "sequential", 1, 3, 8)], tmp_path)
-    alone = case(MLP, "sequential", 1, 3, 8, **everywhere)
-    by_stage = {**alone, "clip_scope": "stage"}
-    single, same = train_cases(1, [alone, by_stage], tmp_path)
-    assert single["weights_sha256"] == same["weights_sha256"]
-    assert single["train_loss"] != pytest.approx(unclipped["train_loss"], rel=1e-3)
-    for stages in (2, 3):
-        (split,) = train_cases(
-            stages, [case(MLP, "deepspeed-1f1b", stages, 3, 8, **everywhere)], tmp_path
-        )
-        assert split["train_loss"] == pytest.approx(single["train_loss"], rel=1e-6)
-
-
 def test_a_replica_of_horovod_updates_as_sequential_training_does(tmp_path: Path) -> None:
     pytest.importorskip("horovod")
     adagrad = {"name": "adagrad", "lr": 0.05, "options": {"initial_accumulator_value": 0.01}}

@@ -19,6 +19,7 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
         batch_size=8,
         steps_an_epoch=2,
         learning_rate=lambda step: 0.5 / (step + 1),
+        group_rates=lambda step: [],
     )
     reporter.step(0, 2.5, 0.5)
     reporter.step(1, None, 0.25)

@@ -13,20 +13,19 @@ from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.validation import check_names
-from hpc_lpm.cli.option_values import optimizer_options, optimizer_steps
+from hpc_lpm.cli.option_values import argument_values, optimizer_steps
 from hpc_lpm.engine.checks import check_run
+from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.job import SingleProcess
-from hpc_lpm.engine.optimizer import (
-    build_optimizer,
-    build_scheduler,
-    check_optimizer,
-    clip_gradients,
-)
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
+from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.engine.training import Training
+from hpc_lpm.engine.update_checks import check_optimizer
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 
@@ -57,8 +56,9 @@ def test_every_other_optimizer_of_torch_works_also_where_there_are_no_parameters
         check_optimizer(settings(name=spelling))
     optimizer = build_optimizer([], settings(name=name))
     scheduler = build_scheduler(optimizer, LearningRateSettings(warmup_steps=2), 4)
+    clipping = GradientRules([], checked_settings(**RUN, clip_norm=0.1))
     for _ in range(4):
-        clip_gradients([], 0.1)
+        clipping.apply()
         optimizer.step()
         scheduler.step()
 
@@ -81,6 +81,7 @@ def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(name: st
         ({"name": "sgd", "options": {"nesterov": True}}, ["nesterov=True", "momentum"]),
         ({"name": "RMSprop", "options": {"alpha": -1}}, ["alpha=-1", "Invalid alpha"]),
         ({"name": "adam", "options": {"betas": (0.9,)}}, ["betas"]),
+        ({"name": "adam", "options": {"eps": "much"}}, ["eps=much"]),
         ({"name": "Rprop", "weight_decay": 0.1}, ["'Rprop'", "0.1", "no weight decay"]),
     ],
 )
@@ -109,20 +110,21 @@ def test_short_names_are_the_optimizers_that_they_always_were() -> None:
 
 
 def test_options_keep_their_type_from_the_command_line_to_the_result() -> None:
-    given = ["nesterov=true", "alpha=0.9", "d=1", "betas=0.9,0.95"]
+    given = ["nesterov=true", "alpha=0.9", "d=1", "betas=0.9,0.95", "mode=max", "of=a,b"]
     expected = {"nesterov": True, "alpha": 0.9, "d": 1, "betas": (0.9, 0.95)}
-    kept = settings(options=optimizer_options(given)).options
+    expected |= {"mode": "max", "of": "a,b"}
+    kept = settings(options=argument_values("--optimizer-option", given)).options
     assert {name: (type(v), v) for name, v in kept.items()} == {
         name: (type(v), v) for name, v in expected.items()
     }
 
 
-@pytest.mark.parametrize("text", ["nesterov", "=1", "alpha=", "alpha=much", "betas=1,x"])
+@pytest.mark.parametrize("text", ["nesterov", "=1", "alpha="])
 def test_an_option_that_is_no_name_and_value_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="NAME=VALUE"):
-        optimizer_options([text])
+        argument_values("--optimizer-option", [text])
     with pytest.raises(InputError, match="twice"):
-        optimizer_options(["a=1", "a=2"])
+        argument_values("--lr-schedule-option", ["a=1", "a=2"])
 
 
 def test_milestones_are_whole_numbers() -> None:
@@ -138,7 +140,7 @@ RUN = {"model": "mlp", "dataset": "digits,size=8", "strategy": "sequential", "st
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"learning_rate": {"schedule": "cosin"}}, "learning_rate.schedule.*cosine"),
+        ({"learning_rate": {"schedule": "cosin"}}, "schedule 'cosin' is unknown.*cosine"),
         ({"learning_rate": {"schedule": "step"}}, "step needs milestones"),
         ({"learning_rate": {"milestones": [3]}}, "belong to .* step, found constant"),
         ({"learning_rate": {"schedule": "step", "milestones": [3, 3]}}, "ascend"),
@@ -165,11 +167,23 @@ def check(strategy: str, **changes: object) -> None:
     check_run(PlannedRun(settings, None, 2 if strategy != "sequential" else 1, 1, steps=4))
 
 
-@pytest.mark.parametrize("strategy", ["fbp", "1f1b", "gpipe", "naive"])
-def test_clipping_over_all_stages_is_refused_where_stages_are_ours(strategy: str) -> None:
-    with pytest.raises(InputError, match=r"wait for all others.*--clip-scope stage"):
-        check(strategy, clip_norm=1.0, clip_scope="global")
-    check(strategy, clip_norm=1.0, clip_scope="stage")
+def test_clipping_over_all_stages_is_refused_where_they_never_meet() -> None:
+    with pytest.raises(InputError, match=r"fbp.*wait for all others.*--clip-scope stage"):
+        check("fbp", clip_norm=1.0, clip_scope="global")
+    for scope in (None, "stage"):
+        check("fbp", clip_norm=1.0, clip_scope=scope)
+
+
+@pytest.mark.parametrize("strategy", ["1f1b", "gpipe", "naive", "sequential", "horovod"])
+def test_all_strategies_that_drain_clip_by_one_rule_unless_asked_otherwise(strategy: str) -> None:
+    run = checked_settings(**{**RUN, "strategy": strategy}, clip_norm=1.0)
+    assert strategy_named(strategy).with_clip_scope(run).clip_scope == "global"
+    for scope in ("stage", "global"):
+        check(strategy, clip_norm=1.0, clip_scope=scope)
+        asked = run.model_copy(update={"clip_scope": scope})
+        assert strategy_named(strategy).with_clip_scope(asked).clip_scope == scope
+    unclipped = checked_settings(**{**RUN, "strategy": strategy})
+    assert strategy_named(strategy).with_clip_scope(unclipped).clip_scope is None
 
 
 def test_clipping_by_stage_is_refused_where_deepspeed_clips() -> None:
@@ -224,11 +238,13 @@ def test_a_campaign_gives_each_strategy_what_it_can_do() -> None:
         assert document.get("lr_discount", False) == (strategy == "fbp")
         assert document.get("weights") == ("stash" if strategy == "fbp" else None)
         assert given.clip_norm == 1.0
-        assert given.clip_scope == ("global" if strategy == "deepspeed-1f1b" else "stage")
+        assert given.clip_scope == ("stage" if strategy == "fbp" else "global")
+        by_stage = settings_by_strategy(**MIXED, clip_scope="stage")[strategy].clip_scope
+        assert by_stage == ("global" if strategy == "deepspeed-1f1b" else "stage")
     check_names(campaign(**MIXED), "mixed.yaml")
     described = describe_updates(campaign(**MIXED))
     assert "alpha 0.9, centered true" in described["optimizer"]
-    assert "deepspeed-1f1b global, fbp stage" in described["clipping"]
+    assert "deepspeed-1f1b global to norm 1, fbp stage to norm 1" in described["clipping"]
     assert described["lr discount"] == "true (fbp)"
     assert described["weights"] == "stash (fbp)"
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.learning_rate import advance
 from hpc_lpm.engine.records import StateValue
 from hpc_lpm.engine.runners.runner import TrainedState
 
@@ -84,11 +85,7 @@ def restore_optimizer(
     packed["state"] = {place: found for place, found in packed["state"].items() if found}
     # The optimizer itself decides which tensors belong on the parameter's device.
     optimizer.load_state_dict(packed)
-    scheduler.last_epoch = step
-    for group, rate, factor in zip(
-        optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-    ):
-        group["lr"] = rate * factor(step)
+    advance(scheduler, step)
 
 
 def layer_sha256(layer: nn.Module) -> str:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.gradient_rules import GradientRules
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
@@ -40,8 +42,10 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         settings = context.settings
         config = deepspeed_config(context)
         mpu = module.mpu()
+        self._groups = context.group_parameters(module.local_layers())
+        parameters = tied.without_copies(module.parameters())
         optimizer = build_optimizer(
-            tied.without_copies(module.parameters()), stage_optimizer(settings, context.topology)
+            parameters, stage_optimizer(settings, context.topology), self._groups
         )
         scheduler = build_scheduler(optimizer, settings.learning_rate, context.updates)
         super().__init__(
@@ -60,7 +64,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         average = None
         if context.replicas > 1:
             average = GradientAverage(
-                tied.without_copies(module.parameters()),
+                parameters,
                 self.grid.get_data_parallel_group(),
                 context.replicas,
                 timeout_seconds=settings.receive_timeout_seconds,
@@ -72,6 +76,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             tied,
             optimizer=self.basic_optimizer,
             average=average,
+            rules=GradientRules(parameters, settings, context.gather_from_stages),
             take_step=self._take_step,
         )
 
@@ -95,7 +100,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     def state(self) -> TrainedState:
         """Return this stage's layers, optimizer and scheduler."""
         return TrainedState(
-            self.module.local_layers(), self.basic_optimizer, self._scheduler, self._replica
+            self.module.local_layers(),
+            self.basic_optimizer,
+            self._scheduler,
+            self._replica,
+            self._groups,
         )
 
     def train_on(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:
@@ -125,15 +134,15 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._force_grad_boundary = False
 
 
-def deepspeed_config(context: RunContext, clip_norm: float = 0.0) -> dict[str, object]:
-    """Return DeepSpeed's configuration for a run; by default DeepSpeed does not clip."""
+def deepspeed_config(context: RunContext) -> dict[str, object]:
+    """Return DeepSpeed's configuration for a run; DeepSpeed itself does not clip."""
     settings = context.settings
     return {
         "train_batch_size": settings.batch_size,
         "train_micro_batch_size_per_gpu": context.micro_batch_size,
         "gradient_accumulation_steps": settings.micro_batches,
         # Unless told otherwise DeepSpeed clips the global norm to 1, with an all-reduce every step.
-        "gradient_clipping": clip_norm,
+        "gradient_clipping": 0.0,
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
         "wall_clock_breakdown": False,

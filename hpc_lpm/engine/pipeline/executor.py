@@ -11,7 +11,7 @@ from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults
-from hpc_lpm.engine.optimizer import clip_gradients
+from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announcements
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.crossing import IncomingBoundary, OutgoingBoundary
@@ -62,6 +62,7 @@ class StageExecutor:
         tied: the stage's parameters that are tied to others.
         optimizer: of the stage, from which the next weights are predicted.
         average: averages the gradients over the stage's replicas, None without replicas.
+        rules: apply to the gradients before an update.
         take_step: updates the weights from the accumulated gradients and clears these.
     """
 
@@ -74,6 +75,7 @@ class StageExecutor:
         *,
         optimizer: torch.optim.Optimizer,
         average: GradientAverage | None,
+        rules: GradientRules,
         take_step: Callable[[], None],
     ) -> None:
         own = LaggingOptions.of(context.settings.own)
@@ -82,6 +84,7 @@ class StageExecutor:
         self._module = module
         self._tied = tied
         self._average = average
+        self._rules = rules
         self._take_step = take_step
         self._device = context.device
         self._recorder = context.recorder
@@ -339,8 +342,12 @@ class StageExecutor:
             self._average.finish(self._release_sent)
             self._record("receive", step, start)
         start = self._recorder.start()
+        self._tied.collect_gradients()
+        self._rules.apply()
+        if self._rules.waits:
+            self._record("receive", step, start)
+            start = self._recorder.start()
         with self._policy.update(), self._tied.update():
-            clip_gradients(self._module.parameters(), self._context.settings.clip_norm)
             self._take_step()
         self._updates += 1
         if self._average:

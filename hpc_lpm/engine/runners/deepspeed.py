@@ -12,8 +12,10 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
+from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
@@ -70,15 +72,19 @@ class StockPipelineRunner:
             stage=context.topology.stage,
             compute_format=context.compute_format,
         )
-        self._optimizer = build_optimizer(self._module.parameters(), settings.optimizer)
+        self._groups = context.group_parameters(self._module.local_layers())
+        self._optimizer = build_optimizer(
+            self._module.parameters(), settings.optimizer, self._groups
+        )
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
         with making_process_groups(job), equal_on_replicas(self._module):
             self._engine, *_ = deepspeed.initialize(
                 model=self._module,
                 optimizer=self._optimizer,
                 lr_scheduler=self._scheduler,
-                config=deepspeed_config(context, settings.clip_norm or 0.0),
+                config=deepspeed_config(context),
             )
+        self._rules = GradientRules(self._module.parameters(), settings, context.gather_from_stages)
         mend_gradients(self._engine, self._module, context.replicas)
         self._module.arrange()
         self._crossing = self._rehearsed_crossing()
@@ -178,6 +184,7 @@ class StockPipelineRunner:
             self._optimizer,
             self._scheduler,
             self._context.topology.replica,
+            self._groups,
         )
 
     def bytes_sent(self) -> int:
@@ -245,6 +252,8 @@ class StockPipelineRunner:
             self._done[instruction] += 1
             start = self._context.recorder.start()
             try:
+                if instruction == "OptimizerStep":
+                    start = self._apply_rules(count, start)
                 self._before(instruction, count, **arguments)
                 execute(engine, **arguments)
                 if instruction == "BackwardPass" and not engine.is_first_stage():
@@ -257,6 +266,14 @@ class StockPipelineRunner:
                 self._context.recorder.add(kind, count, start)
 
         return run
+
+    def _apply_rules(self, step: int, start: object) -> object:
+        """Apply the rules for gradients; return when the update itself starts."""
+        self._rules.apply()
+        if not self._rules.waits:
+            return start
+        self._context.recorder.add("receive", step, start)
+        return self._context.recorder.start()
 
     def _before(self, instruction: str, count: int, buffer_id: int = 0) -> None:
         buffers = self._engine.pipe_buffers

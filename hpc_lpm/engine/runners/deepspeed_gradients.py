@@ -1,13 +1,11 @@
-"""Makes DeepSpeed's engine average and clip gradients as torch does on one device."""
+"""Makes DeepSpeed's engine average gradients as torch does on one device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.utils import clip_grad_norm_
 from torch import Tensor, nn
 
 
@@ -15,8 +13,7 @@ def mend_gradients(engine: Any, module: Any, replicas: int) -> None:
     """Make an engine train parameters of any type and shape, with or without a gradient.
 
     By itself it gives zeros to parameters without a gradient, which weight decay and momentum then
-    move. It fails at gradients of types that it does not average and, when clipping, at those
-    without dimensions and where there are none.
+    move, and it fails at gradients of types that it does not average.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     group = module.mpu().get_data_parallel_group()
@@ -32,24 +29,7 @@ def mend_gradients(engine: Any, module: Any, replicas: int) -> None:
             for gradient in others:
                 _average(gradient, group, replicas)
 
-    def clip() -> None:
-        clip_grad_norm_(_clipped(parameters), engine.gradient_clipping(), mpu=engine.mpu)
-
     engine.buffered_allreduce_fallback = average
-    engine.clip_fp32_gradients = clip
-
-
-@dataclass(frozen=True)
-class _Clipped:
-    """What DeepSpeed needs of a parameter to clip its gradient.
-
-    Without the mark `model_parallel` it would only count the norms of the first stage, as if all
-    stages held copies of the same parameters.
-    """
-
-    grad: Tensor
-    device: torch.device
-    model_parallel: bool = True
 
 
 def _agree_on_presence(parameters: Sequence[nn.Parameter], group: Any) -> None:
@@ -79,15 +59,6 @@ def _average(gradient: Tensor, group: Any, replicas: int) -> None:
     summed = gradient.contiguous()
     torch.distributed.all_reduce(summed, group=group)
     gradient.copy_(summed.div_(replicas))
-
-
-def _clipped(parameters: Sequence[nn.Parameter]) -> list[_Clipped]:
-    gradients = [_real(parameter) for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        # DeepSpeed adds up the norms of all stages, so that each has to have one.
-        device = parameters[0].device if parameters else get_accelerator().current_device_name()
-        gradients = [torch.zeros(1, device=device)]
-    return [_Clipped(gradient, gradient.device) for gradient in gradients]
 
 
 def _real(parameter: nn.Parameter) -> Tensor:

@@ -10,7 +10,9 @@ from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
+from hpc_lpm.engine.gradient_rules import GradientRules
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.strategies.horovod import HorovodOptions
@@ -36,7 +38,8 @@ class HorovodRunner:
         self._model = WholeModel(context)
         parameters = list(self._model.module.parameters())
         _check_types(self._model.layers, context)
-        alone = build_optimizer(parameters, settings.optimizer)
+        self._groups = context.group_parameters(self._model.layers)
+        alone = build_optimizer(parameters, settings.optimizer, self._groups)
         self._optimizer = hvd.DistributedOptimizer(
             alone,
             named_parameters=self._model.module.named_parameters(),
@@ -46,6 +49,7 @@ class HorovodRunner:
         # over from ours.
         self._optimizer.state.update(alone.state)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
+        self._rules = GradientRules(self._model.tied.without_copies(parameters), settings)
         self._learning = [parameter for parameter in parameters if parameter.requires_grad]
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._steps = 0
@@ -73,7 +77,7 @@ class HorovodRunner:
         recorder.add("receive", step, start)
         start = recorder.start()
         with self._model.tied.update(), self._optimizer.skip_synchronize():
-            clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
+            self._rules.apply()
             self._optimizer.step()
         self._scheduler.step()
         self._optimizer.zero_grad()
@@ -107,7 +111,9 @@ class HorovodRunner:
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler, which are the same on every rank."""
         rank = self._context.job.rank
-        return TrainedState(self._model.layers, self._optimizer, self._scheduler, rank)
+        return TrainedState(
+            self._model.layers, self._optimizer, self._scheduler, rank, self._groups
+        )
 
     def bytes_sent(self) -> int:
         """Return what ring all-reduces send: 2 (R - 1) / R times the gradients' bytes per step."""

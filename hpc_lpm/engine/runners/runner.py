@@ -1,12 +1,13 @@
 """The interface between the training loop and the runner of a strategy."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import MicroBatches
@@ -14,6 +15,7 @@ from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.loading import Loading, LoadingInTurn
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE, GroupedParameters, group_parameters
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.stop_agreement import StopAgreement
@@ -24,6 +26,8 @@ from hpc_lpm.models.initial_weights import load_initial_weights
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.planning.model_checks import other_layer
 from hpc_lpm.planning.plan import Plan
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,19 @@ class RunContext:
             load_initial_weights(self.settings.init_from, self.model, layers)
         self.model.release()
 
+    def gather_from_stages(self, value: Value) -> list[Value]:
+        """Return the values of all stages of this rank's replica, in order (collective)."""
+        topology = self.topology
+        return self.job.all_gather(value)[topology.replica :: topology.replicas]
+
+    def group_parameters(self, layers: Mapping[int, nn.Module]) -> GroupedParameters:
+        """Return the groups of the parameters of the layers that this rank holds (collective).
+
+        Raises:
+            InputError: on every rank, if a pattern of the settings chooses no parameter at all.
+        """
+        return group_parameters(self.model, layers, self.settings.optimizer, self.job)
+
     def required_plan(self) -> Plan:
         """Return the plan of a strategy that cannot run without one.
 
@@ -129,13 +146,14 @@ class TrainedState:
 
     `layers` are keyed by their index in the model; replicas hold the same parameters, but buffers
     of their own. The optimizer leaves out parameters that are copies of another layer's tied
-    weights. `replica` counts from 0.
+    weights. `replica` counts from 0. `groups` are those of its parameters.
     """
 
     layers: dict[int, nn.Module]
     optimizer: torch.optim.Optimizer
-    scheduler: LambdaLR
+    scheduler: LRScheduler
     replica: int = 0
+    groups: GroupedParameters = ALL_ALIKE
 
 
 class Runner(Protocol):

@@ -2,7 +2,9 @@
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler, clip_gradients
+from hpc_lpm.engine.gradient_rules import GradientRules
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 
@@ -13,10 +15,10 @@ class SequentialRunner:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._model = WholeModel(context)
-        self._optimizer = build_optimizer(
-            self._model.tied.without_copies(self._model.module.parameters()),
-            context.settings.optimizer,
-        )
+        self._groups = context.group_parameters(self._model.layers)
+        parameters = self._model.tied.without_copies(self._model.module.parameters())
+        self._optimizer = build_optimizer(parameters, context.settings.optimizer, self._groups)
+        self._rules = GradientRules(parameters, context.settings)
         self._scheduler = build_scheduler(
             self._optimizer, context.settings.learning_rate, context.updates
         )
@@ -34,7 +36,7 @@ class SequentialRunner:
                 self._model.forward_backward(batches, n)
             start = recorder.start()
             with self._model.tied.update():
-                clip_gradients(self._model.module.parameters(), self._context.settings.clip_norm)
+                self._rules.apply()
                 self._optimizer.step()
             self._scheduler.step()
             self._optimizer.zero_grad()
@@ -47,7 +49,9 @@ class SequentialRunner:
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of the whole model."""
-        return TrainedState(self._model.layers, self._optimizer, self._scheduler)
+        return TrainedState(
+            self._model.layers, self._optimizer, self._scheduler, groups=self._groups
+        )
 
     def bytes_sent(self) -> int:
         """Return 0, since nothing is sent."""

@@ -80,7 +80,7 @@ class Strategy(ABC):
     """Whether it is the method that this project proposes, which a report leads with."""
     colour: str | None = None
     """Its colour in figures, such as "#0b5fa5"; without one it gets the palette's next colour."""
-    clip_scopes: tuple[ClipScope, ...] = ("stage", "global")
+    clip_scopes: tuple[ClipScope, ...] = ("global", "stage")
     """The scopes by which it can clip gradients, the default one first."""
     package: str | None = None
     """The package that must be installed for it, if the toolkit does not depend on it anyway."""
@@ -114,6 +114,15 @@ class Strategy(ABC):
     ) -> "TrainSettings":
         """Return the settings with choices that depend on where the ranks run (collective)."""
         return settings
+
+    def with_clip_scope(self, settings: "TrainSettings") -> "TrainSettings":
+        """Return the settings with the scope of clipping, this strategy's usual one if none is set.
+
+        Without clipping there is none.
+        """
+        if settings.clip_norm is None or settings.clip_scope is not None:
+            return settings
+        return settings.model_copy(update={"clip_scope": self.clip_scopes[0]})
 
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
         """Return the environment variables with which the ranks of this strategy run best.

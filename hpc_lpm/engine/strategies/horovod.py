@@ -52,7 +52,10 @@ class Horovod(Strategy):
 
     def check(self, run: PlannedRun) -> None:
         """Refuse micro-batches that the ranks cannot share evenly."""
+        from hpc_lpm.engine.update_checks import check_rebuilt
+
         super().check(run)
+        check_rebuilt(run.settings.optimizer)
         if run.settings.micro_batches % run.ranks:
             raise InputError(
                 f"--micro-batches {run.settings.micro_batches} is not divisible by the "

@@ -23,7 +23,6 @@ class Scheduled(Strategy):
 
     needs_plan = True
     pipelined = True
-    clip_scopes = ("stage",)
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -31,6 +30,7 @@ class Scheduled(Strategy):
         self.description = f"{schedule.description}, on our engine"
         self.lags = not schedule.flushes
         self.options = LaggingOptions if self.lags else ScheduledOptions
+        self.clip_scopes = ("stage",) if self.lags else ("global", "stage")
 
     def settled(
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
@@ -51,10 +51,10 @@ class Scheduled(Strategy):
         return {**super().plan_options(settings), "schedule": self.name, **taken}
 
     def check(self, run: PlannedRun) -> None:
-        """Refuse clipping over all stages, and corrections of lag that do not apply."""
+        """Refuse clipping over stages that never meet, and corrections that do not apply."""
         super().check(run)
         settings, own = run.settings, LaggingOptions.of(run.settings.own)
-        if settings.clip_scope == "global":
+        if settings.clip_scope not in (None, *self.clip_scopes):
             raise InputError(
                 f"--clip-scope global was given with --strategy {self.name}, but a norm over all "
                 "stages would make every stage wait for all others before each update: use "

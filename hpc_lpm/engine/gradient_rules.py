@@ -1,0 +1,96 @@
+"""The rules that apply to the gradients of a step before the update.
+
+Clipping follows `torch.nn.utils.clip_grad_norm_` to the bit, also by the norm over stages: what
+stages tell each other are the norms of all parameters, which every stage combines in the order of
+the layers, as one device does. How the model is cut changes nothing.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
+
+from hpc_lpm.engine.settings import TrainSettings
+
+NormsOfStage = list[tuple[torch.dtype, list[float]]]
+"""The norms of a stage's gradients by their type, in the order of its parameters."""
+
+
+class GradientRules:
+    """Applies the rules of a run to the gradients of one rank.
+
+    Args:
+        parameters: those that this rank updates, in the order of the layers.
+        settings: of the run.
+        gather: returns what all stages give, in order (collective). None if the rank holds the
+            whole model, or its stage decides for itself.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        settings: TrainSettings,
+        gather: Callable[[NormsOfStage], list[NormsOfStage]] | None = None,
+    ) -> None:
+        self._parameters = list(parameters)
+        self._largest = settings.clip_norm
+        by_stage = settings.clip_scope == "stage"
+        self._gather = None if by_stage or self._largest is None else gather
+
+    @property
+    def waits(self) -> bool:
+        """Whether the rules make a stage wait for all others."""
+        return self._gather is not None
+
+    def apply(self) -> None:
+        """Apply the rules to the accumulated gradients.
+
+        Raises:
+            TrainingError: if a stage does not come in time.
+        """
+        if self._largest is None:
+            return
+        norms = _Norms.of(p.grad for p in self._parameters)
+        if self._gather:
+            norms = norms.joined(self._gather)
+        clip_grads_with_norm_(self._parameters, self._largest, norms.total())
+
+
+class _Norms:
+    """The norms of several tensors by type of the tensors, in order, each [tensors]."""
+
+    def __init__(self, by_type: dict[torch.dtype, Tensor]) -> None:
+        self._by_type = by_type
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, tensors: Iterable[Tensor | None]) -> "_Norms":
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors:
+            if tensor is not None:
+                by_type.setdefault(tensor.dtype, []).append(tensor)
+        # What `clip_grad_norm_` calls: one operation for many tensors.
+        return cls({kind: torch.stack(torch._foreach_norm(of)) for kind, of in by_type.items()})
+
+    def joined(self, gather: Callable[[NormsOfStage], list[NormsOfStage]]) -> "_Norms":
+        """Return the norms of all stages, in order."""
+        own = [(kind, norms.tolist()) for kind, norms in self._by_type.items()]
+        everywhere: dict[torch.dtype, list[float]] = {}
+        for of_stage in gather(own):
+            for kind, norms in of_stage:
+                everywhere.setdefault(kind, []).extend(norms)
+        device = next((norms.device for norms in self._by_type.values()), None)
+        return _Norms(
+            {
+                kind: torch.tensor(norms, dtype=kind.to_real(), device=device)
+                for kind, norms in everywhere.items()
+            }
+        )
+
+    def total(self) -> Tensor:
+        """Return the norm of all tensors together, a scalar tensor; 0 if there is none."""
+        if not self._by_type:
+            return torch.zeros(())
+        total: Tensor = torch.linalg.vector_norm(torch.cat(list(self._by_type.values())))
+        return total

@@ -1,0 +1,282 @@
+"""Checks what is to update the weights before anything is trained, by trial where that is needed.
+
+An optimizer or a schedule of learning rates of the user's own must do what every strategy relies
+on: stages update at different times, each with an optimizer of its own, and runs are resumed.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from hpc_lpm.engine.checkpoint.tensors import optimizer_state, restore_optimizer
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import (
+    GroupRates,
+    arguments_of,
+    build_optimizer,
+    is_own,
+    optimizer_named,
+    takes_any_argument,
+)
+from hpc_lpm.engine.parameter_groups import Group
+from hpc_lpm.engine.runners.runner import TrainedState
+from hpc_lpm.errors import InputError, closest
+from hpc_lpm.options import LearningRateSettings, OptimizerSettings
+from hpc_lpm.random_streams import generators_kept
+from hpc_lpm.user_functions import describe_raised
+
+_TRIAL_UPDATES = 3
+_UNKNOWN_UPDATES = 100
+"""The updates of a run of unknown length, as a schedule of the user's own is told in a check."""
+
+
+def check_optimizer(settings: OptimizerSettings) -> None:
+    """Check the optimizer's name, and its options by a trial update of a tiny parameter.
+
+    One of the user's own is also tried on what every strategy relies on.
+
+    Raises:
+        InputError: if the optimizer does not exist, cannot train here or refuses an option.
+    """
+    chosen = optimizer_named(settings.name)
+    reserved = {"lr", "weight_decay", *(["momentum"] if chosen is torch.optim.SGD else [])}
+    accepted = [name for name in arguments_of(chosen) if name not in reserved]
+    anything = takes_any_argument(chosen)
+    for option in settings.options:
+        if option in reserved or not (option in accepted or anything):
+            own = ", a setting of its own" if option in reserved else closest(option, accepted)
+            raise InputError(
+                f"optimizer {settings.name!r} has no option {option!r}{own}: "
+                f"accepted are {', '.join(accepted)}."
+            )
+    if "lr" not in arguments_of(chosen) and not anything:
+        raise InputError(
+            f"optimizer {settings.name!r} takes no lr: give it an argument of that name, which is "
+            "set to the learning rate."
+        )
+    if settings.weight_decay and "weight_decay" not in arguments_of(chosen) and not anything:
+        raise InputError(
+            f"optimizer {settings.name!r} has no weight decay, found {settings.weight_decay:g}: "
+            "set it to 0 or choose another optimizer."
+        )
+    if settings.no_decay and not settings.weight_decay:
+        raise InputError(
+            "--no-decay was given, but --weight-decay is 0, so that nothing decays: give the "
+            "weight decay of the other parameters, or leave --no-decay out."
+        )
+    if is_own(settings.name):
+        with generators_kept():
+            _try_own(settings)
+    elif settings.options:
+        _try_options(settings)
+
+
+def _try_options(settings: OptimizerSettings) -> None:
+    tiny = nn.Parameter(torch.zeros(2, 2))
+    tiny.grad = torch.zeros_like(tiny)
+    try:
+        build_optimizer([tiny], settings).step()
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        given = ", ".join(f"{name}={value}" for name, value in settings.options.items())
+        raise InputError(
+            f"optimizer {settings.name!r} refuses its options {given} ({reason}): change them."
+        ) from None
+
+
+def check_apart(settings: OptimizerSettings) -> None:
+    """Check that an optimizer of the user's own updates a parameter alone as it does among others.
+
+    Raises:
+        InputError: if not, since stages would then train another function than one device.
+    """
+    if not is_own(settings.name):
+        return
+    with generators_kept():
+        together = _Trial(settings)
+        alone = [_Trial(settings, [place]) for place in range(len(together.parameters))]
+        together.update(_TRIAL_UPDATES)
+        try:
+            for each in alone:
+                each.update(_TRIAL_UPDATES)
+        except Exception as error:
+            raise InputError(
+                f"optimizer {settings.name!r} raises {describe_raised(error)} where it has a "
+                "single parameter, or none with a gradient, as a stage may: let step() do nothing "
+                "where nothing is to be done."
+            ) from error
+    if any(
+        not torch.equal(parameter, each.parameters[0])
+        for parameter, each in zip(together.parameters, alone, strict=True)
+    ):
+        raise InputError(
+            f"optimizer {settings.name!r} updates a parameter otherwise where others are with it, "
+            "but each stage has an optimizer of its own parameters: use --strategy sequential or "
+            "horovod, or an optimizer that looks at each parameter alone and draws no random "
+            "numbers."
+        )
+
+
+def check_rebuilt(settings: OptimizerSettings) -> None:
+    """Check that an optimizer of the user's own updates as before if it is made from its groups.
+
+    Raises:
+        InputError: if not; Horovod makes it anew so.
+    """
+    if not is_own(settings.name):
+        return
+    with generators_kept():
+        trial, anew = _Trial(settings), _Trial(settings)
+        try:
+            anew.optimizer = type(anew.optimizer)(anew.optimizer.param_groups)  # type: ignore[call-arg]
+            anew.update(_TRIAL_UPDATES)
+            problem = ""
+        except Exception as error:
+            problem = f" ({describe_raised(error)})"
+        trial.update(_TRIAL_UPDATES)
+    if problem or not trial.equals(anew):
+        raise InputError(
+            f"optimizer {settings.name!r} cannot be used with --strategy horovod, which makes it "
+            f"anew from its param_groups alone{problem}: give all of its arguments defaults, and "
+            "read their values from the groups, as torch's optimizers do."
+        )
+
+
+class _Trial:
+    """Some tiny parameters with an optimizer; the last parameter never has a gradient."""
+
+    def __init__(self, settings: OptimizerSettings, chosen: Sequence[int] = (0, 1, 2)) -> None:
+        torch.manual_seed(0)
+        every = [torch.randn(3, 2), torch.randn(2), torch.randn(2)]
+        self.module = nn.ParameterList([every[place] for place in chosen])
+        self.parameters = list(self.module.parameters())
+        self._places = list(chosen)
+        self.optimizer = build_optimizer(self.parameters, settings)
+        self.updates = 0
+
+    def update(self, times: int) -> None:
+        for _ in range(times):
+            torch.manual_seed(1 + self.updates)
+            gradients = [torch.randn(3, 2), torch.randn(2), None]
+            for place, parameter in zip(self._places, self.parameters, strict=True):
+                parameter.grad = gradients[place]
+            self.optimizer.step()
+            self.updates += 1
+
+    def state(self) -> TrainedState:
+        scheduler = build_scheduler(self.optimizer, LearningRateSettings(), _TRIAL_UPDATES)
+        return TrainedState({0: self.module}, self.optimizer, scheduler)
+
+    def equals(self, other: "_Trial") -> bool:
+        pairs = zip(self.parameters, other.parameters, strict=True)
+        return all(torch.equal(one, another) for one, another in pairs)
+
+
+def _try_own(settings: OptimizerSettings) -> None:
+    """Try an optimizer of the user's own.
+
+    Raises:
+        InputError: if it fails, or does not do what every strategy relies on.
+    """
+    name = settings.name
+    try:
+        whole = _Trial(settings)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"optimizer {name!r} raises {describe_raised(error)}: it is made with the parameters, "
+            "lr and the arguments of --optimizer-option."
+        ) from error
+    if callable(getattr(whole.optimizer, "eval", None)):
+        raise InputError(
+            f"optimizer {name!r} has a method eval, which changes the weights for evaluations, but "
+            "nothing here calls it: use an optimizer without."
+        )
+    try:
+        whole.update(_TRIAL_UPDATES)
+    except Exception as error:
+        raise InputError(
+            f"optimizer {name!r} raises {describe_raised(error)} in a trial of step(): it is "
+            "called without a closure, and parameters of any shape may be without a gradient."
+        ) from error
+    stopped, resumed = _Trial(settings), _Trial(settings)
+    stopped.update(_TRIAL_UPDATES - 1)
+    tensors, values = optimizer_state(stopped.state())
+    kept = all(
+        isinstance(value, bool | int | float | None)
+        for of_parameter in values.values()
+        for value in of_parameter.values()
+    )
+    with torch.no_grad():
+        for parameter, trained in zip(resumed.parameters, stopped.parameters, strict=True):
+            parameter.copy_(trained)
+    restore_optimizer(resumed.state(), lambda layer: (tensors, values), 0)
+    resumed.updates = stopped.updates
+    resumed.update(1)
+    if not kept or not resumed.equals(whole):
+        raise InputError(
+            f"optimizer {name!r} cannot be resumed, since it remembers more than what it has in "
+            "self.state: let it keep there, by parameter, tensors and numbers alone."
+        )
+
+
+def check_schedule(
+    optimizer: OptimizerSettings,
+    settings: LearningRateSettings,
+    updates: int | None,
+    *,
+    scaled: bool,
+) -> None:
+    """Check a schedule of the user's own by all rates that it gives, twice.
+
+    Args:
+        optimizer: the optimizer of the run.
+        settings: name the schedule.
+        updates: the updates of the whole run, None if they are not known yet.
+        scaled: whether some parameters or stages are to have another rate than others.
+
+    Raises:
+        InputError: if it fails, gives what is no rate, or other rates the second time.
+    """
+    if not settings.is_own:
+        return
+    name = f"learning rate schedule {settings.schedule!r}"
+    try:
+        first, second = (_all_rates(optimizer, settings, updates) for _ in range(2))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{name} raises {describe_raised(error)} within the {updates} updates of the run: "
+            "give it arguments for that length by --lr-schedule-option NAME=VALUE."
+        ) from error
+    # What is set after the last update is never used.
+    for update, rates in enumerate(first[:updates]):
+        if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+            raise InputError(
+                f"{name} gives the rate {rates[0]} for update {update}, accepted are finite "
+                "numbers from 0."
+            )
+    if first != second:
+        raise InputError(
+            f"{name} gives other rates when it is asked again, but stages ask at different times: "
+            "let it depend on the number of the update alone."
+        )
+    if scaled and all(one == other for rates in first for one, other in pairwise(rates)):
+        raise InputError(
+            f"{name} gives all parameters the same rate, whatever theirs is by --lr-scale or "
+            "--lr-discount: leave these out, or use a schedule that multiplies rates."
+        )
+
+
+def _all_rates(
+    optimizer: OptimizerSettings, settings: LearningRateSettings, updates: int | None
+) -> list[list[float]]:
+    """Return the rates of two groups at every update, and as they are set after the last one."""
+    length = _UNKNOWN_UPDATES if updates is None else updates
+    rates = GroupRates(optimizer, settings, [Group(), Group(0.5)], length)
+    return [rates.at(update) for update in range(1 if updates is None else updates + 1)]

@@ -1,0 +1,272 @@
+"""Optimizers and rate schedules of the user's own train as in plain torch, or are refused."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.engine.checks import check_run
+from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.strategies.base import PlannedRun
+from hpc_lpm.engine.training import Training
+from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.models.registry import create_model
+from hpc_lpm.planning.options import OTHER_OPTIMIZER, planned_optimizer
+from hpc_lpm.stop_signals import StopSignals
+from tests.mpi import own_updates
+
+MLP, DATA, SIZE, STEPS = "mlp,width=12,layers=3", "digits,size=8", 16, 6
+OWN = "tests.mpi.own_updates"
+OF_TORCH = "torch.optim.lr_scheduler"
+
+Schedule = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
+
+
+def plain_training(optimizer: Callable, schedule: Schedule) -> tuple[list[Tensor], list[float]]:
+    """Train as any user of torch writes it; return the weights and the rate of every step."""
+    data = load_dataset(DATA)
+    chain = create_model(MLP, data.shape)
+    model = nn.Sequential(*(chain.build_layer(i, 0) for i in range(3)))
+    made = optimizer(model.parameters())
+    scheduler, rates = schedule(made), []
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(0))
+    for step in range(STEPS):
+        chunk = order[step * SIZE : (step + 1) * SIZE]
+        made.zero_grad()
+        chain.loss(model(data.train.inputs(chunk)), data.train.targets(chunk)).backward()
+        rates.append(made.param_groups[0]["lr"])
+        made.step()
+        scheduler.step()
+    return [parameter.detach() for parameter in model.parameters()], rates
+
+
+def constant(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.LambdaLR(optimizer, lambda update: 1.0)
+
+
+def times_triangle(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.LambdaLR(optimizer, lambda u: own_updates.triangle(u, STEPS, 0.25))
+
+
+def sgd(parameters: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9)  # type: ignore[arg-type]
+
+
+SGD = {"name": "momentum", "lr": 0.1}
+WORKING: list[tuple[dict, dict, Callable, Schedule]] = [
+    (
+        {"name": f"{OWN}:Lion", "lr": 0.01, "weight_decay": 0.1, "options": {"betas": [0.5, 0.9]}},
+        {},
+        lambda p: own_updates.Lion(p, 0.01, (0.5, 0.9), 0.1),
+        constant,
+    ),
+    (
+        {"name": f"{OWN}:heavy_ball", "lr": 0.1, "options": {"momentum": 0.9}},
+        {"schedule": f"{OWN}:triangle", "options": {"peak": 0.25}},
+        sgd,
+        times_triangle,
+    ),
+    (
+        SGD,
+        {"schedule": f"{OWN}:Slower", "options": {"by": 0.3}},
+        sgd,
+        lambda o: own_updates.Slower(o, 0.3),
+    ),
+    (
+        SGD,
+        {"schedule": f"{OWN}:with_warmup", "options": {"warmup": 3}},
+        sgd,
+        lambda o: own_updates.with_warmup(o, 3, STEPS),
+    ),
+    (
+        SGD,
+        {
+            "schedule": f"{OF_TORCH}:OneCycleLR",
+            "options": {"max_lr": 0.3, "total_steps": STEPS, "anneal_strategy": "linear"},
+        },
+        sgd,
+        lambda o: lr_scheduler.OneCycleLR(o, 0.3, total_steps=STEPS, anneal_strategy="linear"),
+    ),
+]  # fmt: skip
+
+
+def settings(**more: object) -> dict:
+    return {
+        "model": MLP,
+        "dataset": DATA,
+        "steps": STEPS,
+        "batch_size": SIZE,
+        "micro_batches": 1,
+    } | more
+
+
+class Stopping(RunReporter):
+    """Stops the run at its second step, as a signal would."""
+
+    def __init__(self, folder: Path, training: Training) -> None:
+        super().__init__(
+            PlainLines("run", STEPS, io.StringIO()),
+            MetricsLog(folder / "metrics.jsonl"),
+            batch_size=SIZE,
+            steps_an_epoch=training.steps_an_epoch,
+            learning_rate=training.learning_rate,
+            group_rates=training.group_rates,
+        )
+        self.signals = StopSignals()
+
+    def step(self, step: int, loss: float | None, seconds: float) -> None:
+        super().step(step, loss, seconds)
+        self.signals.received = "SIGTERM"
+
+
+@pytest.mark.parametrize(("optimizer", "rate", "made", "schedule"), WORKING)
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_training_that_stops_and_goes_on_is_that_of_plain_torch(
+    optimizer: dict, rate: dict, made: Callable, schedule: Schedule, tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    chosen = checked_settings(**settings(optimizer=optimizer, learning_rate=rate))
+    stopped = Training(chosen, SingleProcess())
+    reporter = Stopping(tmp_path, stopped)
+    with pytest.raises(InterruptedTrainingError):
+        stopped.run(tmp_path, reporter, reporter.signals)
+    resumed = Training(chosen, SingleProcess(), resume_from=tmp_path)
+    assert 0 < resumed.history.step < STEPS
+    assert resumed.run(tmp_path, None) is not None
+    expected, rates = plain_training(made, schedule)
+    saved = load_file(next(tmp_path.glob(f"checkpoint/step-{STEPS}/rank-0.safetensors")))
+    names = [f"layer.{i}.{n}" for i in (0, 1) for n in ("linear.weight", "linear.bias")]
+    for name, parameter in zip([*names, "layer.2.weight", "layer.2.bias"], expected, strict=True):
+        assert torch.equal(saved[name], parameter), name
+    told = [
+        json.loads(line)["lr"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert told == rates[: len(told)]
+    assert [resumed.learning_rate(step) for step in (*range(STEPS), 1)] == [*rates, rates[1]]
+
+
+def refusal(strategy: str = "sequential", **more: object) -> str:
+    chosen = checked_settings(**settings(strategy=strategy, **more))
+    ranks = 1 if strategy == "sequential" else 2
+    stages = ranks if strategy in ("fbp", "1f1b", "deepspeed-1f1b") else 1
+    with pytest.raises(InputError) as refused:
+        check_run(PlannedRun(chosen, None, ranks, stages, steps=STEPS))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (f"{OWN}:Lino", ["no name 'Lino'", "did you mean 'Lion'"]),
+        ("no_such_module:Lion", ["cannot be imported"]),
+        (f"{OWN}:A_NUMBER", ["not callable", "int"]),
+        (f"{OWN}:Slower", ["class of another kind", "torch.optim.Optimizer"]),
+        (f"{OWN}:not_an_optimizer", ["returned Tensor"]),
+        (f"{OWN}:NoRate", ["takes no lr"]),
+        (f"{OWN}:NeedsClosure", ["TypeError", "without a closure"]),
+        (f"{OWN}:NeedsGradients", ["without a gradient"]),
+        (f"{OWN}:Switching", ["method eval"]),
+        (f"{OWN}:Forgetful", ["cannot be resumed", "self.state"]),
+        (f"{OWN}:Remembering", ["cannot be resumed", "numbers alone"]),
+        ("torch.optim:LBFGS", ["'torch.optim:LBFGS'"]),
+        ("torch.optim:Muon", ["'torch.optim:Muon'"]),
+    ],
+)
+def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(
+    name: str, words: list[str]
+) -> None:
+    said = refusal(optimizer={"name": name})
+    for word in words:
+        assert word in said
+
+
+def test_options_of_ones_own_optimizer_are_checked_where_it_names_them() -> None:
+    wrong = {"name": f"{OWN}:Lion", "options": {"beta": 0.9}}
+    assert "did you mean 'betas'" in refusal(optimizer=wrong)
+    assert "nesterof" in refusal(
+        optimizer={"name": f"{OWN}:heavy_ball", "options": {"nesterof": True}}
+    )
+    decaying = {"name": f"{OWN}:OwnAttribute", "weight_decay": 0.1}
+    assert "no weight decay" in refusal(optimizer=decaying)
+
+
+@pytest.mark.parametrize("name", ["OneNorm", "Noisy"])
+def test_an_optimizer_that_mixes_parameters_trains_where_none_are_apart(name: str) -> None:
+    chosen = {"name": f"{OWN}:{name}"}
+    for strategy in ("fbp", "1f1b", "deepspeed-1f1b"):
+        assert "each stage has an optimizer of its own" in refusal(strategy, optimizer=chosen)
+    run = checked_settings(**settings(optimizer=chosen))
+    check_run(PlannedRun(run, None, 1))
+
+
+def test_horovod_refuses_an_optimizer_that_its_groups_do_not_make_anew() -> None:
+    own = {"name": f"{OWN}:OwnAttribute", "options": {"factor": 0.1}}
+    four = {"micro_batches": 4, "optimizer": own}
+    assert "makes it anew from its param_groups" in refusal("horovod", **four)
+    fine = settings(**four | {"optimizer": {"name": f"{OWN}:Lion"}}, strategy="horovod")
+    check_run(PlannedRun(checked_settings(**fine), None, 2))
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        ({"schedule": f"{OF_TORCH}:ReduceLROnPlateau"}, ["takes a metric"]),
+        ({"schedule": f"{OF_TORCH}:OneCycleLR"}, ["raises TypeError", "--lr-schedule-option"]),
+        (
+            {
+                "schedule": f"{OF_TORCH}:OneCycleLR",
+                "options": {"max_lr": 1.0, "total_steps": STEPS - 2},
+            },
+            ["raises ValueError", f"the {STEPS} updates"],
+        ),
+        ({"schedule": f"{OWN}:Lion"}, ["class of another kind", "LRScheduler"]),
+        ({"schedule": f"{OWN}:counting"}, ["other rates when it is asked again"]),
+        ({"schedule": f"{OWN}:drawn"}, ["other rates when it is asked again"]),
+        ({"schedule": f"{OWN}:negative"}, ["for update 2", "from 0"]),
+        ({"schedule": f"{OWN}:text"}, ["returned str for update 0"]),
+        ({"schedule": f"{OWN}:failing"}, ["IndexError", "own_updates.py, line"]),
+        ({"schedule": f"{OWN}:nothing"}, ["returned NoneType"]),
+        ({"schedule": f"{OWN}:triangle", "options": {"top": 1}}, ["unexpected keyword", "'top'"]),
+        ({"schedule": "math:no_such"}, ["no name 'no_such'"]),
+    ],
+)
+def test_a_schedule_that_is_no_function_of_the_update_is_refused(
+    rate: dict, words: list[str]
+) -> None:
+    said = refusal(learning_rate=rate)
+    for word in words:
+        assert word in said
+
+
+def test_a_schedule_that_sets_one_rate_for_all_is_refused_where_rates_differ() -> None:
+    cycle = {"schedule": f"{OF_TORCH}:OneCycleLR", "options": {"max_lr": 1.0, "total_steps": STEPS}}
+    scaled = {"optimizer": {"lr_scale": ["output.*=2"]}, "learning_rate": cycle}
+    assert "--lr-scale" in refusal(**scaled)
+    assert "--lr-discount" in refusal("fbp", learning_rate=cycle, lr_discount=True)
+
+
+@pytest.mark.parametrize(
+    ("rate", "named"),
+    [
+        ({"schedule": f"{OWN}:triangle", "warmup_steps": 2}, "let it warm up itself"),
+        ({"schedule": "linear", "options": {"peak": 1}}, "takes no options, found peak"),
+    ],
+)
+def test_settings_of_a_schedule_that_do_not_go_together_are_refused(rate: dict, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        checked_settings(**settings(learning_rate=rate))
+
+
+def test_plans_count_two_copies_for_ones_own_optimizer() -> None:
+    own = checked_settings(**settings(optimizer={"name": f"{OWN}:Lion"})).optimizer
+    assert planned_optimizer(own) == OTHER_OPTIMIZER
