@@ -198,7 +198,7 @@ def there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("torchs", r"returned torch.utils.data.\w+.TensorDataset, accepted is a hpc_lpm.data"),
+        ("torchs", r"returned torch.utils.data.\w+.TensorDataset, accepted are .train, test."),
         ("pair", "the training part of .*:pair' is tuple, accepted is Split"),
         ("shape_as_tuple", "shape of data set .* is tuple, accepted is a DataShape such as"),
         ("no_classes", r"raises TypeError: .*'classes' \(.*own_wrong_data.py, line \d+\)"),
@@ -222,7 +222,7 @@ def there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("no_default", "lacks the option 'size', .* write own_wrong_data:no_default,size=value"),
         ("raises", r"raises KeyError: 'train' \(.*own_wrong_data.py, line \d+\): correct it"),
         ("raises_within_torch", r"raises RuntimeError: .*own_wrong_data.py, line \d+\)"),
-        ("Spirals", r"is a class, accepted is a function Spirals\(data_dir, ...\) that returns a"),
+        ("Spirals", r"is a class, accepted is a function Spirals\(data_dir, ...\) that returns .train"),
         ("NUMBER", "is not callable but of type int, accepted is a function NUMBER"),
         ("god", "has no name 'god', did you mean 'good'"),
         ("good,sise=3", r"unknown option 'sise', did you mean 'size'\? \(accepted are size\)"),
