@@ -39,7 +39,7 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
         },
     ]
     assert stream.getvalue() == (
-        "epoch 1/2 | validation accuracy 87.50 % | validation loss 0.5000 | "
+        "epoch 1/2 | validation accuracy 87.50 % | validation loss 0.5 | "
         "test accuracy 75.00 % | 32.0 samples/s\n"
     )
 
