@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.data.dataset import NEXT_TOKEN, DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.layered import Layer, LayeredModel, Tie
@@ -83,13 +83,18 @@ def gpt(
     and the embedding of tokens are one matrix.
 
     Raises:
-        InputError: if the data are not text, a size is below 1, `heads` does not divide `width`
-            or `dropout` is not in [0, 1).
+        InputError: if the data are not text or have other targets than the next token, a size is
+            below 1, `heads` does not divide `width` or `dropout` is not in [0, 1).
     """
     if shape.kind != "text":
         raise InputError(
             f"gpt takes text, the data set holds {shape.kind} of shape {shape.input_shape}: "
             "choose text:PATH or another model."
+        )
+    if shape.task != NEXT_TOKEN:
+        raise InputError(
+            f"gpt predicts the next token, the task of the data set is {shape.task!r}: choose "
+            "another model or data set."
         )
     for option, value in (("layers", layers), ("width", width), ("heads", heads)):
         require_at_least("gpt", option, value, 1)

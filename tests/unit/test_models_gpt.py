@@ -112,3 +112,8 @@ def test_a_tie_that_names_no_parameter_says_which_there_are() -> None:
         wrong.build_layer(len(model.layers) - 1, 0)
     with pytest.raises(InputError, match="a layer before it"):
         Tie(3, "weight", 1, "weight")
+
+
+def test_text_with_one_class_a_sample_is_refused() -> None:
+    with pytest.raises(InputError, match=r"gpt predicts the next token, the task .* 'classes'"):
+        create_model("gpt", DataShape("text", (8,), 2, "classes", vocabulary=50))
