@@ -76,7 +76,8 @@ def combined(
     Sums are taken in the order of the micro-batches, so that every strategy gets the same bits.
     """
     ordered = sorted(scores, key=lambda found: found.number)
-    loss = math.fsum(found.loss * found.samples for found in ordered)
+    losses = [found.loss * found.samples for found in ordered]
+    loss = math.fsum(losses) if all(map(math.isfinite, losses)) else math.nan
     mean_loss = loss / sum(found.samples for found in ordered)
     values: dict[str, float | None] = {}
     counts = [0.0]
