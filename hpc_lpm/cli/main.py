@@ -6,7 +6,7 @@ import sys
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
-from hpc_lpm.cli.quiet_end import end_ranks
+from hpc_lpm.cli.quiet_end import end_before_training, end_ranks
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
 
@@ -14,7 +14,9 @@ def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     if arguments[:1] == ["train"]:
-        STOP_SIGNALS.install()  # before torch is imported, which takes seconds
+        # Before torch is imported, which takes seconds.
+        STOP_SIGNALS.end_process_by(end_before_training)
+        STOP_SIGNALS.install()
     exit_code = run_guarded(app, arguments, _register_quickly)
     end_ranks(exit_code)
     sys.exit(exit_code)

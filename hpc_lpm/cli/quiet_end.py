@@ -1,13 +1,17 @@
 """Ends all ranks of a job without MPI's abort notice where possible, and never hangs."""
 
+import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from hpc_lpm.ranks import rank_from_environment
-from hpc_lpm.stop_signals import STOP_SIGNALS
+from hpc_lpm.errors import EXIT_INTERRUPTED
+from hpc_lpm.ranks import rank_from_environment, started_by_launcher
+from hpc_lpm.stop_signals import STOP_SIGNALS, nothing_to_save
 
 _PATIENCE_SECONDS = 5.0
 _TURN_SECONDS = 0.2
@@ -64,6 +68,28 @@ def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
     mpi = _started_mpi()
     if mpi is not None:
         mpi.COMM_WORLD.Abort(exit_code)
+
+
+def end_before_training(signal_name: str) -> None:
+    """End this process, which a signal has stopped before training began, by one sentence.
+
+    It is called in a thread: whatever the process waits for may never come. The first rank speaks
+    for all, whose end makes the launcher end the others; a rank that was interrupted alone says so.
+    """
+    rank, where = rank_from_environment(), ""
+    if started_by_launcher():
+        # A launcher uses SIGTERM if another rank has failed, which has said why, and kills soon.
+        wait = _KILLED_WITHIN_SECONDS if signal_name == "SIGTERM" else 0.0
+        # MPI_Init of the first rank must not see a later one fail, see below.
+        started = rank == 0 or _started_mpi() is not None
+        time.sleep(wait + (_TURN_SECONDS * rank if started else _PATIENCE_SECONDS))
+        where = f"rank {rank} on {platform.node()}: " if rank else ""
+    if STOP_SIGNALS.training:
+        return
+    sentence = f"hpc-lpm: {where}{nothing_to_save(signal_name)}\n"
+    with suppress(OSError, ValueError):  # nobody may be there to read it
+        os.write(sys.stderr.fileno(), sentence.encode())
+    os._exit(EXIT_INTERRUPTED)
 
 
 def _first_or_ended_by_launcher() -> bool:

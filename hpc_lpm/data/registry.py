@@ -53,6 +53,7 @@ from hpc_lpm.data.fashion_mnist import (
 from hpc_lpm.data.idx_folder import idx_files, idx_shape, load_idx
 from hpc_lpm.data.image_folder import images_files, images_shape, load_images
 from hpc_lpm.data.mnist5k import load_mnist5k, mnist5k_files, mnist5k_shape
+from hpc_lpm.data.notices import say_once
 from hpc_lpm.data.own_dataset import own_dataset
 from hpc_lpm.data.synthetic import load_synthetic, synthetic_files, synthetic_shape
 from hpc_lpm.data.table import load_table, table_files
@@ -69,6 +70,7 @@ from hpc_lpm.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import first_line, user_function
 
 _SEED = 0
+_NAMED_FILES = 5
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,9 @@ class DatasetEntry:
     `load(location, **options)` loads it. `shape(location, **options)` tells its shape without
     loading; without such a function the data set is loaded. `files(location, **options)` tells from
     which files it is loaded, without reading them; without such a function nobody knows. `location`
-    is the path after the colon if the data set `takes_path`, else the data folder or None. The
-    keyword parameters of `load` are the options that users may give.
+    is the path after the colon if the data set `takes_path`, else the data folder or None, which
+    nothing is looked for in unless it `takes_data_dir`. The keyword parameters of `load` are the
+    options that users may give.
     """
 
     description: str
@@ -87,6 +90,7 @@ class DatasetEntry:
     shape: Callable[..., DataShape] | None = None
     takes_path: bool = False
     files: Callable[..., Iterable[Path]] | None = None
+    takes_data_dir: bool = False
 
     def options(self) -> dict[str, object]:
         """Return the options with their defaults."""
@@ -97,14 +101,21 @@ def load_dataset(identifier: str, data_dir: Path | None = None) -> Dataset:
     """Load the data set `name`, `name:PATH` or `module:callable`, each with `,option=value ...`.
 
     Loading it twice gives the same samples. `data_dir` holds the files of data sets that no package
-    ships. The data set's name is the identifier.
+    ships. The data set's name is the identifier. Files that were left out are named on stderr, and
+    so is a `data_dir` that nothing is looked for in.
 
     Raises:
         InputError: if the name, an option or a value is unknown, the data are missing or broken, or
             the user's own function fails or returns something else than a data set.
     """
     entry, location, options = _resolve(identifier, data_dir)
-    return replace(entry.load(location, **options), name=identifier)
+    if data_dir is not None and not entry.takes_data_dir:
+        source = "its path says where it is" if entry.takes_path else "it needs none"
+        say_once(f"data set {identifier} is not looked for in --data-dir {data_dir}: {source}.")
+    dataset = entry.load(location, **options)
+    if dataset.skipped:
+        say_once(_left_out(identifier, dataset.skipped))
+    return replace(dataset, name=identifier)
 
 
 def dataset_shape(identifier: str, data_dir: Path | None = None) -> DataShape:
@@ -134,6 +145,14 @@ def dataset_files(identifier: str, data_dir: Path | None = None) -> list[Path] |
     return None if entry.files is None else list(entry.files(location, **options))
 
 
+def _left_out(identifier: str, skipped: tuple[str, ...]) -> str:
+    named = ", ".join(skipped[:_NAMED_FILES]) + (", ..." if skipped[_NAMED_FILES:] else "")
+    return (
+        f"{len(skipped)} files or folders of data set {identifier} were left out: {named}; "
+        "`hpc-lpm datasets` names all."
+    )
+
+
 @cache
 def _loaded_shape(identifier: str, data_dir: Path | None) -> DataShape:
     return load_dataset(identifier, data_dir).shape
@@ -144,7 +163,8 @@ def _resolve(
 ) -> tuple[DatasetEntry, Path | None, dict[str, Any]]:
     parsed = parse_identifier(identifier)
     entry = find_entry(DATASETS, parsed)
-    location = user_path(parsed.argument or "") if entry.takes_path else data_dir
+    folder = None if data_dir is None else user_path(str(data_dir))
+    location = user_path(parsed.argument or "") if entry.takes_path else folder
     return entry, location, convert_options(parsed, entry.load, {})
 
 
@@ -161,7 +181,7 @@ def _users_own(name: str, found: object) -> DatasetEntry:
         check_dataset(dataset, name)
         return dataset
 
-    return DatasetEntry(first_line(found) or "your own", load)
+    return DatasetEntry(first_line(found) or "your own", load, takes_data_dir=True)
 
 
 DATASETS = Registry(
@@ -185,6 +205,7 @@ DATASETS = Registry(
             load_fashion_mnist,
             fashion_mnist_shape,
             files=fashion_mnist_files,
+            takes_data_dir=True,
         ),
         "images": DatasetEntry(
             "images:FOLDER of class/file, or of train/class/file and test/class/file",
@@ -198,12 +219,14 @@ DATASETS = Registry(
             load_cifar10,
             cifar10_shape,
             files=cifar10_files,
+            takes_data_dir=True,
         ),
         "cifar100": DatasetEntry(
             "60,000 colour images of 100 fine or 20 coarse classes, either format, in --data-dir",
             load_cifar100,
             cifar100_shape,
             files=cifar100_files,
+            takes_data_dir=True,
         ),
         "idx": DatasetEntry(
             "idx:FOLDER, IDX files such as those of MNIST, KMNIST and EMNIST",

@@ -18,7 +18,7 @@ from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext, Runner
 from hpc_lpm.engine.settings import computing_settings
 from hpc_lpm.errors import InterruptedTrainingError
-from hpc_lpm.stop_signals import StopSignals
+from hpc_lpm.stop_signals import StopSignals, nothing_to_save
 
 
 class TrainingLoop:
@@ -91,6 +91,9 @@ class TrainingLoop:
                 has been saved.
             TrainingError: if training, evaluating or saving fails.
         """
+        if not self._independent:
+            self._context.job.barrier()  # no rank may be left where a signal is not agreed upon
+        self._signals.begin_training()
         history, steps = self.history, self._context.updates
         while history.step < steps or self._evaluation_is_due():
             if history.step < steps:
@@ -204,10 +207,7 @@ class TrainingLoop:
                 "command again."
             )
         if step == 0:
-            raise InterruptedTrainingError(
-                f"interrupted by {name} before the first step: there is nothing to save, run the "
-                "command again."
-            )
+            raise InterruptedTrainingError(nothing_to_save(name))
         self._save()
         raise InterruptedTrainingError(
             f"{where}: checkpoint saved in {self._folder}; the same command with --resume "

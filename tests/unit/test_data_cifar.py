@@ -12,47 +12,14 @@ import torch
 from hpc_lpm.data.array_pickle import read_array_pickle
 from hpc_lpm.data.registry import dataset_files, dataset_shape, load_dataset
 from hpc_lpm.errors import InputError
-
-BATCH = 4
-NAMES = [f"thing{number}" for number in range(10)]
-
-
-def images(seed: int, count: int = BATCH) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, 3072), dtype=np.uint8)
-
-
-def as_python_2_wrote(array: np.ndarray) -> bytes:
-    """The opcodes by which Python 2 pickled {'data': array, 'labels': [...]}, written by hand."""
-    labels = b"".join(b"K" + bytes([label]) for label in range(len(array)))
-    raw = array.tobytes()
-    return (
-        b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\n"
-        b"q\x04K\x00\x85U\x01b\x87Rq\x05(K\x01K" + bytes([len(array)]) + b"M\x00\x0c\x86"
-        b"cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03U\x01|NNNJ\xff\xff\xff\xff"
-        b"J\xff\xff\xff\xffK\x00tb\x89T"
-        + len(raw).to_bytes(4, "little")
-        + raw
-        + b"tbU\x06labelsq\x08]("
-        + labels
-        + b"eu."
-    )
-
-
-def write_python(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for batch in range(1, 6):
-        (folder / f"data_batch_{batch}").write_bytes(as_python_2_wrote(images(batch)))
-    (folder / "test_batch").write_bytes(as_python_2_wrote(images(6)))
-    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": NAMES}, protocol=2))
-
-
-def write_binary(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for batch, name in enumerate((*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"), 1):
-        records = [bytes([n]) + row.tobytes() for n, row in enumerate(images(batch))]
-        (folder / f"{name}.bin").write_bytes(b"".join(records))
-    (folder / "batches.meta.txt").write_text("\n".join(NAMES) + "\n\n")
-
+from tests.unit.cifar_copies import (
+    IMAGES_A_BATCH,
+    NAMES,
+    as_python_2_wrote,
+    images,
+    write_binary,
+    write_python,
+)
 
 FORMS = {
     "cifar-10-batches-py": (write_python, "cifar-10-python.tar.gz"),
@@ -89,10 +56,13 @@ def test_every_published_form_holds_the_same_images(
     assert list(dataset.class_names) == NAMES
     expected = np.concatenate([images(batch) for batch in range(1, 6)]).reshape(-1, 3, 32, 32)
     mean, std = (expected / 255).mean(), (expected / 255).std()
-    found = dataset.train.inputs(torch.arange(5 * BATCH)).double().numpy()
+    found = dataset.train.inputs(torch.arange(5 * IMAGES_A_BATCH)).double().numpy()
     np.testing.assert_allclose(found * std + mean, expected / 255, atol=1e-6)
-    assert dataset.train.targets(torch.arange(5 * BATCH)).tolist() == list(range(BATCH)) * 5
-    assert len(dataset.test) == BATCH
+    assert (
+        dataset.train.targets(torch.arange(5 * IMAGES_A_BATCH)).tolist()
+        == list(range(IMAGES_A_BATCH)) * 5
+    )
+    assert len(dataset.test) == IMAGES_A_BATCH
     files = dataset_files("cifar10", data_dir)
     assert files
     assert all(path.is_file() for path in files)

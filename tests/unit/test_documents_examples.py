@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.cifar_copies import CIFAR10
 from tests.unit.documents import ROOT, code_blocks
 
 
@@ -91,3 +92,35 @@ def test_the_guides_network_learns_in_two_stages(
     assert result["strategy"] == "fbp"
     assert sum(result["train_loss"][-5:]) / 5 < 0.8 * result["train_loss"][0]
     assert result["test_accuracy"][-1] > accuracy
+
+
+DATA_GUIDE = ROOT / "docs" / "how-to" / "own-data.md"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    ("example", "file", "accuracy"),
+    [
+        ("images", "make_shapes.py", 0.8),
+        ("table", None, 0.9),
+        ("cifar-10-batches-py", None, 0.0),
+        ("cifar-10-batches-bin", None, 0.0),
+        ("own", "my_points.py", 0.9),
+    ],
+)
+def test_the_guides_data_are_learnt_in_two_stages(
+    example: str, file: str | None, accuracy: float, tmp_path: Path
+) -> None:
+    blocks = code_blocks(DATA_GUIDE)
+    run = example.partition("-")[0]
+    commands = next(b.text for b in blocks if b.language == "sh" and f"results/{run}" in b.text)
+    if file is not None:
+        module = next(b.text for b in blocks if b.text.startswith(f"# {file}"))
+        (tmp_path / file).write_text(module, encoding="utf-8")
+    if example in CIFAR10:
+        CIFAR10[example](tmp_path / "data" / example, images_a_batch=40)
+    run_as_printed(commands, tmp_path)
+    result = json.loads((tmp_path / "results" / run / "result.json").read_text())
+    assert result["ranks"] == 2
+    assert result["strategy"] == "fbp"
+    assert result["test_accuracy"][-1] >= accuracy

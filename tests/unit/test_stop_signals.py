@@ -1,7 +1,8 @@
-"""Signals are noted, the first counts, and a second SIGINT gets through."""
+"""Signals are noted, the first counts, a second SIGINT gets through; a thread hears them early."""
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,3 +44,22 @@ def test_a_second_interrupt_interrupts_at_once(times: int) -> None:
         signals.install()
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_until_training_begins_a_thread_hears_of_signals() -> None:
+    heard: list[str] = []
+    signals = StopSignals()
+    signals.end_process_by(heard.append)
+    signals.install()
+    assert not signals.training
+    os.kill(os.getpid(), signal.SIGUSR2)
+    deadline = time.monotonic() + 30
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert heard == ["SIGUSR2"]
+    signals.begin_training()
+    assert signals.training
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.05)
+    assert heard == ["SIGUSR2"]
+    assert signals.received == "SIGUSR2"
