@@ -21,6 +21,7 @@ from hpc_lpm.typed_values import TypedModel
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 ClipScope = Literal["stage", "global"]
+NonFinite = Literal["stop", "skip"]
 WeightPolicyName = Literal["replay", "live", "stash"]
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
@@ -320,6 +321,14 @@ class RunOptions(TypedModel):
         ),
         CommandOption(GRADIENTS, metavar="NAME"),
     ] = None
+    non_finite: Annotated[
+        NonFinite,
+        Field(
+            description="stop at a loss that is infinite or not a number, or skip the updates "
+            "whose gradients are"
+        ),
+        CommandOption(GRADIENTS, metavar="NAME"),
+    ] = "stop"
     precision: Annotated[
         Precision,
         Field(description="fp32, or bf16: layers and loss under torch's autocast"),

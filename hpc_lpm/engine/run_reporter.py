@@ -149,14 +149,17 @@ class RunReporter:
         self._learning_rate = learning_rate
         self._group_rates = group_rates
 
-    def step(self, step: int, loss: float | None, seconds: float) -> None:
-        """Report one optimizer step."""
+    def step(self, step: int, loss: float | None, seconds: float, skipped: bool) -> None:
+        """Report one optimizer step, whose update may have been skipped."""
         epoch = step // self._steps_an_epoch
-        more = {"group_lr": rates} if (rates := self._group_rates(step)) else {}
+        more: dict[str, object] = {"skipped": True} if skipped else {}
+        if rates := self._group_rates(step):
+            more["group_lr"] = rates
         lr = self._learning_rate(step)
         self._log.write(step=step, epoch=epoch, loss=loss, seconds=seconds, lr=lr, **more)
         rate = f"{self._batch_size / seconds:.1f} samples/s" if seconds > 0 else ""
         shown = "" if loss is None else f"loss {loss:.4f} | "
+        shown += "update skipped | " if skipped else ""
         self._display.step(step + 1, f"epoch {epoch + 1} | {shown}{rate}")
 
     def epoch(

@@ -250,6 +250,7 @@ class Training:
             reporter.step if reporter else _ignore_step,
             timer_for(device),
             steps_before=self.history.step,
+            stops_at_non_finite=settings.non_finite == "stop",
         )
         return RunContext(
             self.strategy.settled(settings, self.job, device),
@@ -315,6 +316,7 @@ class Training:
             bytes_sent=[record.bytes_sent for record in records],
             peak_in_flight=[record.peak_in_flight for record in records],
             lag_counts=[record.lag_counts for record in records],
+            skipped_updates=[record.skipped_updates for record in records],
             drains=history.drains,
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
@@ -384,5 +386,5 @@ def _device() -> torch.device:
     return device
 
 
-def _ignore_step(step: int, loss: float | None, seconds: float) -> None:
+def _ignore_step(step: int, loss: float | None, seconds: float, skipped: bool) -> None:
     """Do nothing, on a rank that does not report."""

@@ -7,7 +7,7 @@ import torch
 
 from hpc_lpm.engine.recorder import Recorder
 
-Reported = list[tuple[int, float | None, float]]
+Reported = list[tuple[int, float | None, float, bool]]
 
 
 def recorder(trace_steps: int = 100) -> tuple[Recorder, Reported]:
@@ -43,7 +43,7 @@ def test_every_step_is_reported_once_with_the_mean_of_its_own_losses() -> None:
                 made.add_loss(torch.tensor(value + 10 * step + 100 * epoch), 4)
             made.end_step()
         made.end_segment()
-    assert [(step, loss) for step, loss, _ in reported] == [
+    assert [(step, loss) for step, loss, *_ in reported] == [
         (0, 2.0),
         (1, 12.0),
         (2, 22.0),
@@ -61,7 +61,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_samples() -> None:
     made.add_loss(torch.tensor(5.0), 1)
     made.end_step()
     made.end_segment()
-    assert [loss for _, loss, _ in reported] == [2.0]
+    assert [loss for _, loss, *_ in reported] == [2.0]
 
 
 def test_a_rank_without_losses_reports_steps_without_them() -> None:
@@ -69,7 +69,7 @@ def test_a_rank_without_losses_reports_steps_without_them() -> None:
     made.begin_segment()
     made.end_step()
     made.end_segment()
-    assert [(step, loss) for step, loss, _ in reported] == [(0, None)]
+    assert [(step, loss) for step, loss, *_ in reported] == [(0, None)]
     assert (made.segments[0].step_losses, made.segments[0].step_samples) == ([0.0], [0])
 
 

@@ -21,14 +21,14 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
         learning_rate=lambda step: 0.5 / (step + 1),
         group_rates=lambda step: [],
     )
-    reporter.step(0, 2.5, 0.5)
-    reporter.step(1, None, 0.25)
+    reporter.step(0, 2.5, 0.5, False)
+    reporter.step(1, None, 0.25, True)
     validated = Evaluation(2, 1, "validation", 0.5, {"accuracy": 0.875, "top5_accuracy": None})
     reporter.epoch([validated, Evaluation(2, 1, "test", None, {"accuracy": 0.75})], 2, 32.0)
     reporter.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5, "lr": 0.5},
-        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25},
+        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25, "skipped": True},
         {
             "epoch": 0,
             "validation_loss": 0.5,

@@ -14,11 +14,12 @@ from torch.optim import lr_scheduler
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.training import Training
-from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.options import OTHER_OPTIMIZER, planned_optimizer
 from hpc_lpm.stop_signals import StopSignals
@@ -123,8 +124,8 @@ class Stopping(RunReporter):
         )
         self.signals = StopSignals()
 
-    def step(self, step: int, loss: float | None, seconds: float) -> None:
-        super().step(step, loss, seconds)
+    def step(self, step: int, loss: float | None, seconds: float, skipped: bool) -> None:
+        super().step(step, loss, seconds, skipped)
         self.signals.received = "SIGTERM"
 
 
@@ -152,6 +153,26 @@ def test_training_that_stops_and_goes_on_is_that_of_plain_torch(
     ]
     assert told == rates[: len(told)]
     assert [resumed.learning_rate(step) for step in (*range(STEPS), 1)] == [*rates, rates[1]]
+
+
+def test_skipped_updates_are_counted_also_before_a_resumption(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    batches = {"batch_size": 12, "micro_batches": 3, "seed": 3}
+    run = settings(model=f"{OWN}:spoiled,where=loss", **batches)
+    with pytest.raises(TrainingError, match=r"step 1.*the loss is"):
+        Training(checked_settings(**run), SingleProcess()).run(tmp_path / "stops", None)
+    chosen = checked_settings(**run, non_finite="skip")
+    stopped = Training(chosen, SingleProcess())
+    reporter = Stopping(tmp_path, stopped)
+    with pytest.raises(InterruptedTrainingError):
+        stopped.run(tmp_path, reporter, reporter.signals)
+    Training(chosen, SingleProcess(), resume_from=tmp_path).run(tmp_path, None)
+    result = RunResult.read(tmp_path / "result.json")
+    assert result.skipped_updates == [2]
+    assert [step for step, loss in enumerate(result.train_loss) if loss is None] == [1, 2]
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    told = [(line["step"], line["loss"] is None, line.get("skipped", False)) for line in lines]
+    assert told[:3] == [(0, False, False), (1, True, True), (2, True, True)]
 
 
 def refusal(strategy: str = "sequential", **more: object) -> str:

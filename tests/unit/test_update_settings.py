@@ -20,6 +20,7 @@ from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.learning_rate import build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
+from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
@@ -56,7 +57,7 @@ def test_every_other_optimizer_of_torch_works_also_where_there_are_no_parameters
         check_optimizer(settings(name=spelling))
     optimizer = build_optimizer([], settings(name=name))
     scheduler = build_scheduler(optimizer, LearningRateSettings(warmup_steps=2), 4)
-    clipping = GradientRules([], checked_settings(**RUN, clip_norm=0.1))
+    clipping = GradientRules([], checked_settings(**RUN, clip_norm=0.1), Recorder(0, print))
     for _ in range(4):
         clipping.apply()
         optimizer.step()
