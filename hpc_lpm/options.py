@@ -329,6 +329,14 @@ class RunOptions(TypedModel):
         ),
         CommandOption(GRADIENTS, metavar="NAME"),
     ] = "stop"
+    log_norms: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="log the norms of gradients and weights every N optimizer steps; 0: never",
+        ),
+        CommandOption(GRADIENTS, metavar="N", computes=False),
+    ] = 0
     precision: Annotated[
         Precision,
         Field(description="fp32, or bf16: layers and loss under torch's autocast"),

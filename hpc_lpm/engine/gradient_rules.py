@@ -1,4 +1,4 @@
-"""The rules that apply to the gradients of a step before the update.
+"""The rules that apply to the gradients of a step before the update: log, skip, clip.
 
 Clipping follows `torch.nn.utils.clip_grad_norm_` to the bit, also by the norm over stages: what
 stages tell each other are the norms of all parameters, which every stage combines in the order of
@@ -24,7 +24,7 @@ class GradientRules:
     Args:
         parameters: those that this rank updates, in the order of the layers.
         settings: of the run.
-        recorder: counts the updates that are skipped.
+        recorder: counts the updates that are skipped, and keeps the norms that are logged.
         gather: returns what all stages give, in order (collective). None if the rank holds the
             whole model, or its stage decides for itself.
     """
@@ -41,6 +41,7 @@ class GradientRules:
         self._largest = settings.clip_norm
         self._by_stage = settings.clip_scope == "stage"
         self._skips = settings.non_finite == "skip"
+        self._logged_every = settings.log_norms
         clips_together = self._largest is not None and not self._by_stage
         self._gather = gather if clips_together or self._skips else None
 
@@ -52,15 +53,21 @@ class GradientRules:
     def apply(self) -> bool:
         """Apply the rules to the accumulated gradients; return whether the update is to be made.
 
+        Norms are logged as they are before both.
+
         It is not where updates are skipped and a gradient, or its norm, is not finite. Stages that
         wait for each other then skip it together.
 
         Raises:
             TrainingError: if a stage does not come in time.
         """
-        if self._largest is None and not self._skips:
+        logged = self._logged_every and self._recorder.step % self._logged_every == 0
+        if self._largest is None and not self._skips and not logged:
             return True
         own = _Norms.of(p.grad for p in self._parameters)
+        if logged:
+            weights = _Norms.of(p.detach() for p in self._parameters)
+            self._recorder.add_norms(own.total(), weights.total())
         joined = own.joined(self._gather) if self._gather else own
         if self._skips and not torch.isfinite(joined.total()):
             self._recorder.skip_update()

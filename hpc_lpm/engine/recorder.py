@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.engine.faults import NonFiniteLossError
-from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
+from hpc_lpm.engine.records import SegmentRecord, StepNorms, TracedInstruction
 from hpc_lpm.profiling.timer import ClockTimer, Timer
 
 StepListener = Callable[[int, float | None, float, bool], None]
@@ -66,6 +66,7 @@ class Recorder:
         self._steps_before = steps_before
         self._stops_at_non_finite = stops_at_non_finite
         self._skipped = False
+        self._norms: list[tuple[int, Tensor, Tensor]] = []
         self._losses: list[Tensor] = []
         self._samples = 0
         self._unread: list[_Unread] = []
@@ -132,9 +133,22 @@ class Recorder:
         """
         loss = loss.detach()
         if loss.device.type == "cpu":
-            self._check_finite(self._step(), float(loss))
+            self._check_finite(self.step, float(loss))
         self._losses.append(loss * samples)
         self._samples += samples
+
+    def add_norms(self, gradient: Tensor, weight: Tensor) -> None:
+        """Keep the norms of this rank's gradients and weights for the log; nothing is read yet."""
+        self._norms.append((self.step, gradient, weight))
+
+    def take_norms(self) -> list[StepNorms]:
+        """Return the norms kept since the last call."""
+        taken = [
+            StepNorms(step, float(gradient), float(weight))
+            for step, gradient, weight in self._norms
+        ]
+        self._norms.clear()
+        return taken
 
     def skip_update(self) -> None:
         """Record that the update of this step leaves the weights as they are."""
@@ -155,7 +169,7 @@ class Recorder:
         if self._losses:
             loss = _on_its_way_to_host(torch.stack(self._losses).sum() / self._samples)
         end = self._timer.mark()
-        ended = _EndedStep(self._step(), loss, self._samples, self._skipped, end, self._unread)
+        ended = _EndedStep(self.step, loss, self._samples, self._skipped, end, self._unread)
         self._skipped = False
         self._losses.clear()
         self._samples = 0
@@ -164,7 +178,9 @@ class Recorder:
         self._report()
         self._unreported = ended
 
-    def _step(self) -> int:
+    @property
+    def step(self) -> int:
+        """The optimizer step that is trained, counted from 0 over the whole run."""
         return self._steps_before + self._steps_ended
 
     def _report(self) -> None:

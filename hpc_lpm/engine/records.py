@@ -23,6 +23,15 @@ class TracedInstruction:
     duration_seconds: float
 
 
+@dataclass(frozen=True)
+class StepNorms:
+    """The 2-norms of one rank's gradients and weights before the update of a step."""
+
+    step: int
+    gradient: float
+    weight: float
+
+
 @dataclass
 class SegmentRecord:
     """The steps between two drains on one rank; times count from the common start of all ranks.

@@ -175,6 +175,27 @@ def test_skipped_updates_are_counted_also_before_a_resumption(tmp_path: Path) ->
     assert told[:3] == [(0, False, False), (1, True, True), (2, True, True)]
 
 
+def test_norms_are_logged_as_plain_torch_finds_them_before_clipping(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    run = checked_settings(**settings(optimizer=SGD, steps=5, log_norms=2, clip_norm=0.1))
+    training = Training(run, SingleProcess())
+    training.run(tmp_path, Stopping(tmp_path, training))
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    logged = [line for line in lines if "gradient_norm" in line]
+    found: list[dict] = []
+
+    class Clipping(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            parameters = self.param_groups[0]["params"]
+            weights = torch.nn.utils.get_total_norm([p.detach() for p in parameters])
+            gradients = torch.nn.utils.clip_grad_norm_(parameters, 0.1)
+            found.append({"gradient_norm": float(gradients), "weight_norm": float(weights)})
+            super().step()
+
+    plain_training(lambda p: Clipping(p, lr=0.1, momentum=0.9), constant)
+    assert logged == [{"step": step, **found[step]} for step in (0, 2, 4)]
+
+
 def refusal(strategy: str = "sequential", **more: object) -> str:
     chosen = checked_settings(**settings(strategy=strategy, **more))
     ranks = 1 if strategy == "sequential" else 2
