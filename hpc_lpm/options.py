@@ -379,9 +379,18 @@ class RunOptions(TypedModel):
     ] = 2
     trace_steps: Annotated[
         int,
-        Field(ge=0, description="last optimizer steps that trace.json shows"),
+        Field(ge=0, description="optimizer steps that trace.json shows"),
         CommandOption(CHECKPOINTS, metavar="N", computes=False),
     ] = 16
+    trace_from: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="optimizer step, counted from 0, from which trace.json shows them; by "
+            "default the first after the last drain",
+        ),
+        CommandOption(CHECKPOINTS, metavar="STEP", computes=False),
+    ] = None
 
     @property
     def micro_batch_size(self) -> int:

@@ -38,8 +38,9 @@ class _EndedStep:
 class Recorder:
     """Collects the records of one rank.
 
-    The trace has the first `trace_steps` steps of each segment only, and of these the last segment
-    is written: a trace of the whole run would not open in a viewer.
+    The trace has `trace_steps` steps from step `trace_from` of the run on. By default these are the
+    first of each segment, of which the last is written. A trace of the whole run would not open in
+    a viewer.
 
     On a GPU an instruction is only queued when Python goes on. It is timed by marks of `timer` in
     the GPU's stream. Marks and losses are read when the next step ends: meanwhile the GPU has the
@@ -54,12 +55,14 @@ class Recorder:
         *,
         steps_before: int = 0,
         stops_at_non_finite: bool = True,
+        trace_from: int | None = None,
     ) -> None:
         self.segments: list[SegmentRecord] = []
         self.peak_in_flight = 0
         self.lag_counts: Counter[int] = Counter()
         self.skipped_updates = 0
         self._trace_steps = trace_steps
+        self._trace_from = trace_from
         self._on_step = on_step
         self._timer = timer or ClockTimer()
         self._origin: object = None
@@ -75,7 +78,7 @@ class Recorder:
 
     def begin_segment(self) -> None:
         """Start the clock of a segment; every rank calls this right after a barrier."""
-        if self.segments:
+        if self.segments and self._trace_from is None:
             self.segments[-1].intervals.clear()
         self._steps_before += self._steps_ended
         self.segments.append(SegmentRecord())
@@ -99,8 +102,13 @@ class Recorder:
 
     def add(self, kind: str, micro_batch: int, start: object) -> None:
         """Record that the instruction which started at the mark `start` has just ended."""
-        traced = self._steps_ended < self._trace_steps
-        self._unread.append(_Unread(kind, micro_batch, start, self._timer.mark(), traced))
+        stop = self._timer.mark()
+        self._unread.append(_Unread(kind, micro_batch, start, stop, self._is_traced()))
+
+    def _is_traced(self) -> bool:
+        if self._trace_from is None:
+            return self._steps_ended < self._trace_steps
+        return self._trace_from <= self.step < self._trace_from + self._trace_steps
 
     def _read(self, intervals: list[_Unread]) -> None:
         segment = self.segments[-1]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,9 +71,23 @@ def times_and_losses(
     )
 
 
-def last_intervals(records: list[list[SegmentRecord]]) -> list[list[TracedInstruction]]:
-    """Return the traced instructions of every rank in the last segment."""
-    return [rank[-1].intervals if rank else [] for rank in records]
+def traced_intervals(segments: Sequence[Ranks]) -> list[list[TracedInstruction]]:
+    """Return the traced instructions of every rank, in rank order, on one clock.
+
+    It starts with the first of the segments that has any. What comes between two segments, such as
+    an evaluation, takes no time on it.
+    """
+    rows: list[list[TracedInstruction]] = [[] for _ in max(segments, key=len, default=())]
+    before = 0.0
+    for ranks in segments:
+        for row, record in zip(rows, ranks, strict=False):
+            row.extend(
+                replace(interval, start_seconds=before + interval.start_seconds)
+                for interval in record.intervals
+            )
+        if any(rows):
+            before += max(record.end_seconds for record in ranks)
+    return rows
 
 
 def _training_seconds(segments: Sequence[Ranks]) -> float:

@@ -151,6 +151,8 @@ RUN = {"model": "mlp", "dataset": "digits,size=8", "strategy": "sequential", "st
         ),
         ({"learning_rate": {"warmup_steps": 4}}, "--warmup-steps 4 .* the 4 optimizer steps"),
         ({"clip_norm": 0}, "clip_norm"),
+        ({"trace_from": 4}, "--trace-from is step 4.* steps 0 to 3"),
+        ({"non_finite": "ignore"}, "non_finite.*skip"),
         ({"clip_norm": 1, "clip_scope": "local"}, "clip_scope.*global"),
         ({"clip_scope": "global"}, "--clip-norm"),
         ({"lr_discount": True}, "--lr-discount .* sequential.* use --strategy fbp"),
