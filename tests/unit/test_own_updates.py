@@ -24,6 +24,7 @@ from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.options import OTHER_OPTIMIZER, planned_optimizer
 from hpc_lpm.stop_signals import StopSignals
 from tests.mpi import own_updates
+from tests.unit.documents import ROOT, code_blocks
 
 MLP, DATA, SIZE, STEPS = "mlp,width=12,layers=3", "digits,size=8", 16, 6
 OWN = "tests.mpi.own_updates"
@@ -312,3 +313,17 @@ def test_settings_of_a_schedule_that_do_not_go_together_are_refused(rate: dict, 
 def test_plans_count_two_copies_for_ones_own_optimizer() -> None:
     own = checked_settings(**settings(optimizer={"name": f"{OWN}:Lion"})).optimizer
     assert planned_optimizer(own) == OTHER_OPTIMIZER
+
+
+def test_what_the_guide_shows_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = ROOT / "docs" / "how-to" / "optimizers.md"
+    (shown,) = (block.text for block in code_blocks(guide) if block.language == "python")
+    (tmp_path / "my_updates.py").write_text(shown)
+    monkeypatch.chdir(tmp_path)
+    for name in ("Lion", "heavy_ball"):
+        chosen = settings(
+            strategy="fbp",
+            optimizer={"name": f"my_updates:{name}", "lr": 0.1, "weight_decay": 0.1},
+            learning_rate={"schedule": "my_updates:triangle", "options": {"peak": 0.5}},
+        )
+        check_run(PlannedRun(checked_settings(**chosen), None, 2, 2, steps=STEPS))

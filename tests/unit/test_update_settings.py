@@ -276,6 +276,9 @@ def test_plans_know_the_state_of_other_optimizers_as_other() -> None:
         ({"optimizer": {"name": "adam", "options": {"beta": 1}}}, "'beta'"),
         ({"clip_norm": 1.0, "clip_scope": "global"}, "--strategy fbp"),
         ({"lr_discount": True, "strategies": ["sequential"]}, "race fbp"),
+        ({"optimizer": {"lr_scale": ["heads.*=2"]}}, r"optimizer.lr_scale 'heads.\*=2' matches no"),
+        ({"learning_rate": {"schedule": "math:cosine"}}, "no name 'cosine'"),
+        ({"optimizer": {"name": "math:pi"}}, "'math:pi' is not callable"),
         ({"epochs": None, "steps": 5, "learning_rate": {"warmup_steps": 9}}, "the 5 optimizer"),
     ],
 )
