@@ -21,6 +21,7 @@ from hpc_lpm.typed_values import TypedModel
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 ClipScope = Literal["stage", "global"]
+NonFinite = Literal["stop", "skip"]
 WeightPolicyName = Literal["replay", "live", "stash"]
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
@@ -320,6 +321,22 @@ class RunOptions(TypedModel):
         ),
         CommandOption(GRADIENTS, metavar="NAME"),
     ] = None
+    non_finite: Annotated[
+        NonFinite,
+        Field(
+            description="stop at a loss that is infinite or not a number, or skip the updates "
+            "whose gradients are"
+        ),
+        CommandOption(GRADIENTS, metavar="NAME"),
+    ] = "stop"
+    log_norms: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="log the norms of gradients and weights every N optimizer steps; 0: never",
+        ),
+        CommandOption(GRADIENTS, metavar="N", computes=False),
+    ] = 0
     precision: Annotated[
         Precision,
         Field(description="fp32, or bf16: layers and loss under torch's autocast"),
@@ -362,9 +379,18 @@ class RunOptions(TypedModel):
     ] = 2
     trace_steps: Annotated[
         int,
-        Field(ge=0, description="last optimizer steps that trace.json shows"),
+        Field(ge=0, description="optimizer steps that trace.json shows"),
         CommandOption(CHECKPOINTS, metavar="N", computes=False),
     ] = 16
+    trace_from: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            description="optimizer step, counted from 0, from which trace.json shows them; by "
+            "default the first after the last drain",
+        ),
+        CommandOption(CHECKPOINTS, metavar="STEP", computes=False),
+    ] = None
 
     @property
     def micro_batch_size(self) -> int:

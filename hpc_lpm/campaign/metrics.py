@@ -7,7 +7,7 @@ metric is a `Metric` in a module of theirs, which a campaign file names as `modu
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -99,8 +99,10 @@ class Metric(Quantity):
         return value
 
 
-def _last(values: list[float]) -> float:
-    return values[-1] if values else math.nan
+def _last(values: Sequence[float | None]) -> float:
+    """Return the last value; NaN if there is none, or it was not finite."""
+    last = values[-1] if values else None
+    return math.nan if last is None else last
 
 
 def _adapt(name: str, found: object) -> Metric:

@@ -58,6 +58,7 @@ def _check_contestant(
 ) -> None:
     # Imported here, because it imports torch.
     from hpc_lpm.engine.checks import check_run
+    from hpc_lpm.engine.parameter_groups import check_patterns
 
     settings = contestant_settings(campaign, contestant, model=model.name, dataset=dataset)
     ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
@@ -72,6 +73,7 @@ def _check_contestant(
         check_run(
             PlannedRun(settings, model, ranks, stages, steps=settings.steps, epochs=settings.epochs)
         )
+        check_patterns(model, settings.optimizer)
     except InputError as error:
         raise InputError(in_file_words(str(error), contestant.strategy)) from None
 

@@ -32,6 +32,7 @@ def check_run(run: PlannedRun) -> None:
     if run.steps is not None:
         _check_warmup(run, run.steps)
         _check_drains(run, run.steps)
+        _check_trace(run, run.steps)
 
 
 def _check_objective(settings: TrainSettings) -> None:
@@ -75,4 +76,13 @@ def _check_drains(run: PlannedRun, steps: int) -> None:
         raise InputError(
             f"--drain-at has step {drains[-1]}, but the run has {steps} optimizer steps and drains "
             f"after the last one anyway: give steps from 1 to {steps - 1}."
+        )
+
+
+def _check_trace(run: PlannedRun, steps: int) -> None:
+    first = run.settings.trace_from
+    if first is not None and first >= steps:
+        raise InputError(
+            f"--trace-from is step {first}, but the run has steps 0 to {steps - 1}: give one of "
+            "them."
         )

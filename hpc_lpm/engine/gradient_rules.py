@@ -1,4 +1,4 @@
-"""The rules that apply to the gradients of a step before the update.
+"""The rules that apply to the gradients of a step before the update: log, skip, clip.
 
 Clipping follows `torch.nn.utils.clip_grad_norm_` to the bit, also by the norm over stages: what
 stages tell each other are the norms of all parameters, which every stage combines in the order of
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
+from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
 
 NormsOfStage = list[tuple[torch.dtype, list[float]]]
@@ -23,6 +24,7 @@ class GradientRules:
     Args:
         parameters: those that this rank updates, in the order of the layers.
         settings: of the run.
+        recorder: counts the updates that are skipped, and keeps the norms that are logged.
         gather: returns what all stages give, in order (collective). None if the rank holds the
             whole model, or its stage decides for itself.
     """
@@ -31,30 +33,49 @@ class GradientRules:
         self,
         parameters: Iterable[nn.Parameter],
         settings: TrainSettings,
+        recorder: Recorder,
         gather: Callable[[NormsOfStage], list[NormsOfStage]] | None = None,
     ) -> None:
         self._parameters = list(parameters)
+        self._recorder = recorder
         self._largest = settings.clip_norm
-        by_stage = settings.clip_scope == "stage"
-        self._gather = None if by_stage or self._largest is None else gather
+        self._by_stage = settings.clip_scope == "stage"
+        self._skips = settings.non_finite == "skip"
+        self._logged_every = settings.log_norms
+        clips_together = self._largest is not None and not self._by_stage
+        self._gather = gather if clips_together or self._skips else None
 
     @property
     def waits(self) -> bool:
         """Whether the rules make a stage wait for all others."""
         return self._gather is not None
 
-    def apply(self) -> None:
-        """Apply the rules to the accumulated gradients.
+    def apply(self) -> bool:
+        """Apply the rules to the accumulated gradients; return whether the update is to be made.
+
+        Norms are logged as they are before both.
+
+        It is not where updates are skipped and a gradient, or its norm, is not finite. Stages that
+        wait for each other then skip it together.
 
         Raises:
             TrainingError: if a stage does not come in time.
         """
-        if self._largest is None:
-            return
-        norms = _Norms.of(p.grad for p in self._parameters)
-        if self._gather:
-            norms = norms.joined(self._gather)
-        clip_grads_with_norm_(self._parameters, self._largest, norms.total())
+        logged = self._logged_every and self._recorder.step % self._logged_every == 0
+        if self._largest is None and not self._skips and not logged:
+            return True
+        own = _Norms.of(p.grad for p in self._parameters)
+        if logged:
+            weights = _Norms.of(p.detach() for p in self._parameters)
+            self._recorder.add_norms(own.total(), weights.total())
+        joined = own.joined(self._gather) if self._gather else own
+        if self._skips and not torch.isfinite(joined.total()):
+            self._recorder.skip_update()
+            return False
+        if self._largest is not None:
+            norms = own if self._by_stage else joined
+            clip_grads_with_norm_(self._parameters, self._largest, norms.total())
+        return True
 
 
 class _Norms:

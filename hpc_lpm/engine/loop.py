@@ -119,6 +119,7 @@ class TrainingLoop:
         context.recorder.begin_segment()
         self._runner.train(batches)
         context.recorder.end_segment()
+        self._log_norms()
         history.step = first + context.agreement.end
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
         self._epoch_seconds += context.recorder.segments[-1].end_seconds
@@ -127,6 +128,18 @@ class TrainingLoop:
             every = context.settings.checkpoint_steps
             if every and history.step % every == 0:
                 self._save()
+
+    def _log_norms(self) -> None:
+        """Report the norms that each stage has kept (collective, unless ranks are independent)."""
+        context = self._context
+        if not context.settings.log_norms:
+            return
+        own = context.recorder.take_norms()
+        of_ranks = [own] if self._independent else context.job.all_gather(own)
+        # Replicas of a stage, and ranks that hold the whole model, have the same.
+        of_stages = of_ranks[:: context.copies] if context.plan else of_ranks[:1]
+        if self._reporter:
+            self._reporter.norms(of_stages)
 
     def _batches(self, first: int, end: int) -> MicroBatches:
         settings, context = self._context.settings, self._context

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.job import Job, SingleProcess
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.state_names import outside_name
@@ -83,6 +83,17 @@ def group_parameters(
     return GroupedParameters(
         {parameter: group for parameter, group in groups.items() if group != Group()}, listed
     )
+
+
+def check_patterns(model: LayeredModel, settings: OptimizerSettings) -> None:
+    """Check without other ranks that every pattern chooses a parameter; builds all layers.
+
+    Raises:
+        InputError: if one does not, or a layer cannot be built.
+    """
+    if settings.no_decay or settings.lr_scale:
+        layers = {index: model.build_layer(index, 0) for index in range(len(model.layers))}
+        group_parameters(model, layers, settings, SingleProcess())
 
 
 @dataclass(frozen=True)

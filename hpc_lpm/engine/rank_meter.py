@@ -65,6 +65,7 @@ class RankMeter:
         self._recorder.segments[:0] = record.segments
         self._recorder.peak_in_flight = max(self._recorder.peak_in_flight, record.peak_in_flight)
         self._recorder.lag_counts.update(record.lag_counts)
+        self._recorder.skipped_updates += record.skipped_updates
         self._sent_before += record.bytes_sent
         self._peak_before = max(self._peak_before, record.peak_memory_bytes)
 
@@ -78,6 +79,7 @@ class RankMeter:
             segments=self._recorder.segments,
             peak_in_flight=self._recorder.peak_in_flight,
             lag_counts=dict(self._recorder.lag_counts),
+            skipped_updates=self._recorder.skipped_updates,
             bytes_sent=self._sent_before + bytes_sent,
             peak_memory_bytes=max(self._peak_before, self._memory.peak_bytes()),
         )

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.engine.faults import NonFiniteLossError
-from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
+from hpc_lpm.engine.records import SegmentRecord, StepNorms, TracedInstruction
 from hpc_lpm.profiling.timer import ClockTimer, Timer
 
-StepListener = Callable[[int, float | None, float], None]
-"""Called with (step, loss or None, seconds since the step before ended)."""
+StepListener = Callable[[int, float | None, float, bool], None]
+"""Called with (step, loss or None, seconds since the step before ended, was the update skipped)."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class _EndedStep:
     number: int
     loss: Tensor | None
     samples: int
+    skipped: bool
     end: object
     intervals: list[_Unread]
 
@@ -37,8 +38,9 @@ class _EndedStep:
 class Recorder:
     """Collects the records of one rank.
 
-    The trace has the first `trace_steps` steps of each segment only, and of these the last segment
-    is written: a trace of the whole run would not open in a viewer.
+    The trace has `trace_steps` steps from step `trace_from` of the run on. By default these are the
+    first of each segment, of which the last is written. A trace of the whole run would not open in
+    a viewer.
 
     On a GPU an instruction is only queued when Python goes on. It is timed by marks of `timer` in
     the GPU's stream. Marks and losses are read when the next step ends: meanwhile the GPU has the
@@ -52,15 +54,22 @@ class Recorder:
         timer: Timer | None = None,
         *,
         steps_before: int = 0,
+        stops_at_non_finite: bool = True,
+        trace_from: int | None = None,
     ) -> None:
         self.segments: list[SegmentRecord] = []
         self.peak_in_flight = 0
         self.lag_counts: Counter[int] = Counter()
+        self.skipped_updates = 0
         self._trace_steps = trace_steps
+        self._trace_from = trace_from
         self._on_step = on_step
         self._timer = timer or ClockTimer()
         self._origin: object = None
         self._steps_before = steps_before
+        self._stops_at_non_finite = stops_at_non_finite
+        self._skipped = False
+        self._norms: list[tuple[int, Tensor, Tensor]] = []
         self._losses: list[Tensor] = []
         self._samples = 0
         self._unread: list[_Unread] = []
@@ -69,7 +78,7 @@ class Recorder:
 
     def begin_segment(self) -> None:
         """Start the clock of a segment; every rank calls this right after a barrier."""
-        if self.segments:
+        if self.segments and self._trace_from is None:
             self.segments[-1].intervals.clear()
         self._steps_before += self._steps_ended
         self.segments.append(SegmentRecord())
@@ -93,8 +102,13 @@ class Recorder:
 
     def add(self, kind: str, micro_batch: int, start: object) -> None:
         """Record that the instruction which started at the mark `start` has just ended."""
-        traced = self._steps_ended < self._trace_steps
-        self._unread.append(_Unread(kind, micro_batch, start, self._timer.mark(), traced))
+        stop = self._timer.mark()
+        self._unread.append(_Unread(kind, micro_batch, start, stop, self._is_traced()))
+
+    def _is_traced(self) -> bool:
+        if self._trace_from is None:
+            return self._steps_ended < self._trace_steps
+        return self._trace_from <= self.step < self._trace_from + self._trace_steps
 
     def _read(self, intervals: list[_Unread]) -> None:
         segment = self.segments[-1]
@@ -122,27 +136,49 @@ class Recorder:
         On a GPU the loss is read one step later.
 
         Raises:
-            NonFiniteLossError: if the loss is on a CPU and not finite.
+            NonFiniteLossError: if the loss is on a CPU and not finite, unless such steps are
+                skipped.
         """
         loss = loss.detach()
         if loss.device.type == "cpu":
-            _check_finite(self._step(), float(loss))
+            self._check_finite(self.step, float(loss))
         self._losses.append(loss * samples)
         self._samples += samples
 
+    def add_norms(self, gradient: Tensor, weight: Tensor) -> None:
+        """Keep the norms of this rank's gradients and weights for the log; nothing is read yet."""
+        self._norms.append((self.step, gradient, weight))
+
+    def take_norms(self) -> list[StepNorms]:
+        """Return the norms kept since the last call."""
+        taken = [
+            StepNorms(step, float(gradient), float(weight))
+            for step, gradient, weight in self._norms
+        ]
+        self._norms.clear()
+        return taken
+
+    def skip_update(self) -> None:
+        """Record that the update of this step leaves the weights as they are."""
+        self.skipped_updates += 1
+        self._skipped = True
+
     def end_step(self) -> None:
-        """Record that the weights were updated.
+        """Record that the weights were updated, or that the update was skipped.
 
         A step is reported when the next one ends: by then its loss is on the host, so that reading
         it never makes a GPU wait.
 
         Raises:
-            NonFiniteLossError: if the loss of the step before is not finite.
+            NonFiniteLossError: if the loss of the step before is not finite, unless such steps are
+                skipped.
         """
         loss = None
         if self._losses:
             loss = _on_its_way_to_host(torch.stack(self._losses).sum() / self._samples)
-        ended = _EndedStep(self._step(), loss, self._samples, self._timer.mark(), self._unread)
+        end = self._timer.mark()
+        ended = _EndedStep(self.step, loss, self._samples, self._skipped, end, self._unread)
+        self._skipped = False
         self._losses.clear()
         self._samples = 0
         self._unread = []
@@ -150,7 +186,9 @@ class Recorder:
         self._report()
         self._unreported = ended
 
-    def _step(self) -> int:
+    @property
+    def step(self) -> int:
+        """The optimizer step that is trained, counted from 0 over the whole run."""
         return self._steps_before + self._steps_ended
 
     def _report(self) -> None:
@@ -163,11 +201,18 @@ class Recorder:
         segment.step_end_seconds.append(self._since_origin(ended.end))
         self._read(ended.intervals)
         loss = None if ended.loss is None else float(ended.loss)
-        if loss is not None:
-            _check_finite(ended.number, loss)
-        segment.step_losses.append(loss or 0.0)
+        if loss is not None and not self._check_finite(ended.number, loss):
+            loss = None
+        segment.step_losses.append(0.0 if ended.loss is None else loss)
         segment.step_samples.append(ended.samples)
-        self._on_step(ended.number, loss, segment.step_end_seconds[-1] - previous)
+        seconds = segment.step_end_seconds[-1] - previous
+        self._on_step(ended.number, loss, seconds, ended.skipped)
+
+    def _check_finite(self, step: int, loss: float) -> bool:
+        finite = math.isfinite(loss)
+        if not finite and self._stops_at_non_finite:
+            raise NonFiniteLossError(step, loss)
+        return finite
 
 
 def _on_its_way_to_host(loss: Tensor) -> Tensor:
@@ -176,8 +221,3 @@ def _on_its_way_to_host(loss: Tensor) -> Tensor:
         return loss
     host = torch.empty(loss.shape, dtype=loss.dtype, pin_memory=True)
     return host.copy_(loss, non_blocking=True)
-
-
-def _check_finite(step: int, loss: float) -> None:
-    if not math.isfinite(loss):
-        raise NonFiniteLossError(step, loss)

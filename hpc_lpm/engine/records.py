@@ -23,16 +23,25 @@ class TracedInstruction:
     duration_seconds: float
 
 
+@dataclass(frozen=True)
+class StepNorms:
+    """The 2-norms of one rank's gradients and weights before the update of a step."""
+
+    step: int
+    gradient: float
+    weight: float
+
+
 @dataclass
 class SegmentRecord:
     """The steps between two drains on one rank; times count from the common start of all ranks.
 
     `step_losses` are means over the `step_samples` whose losses this rank computed, or 0 if it
-    computed none.
+    computed none, and None where the mean is not finite.
     """
 
     step_end_seconds: list[float] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
+    step_losses: list[float | None] = field(default_factory=list)
     step_samples: list[int] = field(default_factory=list)
     intervals: list[TracedInstruction] = field(default_factory=list)
     seconds_by_kind: dict[str, float] = field(default_factory=dict)
@@ -57,4 +66,5 @@ class RankRecord(VersionedFile):
     lag_counts: dict[int, int]
     bytes_sent: int
     peak_memory_bytes: int
+    skipped_updates: int = 0
     optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})

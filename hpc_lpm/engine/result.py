@@ -23,8 +23,8 @@ class ParameterGroup(BaseModel):
 class RunResult(VersionedFile):
     """The outcome of one run.
 
-    `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts` and
-    `seconds_by_kind` have one entry for each rank, in rank order.
+    `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts`,
+    `skipped_updates` and `seconds_by_kind` have one entry for each rank, in rank order.
 
     `step_seconds` has one entry for each optimizer step, measured on the slowest rank without
     evaluations; `samples_per_second` covers all steps but the first `settings.discard_steps`.
@@ -49,7 +49,7 @@ class RunResult(VersionedFile):
     idle_share: list[float]
     peak_memory_bytes: list[int]
     bytes_sent: list[int]
-    train_loss: list[float]
+    train_loss: list[float | None]
     test_accuracy: list[float]
     test_predictions: int | None = Field(
         default=None, description="predictions behind each `test_accuracy`; unknown in old results"
@@ -63,6 +63,9 @@ class RunResult(VersionedFile):
     )
     lag_counts: list[dict[int, int]] = Field(
         default=[], description="micro-batches by updates between their forward and backward"
+    )
+    skipped_updates: list[int] = Field(
+        default=[], description="updates left out because gradients were not finite"
     )
     replicas: int = Field(default=1, description="copies of every stage; 1 without a plan")
     seconds_by_kind: list[dict[str, float]] = Field(

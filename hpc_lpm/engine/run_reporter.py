@@ -1,6 +1,7 @@
 """Reports how a run goes: a bar on a terminal or plain lines in a log, and `metrics.jsonl`."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 
 from hpc_lpm.engine.evaluation import Evaluation
+from hpc_lpm.engine.records import StepNorms
 from hpc_lpm.files import write_text_atomically
 
 _PLAIN_LINE_SECONDS = 5.0
@@ -149,14 +151,17 @@ class RunReporter:
         self._learning_rate = learning_rate
         self._group_rates = group_rates
 
-    def step(self, step: int, loss: float | None, seconds: float) -> None:
-        """Report one optimizer step."""
+    def step(self, step: int, loss: float | None, seconds: float, skipped: bool) -> None:
+        """Report one optimizer step, whose update may have been skipped."""
         epoch = step // self._steps_an_epoch
-        more = {"group_lr": rates} if (rates := self._group_rates(step)) else {}
+        more: dict[str, object] = {"skipped": True} if skipped else {}
+        if rates := self._group_rates(step):
+            more["group_lr"] = rates
         lr = self._learning_rate(step)
         self._log.write(step=step, epoch=epoch, loss=loss, seconds=seconds, lr=lr, **more)
         rate = f"{self._batch_size / seconds:.1f} samples/s" if seconds > 0 else ""
         shown = "" if loss is None else f"loss {loss:.4f} | "
+        shown += "update skipped | " if skipped else ""
         self._display.step(step + 1, f"epoch {epoch + 1} | {shown}{rate}")
 
     def epoch(
@@ -179,6 +184,20 @@ class RunReporter:
         shown = " | ".join(map(str, evaluations))
         self._display.message(f"epoch {epoch}/{epochs} | {shown}{rate}")
 
+    def norms(self, of_stages: Sequence[Sequence[StepNorms]]) -> None:
+        """Log the norms of gradients and weights, as every stage has kept them for the same steps.
+
+        A norm that is not finite is logged as null.
+        """
+        for stages in zip(*of_stages, strict=True):
+            values: dict[str, object] = {}
+            for kind in ("gradient", "weight"):
+                norms = [float(getattr(stage, kind)) for stage in stages]
+                values[f"{kind}_norm"] = _finite(math.hypot(*norms))
+                if len(norms) > 1:
+                    values[f"stage_{kind}_norms"] = [_finite(norm) for norm in norms]
+            self._log.write(step=stages[0].step, **values)
+
     def message(self, text: str) -> None:
         """Show a message on the display."""
         self._display.message(text)
@@ -191,3 +210,7 @@ class RunReporter:
         """Close the display and the log."""
         self._display.close()
         self._log.close()
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,8 +1,9 @@
 """Computes times and losses of a run, and its trace, from the records of its ranks."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +23,7 @@ class TimesAndLosses:
     training_seconds: float
     samples_per_second: float
     idle_share: list[float]
-    train_loss: list[float]
+    train_loss: list[float | None]
     seconds_by_kind: list[dict[str, float]]
 
 
@@ -49,11 +50,12 @@ def times_and_losses(
     """
     segments = [*earlier, *zip(*records, strict=True)]
     step_seconds = _step_seconds(segments)
-    losses: list[float] = []
+    losses: list[float | None] = []
     for ranks in segments:
         samples = np.array([record.step_samples for record in ranks])
-        summed = (samples * [record.step_losses for record in ranks]).sum(axis=0)
-        losses.extend((summed / samples.sum(axis=0)).tolist())
+        means = np.array([record.step_losses for record in ranks], dtype=float)  # None is NaN
+        steps = ((samples * means).sum(axis=0) / samples.sum(axis=0)).tolist()
+        losses.extend(None if math.isnan(loss) else loss for loss in steps)
     first = discard_steps if discard_steps < len(step_seconds) else 0
     clocks = [[(record,) for record in rank] for rank in records] if independent else [segments]
     rates = [sum(step_samples[first:]) / sum(_step_seconds(clock)[first:]) for clock in clocks]
@@ -69,9 +71,23 @@ def times_and_losses(
     )
 
 
-def last_intervals(records: list[list[SegmentRecord]]) -> list[list[TracedInstruction]]:
-    """Return the traced instructions of every rank in the last segment."""
-    return [rank[-1].intervals if rank else [] for rank in records]
+def traced_intervals(segments: Sequence[Ranks]) -> list[list[TracedInstruction]]:
+    """Return the traced instructions of every rank, in rank order, on one clock.
+
+    It starts with the first of the segments that has any. What comes between two segments, such as
+    an evaluation, takes no time on it.
+    """
+    rows: list[list[TracedInstruction]] = [[] for _ in max(segments, key=len, default=())]
+    before = 0.0
+    for ranks in segments:
+        for row, record in zip(rows, ranks, strict=False):
+            row.extend(
+                replace(interval, start_seconds=before + interval.start_seconds)
+                for interval in record.intervals
+            )
+        if any(rows):
+            before += max(record.end_seconds for record in ranks)
+    return rows
 
 
 def _training_seconds(segments: Sequence[Ranks]) -> float:

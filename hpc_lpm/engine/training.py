@@ -33,7 +33,7 @@ from hpc_lpm.engine.settings import TrainSettings, computing_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.registry import strategy_named
-from hpc_lpm.engine.times import chrome_trace, last_intervals, times_and_losses
+from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
@@ -230,8 +230,9 @@ class Training:
             if self.job.rank != 0:
                 return None
             result = self._result(context.settings, loop, records, fingerprint)
-        intervals = last_intervals([record.segments for record in records])
-        write_text_atomically(out / "trace.json", chrome_trace(intervals))
+        segments = [*loop.history.earlier, *zip(*(each.segments for each in records), strict=True)]
+        traced = segments if context.settings.trace_from is not None else segments[-1:]
+        write_text_atomically(out / "trace.json", chrome_trace(traced_intervals(traced)))
         result.write(out / RESULT)
         return result
 
@@ -250,6 +251,8 @@ class Training:
             reporter.step if reporter else _ignore_step,
             timer_for(device),
             steps_before=self.history.step,
+            stops_at_non_finite=settings.non_finite == "stop",
+            trace_from=settings.trace_from,
         )
         return RunContext(
             self.strategy.settled(settings, self.job, device),
@@ -315,6 +318,7 @@ class Training:
             bytes_sent=[record.bytes_sent for record in records],
             peak_in_flight=[record.peak_in_flight for record in records],
             lag_counts=[record.lag_counts for record in records],
+            skipped_updates=[record.skipped_updates for record in records],
             drains=history.drains,
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
@@ -384,5 +388,5 @@ def _device() -> torch.device:
     return device
 
 
-def _ignore_step(step: int, loss: float | None, seconds: float) -> None:
+def _ignore_step(step: int, loss: float | None, seconds: float, skipped: bool) -> None:
     """Do nothing, on a rank that does not report."""

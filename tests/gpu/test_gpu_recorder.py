@@ -27,7 +27,7 @@ def queue_step(recorder: Recorder, cycles: int, loss: float) -> None:
 
 
 def test_queued_work_is_timed_and_reading_a_loss_waits_for_none_of_it() -> None:
-    reported: list[tuple[int, float | None, float]] = []
+    reported: list[tuple[int, float | None, float, bool]] = []
     recorder = Recorder(8, lambda *values: reported.append(values), timer_for(GPU))
     torch.cuda.synchronize()
     recorder.begin_segment()

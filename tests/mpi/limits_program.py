@@ -103,7 +103,7 @@ def wait(world: MpiJob, where: str) -> None:
         settings = checked_settings(
             model="mlp,width=8", dataset="digits,size=8", strategy="gpipe", batch_size=8, steps=1
         )
-        recorder = Recorder(0, lambda step, loss, seconds: None, ClockTimer())
+        recorder = Recorder(0, lambda *reported: None, ClockTimer())
         stages = [(0, 2), (2, 4)]
         plan = Plan(
             planner="by hand",

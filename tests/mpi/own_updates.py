@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from hpc_lpm.data.dataset import DataShape
 
 
 class Lion(Optimizer):
@@ -182,3 +184,57 @@ def nothing(optimizer: Optimizer) -> None:
 
 
 A_NUMBER = 3
+
+
+class Entry(nn.Module):
+    """A layer that also tells by the samples whether something is to go wrong behind it."""
+
+    def __init__(self, pixels: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(pixels, width)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        flat = images.flatten(1)
+        return torch.relu(self.linear(flat)), (flat.mean(1) > LARGEST_MEAN).any()
+
+
+class Spoiling(nn.Module):
+    """Makes gradients infinite, or the outputs, where the layer before it said so."""
+
+    def __init__(self, width: int, where: str) -> None:
+        super().__init__()
+        self.linear, self.where = nn.Linear(width, width), where
+
+    def forward(self, activation: tuple[Tensor, Tensor]) -> Tensor:
+        found, spoils = activation
+        if self.where == "loss":
+            found = found * torch.where(spoils, math.inf, 1.0)
+        else:
+            found = SpoilGradient.apply(found, spoils)
+        return torch.relu(self.linear(found))
+
+
+class SpoilGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, spoils: Tensor) -> Tensor:
+        ctx.save_for_backward(spoils)
+        return found.view_as(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (spoils,) = ctx.saved_tensors
+        return torch.where(spoils, torch.full_like(gradient, math.inf), gradient), None
+
+
+LARGEST_MEAN = 0.24
+
+
+def spoiled(shape: DataShape, where: str = "gradient") -> list[Callable[[], nn.Module]]:
+    """Four layers; the first alone, or all of them, get gradients that are not finite."""
+    pixels = math.prod(shape.input_shape)
+    return [
+        lambda: Entry(pixels, 12),
+        lambda: Spoiling(12, where),
+        lambda: nn.Linear(12, 12),
+        lambda: nn.Linear(12, shape.classes),
+    ]

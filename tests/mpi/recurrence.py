@@ -44,8 +44,9 @@ class Recurrence:
         precision: str = "fp32",
         channels_last: bool = False,
         drains: Sequence[int] = (),
+        skip: bool = False,
     ) -> None:
-        self.drains = drains
+        self.drains, self.skip = drains, skip
         self.prediction, self.rate, self.clip = prediction, rate, clip
         self.precision = precision
         self.model, self.inputs, self.targets, self.policy = model, inputs, targets, weights
@@ -102,6 +103,10 @@ class Recurrence:
         while len(self.history[k]) <= u:
             g = len(self.history[k]) - 1
             total = self.step_gradients(k, g)
+            if self.skip and not all(a is None or a.isfinite().all() for a in total):
+                self.history[k].append(self.history[k][g])
+                self.velocities[k].append(self.velocities[k][g])
+                continue
             if self.clip is not None and total:
                 scale_to_norm(total, self.clip)
             for p, a in zip(self.own[k], total, strict=True):

@@ -155,6 +155,13 @@ def test_a_replica_of_horovod_updates_as_sequential_training_does(tmp_path: Path
         updates_of({"name": "momentum", "lr": 0.1}, COSINE, clip_norm=CLIP),
         updates_of(adagrad, {"schedule": "linear"}),
         updates_of(NESTEROV, {"schedule": "step", "milestones": [2, 4]}, clip_norm=CLIP),
+        updates_of(
+            {
+                **{"name": "tests.mpi.own_updates:Lion", "lr": 0.01, "weight_decay": 0.1},
+                **{"no_decay": ["*.bias"], "lr_scale": ["output.*=0.5"]},
+            },
+            {"schedule": "tests.mpi.own_updates:Slower"},
+        ),
     ]
     alone = [case(MLP, "sequential", 1, 4, STEPS, **updates) for updates in chosen]
     shared = [{**c, "strategy": "horovod"} for c in alone]

@@ -1,6 +1,7 @@
 """Several replicas of every stage, bit for bit, on real ranks."""
 
 import json
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -263,10 +264,18 @@ def test_a_run_by_hand_reports_its_ranks_and_replicas(tmp_path: Path) -> None:
     plan = write_plan(tmp_path / "plan.json", 4, 2)
     command = ["train", "--model", "mlp,width=8", "--dataset", "digits,size=8", "--steps", "3"]
     command += ["--strategy", "fbp", "--plan", str(plan), "--out", str(tmp_path / "run")]
-    done = mpirun(4, "-m", "hpc_lpm", *command)
+    done = mpirun(4, "-m", "hpc_lpm", *command, "--log-norms", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["ranks"], result["replicas"]) == (4, 2)
     assert len(result["step_seconds"]) == len(result["train_loss"]) == 3
-    metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum("loss" in json.loads(line) for line in metrics) == 3
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
+    assert sum("loss" in entry for entry in metrics) == 3
+    norms = [entry for entry in metrics if "weight_norm" in entry]
+    assert [entry["step"] for entry in norms] == [0, 2]
+    for entry in norms:
+        for kind in ("gradient", "weight"):
+            of_stages = entry[f"stage_{kind}_norms"]
+            assert len(of_stages) == 2
+            assert entry[f"{kind}_norm"] == pytest.approx(math.hypot(*of_stages))

@@ -1,16 +1,21 @@
 """Rules of the update that concern all stages give what one device gives, bit for bit."""
 
+import importlib.util
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
+from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.models.registry import create_model
 from tests.mpi.own_updates import Lion
+from tests.mpi.recurrence import fingerprint
 from tests.mpi.test_exactness import (
     DATASETS,
     FLUSHING,
     GPT,
+    MICRO_BATCH,
     MLP,
     RESNET,
     case,
@@ -20,6 +25,7 @@ from tests.mpi.test_exactness import (
 
 pytestmark = pytest.mark.mpi
 
+OWN = "tests.mpi.own_updates"
 TIED = f"{GPT},tied=true"
 DATASETS[TIED] = DATASETS[GPT]
 GROUPS = {
@@ -96,7 +102,81 @@ def test_clipping_by_the_norm_of_all_stages_is_that_of_one_device(tmp_path: Path
     assert two["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
 
 
-OWN = "tests.mpi.own_updates"
+SPOILED, NOT_A_NUMBER = f"{OWN}:spoiled", f"{OWN}:spoiled,where=loss"
+DATASETS[SPOILED] = DATASETS[NOT_A_NUMBER] = DATASETS[MLP]
+SKIPPING = {
+    "optimizer": {"name": "momentum", "lr": 0.1},
+    "learning_rate": {"schedule": "linear"},
+    "non_finite": "skip",
+}
+SKIPPED = [1, 2]
+"""The steps that have a micro-batch which spoils gradients."""
+
+
+def loop_that_skips(model: str, steps: int, clip: float | None) -> list[str]:
+    """Plain training that leaves out what is not finite, as one writes it by hand."""
+    data = load_dataset(DATASETS[model])
+    chain = create_model(model, data.shape, 3)
+    layers = [chain.build_layer(i, 3) for i in range(len(chain.layers))]
+    network = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda u: 1.0 + (0.0 - 1.0) * u / steps)
+    order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(3 * 1_000_003))
+    for step in range(steps):
+        optimizer.zero_grad()
+        for n in range(3 * step, 3 * step + 3):
+            chunk = order[n * MICRO_BATCH : (n + 1) * MICRO_BATCH]
+            loss = chain.loss(network(data.train.inputs(chunk)), data.train.targets(chunk))
+            (loss / 3).backward()
+        if all(p.grad is None or p.grad.isfinite().all() for p in network.parameters()):
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+            optimizer.step()
+        schedule.step()
+    return fingerprint(layers)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of")
+def test_updates_that_are_not_finite_are_skipped_everywhere_or_by_stages_that_never_meet(
+    tmp_path: Path,
+) -> None:
+    torch.set_num_threads(1)
+    cases = [
+        (SPOILED, SKIPPING),
+        (NOT_A_NUMBER, SKIPPING),
+        (SPOILED, SKIPPING | {"clip_norm": 0.05}),
+    ]
+    alone = train_cases(1, [case(m, "sequential", 1, 3, 6, **more) for m, more in cases], tmp_path)
+    for (model, more), outcome in zip(cases, alone, strict=True):
+        assert outcome["weights_sha256"] == loop_that_skips(model, 6, more.get("clip_norm"))
+        assert outcome["skipped_updates"] == [2]
+    losses = [step for step, loss in enumerate(alone[1]["train_loss"]) if loss is None]
+    assert losses == SKIPPED
+    split = [
+        (number, {**case(model, strategy, 2, 3, 6, **more), "cuts": [0, 2, 4]})
+        for number, (model, more) in enumerate(cases)
+        for strategy in FLUSHING
+    ]
+    for (number, c), outcome in zip(
+        split, train_cases(2, [dict(c) for _, c in split], tmp_path), strict=True
+    ):
+        assert outcome["weights_sha256"] == alone[number]["weights_sha256"], c
+        assert outcome["train_loss"] == alone[number]["train_loss"], c
+        assert outcome["skipped_updates"] == [2, 2], c
+    if importlib.util.find_spec("horovod"):
+        shared = case(SPOILED, "sequential", 1, 2, 6, **SKIPPING)
+        (one,) = train_cases(1, [dict(shared)], tmp_path)
+        (two,) = train_cases(2, [{**shared, "strategy": "horovod"}], tmp_path)
+        assert two["skipped_updates"] == one["skipped_updates"] * 2
+        assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    lagged = {**case(SPOILED, "fbp", 2, 3, 6, lead=2, **SKIPPING), "cuts": [0, 2, 4]}
+    (outcome,) = train_cases(2, [dict(lagged)], tmp_path)
+    assert outcome["skipped_updates"] == [2, 0]
+    assert outcome["weights_sha256"] == reference_sha256(
+        lagged, 2, skip=True, rate=lambda stage, update: 0.1 * (1 - update / 6)
+    )
+
+
 OWN_UPDATES = {
     "optimizer": {"name": f"{OWN}:Lion", "lr": 0.01, "weight_decay": 0.1},
     "learning_rate": {"schedule": f"{OWN}:Slower"},

@@ -1,13 +1,21 @@
 """What the recorder says is what happened."""
 
+import json
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
+from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.records import StepNorms
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.times import traced_intervals
+from hpc_lpm.engine.training import Training
 
-Reported = list[tuple[int, float | None, float]]
+Reported = list[tuple[int, float | None, float, bool]]
 
 
 def recorder(trace_steps: int = 100) -> tuple[Recorder, Reported]:
@@ -43,7 +51,7 @@ def test_every_step_is_reported_once_with_the_mean_of_its_own_losses() -> None:
                 made.add_loss(torch.tensor(value + 10 * step + 100 * epoch), 4)
             made.end_step()
         made.end_segment()
-    assert [(step, loss) for step, loss, _ in reported] == [
+    assert [(step, loss) for step, loss, *_ in reported] == [
         (0, 2.0),
         (1, 12.0),
         (2, 22.0),
@@ -61,7 +69,7 @@ def test_the_loss_of_a_step_is_the_mean_over_its_samples() -> None:
     made.add_loss(torch.tensor(5.0), 1)
     made.end_step()
     made.end_segment()
-    assert [loss for _, loss, _ in reported] == [2.0]
+    assert [loss for _, loss, *_ in reported] == [2.0]
 
 
 def test_a_rank_without_losses_reports_steps_without_them() -> None:
@@ -69,8 +77,41 @@ def test_a_rank_without_losses_reports_steps_without_them() -> None:
     made.begin_segment()
     made.end_step()
     made.end_segment()
-    assert [(step, loss) for step, loss, _ in reported] == [(0, None)]
+    assert [(step, loss) for step, loss, *_ in reported] == [(0, None)]
     assert (made.segments[0].step_losses, made.segments[0].step_samples) == ([0.0], [0])
+
+
+def test_the_trace_may_begin_at_any_step_of_the_run_and_go_on_over_segments() -> None:
+    made = Recorder(3, lambda *values: None, trace_from=2)
+    for segment in range(3):
+        made.begin_segment()
+        for step in range(3):
+            made.add("forward", 3 * segment + step, made.start())
+            made.end_step()
+        made.end_segment()
+    ends = [segment.end_seconds for segment in made.segments]
+    (row,) = traced_intervals([(segment,) for segment in made.segments])
+    assert [interval.micro_batch for interval in row] == [2, 3, 4]
+    assert row[1].start_seconds - ends[0] == pytest.approx(
+        made.segments[1].intervals[0].start_seconds
+    )
+    assert row[0].start_seconds < ends[0] < row[1].start_seconds < row[2].start_seconds
+
+
+def test_norms_are_kept_until_they_are_taken_and_skipped_updates_are_told() -> None:
+    made, reported = recorder()
+    made.begin_segment()
+    for step in range(2):
+        made.add_norms(torch.tensor(1.0 + step), torch.tensor(2.0))
+        made.add_loss(torch.tensor(1.0), 1)
+        if step == 1:
+            made.skip_update()
+        made.end_step()
+    made.end_segment()
+    assert made.take_norms() == [StepNorms(0, 1.0, 2.0), StepNorms(1, 2.0, 2.0)]
+    assert made.take_norms() == []
+    assert [skipped for *_, skipped in reported] == [False, True]
+    assert made.skipped_updates == 1
 
 
 def test_the_trace_holds_the_first_steps_of_the_last_epoch() -> None:
@@ -83,3 +124,14 @@ def test_the_trace_holds_the_first_steps_of_the_last_epoch() -> None:
         made.end_segment()
     assert made.segments[0].intervals == []
     assert [interval.micro_batch for interval in made.segments[1].intervals] == [0, 1]
+
+
+def test_a_run_writes_the_trace_of_the_steps_that_were_asked_for(tmp_path: Path) -> None:
+    run = {"model": "mlp,width=8", "dataset": "digits,size=8", "batch_size": 8, "micro_batches": 2}
+    shown = {"steps": 8, "drain_at": [3, 6], "trace_from": 2, "trace_steps": 3}
+    Training(checked_settings(**run, **shown), SingleProcess()).run(tmp_path, None)
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    kinds = Counter(event["name"] for event in events)
+    assert (kinds["update"], kinds["forward"]) == (3, 6)
+    starts = [event["ts"] for event in events if "ts" in event]
+    assert starts == sorted(starts)

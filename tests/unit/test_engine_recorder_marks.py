@@ -22,7 +22,7 @@ class LateTimer:
 
 def test_marks_are_read_a_step_later_and_all_at_the_end_of_the_segment() -> None:
     timer = LateTimer()
-    reported: list[tuple[int, float | None, float]] = []
+    reported: list[tuple[int, float | None, float, bool]] = []
     recorder = Recorder(1, lambda *values: reported.append(values), timer)
     recorder.begin_segment()
     ends = []
@@ -38,4 +38,4 @@ def test_marks_are_read_a_step_later_and_all_at_the_end_of_the_segment() -> None
     assert epoch.busy_seconds == 3
     assert epoch.end_seconds == timer.marks - 1
     assert [(i.kind, i.start_seconds) for i in epoch.intervals] == [("forward", 1), ("receive", 3)]
-    assert [step for step, _, _ in reported] == [0, 1, 2]
+    assert [step for step, *_ in reported] == [0, 1, 2]

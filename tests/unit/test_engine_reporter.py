@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 from pathlib import Path
 
 from rich.console import Console
 
 from hpc_lpm.engine.evaluation import Evaluation
+from hpc_lpm.engine.records import StepNorms
 from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter, TerminalBar
 
 
@@ -21,14 +23,19 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
         learning_rate=lambda step: 0.5 / (step + 1),
         group_rates=lambda step: [],
     )
-    reporter.step(0, 2.5, 0.5)
-    reporter.step(1, None, 0.25)
+    reporter.step(0, 2.5, 0.5, False)
+    reporter.step(1, None, 0.25, True)
+    reporter.norms([[StepNorms(1, math.inf, 3.0)], [StepNorms(1, 1.0, 4.0)]])
     validated = Evaluation(2, 1, "validation", 0.5, {"accuracy": 0.875, "top5_accuracy": None})
     reporter.epoch([validated, Evaluation(2, 1, "test", None, {"accuracy": 0.75})], 2, 32.0)
     reporter.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5, "lr": 0.5},
-        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25},
+        {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25, "skipped": True},
+        {
+            **{"step": 1, "gradient_norm": None, "stage_gradient_norms": [None, 1.0]},
+            **{"weight_norm": 5.0, "stage_weight_norms": [3.0, 4.0]},
+        },
         {
             "epoch": 0,
             "validation_loss": 0.5,
@@ -50,6 +57,7 @@ def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path:
     for step in range(5):
         log.write(step=step, epoch=step // 2, seconds=1.0)
         if step % 2:
+            log.write(step=step - 1, gradient_norm=1.0)
             log.write(epoch=step // 2, test_accuracy=0.5)
     log.close()
     path.write_text(path.read_text() + '{"step": 5, "ep', encoding="utf-8")
@@ -58,7 +66,8 @@ def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path:
     resumed.write(epoch=1, test_accuracy=0.25)
     resumed.close()
     found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [entry["step"] for entry in found if "step" in entry] == [0, 1, 2, 3]
+    assert [entry["step"] for entry in found if "seconds" in entry] == [0, 1, 2, 3]
+    assert [entry["step"] for entry in found if "gradient_norm" in entry] == [0, 2]
     assert [entry["test_accuracy"] for entry in found if "test_accuracy" in entry] == [0.5, 0.25]
     started_again = MetricsLog(path)
     started_again.close()

@@ -14,15 +14,17 @@ from torch.optim import lr_scheduler
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.result import RunResult
 from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.training import Training
-from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.options import OTHER_OPTIMIZER, planned_optimizer
 from hpc_lpm.stop_signals import StopSignals
 from tests.mpi import own_updates
+from tests.unit.documents import ROOT, code_blocks
 
 MLP, DATA, SIZE, STEPS = "mlp,width=12,layers=3", "digits,size=8", 16, 6
 OWN = "tests.mpi.own_updates"
@@ -123,8 +125,8 @@ class Stopping(RunReporter):
         )
         self.signals = StopSignals()
 
-    def step(self, step: int, loss: float | None, seconds: float) -> None:
-        super().step(step, loss, seconds)
+    def step(self, step: int, loss: float | None, seconds: float, skipped: bool) -> None:
+        super().step(step, loss, seconds, skipped)
         self.signals.received = "SIGTERM"
 
 
@@ -152,6 +154,47 @@ def test_training_that_stops_and_goes_on_is_that_of_plain_torch(
     ]
     assert told == rates[: len(told)]
     assert [resumed.learning_rate(step) for step in (*range(STEPS), 1)] == [*rates, rates[1]]
+
+
+def test_skipped_updates_are_counted_also_before_a_resumption(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    batches = {"batch_size": 12, "micro_batches": 3, "seed": 3}
+    run = settings(model=f"{OWN}:spoiled,where=loss", **batches)
+    with pytest.raises(TrainingError, match=r"step 1.*the loss is"):
+        Training(checked_settings(**run), SingleProcess()).run(tmp_path / "stops", None)
+    chosen = checked_settings(**run, non_finite="skip")
+    stopped = Training(chosen, SingleProcess())
+    reporter = Stopping(tmp_path, stopped)
+    with pytest.raises(InterruptedTrainingError):
+        stopped.run(tmp_path, reporter, reporter.signals)
+    Training(chosen, SingleProcess(), resume_from=tmp_path).run(tmp_path, None)
+    result = RunResult.read(tmp_path / "result.json")
+    assert result.skipped_updates == [2]
+    assert [step for step, loss in enumerate(result.train_loss) if loss is None] == [1, 2]
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    told = [(line["step"], line["loss"] is None, line.get("skipped", False)) for line in lines]
+    assert told[:3] == [(0, False, False), (1, True, True), (2, True, True)]
+
+
+def test_norms_are_logged_as_plain_torch_finds_them_before_clipping(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    run = checked_settings(**settings(optimizer=SGD, steps=5, log_norms=2, clip_norm=0.1))
+    training = Training(run, SingleProcess())
+    training.run(tmp_path, Stopping(tmp_path, training))
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    logged = [line for line in lines if "gradient_norm" in line]
+    found: list[dict] = []
+
+    class Clipping(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:  # type: ignore[override]
+            parameters = self.param_groups[0]["params"]
+            weights = torch.nn.utils.get_total_norm([p.detach() for p in parameters])
+            gradients = torch.nn.utils.clip_grad_norm_(parameters, 0.1)
+            found.append({"gradient_norm": float(gradients), "weight_norm": float(weights)})
+            super().step()
+
+    plain_training(lambda p: Clipping(p, lr=0.1, momentum=0.9), constant)
+    assert logged == [{"step": step, **found[step]} for step in (0, 2, 4)]
 
 
 def refusal(strategy: str = "sequential", **more: object) -> str:
@@ -270,3 +313,17 @@ def test_settings_of_a_schedule_that_do_not_go_together_are_refused(rate: dict, 
 def test_plans_count_two_copies_for_ones_own_optimizer() -> None:
     own = checked_settings(**settings(optimizer={"name": f"{OWN}:Lion"})).optimizer
     assert planned_optimizer(own) == OTHER_OPTIMIZER
+
+
+def test_what_the_guide_shows_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = ROOT / "docs" / "how-to" / "optimizers.md"
+    (shown,) = (block.text for block in code_blocks(guide) if block.language == "python")
+    (tmp_path / "my_updates.py").write_text(shown)
+    monkeypatch.chdir(tmp_path)
+    for name in ("Lion", "heavy_ball"):
+        chosen = settings(
+            strategy="fbp",
+            optimizer={"name": f"my_updates:{name}", "lr": 0.1, "weight_decay": 0.1},
+            learning_rate={"schedule": "my_updates:triangle", "options": {"peak": 0.5}},
+        )
+        check_run(PlannedRun(checked_settings(**chosen), None, 2, 2, steps=STEPS))

@@ -20,6 +20,7 @@ from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.learning_rate import build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
+from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
@@ -56,7 +57,7 @@ def test_every_other_optimizer_of_torch_works_also_where_there_are_no_parameters
         check_optimizer(settings(name=spelling))
     optimizer = build_optimizer([], settings(name=name))
     scheduler = build_scheduler(optimizer, LearningRateSettings(warmup_steps=2), 4)
-    clipping = GradientRules([], checked_settings(**RUN, clip_norm=0.1))
+    clipping = GradientRules([], checked_settings(**RUN, clip_norm=0.1), Recorder(0, print))
     for _ in range(4):
         clipping.apply()
         optimizer.step()
@@ -150,6 +151,8 @@ RUN = {"model": "mlp", "dataset": "digits,size=8", "strategy": "sequential", "st
         ),
         ({"learning_rate": {"warmup_steps": 4}}, "--warmup-steps 4 .* the 4 optimizer steps"),
         ({"clip_norm": 0}, "clip_norm"),
+        ({"trace_from": 4}, "--trace-from is step 4.* steps 0 to 3"),
+        ({"non_finite": "ignore"}, "non_finite.*skip"),
         ({"clip_norm": 1, "clip_scope": "local"}, "clip_scope.*global"),
         ({"clip_scope": "global"}, "--clip-norm"),
         ({"lr_discount": True}, "--lr-discount .* sequential.* use --strategy fbp"),
@@ -273,6 +276,9 @@ def test_plans_know_the_state_of_other_optimizers_as_other() -> None:
         ({"optimizer": {"name": "adam", "options": {"beta": 1}}}, "'beta'"),
         ({"clip_norm": 1.0, "clip_scope": "global"}, "--strategy fbp"),
         ({"lr_discount": True, "strategies": ["sequential"]}, "race fbp"),
+        ({"optimizer": {"lr_scale": ["heads.*=2"]}}, r"optimizer.lr_scale 'heads.\*=2' matches no"),
+        ({"learning_rate": {"schedule": "math:cosine"}}, "no name 'cosine'"),
+        ({"optimizer": {"name": "math:pi"}}, "'math:pi' is not callable"),
         ({"epochs": None, "steps": 5, "learning_rate": {"warmup_steps": 9}}, "the 5 optimizer"),
     ],
 )

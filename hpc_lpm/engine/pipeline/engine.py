@@ -11,7 +11,7 @@ from torch import Tensor
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.learning_rate import advance, build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
@@ -30,6 +30,14 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
 
     The base class drains the pipeline, broadcasts the loss and synchronises after every batch; here
     a `StageExecutor` executes one programme over as many batches as there are.
+
+    Args:
+        context: of the run.
+        module: runs the stage's layers.
+        policy: what is done with lagged micro-batches.
+        tied: the stage's parameters that are tied to others.
+        stages_meet: whether all stages are between the same steps at each update, so that they can
+            agree on one.
     """
 
     def __init__(
@@ -38,6 +46,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         module: PlannedModule,
         policy: WeightPolicy,
         tied: TiedParameters,
+        *,
+        stages_meet: bool,
     ) -> None:
         settings = context.settings
         config = deepspeed_config(context)
@@ -69,6 +79,8 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
                 context.replicas,
                 timeout_seconds=settings.receive_timeout_seconds,
             )
+        # Stages that update at different times decide for themselves.
+        meeting = context.gather_from_stages if stages_meet else None
         self._executor = StageExecutor(
             context,
             module,
@@ -76,8 +88,9 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             tied,
             optimizer=self.basic_optimizer,
             average=average,
-            rules=GradientRules(parameters, settings, context.gather_from_stages),
+            rules=GradientRules(parameters, settings, context.recorder, meeting),
             take_step=self._take_step,
+            skip_step=self._skip_step,
         )
 
     @property
@@ -132,6 +145,10 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._force_grad_boundary = True
         self._take_model_step(None)
         self._force_grad_boundary = False
+
+    def _skip_step(self) -> None:
+        self.zero_grad()
+        advance(self._scheduler, 1)
 
 
 def deepspeed_config(context: RunContext) -> dict[str, object]:

@@ -64,6 +64,7 @@ class StageExecutor:
         average: averages the gradients over the stage's replicas, None without replicas.
         rules: apply to the gradients before an update.
         take_step: updates the weights from the accumulated gradients and clears these.
+        skip_step: clears them without an update, which counts as one all the same.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class StageExecutor:
         average: GradientAverage | None,
         rules: GradientRules,
         take_step: Callable[[], None],
+        skip_step: Callable[[], None],
     ) -> None:
         own = LaggingOptions.of(context.settings.own)
         topology = context.topology
@@ -86,6 +88,7 @@ class StageExecutor:
         self._average = average
         self._rules = rules
         self._take_step = take_step
+        self._skip_step = skip_step
         self._device = context.device
         self._recorder = context.recorder
         self._is_first_stage = topology.stage == 0
@@ -343,12 +346,12 @@ class StageExecutor:
             self._record("receive", step, start)
         start = self._recorder.start()
         self._tied.collect_gradients()
-        self._rules.apply()
+        step_or_not = self._take_step if self._rules.apply() else self._skip_step
         if self._rules.waits:
             self._record("receive", step, start)
             start = self._recorder.start()
         with self._policy.update(), self._tied.update():
-            self._take_step()
+            step_or_not()
         self._updates += 1
         if self._average:
             self._average.begin_step()

@@ -14,7 +14,7 @@ from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.learning_rate import advance, build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
@@ -84,7 +84,9 @@ class StockPipelineRunner:
                 lr_scheduler=self._scheduler,
                 config=deepspeed_config(context),
             )
-        self._rules = GradientRules(self._module.parameters(), settings, context.gather_from_stages)
+        self._rules = GradientRules(
+            self._module.parameters(), settings, context.recorder, context.gather_from_stages
+        )
         mend_gradients(self._engine, self._module, context.replicas)
         self._module.arrange()
         self._crossing = self._rehearsed_crossing()
@@ -253,9 +255,10 @@ class StockPipelineRunner:
             start = self._context.recorder.start()
             try:
                 if instruction == "OptimizerStep":
-                    start = self._apply_rules(count, start)
-                self._before(instruction, count, **arguments)
-                execute(engine, **arguments)
+                    start = self._update(count, execute, start)
+                else:
+                    self._before(instruction, count, **arguments)
+                    execute(engine, **arguments)
                 if instruction == "BackwardPass" and not engine.is_first_stage():
                     fill_missing_gradient(engine.pipe_buffers["inputs"][arguments["buffer_id"]])
             except Exception as error:
@@ -267,13 +270,19 @@ class StockPipelineRunner:
 
         return run
 
-    def _apply_rules(self, step: int, start: object) -> object:
-        """Apply the rules for gradients; return when the update itself starts."""
-        self._rules.apply()
-        if not self._rules.waits:
-            return start
-        self._context.recorder.add("receive", step, start)
-        return self._context.recorder.start()
+    def _update(self, step: int, execute: Callable[..., None], start: object) -> object:
+        """Apply the rules for gradients, then update or not; return when the update started."""
+        admitted = self._rules.apply()
+        if self._rules.waits:
+            self._context.recorder.add("receive", step, start)
+            start = self._context.recorder.start()
+        if admitted:
+            execute(self._engine)
+        else:
+            self._engine.zero_grad()
+            advance(self._scheduler, 1)
+            self._engine.global_steps += 1
+        return start
 
     def _before(self, instruction: str, count: int, buffer_id: int = 0) -> None:
         buffers = self._engine.pipe_buffers

@@ -11,7 +11,7 @@ from torch import nn
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.learning_rate import advance, build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
@@ -49,7 +49,9 @@ class HorovodRunner:
         # over from ours.
         self._optimizer.state.update(alone.state)
         self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
-        self._rules = GradientRules(self._model.tied.without_copies(parameters), settings)
+        self._rules = GradientRules(
+            self._model.tied.without_copies(parameters), settings, context.recorder
+        )
         self._learning = [parameter for parameter in parameters if parameter.requires_grad]
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._steps = 0
@@ -77,9 +79,11 @@ class HorovodRunner:
         recorder.add("receive", step, start)
         start = recorder.start()
         with self._model.tied.update(), self._optimizer.skip_synchronize():
-            self._rules.apply()
-            self._optimizer.step()
-        self._scheduler.step()
+            if self._rules.apply():
+                self._optimizer.step()
+                self._scheduler.step()
+            else:
+                advance(self._scheduler, 1)
         self._optimizer.zero_grad()
         recorder.add("update", step, start)
         recorder.end_step()

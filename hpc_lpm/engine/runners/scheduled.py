@@ -62,7 +62,9 @@ class PipelineRunner:
                 casts=settings.precision != "fp32",
             )
             with equal_on_replicas(self._module):
-                self._engine = ScheduledPipelineEngine(context, self._module, policy, tied)
+                self._engine = ScheduledPipelineEngine(
+                    context, self._module, policy, tied, stages_meet=schedule.flushes
+                )
         self._module.arrange()
         rehearsal = PipelineRehearsal(
             self._module, context, policy.reads_anew, varies=self._own.boundary_shapes == "sent"

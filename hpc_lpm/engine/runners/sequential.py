@@ -3,7 +3,7 @@
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.learning_rate import advance, build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
@@ -18,7 +18,7 @@ class SequentialRunner:
         self._groups = context.group_parameters(self._model.layers)
         parameters = self._model.tied.without_copies(self._model.module.parameters())
         self._optimizer = build_optimizer(parameters, context.settings.optimizer, self._groups)
-        self._rules = GradientRules(parameters, context.settings)
+        self._rules = GradientRules(parameters, context.settings, context.recorder)
         self._scheduler = build_scheduler(
             self._optimizer, context.settings.learning_rate, context.updates
         )
@@ -36,9 +36,11 @@ class SequentialRunner:
                 self._model.forward_backward(batches, n)
             start = recorder.start()
             with self._model.tied.update():
-                self._rules.apply()
-                self._optimizer.step()
-            self._scheduler.step()
+                if self._rules.apply():
+                    self._optimizer.step()
+                    self._scheduler.step()
+                else:
+                    advance(self._scheduler, 1)
             self._optimizer.zero_grad()
             recorder.add("update", step, start)
             recorder.end_step()
