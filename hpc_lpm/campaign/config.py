@@ -74,7 +74,11 @@ class Resources(TypedModel):
 
 
 class Expectation(TypedModel):
-    """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`."""
+    """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`.
+
+    What can never be judged is refused: a strategy relative to itself, bytes that one of the two
+    never sends, an accuracy that the data do not have.
+    """
 
     metric: MetricName
     strategy: str
