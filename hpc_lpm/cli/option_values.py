@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import ArgumentValue, DescribedField
-from hpc_lpm.quantities import is_quantity
+from hpc_lpm.quantities import quantity_of
 
 
 def argument_values(option: str, texts: list[str]) -> dict[str, ArgumentValue]:
@@ -109,7 +109,7 @@ def _typed(field: DescribedField) -> Any:
     annotation = field.info.annotation
     if get_origin(annotation) is dict or annotation == tuple[str, ...]:
         return list[str] | None
-    if is_quantity(field.info):
+    if quantity_of(field.info):
         return str | None
     for kind in (bool, int, float, Path):
         if annotation in (kind, kind | None):
