@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.file_kinds import describe_kind, kind_of_text, mistaken_for
 from hpc_lpm.typed_values import describe_validation_error
 
 LONGEST_NAME_BYTES = 255
@@ -71,8 +72,10 @@ class VersionedFile(BaseModel):
             InputError: if the file is missing, is not JSON, has another schema version or does
                 not match its definition.
         """
+        text = ""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            document = json.loads(text)
         except FileNotFoundError:
             raise InputError(
                 f"{cls.kind} {path} does not exist: name an existing file or make it first."
@@ -80,8 +83,14 @@ class VersionedFile(BaseModel):
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
         except json.JSONDecodeError as error:
+            if kind := kind_of_text(text):
+                raise cls._mistaken(path, describe_kind(kind)) from None
             raise InputError(
                 f"{cls.kind} {path} is not JSON (line {error.lineno}: {error.msg}): make it again."
+            ) from None
+        except RecursionError:
+            raise InputError(
+                f"{cls.kind} {path} nests too deeply to be one: make it again."
             ) from None
         return cls.from_document(document, str(path))
 
@@ -90,8 +99,11 @@ class VersionedFile(BaseModel):
         """Validate a parsed document; `where` names it in errors.
 
         Raises:
-            InputError: if the document has another schema version or does not match the definition.
+            InputError: if the document is another kind of file, has another schema version or does
+                not match the definition.
         """
+        if what := mistaken_for(cls.kind, document):
+            raise cls._mistaken(where, what)
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != cls.current_version:
             raise InputError(
@@ -105,6 +117,10 @@ class VersionedFile(BaseModel):
                 f"{cls.kind} {where} is broken at {describe_validation_error(error)}: "
                 "make it again."
             ) from None
+
+    @classmethod
+    def _mistaken(cls, where: Path | str, what: str) -> InputError:
+        return InputError(f"{where} is {what}, and no {cls.kind}: name the {cls.kind} instead.")
 
     def write(self, path: Path) -> None:
         """Write the file as indented JSON, atomically."""

@@ -8,10 +8,12 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Protocol, TypeVar, Union, get_args, get_origin
 
+from hpc_lpm.documents import parse_scalar
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.extensions import Registry
 
@@ -208,7 +210,7 @@ def _convert(value: str, annotation: object) -> object:
     if annotation is inspect.Parameter.empty or isinstance(annotation, str):
         return _guess(value)
     conversions: dict[object, Callable[[str], object]]
-    conversions = {int: int, float: float, bool: _to_bool, Path: user_path}
+    conversions = {int: _to_whole, float: _to_number, bool: _to_bool, Path: user_path}
     return conversions.get(annotation, str)(value)
 
 
@@ -218,14 +220,26 @@ def _to_bool(value: str) -> bool:
     return value.lower() == "true"
 
 
+def _to_whole(value: str) -> int:
+    number = parse_scalar(value.strip())
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(value)
+    return number
+
+
+def _to_number(value: str) -> float:
+    number = parse_scalar(value.strip())
+    if isinstance(number, bool) or not isinstance(number, int | float) or not isfinite(number):
+        raise ValueError(value)
+    return float(number)
+
+
 def _guess(value: str) -> object:
-    """Read a value of undeclared type as the first of int, float, bool and str that fits."""
-    for convert in (int, float, _to_bool):
-        try:
-            return convert(value)
-        except ValueError:
-            continue
-    return value
+    """Read a value of undeclared type as a number, true or false if it is one, else as text."""
+    if value.lower() in {"true", "false"}:
+        return _to_bool(value)
+    scalar = parse_scalar(value)
+    return value if scalar is None else scalar
 
 
 def _printable(default: object) -> object:

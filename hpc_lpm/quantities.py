@@ -92,21 +92,35 @@ def parse_bytes(text: str) -> int:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Marks a settings field that takes a duration or a size with its unit, as text.
+    """Marks a settings field that takes a duration or a size as text, and says what it counts.
 
     Attributes:
-        forms: examples of what is accepted.
+        unit: a unit of time, such as `ms`, or `MiB`.
     """
 
-    forms: str
+    unit: str
+
+    def spelled(self, value: float) -> str:
+        """Return a value as people type it, such as `1h30m` for 90 minutes."""
+        if self.unit not in _UNITS_OF_TIME:
+            return f"{value:g} {self.unit}"
+        left = Fraction(value) * _UNITS_OF_TIME[self.unit]
+        parts = []
+        for unit in ("d", "h", "m"):
+            count, left = divmod(left, _UNITS_OF_TIME[unit])
+            parts += [f"{count}{unit}"] if count else []
+        if left >= 1 or not parts:
+            small = "s" if left >= 1 else "ms"
+            parts.append(f"{float(left / _UNITS_OF_TIME[small]):.6g}{small}")
+        return "".join(parts)
 
 
-def is_quantity(field: FieldInfo) -> bool:
-    """Tell if a settings field takes a duration or a size with its unit, as text."""
+def quantity_of(field: FieldInfo) -> Quantity | None:
+    """Return what a settings field counts, None if it takes neither a duration nor a size."""
     marks = [*field.metadata, *getattr(field.annotation, "__metadata__", ())]
     for member in get_args(field.annotation):
         marks += getattr(member, "__metadata__", ())
-    return any(isinstance(mark, Quantity) for mark in marks)
+    return next((mark for mark in marks if isinstance(mark, Quantity)), None)
 
 
 def _in_lower_case(unit: str) -> int | None:
@@ -172,7 +186,7 @@ Seconds = Annotated[
     BeforeValidator(
         _read_in("seconds", parse_seconds, whole=False), json_schema_input_type=_Number | str
     ),
-    Quantity(TIME_FORMS),
+    Quantity("s"),
 ]
 """A time in seconds, or as text with its units."""
 
@@ -183,7 +197,7 @@ Milliseconds = Annotated[
         _read_in("milliseconds", lambda text: parse_seconds(text, "ms") * 1000, whole=False),
         json_schema_input_type=_Number | str,
     ),
-    Quantity(TIME_FORMS),
+    Quantity("ms"),
 ]
 """A time in milliseconds, or as text with its units."""
 
@@ -194,7 +208,7 @@ Minutes = Annotated[
         _read_in("minutes", lambda text: parse_seconds(text, "m") / 60, whole=True),
         json_schema_input_type=_Whole | str,
     ),
-    Quantity(TIME_FORMS),
+    Quantity("m"),
 ]
 """Whole minutes, or a time as text with its units."""
 
@@ -202,6 +216,6 @@ Mebibytes = Annotated[
     int,
     Field(gt=0),
     BeforeValidator(_read_in("MiB", _mebibytes, whole=True), json_schema_input_type=_Whole | str),
-    Quantity(SIZE_FORMS),
+    Quantity("MiB"),
 ]
 """Whole units of 2**20 bytes, or a size as text with its unit, rounded up to these."""

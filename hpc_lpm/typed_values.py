@@ -48,15 +48,14 @@ class TypedModel(BaseModel):
 
 def describe_validation_error(error: ValidationError) -> str:
     """Return pydantic's first complaint as `field: what is accepted (and N more)`."""
-    complaints = error.errors()
-    field = _field(complaints[0])
-    same = [each for each in complaints if _field(each) == field]
-    more = len({_field(each) for each in complaints}) - 1
-    nearest = [each for each in same if each["type"] == "finite_number"] or same
-    accepted = list(dict.fromkeys(filter(None, map(_accepted, nearest))))
-    first = complaints[0]["msg"]
-    said = f"accepted is {' or '.join(accepted)}" if accepted else first[:1].lower() + first[1:]
-    return f"{field or 'the whole file'}: {said}{f' (and {more} more)' if more else ''}"
+    same, others = _first_field(error)
+    accepted = list(dict.fromkeys(filter(None, map(_accepted, same))))
+    first = same[0]["msg"]
+    said = first[:1].lower() + first[1:]
+    if accepted:
+        said = f"accepted is {', '.join(accepted[:-1])}{' or ' * (len(accepted) > 1)}{accepted[-1]}"
+    more = f" (and {others} more)" if others else ""
+    return f"{_field(same[0]) or 'the whole file'}: {said}{more}"
 
 
 def refusal(error: ValidationError, otherwise: str) -> str:
@@ -66,7 +65,7 @@ def refusal(error: ValidationError, otherwise: str) -> str:
         error: what pydantic found.
         otherwise: what to do where no spelling can be suggested.
     """
-    first = error.errors()[0]
+    (first, *_), _ = _first_field(error)
     sentence = describe_validation_error(error)
     if first["type"] == QUANTITY:  # says both by itself
         return sentence
@@ -76,11 +75,10 @@ def refusal(error: ValidationError, otherwise: str) -> str:
 
 def _spelling(error: ValidationError) -> str | None:
     """Return what to write in place of the first value that is refused, None if that is unknown."""
-    complaints = error.errors()
-    found = complaints[0]["input"]
-    same = [each for each in complaints if _field(each) == _field(complaints[0])]
+    same, _ = _first_field(error)
+    found = same[0]["input"]
     wanted = {each["type"].partition("_")[0] for each in same}
-    if "string" in wanted and isinstance(found, bool | int | float):
+    if wanted == {"string"} and isinstance(found, bool | int | float):
         return 'put it in quotes to make it text, as in "007"'
     if isinstance(found, str):
         return _number_or_truth(found.strip(), wanted)
@@ -110,6 +108,23 @@ def _number_or_truth(text: str, wanted: set[str]) -> str | None:
     return None
 
 
+def _first_field(error: ValidationError) -> tuple[list[ErrorDetails], int]:
+    """Return all complaints about the first field that is wrong, and how many fields are besides.
+
+    There are several where a field takes several types; a number that is not finite is then the
+    complaint that matters.
+    """
+    complaints = error.errors()
+    infinite = [each for each in complaints if each["type"] == "finite_number"]
+    if infinite:
+        return infinite[:1], 0
+    field = _field(complaints[0])
+    return (
+        [each for each in complaints if _field(each) == field],
+        len({_field(each) for each in complaints}) - 1,
+    )
+
+
 def _field(complaint: ErrorDetails) -> str:
     """Return the dotted name of a field, without the members of a union that were tried."""
     parts: Sequence[int | str] = complaint["loc"]
@@ -134,6 +149,9 @@ _ACCEPTED = {
     "dict_type": "a section of keys and values",
     "model_type": "a section of keys and values",
     "literal_error": "{expected}",
+    "int_parsing": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
     "greater_than": "a number above {gt}",
     "greater_than_equal": "a number from {ge}",
     "less_than": "a number below {lt}",
@@ -143,4 +161,8 @@ _ACCEPTED = {
 
 def _accepted(complaint: ErrorDetails) -> str | None:
     words = _ACCEPTED.get(complaint["type"])
-    return words.format(**complaint.get("ctx", {})) if words else None
+    context = {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in complaint.get("ctx", {}).items()
+    }
+    return words.format(**context) if words else None

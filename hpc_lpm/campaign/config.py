@@ -23,6 +23,7 @@ from hpc_lpm.campaign.metrics import MetricName
 from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
+from hpc_lpm.file_kinds import mistaken_for
 from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
 from hpc_lpm.quantities import Mebibytes, Minutes
 from hpc_lpm.typed_values import TypedModel, refusal
@@ -73,7 +74,11 @@ class Resources(TypedModel):
 
 
 class Expectation(TypedModel):
-    """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`."""
+    """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`.
+
+    What can never be judged is refused: a strategy relative to itself, bytes that one of the two
+    never sends, an accuracy that the data do not have.
+    """
 
     metric: MetricName
     strategy: str
@@ -240,6 +245,10 @@ def read_campaign_document(path: Path) -> dict[str, Any]:
         raise InputError(f"campaign file {path} cannot be read: {error}.") from None
     except DocumentError as error:
         raise InputError(f"campaign file {path} is not {kind} ({error}): correct it.") from None
+    if what := mistaken_for("campaign file", document):
+        raise InputError(
+            f"{path} is {what}, and no campaign file: name one, such as config/quick.yaml."
+        )
     if not isinstance(document, dict):
         raise InputError(
             f"campaign file {path} holds no keys where at least name, models, datasets, "

@@ -54,10 +54,10 @@ def contestant_of(entry: object) -> Contestant:
         if isinstance(strategy, str) and isinstance(overrides, Mapping | None):
             settings = dict(overrides or {})
             label = settings.pop("name", strategy)
-            if not isinstance(label, str) or not label.strip():
+            if not isinstance(label, str) or not label.strip() or not label.isprintable():
                 raise ValueError(
                     f"the contestant of {strategy} has the name {label!r}, accepted is a text "
-                    "that is not empty"
+                    "of one line that is not empty, in quotes if it looks like a number"
                 )
             return Contestant(strategy, label, settings)
     raise ValueError(

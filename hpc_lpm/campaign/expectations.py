@@ -8,22 +8,21 @@ from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, Expectation
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.metrics import METRICS
-from hpc_lpm.campaign.statistics import Estimate, paired_ratio
-from hpc_lpm.campaign.trials import trials_of
+from hpc_lpm.campaign.statistics import Estimate, paired, paired_ratio, runs_of
+from hpc_lpm.campaign.unjudgeable import pairs_of, why_never_judged
 
 
 @dataclass(frozen=True)
 class Verdict:
     """Whether an expectation held between two entrants of a race.
 
-    `ratio` is None if no pair of runs is there; `absent` are those contestants of the expectation
-    that are not installed.
+    `ratio` is None if it cannot be judged, and `reason` then says why.
     """
 
     expectation: Expectation
     where: str
     ratio: Estimate | None
-    absent: tuple[str, ...] = ()
+    reason: str = ""
 
     @property
     def held(self) -> bool:
@@ -35,10 +34,7 @@ class Verdict:
         expected = self.expectation
         what = f"{expected.metric} of {expected.strategy} over that of {expected.relative_to}"
         if self.ratio is None:
-            why = "no pair of runs is there"
-            if self.absent:
-                why = f"{' and '.join(self.absent)} is not installed"
-            return f"{what} ({self.where}) cannot be judged: {why}"
+            return f"{what} ({self.where}) cannot be judged: {self.reason}"
         outcome = "holds" if self.held else "does not hold"
         bound = f"expected at least {expected.at_least:g}"
         return f"{what} ({self.where}) is {self.ratio.text(3)}, {bound}: {outcome}"
@@ -50,25 +46,33 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
     All pairs of the matrix are judged. Where some trials of a pair are missing, the others decide;
     where all are, for example because a package is not installed, the expectation does not hold.
     """
-    matrix = list(dict.fromkeys(Entrant.of(trial) for trial in trials_of(campaign)))
     not_installed = {entry.contestant for entry in absent_contestants(campaign)}
     verdicts: list[Verdict] = []
     for expectation in campaign.expect:
         metric = METRICS.named(expectation.metric)
         named = dict.fromkeys((expectation.strategy, expectation.relative_to))
-        absent = tuple(name for name in named if name in not_installed)
-        pairs = [
-            (who, rival)
-            for who in matrix
-            if who.name == expectation.strategy
-            for rival in filter(who.meets, matrix)
-            if rival.name == expectation.relative_to
-        ]
+        absent = " and ".join(name for name in named if name in not_installed)
+        never = f"{absent} is not installed" if absent else why_never_judged(campaign, expectation)
+        pairs = pairs_of(campaign, expectation)
         for who, rival in pairs:
             planner = who.planner or rival.planner
             where = ", ".join(filter(None, [who.model, who.dataset, planner]))
             ratio = paired_ratio(summary, who, rival, metric.name)
-            verdicts.append(Verdict(expectation, where, ratio, absent))
+            reason = "" if ratio else never or _why_unjudged(summary, who, rival, metric.name)
+            verdicts.append(Verdict(expectation, where, ratio, reason))
         if not pairs:
-            verdicts.append(Verdict(expectation, "the whole campaign", None, absent))
+            verdicts.append(Verdict(expectation, "the whole campaign", None, never or ""))
     return verdicts
+
+
+def _why_unjudged(summary: pd.DataFrame, who: Entrant, rival: Entrant, metric: str) -> str:
+    """Return why there is no ratio of a metric of two entrants."""
+    for each in (who, rival):
+        runs = runs_of(summary, each)
+        if runs.empty:
+            return f"no pair of runs is there, since {each.label} has no finished run"
+        if runs[metric].isna().all():
+            return f"the runs of {each.label} have no {metric}"
+    if paired(summary, who, rival, metric).empty:
+        return "no pair of runs is there with the same seed and repeat"
+    return f"{metric} of {rival.label} is 0 in every pair of runs"

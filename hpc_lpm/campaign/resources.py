@@ -40,6 +40,39 @@ class Request:
         return math.ceil(self.rank_megabytes / threads)
 
 
+@dataclass(frozen=True)
+class AskedResources:
+    """The memory of a rank and the time limit of a trial's job, as far as they are known by now.
+
+    A value is None where it follows from a file of the campaign that is yet to be made.
+    `memory_from` and `runtime_from` are `profile` or `plan` then, and otherwise `campaign` for what
+    its file sets or `default`.
+    """
+
+    memory_megabytes: int | None
+    memory_from: str
+    runtime_minutes: int | None
+    runtime_from: str
+
+
+def asked_resources(asked: Resources, *, profiled: bool, planned: bool) -> AskedResources:
+    """Return what a trial's job is going to request.
+
+    Args:
+        asked: the resources that the campaign sets.
+        profiled: whether the campaign makes a profile of the trial's model.
+        planned: whether it makes a plan for the trial.
+    """
+    file = "plan" if planned else "profile" if profiled else None
+    memory, runtime = asked.memory_megabytes, asked.runtime_minutes
+    return AskedResources(
+        memory or (None if file else UNPROFILED_MEGABYTES),
+        "campaign" if memory else file or "default",
+        runtime or (None if profiled else UNPROFILED_MINUTES),
+        "campaign" if runtime else "profile" if profiled else "default",
+    )
+
+
 def request_of(
     settings: TrainSettings,
     asked: Resources,

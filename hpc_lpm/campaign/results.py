@@ -67,7 +67,7 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
     """
     folder = CampaignFolder(root)
     campaign = folder.read_campaign()
-    check_names(campaign, str(folder.campaign))
+    check_names(campaign, str(folder.campaign), finished=True)
     trials = trials_of(campaign)
     runs, missing = read_runs(folder, trials)
     # Not installed here, but trained or tried elsewhere, is not left out.

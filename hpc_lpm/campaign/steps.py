@@ -12,7 +12,7 @@ from hpc_lpm.campaign.contestants import (
     contestant_settings,
 )
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.resources import Request, request_of
+from hpc_lpm.campaign.resources import AskedResources, Request, asked_resources, request_of
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.registry import strategy_named
@@ -94,6 +94,15 @@ class Steps:
         plan = self.folder.plan(trial) if trial.planner else None
         return request_of(
             self.settings(name), self.campaign.resources, self._profile_of(trial), plan
+        )
+
+    def asked_resources(self, name: str) -> AskedResources:
+        """Return what the job of a trial is going to request, as far as it is known by now."""
+        trial = self.trials[name]
+        return asked_resources(
+            self.campaign.resources,
+            profiled=self._profile_of(trial) is not None,
+            planned=trial.planner is not None,
         )
 
     def profile_path(self, trial: Trial) -> Path:

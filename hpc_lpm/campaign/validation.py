@@ -13,10 +13,12 @@ from hpc_lpm.campaign.contestants import (
     in_file_words,
 )
 from hpc_lpm.campaign.metrics import metrics_with
+from hpc_lpm.campaign.unjudgeable import check_expectations
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import parse_identifier
+from hpc_lpm.models.evaluation_metrics import ACCURACY
 from hpc_lpm.models.examination import examine_layers
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import MODELS, create_model, example_input
@@ -25,16 +27,22 @@ from hpc_lpm.planning.cut_names import TYPE_PREFIX
 from hpc_lpm.planning.planners.registry import planner_named
 
 
-def check_names(campaign: Campaign, where: str) -> None:
+def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> None:
     """Check models, data sets, strategies, planners, metrics and optimizer of the file `where`.
 
     Data sets of the toolkit are not loaded, so they need not be on this machine; only a data set of
     the user's own must be loaded to know its shape.
 
+    Args:
+        campaign: what the file holds.
+        where: names the file in errors.
+        finished: that the campaign has run, so that of its expectations the verdicts tell.
+
     Raises:
-        InputError: if one of them does not exist, a model does not suit a data set, or a layer of
-            the user's own cannot run on what it is given.
+        InputError: if one of them does not exist, a model does not suit a data set, a layer of the
+            user's own cannot run on what it is given, or an expectation can never be judged.
     """
+    without_accuracy: list[str] = []
     try:
         check_contestants(campaign)
         for planner in campaign.planners:
@@ -44,11 +52,15 @@ def check_names(campaign: Campaign, where: str) -> None:
             shape = dataset_shape(dataset, campaign.data_dir)
             for name in campaign.models:
                 model = create_model(name, shape, loss=campaign.loss, metrics=campaign.metric)
+                if ACCURACY not in {metric.name for metric in model.evaluation_metrics}:
+                    without_accuracy.append(f"{name} on {dataset}")
                 for contestant in campaign.contestants:
                     _check_contestant(campaign, contestant, model, dataset)
                 if not MODELS.comes_with_toolkit(parse_identifier(name).name):
                     samples = max(1, campaign.batch_size // campaign.micro_batches)
                     examine_layers(model, example_input(shape, samples))
+        if not finished:
+            check_expectations(campaign, without_accuracy)
     except InputError as error:
         raise InputError(f"campaign file {where}: {error}") from None
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hpc_lpm.cli.quiet_end import abort_ranks_after, others_stopped_too
 from hpc_lpm.errors import EXIT_INTERRUPTED, InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.ranks import rank_from_environment
+from hpc_lpm.typed_values import describe_validation_error
 
 EXIT_DONE = 0
 EXIT_NOT_HELD = 1
@@ -68,7 +69,7 @@ def run_guarded(
         abort_ranks_after(partial(_speak, str(error)), EXIT_NOT_HELD)
         return EXIT_NOT_HELD
     except typer.TyperException as error:
-        return _complain(_one_sentence(error.format_message() + _found(error.__cause__)))
+        return _complain(_one_sentence(_message(error)))
     except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted at once: run the command again.")
     return result if isinstance(result, int) else EXIT_DONE
@@ -88,11 +89,14 @@ def _unusable(error: OSError) -> str | None:
     )
 
 
-def _found(cause: BaseException | None) -> str:
-    """Name the value that Typer's own validation has refused, which its message leaves out."""
+def _message(error: typer.TyperException) -> str:
+    """Say what Typer has refused; what is accepted in our words, and the value that was found."""
+    message, cause = error.format_message(), error.__cause__
     if not isinstance(cause, ValidationError):
-        return ""
-    return f", found {cause.errors()[0]['input']!r}"
+        return message
+    option = message.partition(": ")[0]
+    accepted = describe_validation_error(cause).partition(": ")[2]
+    return f"{option}: {accepted}, found {cause.errors()[0]['input']!r}"
 
 
 def _one_sentence(message: str) -> str:

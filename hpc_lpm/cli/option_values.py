@@ -8,9 +8,10 @@ from typing import Annotated, Any, get_origin
 import typer
 from rich.markup import escape
 
+from hpc_lpm.documents import parse_scalar
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import ArgumentValue, DescribedField
-from hpc_lpm.quantities import is_quantity
+from hpc_lpm.quantities import quantity_of
 
 
 def argument_values(option: str, texts: list[str]) -> dict[str, ArgumentValue]:
@@ -109,7 +110,7 @@ def _typed(field: DescribedField) -> Any:
     annotation = field.info.annotation
     if get_origin(annotation) is dict or annotation == tuple[str, ...]:
         return list[str] | None
-    if is_quantity(field.info):
+    if quantity_of(field.info):
         return str | None
     for kind in (bool, int, float, Path):
         if annotation in (kind, kind | None):
@@ -134,11 +135,11 @@ def _help(field: DescribedField) -> str:
 
 
 def _value(text: str) -> ArgumentValue:
-    if text.lower() in {"true", "false"}:
-        return text.lower() == "true"
-    try:
-        if "," in text:
-            return tuple(float(part) for part in text.split(","))
-        return int(text) if text.lstrip("+-").isdecimal() else float(text)
-    except ValueError:
-        return text
+    parts = [parse_scalar(part) for part in text.split(",")]
+    numbers = [
+        part for part in parts if isinstance(part, int | float) and not isinstance(part, bool)
+    ]
+    if len(parts) > 1 and len(numbers) == len(parts):
+        return tuple(float(number) for number in numbers)
+    (first, *others) = parts
+    return first if not others and isinstance(first, bool | int | float) else text

@@ -39,7 +39,7 @@ from hpc_lpm.planning.own_split import OWN, check_within_limits
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
 from hpc_lpm.planning.pricing import price_plan, searched_cuts
-from hpc_lpm.profiling.read import read_profile, with_link
+from hpc_lpm.profile_formats.read import read_profile, with_link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
 

@@ -7,7 +7,7 @@ import typer
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.profile import Link, Profile
-from hpc_lpm.profiling.pipedream_graph import ASSUMED_LINK
+from hpc_lpm.profile_formats.pipedream_graph import ASSUMED_LINK
 from hpc_lpm.quantities import parse_seconds
 
 PROFILE_HELP = "Profile, written by `hpc-lpm profile`, or a graph.txt of PipeDream's profiler."

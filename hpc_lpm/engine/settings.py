@@ -18,6 +18,7 @@ from pydantic import (
 from hpc_lpm.documents import parse_json
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
+from hpc_lpm.file_kinds import mistaken_for
 from hpc_lpm.options import (
     MAX_SEED,
     RUN,
@@ -147,6 +148,11 @@ def read_settings(path: Path) -> dict[str, Any]:
             f"settings file {path} cannot be read ({error}): name a JSON file of settings, such as "
             "one that a campaign wrote."
         ) from None
+    if what := mistaken_for("settings file", document):
+        raise InputError(
+            f"{path} is {what}, and no settings file: name a JSON file of settings, such as one "
+            "that a campaign wrote."
+        )
     if not isinstance(document, dict):
         raise InputError(
             f"settings file {path} holds {type(document).__name__}, accepted is one JSON object: "

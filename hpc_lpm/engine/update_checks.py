@@ -4,8 +4,9 @@ An optimizer or a schedule of learning rates of the user's own must do what ever
 on: stages update at different times, each with an optimizer of its own, and runs are resumed.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -52,6 +53,7 @@ def check_optimizer(settings: OptimizerSettings) -> None:
                 f"optimizer {settings.name!r} has no option {option!r}{own}: "
                 f"accepted are {', '.join(accepted)}."
             )
+    _check_types(settings, chosen)
     if "lr" not in arguments_of(chosen) and not anything:
         raise InputError(
             f"optimizer {settings.name!r} takes no lr: give it an argument of that name, which is "
@@ -72,6 +74,25 @@ def check_optimizer(settings: OptimizerSettings) -> None:
             _try_own(settings)
     elif settings.options:
         _try_options(settings)
+
+
+def _check_types(settings: OptimizerSettings, chosen: Callable[..., object]) -> None:
+    """Check options by the type of their defaults: torch takes any text for true."""
+    parameters = inspect.signature(chosen).parameters
+    for option, value in settings.options.items():
+        default = parameters[option].default if option in parameters else None
+        wanted = None
+        if isinstance(default, bool):
+            wanted = None if isinstance(value, bool) else "true or false"
+        elif isinstance(default, int | float):
+            wanted = "a number" if isinstance(value, bool | str) else None
+        elif isinstance(default, tuple):
+            wanted = None if isinstance(value, tuple) else "several numbers, such as 0.9,0.99"
+        if wanted is not None:
+            raise InputError(
+                f"option {option!r} of optimizer {settings.name!r} is {value!r}, accepted is "
+                f"{wanted}."
+            )
 
 
 def _try_options(settings: OptimizerSettings) -> None:

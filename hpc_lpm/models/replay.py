@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape, require_images
 from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_formats.read import read_profile
 
 _SPIN_SECONDS = 0.2e-3
 _BYTES_PER_ELEMENT = 4
@@ -23,7 +23,7 @@ _INITIAL_SPREAD = 0.1
 
 
 def replay(shape: DataShape, path: Path) -> LayeredModel:
-    """Build one emulated layer for each layer of the profile at `path`.
+    """Build one emulated layer for each layer of the profile at `path`, in either format.
 
     In training each pass of a layer lasts as long as profiled, in proportion to the samples of the
     micro-batch; in evaluation it takes no time. Layers return [n, width] float32, where `width` is
@@ -34,7 +34,7 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
         InputError: if the data are not images, or the profile is missing or broken.
     """
     require_images("replay", shape)
-    profile = Profile.read(path)
+    profile = read_profile(path)
     last = len(profile.layers) - 1
     chain = []
     for index, layer in enumerate(profile.layers):

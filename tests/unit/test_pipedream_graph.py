@@ -10,7 +10,7 @@ from pipedream_files import RESIDUAL, node
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.profile import LayerProfile
-from hpc_lpm.profiling.pipedream_graph import parse_pipedream_graph
+from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 
 
 def parsed(text):

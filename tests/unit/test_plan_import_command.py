@@ -11,7 +11,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.errors import InputError
 from hpc_lpm.profile import Profile
-from hpc_lpm.profiling.read import read_profile, with_link
+from hpc_lpm.profile_formats.read import read_profile, with_link
 
 
 def call(capsys, *arguments):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_lpm.profiling.linearise import (
+from hpc_lpm.profile_formats.linearise import (
     CycleError,
     articulation_nodes,
     blocks_between,

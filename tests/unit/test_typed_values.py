@@ -10,9 +10,14 @@ from snakemake.common import dict_to_key_value_args
 
 from hpc_lpm.campaign.config import Campaign, read_campaign
 from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
+from hpc_lpm.cli.errors import run_guarded
+from hpc_lpm.cli.option_values import argument_values
 from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.settings import checked_settings, read_settings
 from hpc_lpm.errors import InputError
+from hpc_lpm.identifiers import convert_options, parse_identifier
 
 BASE = {
     "name": "typed",
@@ -157,6 +162,8 @@ def test_a_campaign_takes_values_as_they_are_typed(
         ("name: null", "name: accepted is text, found null"),
         ("models: [7]", "models.0: accepted is text, found 7: put it in quotes"),
         ("strategies: [{fbp: {name: 7}}]", "accepted is a text"),
+        ('strategies: [{fbp: {name: "a\\nb"}}]', "a text of one line"),
+        ('strategies: [{fbp: {name: "\\e[31mred"}}]', "a text of one line"),
         ("strategies: [{fbp: {lead: true}}]", "lead: accepted is a whole number, found true"),
         ("strategies: [{fbp: {batch_sizes: 1}}]", "unknown setting 'batch_sizes'"),
         ("name: a/b", "letters (capitals too), digits, dots"),
@@ -268,3 +275,85 @@ def test_config_on_the_command_line_that_lost_its_meaning_is_refused(
     with pytest.raises(InputError) as refused:
         started_with(tmp_path, given)
     assert words in str(refused.value)
+
+
+TRAIN = ["train", "--model", "mlp", "--dataset", "digits", "--steps", "1", "--out", "out"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["--batch-size", "0x10"], "'--batch-size': accepted is a whole number, found '0x10'"),
+        (["--lr", "1,5"], "'--lr': accepted is a number, found '1,5'"),
+        (["--lr", "nan"], "accepted is a finite number, found nan"),
+        (["--weight-decay", "inf"], "accepted is a finite number, found inf"),
+        (["--optimizer-option", "nesterov=yes"], "is 'yes', accepted is true or false"),
+        (["--optimizer-option", "dampening=1_0"], "is '1_0', accepted is a number"),
+        (
+            ["--optimizer", "adam", "--optimizer-option", "eps=nan"],
+            "is 'nan', accepted is a number",
+        ),
+        (["--optimizer", "adam", "--optimizer-option", "betas=0.9"], "accepted is several numbers"),
+        (["--optimizer", "adam", "--optimizer-option", "eps=.inf"], "a finite number"),
+    ],
+)
+def test_options_on_the_command_line_are_as_strict(
+    typed: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(TRAIN)
+    assert run_guarded(app, [*TRAIN, *typed]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("alpha=1e-3", 0.001),
+        ("alpha=007", 7),
+        ("alpha=true", True),
+        ("alpha=0.9,1", (0.9, 1.0)),
+        ("alpha=1_0", "1_0"),
+        ("alpha=2024-01-15", "2024-01-15"),
+        ("alpha=true,1", "true,1"),
+        ("alpha=nan", "nan"),
+        ("alpha=null", "null"),
+    ],
+)
+def test_an_argument_of_ones_own_is_what_was_typed(typed: str, meant: object) -> None:
+    (found,) = argument_values("--optimizer-option", [typed]).values()
+    assert found == meant
+    assert type(found) is type(meant)
+
+
+def undeclared(shape: object, *, date="", width: int = 1, share: float = 0.5):  # type: ignore[no-untyped-def]
+    """A factory whose option `date` has no declared type."""
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ("date=2024_01_15", {"date": "2024_01_15"}),
+        ("date=2024-01-15", {"date": "2024-01-15"}),
+        ("date=1e3", {"date": 1000.0}),
+        ("date=nan", {"date": "nan"}),
+        ("date=null", {"date": "null"}),
+        ("date=True", {"date": True}),
+        ("width=016", {"width": 16}),
+        ("share=1", {"share": 1.0}),
+        ("width=1_6", None),
+        ("width=1e1", None),
+        ("share=nan", None),
+        ("share=true", None),
+    ],
+)
+def test_an_option_of_an_identifier_is_what_was_typed(
+    options: str, meant: dict[str, object] | None
+) -> None:
+    identifier = parse_identifier(f"own,{options}")
+    if meant is None:
+        with pytest.raises(InputError, match="accepted is a"):
+            convert_options(identifier, undeclared, {})
+        return
+    assert convert_options(identifier, undeclared, {}) == meant

@@ -82,7 +82,7 @@ def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(name: st
         ({"name": "sgd", "options": {"nesterov": True}}, ["nesterov=True", "momentum"]),
         ({"name": "RMSprop", "options": {"alpha": -1}}, ["alpha=-1", "Invalid alpha"]),
         ({"name": "adam", "options": {"betas": (0.9,)}}, ["betas"]),
-        ({"name": "adam", "options": {"eps": "much"}}, ["eps=much"]),
+        ({"name": "adam", "options": {"eps": "much"}}, ["'eps' of optimizer 'adam' is 'much'"]),
         ({"name": "Rprop", "weight_decay": 0.1}, ["'Rprop'", "0.1", "no weight decay"]),
     ],
 )

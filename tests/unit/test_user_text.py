@@ -3,6 +3,7 @@ what rich, Typer or matplotlib would take for markup."""
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +82,18 @@ def test_a_legend_shows_labels_that_begin_with_an_underscore(tmp_path: Path) -> 
     root = write_folder(tmp_path / "c", campaign(strategies=[{"fbp": {"name": "_x"}}])).root
     write_report(root)
     assert ">_x<" in next((root / "figures").glob("accuracy-*.svg")).read_text()
+
+
+def test_a_long_label_leaves_room_for_the_figure(tmp_path: Path) -> None:
+    from hpc_lpm.campaign.report import write_report
+
+    label = "a name that fills the page " * 10
+    chosen = campaign(strategies=["sequential", {"fbp": {"name": label}}], repeats=1)
+    root = write_folder(tmp_path / "c", chosen).root
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        write_report(root)
+    assert label in (root / "report.html").read_text()
 
 
 def test_files_with_such_names_are_named_as_they_are(

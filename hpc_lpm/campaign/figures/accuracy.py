@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from hpc_lpm.campaign.figures.style import (
     DrawnFigure,
     new_figure,
+    short_label,
     to_svg,
 )
 from hpc_lpm.campaign.run_log import read_run_log
@@ -48,7 +49,8 @@ def draw_accuracy(runs: list[Run], colours: Mapping[str, str]) -> DrawnFigure | 
     for axes in (over_time, over_epochs):
         axes.grid(axis="both")
         axes.spines["left"].set_visible(False)
-    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles))
+    labels = [short_label(label) for label in handles]
+    figure.legend(list(handles.values()), labels, loc="outside upper right", ncols=len(labels))
     model, dataset = runs[0].entrant.race
     description = f"Test accuracy over time and over epochs on {model}, {dataset}"
     return DrawnFigure(

@@ -15,6 +15,7 @@ from hpc_lpm.campaign.figures.style import (
     WIDTH_INCHES,
     DrawnFigure,
     new_figure,
+    short_label,
     to_svg,
 )
 from hpc_lpm.campaign.runs import Run
@@ -126,7 +127,7 @@ def draw_stage_activity(runs: list[Run]) -> DrawnFigure | None:
         start = max(phases[0].start, min(windows[label][0], last_start))
         clipped = clip(phases, start, start + span)
         _draw_panel(axes, clipped, start, span, ranks[label])
-        axes.set_title(label)
+        axes.set_title(short_label(label))
         rows.extend(_rows(label, clipped, start))
     panels[-1].set_xlabel("milliseconds", loc="left")
     used = {str(row["phase"]) for row in rows}

@@ -14,6 +14,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 WIDTH_INCHES = 8.6
+LONGEST_LABEL = 40
 TIMES = "\N{MULTIPLICATION SIGN}"
 INK = "#1f2933"
 MUTED = "#66717d"
@@ -89,9 +90,17 @@ def new_figure(height_inches: float) -> Figure:
     return Figure(figsize=(WIDTH_INCHES, height_inches), layout="constrained")
 
 
+def short_label(label: str) -> str:
+    """Return the start and the end of a label that would leave no room for the figure."""
+    if len(label) <= LONGEST_LABEL:
+        return label
+    half = LONGEST_LABEL // 2 - 1
+    return f"{label[:half]}...{label[-half:]}"
+
+
 def names_on_y_axis(axes: Axes, labels: list[str]) -> None:
     """Write the contestants along the y axis, the first at the top."""
-    axes.set_yticks(range(len(labels)), labels, color=INK)
+    axes.set_yticks(range(len(labels)), list(map(short_label, labels)), color=INK)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.profile import LinkProfile, Profile
-from hpc_lpm.profiling.pipedream_graph import parse_pipedream_graph
+from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 
 
 def read_profile(path: Path) -> Profile:
@@ -21,7 +21,7 @@ def read_profile(path: Path) -> Profile:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return Profile.read(path)  # raises an error that says what is wrong
-    if path.suffix == ".json" or text.lstrip().startswith("{"):
+    if path.suffix == ".json" or text.lstrip().startswith(("{", "[{")):
         return Profile.read(path)
     return parse_pipedream_graph(text, model=_model_name(path), where=str(path))
 

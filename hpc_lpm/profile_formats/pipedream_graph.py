@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
-from hpc_lpm.profiling.linearise import (
+from hpc_lpm.profile_formats.linearise import (
     CycleError,
     articulation_nodes,
     blocks_between,

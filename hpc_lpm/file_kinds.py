@@ -1,0 +1,55 @@
+"""Tells what kind of file a JSON document is, to say so where it is given for another kind."""
+
+from collections.abc import Mapping
+
+TRACE = "trace"
+
+_KEYS = {
+    "profile": {"layers", "micro_batch", "link", "device"},
+    "plan": {"stages", "planner", "profile_sha256"},
+    "result": {"samples_per_second", "weights_sha256", "step_seconds"},
+    "launch record": {"command", "exit_code", "started"},
+    "checkpoint manifest": {"history", "files", "cuts"},
+    "campaign file": {"models", "datasets", "strategies"},
+    "settings file": {"model", "dataset"},
+}
+"""Keys that files of a kind have all of; of those that fit, the first is meant."""
+
+_DESCRIPTIONS = {
+    TRACE: "a trace of events, as torch.profiler and `hpc-lpm train` (trace.json) write it",
+    "profile": "a profile, as `hpc-lpm profile` writes it",
+    "plan": "a plan, as `hpc-lpm plan` writes it",
+    "result": "the result of a run (result.json)",
+    "launch record": "the record of a launch (launch.json)",
+    "checkpoint manifest": "the manifest of a checkpoint",
+    "campaign file": "a campaign file, as snakemake takes it",
+    "settings file": "a settings file, as `hpc-lpm train --settings` takes it",
+}
+
+
+def kind_of(document: object) -> str | None:
+    """Return the kind of file that a document is by its keys, None if it is none that is known."""
+    if isinstance(document, list):
+        first = document[0] if document else None
+        return TRACE if isinstance(first, Mapping) and {"ph", "ts"} <= first.keys() else None
+    if not isinstance(document, Mapping):
+        return None
+    if "traceEvents" in document:
+        return TRACE
+    return next((kind for kind, keys in _KEYS.items() if keys <= document.keys()), None)
+
+
+def kind_of_text(text: str) -> str | None:
+    """Return the kind of file that a text is which cannot be parsed, such as a trace cut short."""
+    return TRACE if '"traceEvents"' in text[:1_000_000] else None
+
+
+def mistaken_for(kind: str, document: object) -> str | None:
+    """Say what a document is that was given as another kind, None if that cannot be told."""
+    found = kind_of(document)
+    return None if found in {None, kind} else describe_kind(str(found))
+
+
+def describe_kind(kind: str) -> str:
+    """Describe a kind of file with the command that makes it."""
+    return _DESCRIPTIONS[kind]
