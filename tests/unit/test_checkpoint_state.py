@@ -23,7 +23,7 @@ RATE = LearningRateSettings(schedule="cosine", warmup_steps=2)
 RECORD = RankRecord(
     segments=[], peak_in_flight=0, lag_counts={0: 3}, bytes_sent=0, peak_memory_bytes=0
 )
-NOTHING_MEASURED = CheckpointedRun(settings={}, replicas=1, cuts=[0, 3])
+NOTHING_MEASURED = CheckpointedRun({}, updates=STEPS, steps_an_epoch=4, replicas=1, cuts=[0, 3])
 
 
 def fresh(name: str, memory_format: torch.memory_format = torch.contiguous_format) -> TrainedState:

@@ -23,11 +23,19 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
     reporter.step(0, 2.5, 0.5)
     reporter.step(1, None, 0.25)
     validated = Evaluation(2, 1, "validation", 0.5, {"accuracy": 0.875, "top5_accuracy": None})
+    inside = Evaluation(1, 1, "validation", 0.625, {}, 8, 0.25, 0.125, after_epoch=False)
+    reporter.evaluation([inside], 4)
     reporter.epoch([validated, Evaluation(2, 1, "test", None, {"accuracy": 0.75})], 2, 32.0)
     reporter.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 0, "epoch": 0, "loss": 2.5, "seconds": 0.5, "lr": 0.5},
         {"step": 1, "epoch": 0, "loss": None, "seconds": 0.25, "lr": 0.25},
+        {
+            "step": 0,
+            "validation_loss": 0.625,
+            "evaluation_seconds": 0.25,
+            "drain_seconds": 0.125,
+        },
         {
             "epoch": 0,
             "validation_loss": 0.5,
@@ -35,10 +43,13 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
             "validation_top5_accuracy": None,
             "test_loss": None,
             "test_accuracy": 0.75,
+            "evaluation_seconds": 0.0,
+            "drain_seconds": 0.0,
         },
     ]
     assert stream.getvalue() == (
-        "epoch 1/2 | validation accuracy 87.50 % | validation loss 0.5000 | "
+        "step 1/4 | validation loss 0.625 | evaluated in 0.25 s, drained in 0.12 s\n"
+        "epoch 1/2 | validation accuracy 87.50 % | validation loss 0.5 | "
         "test accuracy 75.00 % | 32.0 samples/s\n"
     )
 
@@ -48,16 +59,18 @@ def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path:
     log = MetricsLog(path)
     for step in range(5):
         log.write(step=step, epoch=step // 2, seconds=1.0)
+        log.write(step=step, test_loss=0.5, evaluation_seconds=1.0)
         if step % 2:
             log.write(epoch=step // 2, test_accuracy=0.5)
     log.close()
     path.write_text(path.read_text() + '{"step": 5, "ep', encoding="utf-8")
-    resumed = MetricsLog(path, steps=4, epochs=1)
+    resumed = MetricsLog(path, steps=4, epochs=1, evaluated=2)
     resumed.sync()
     resumed.write(epoch=1, test_accuracy=0.25)
     resumed.close()
     found = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [entry["step"] for entry in found if "step" in entry] == [0, 1, 2, 3]
+    assert [entry["step"] for entry in found if "seconds" in entry] == [0, 1, 2, 3]
+    assert [entry["step"] for entry in found if "test_loss" in entry] == [0, 1]
     assert [entry["test_accuracy"] for entry in found if "test_accuracy" in entry] == [0.5, 0.25]
     started_again = MetricsLog(path)
     started_again.close()

@@ -33,6 +33,8 @@ class CheckpointedRun:
     """What a checkpoint must say about the run that saves it; see `Manifest`."""
 
     settings: dict[str, object]
+    updates: int
+    steps_an_epoch: int
     replicas: int
     cuts: list[int]
 
@@ -80,6 +82,8 @@ def save_checkpoint(
         manifest = Manifest(
             history=history,
             settings=about.settings,
+            updates=about.updates,
+            steps_an_epoch=about.steps_an_epoch,
             ranks=job.size,
             replicas=about.replicas,
             cuts=about.cuts,

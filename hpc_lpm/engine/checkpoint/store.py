@@ -3,23 +3,28 @@
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.engine.history import History
-from hpc_lpm.engine.settings import first_difference
+from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
 
-FOLDER = "checkpoint"
+FOLDER, BEST = "checkpoint", "best"
 MANIFEST = "manifest.json"
 _ASIDE = "."
 _PENDING = "-before-evaluation"
 _NAME = re.compile(rf"step-(\d+)({_PENDING})?")
+
+
+LENGTH_SETTINGS = ("epochs", "steps", "patience", "patience_metric", "patience_mode")
+"""The settings that decide where a run ends, and nothing about the steps until then."""
 
 
 class CheckpointFile(BaseModel):
@@ -39,13 +44,16 @@ class CheckpointFile(BaseModel):
 class Manifest(VersionedFile):
     """`manifest.json`: the table of contents of a checkpoint, written after all other files.
 
-    `settings` are those that a run must share to resume from here, under dotted names.
+    `settings` are those of the run, under dotted names; `updates` and `steps_an_epoch` count the
+    optimizer steps that it was to have and those of a whole epoch.
     """
 
     kind: ClassVar[str] = "checkpoint manifest"
 
     history: History
     settings: dict[str, object]
+    updates: int
+    steps_an_epoch: int
     ranks: int
     replicas: int
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
@@ -81,6 +89,10 @@ class Checkpoint:
                 raise opened.damaged(f"{file.name}: {found}, {file.size_bytes} bytes were saved")
         return opened
 
+    def going_on(self, history: History) -> "Checkpoint":
+        """Return the same checkpoint with another history."""
+        return replace(self, manifest=self.manifest.model_copy(update={"history": history}))
+
     def damaged(self, what: str) -> InputError:
         """Return the error to raise if a file is not what was saved."""
         return InputError(
@@ -89,20 +101,26 @@ class Checkpoint:
         )
 
     def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
-        """Check that a run computes the same as the run that saved this checkpoint.
+        """Check that a run computes the same as the run that saved this checkpoint, up to here.
+
+        How long the runs are to be may differ.
 
         Args:
-            settings: what `computing_settings` returns for the run.
+            settings: those of the run, as a settings file holds them.
             replicas: the replicas of every stage, or the ranks that each hold the whole model.
             layers: the number of layers of the model.
 
         Raises:
             InputError: naming the first setting that differs.
         """
-        ours = {**settings, "replicas": replicas, "layers of the model": layers}
         saved = self.manifest
+        ours = {
+            **_settings_up_to(saved.history.step, settings),
+            "replicas": replicas,
+            "layers of the model": layers,
+        }
         theirs = {
-            **saved.settings,
+            **_settings_up_to(saved.history.step, saved.settings),
             "replicas": saved.replicas,
             "layers of the model": saved.cuts[-1],
         }
@@ -112,6 +130,18 @@ class Checkpoint:
                 f"--resume: checkpoint {self.path} was saved with {name} {before!r}, this run has "
                 f"{now!r}: give the same settings, or another --out."
             )
+
+
+def _settings_up_to(step: int, settings: dict[str, object]) -> dict[str, object]:
+    """Return the settings that determine what the first steps compute, under dotted names."""
+    found = {
+        name: value
+        for name, value in computing_settings(settings).items()
+        if name not in LENGTH_SETTINGS
+    }
+    drains = found["drain_at"]
+    assert isinstance(drains, Sequence)
+    return {**found, "drain_at": [drain for drain in drains if drain < step]}
 
 
 def checkpoint_name(history: History, *, evaluation_is_due: bool) -> str:
@@ -167,6 +197,13 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the folder of checkpoints with everything in it, if it exists."""
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
+
+
+def remove_checkpoints_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints in a folder that were saved after a later optimizer step."""
+    for path in folder.glob("step-*"):
+        if (match := _NAME.fullmatch(path.name)) and int(match[1]) > step:
+            shutil.rmtree(path)
 
 
 def sync(path: Path) -> None:
