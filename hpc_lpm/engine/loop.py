@@ -16,7 +16,7 @@ from hpc_lpm.engine.batches import (
 )
 from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
-from hpc_lpm.engine.checkpoint.store import BEST, FOLDER, Checkpoint, checkpoint_name
+from hpc_lpm.engine.checkpoint.store import BEST, FOLDER, Checkpoint, TrainedData, checkpoint_name
 from hpc_lpm.engine.early_stopping import EarlyStop, WatchedMetric
 from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.history import History, next_drain
@@ -24,7 +24,6 @@ from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext, Runner
 from hpc_lpm.errors import InterruptedTrainingError
-from hpc_lpm.options import flatten_settings
 from hpc_lpm.stop_signals import StopSignals
 
 
@@ -253,7 +252,8 @@ class TrainingLoop:
             self._meter.record(self._runner.bytes_sent()),
             self.history,
             CheckpointedRun(
-                flatten_settings(context.settings.model_dump(mode="json")),
+                context.settings.model_dump(mode="json"),
+                TrainedData.of(context.dataset),
                 context.updates,
                 self._steps_an_epoch,
                 context.copies,

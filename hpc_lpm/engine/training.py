@@ -23,7 +23,7 @@ from hpc_lpm.engine.checkpoint.store import (
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
-from hpc_lpm.engine.environment import run_environment
+from hpc_lpm.engine.environment import own_device, run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
@@ -51,7 +51,6 @@ from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import NUMPY_SEEDS
-from hpc_lpm.ranks import local_rank_from_environment
 from hpc_lpm.stop_signals import StopSignals
 
 
@@ -247,7 +246,7 @@ class Training:
         _seed_everything(settings.seed)
         for name, value in self.strategy.environment(settings).items():
             os.environ.setdefault(name, value)
-        device = _device()
+        device = own_device()
         recorder = Recorder(
             settings.trace_steps,
             reporter.step if reporter else _ignore_step,
@@ -371,15 +370,6 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % NUMPY_SEEDS)
     torch.manual_seed(seed)
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank_from_environment() % torch.cuda.device_count())
-    # Events and streams that name no device belong to the current one.
-    torch.cuda.set_device(device)
-    return device
 
 
 def _ignore_step(step: int, loss: float | None, seconds: float) -> None:

@@ -17,7 +17,6 @@ from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import flatten_settings
 
 
 def continues_exactly(checkpoint: Checkpoint, settings: TrainSettings) -> bool:
@@ -49,7 +48,7 @@ def changes_of_length(checkpoint: Checkpoint, settings: TrainSettings) -> list[s
             f"--resume: checkpoint {checkpoint.path} is after step {saved.history.step}, this run "
             f"has {updates}: ask for at least as many, or give another --out."
         )
-    ours = flatten_settings(settings.model_dump(mode="json"))
+    ours = settings.model_dump(mode="json")
     if all(saved.settings.get(name) == ours.get(name) for name in LENGTH_SETTINGS):
         return []
     changes = []

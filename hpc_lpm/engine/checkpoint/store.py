@@ -1,5 +1,6 @@
 """The folder of a run's checkpoints: a checkpoint is in it as a whole or not at all."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -7,10 +8,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from torch import Tensor
 
+from hpc_lpm.data.dataset import Dataset, Moments
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
@@ -20,6 +24,7 @@ FOLDER, BEST = "checkpoint", "best"
 MANIFEST = "manifest.json"
 _ASIDE = "."
 _PENDING = "-before-evaluation"
+_OF_LAYER = re.compile(r"layer\.(\d+)\.(.+)")
 _NAME = re.compile(rf"step-(\d+)({_PENDING})?")
 
 
@@ -41,17 +46,37 @@ class CheckpointFile(BaseModel):
     sha256: str
 
 
+@dataclass(frozen=True)
+class TrainedData:
+    """The data that a model was trained on, as `DataShape` tells; `moments` are those of images."""
+
+    kind: str
+    input_shape: tuple[int, ...]
+    classes: int
+    task: str
+    moments: Moments | None
+
+    @staticmethod
+    def of(dataset: Dataset) -> "TrainedData":
+        """Describe the data of a run."""
+        shape = dataset.shape
+        return TrainedData(
+            shape.kind, shape.input_shape, shape.classes, shape.task, dataset.train.moments
+        )
+
+
 class Manifest(VersionedFile):
     """`manifest.json`: the table of contents of a checkpoint, written after all other files.
 
-    `settings` are those of the run, under dotted names; `updates` and `steps_an_epoch` count the
-    optimizer steps that it was to have and those of a whole epoch.
+    `settings` are those of the run, as a settings file holds them; `updates` and `steps_an_epoch`
+    count the optimizer steps that it was to have and those of a whole epoch.
     """
 
     kind: ClassVar[str] = "checkpoint manifest"
 
     history: History
-    settings: dict[str, object]
+    settings: dict[str, Any]
+    data: TrainedData
     updates: int
     steps_an_epoch: int
     ranks: int
@@ -66,6 +91,33 @@ class Checkpoint:
 
     path: Path
     manifest: Manifest
+
+    @staticmethod
+    def of_run(run: Path, *, best: bool = False) -> "Checkpoint":
+        """Open the newest checkpoint of a run, or that of its best evaluation.
+
+        Args:
+            run: the folder of the run.
+            best: whether the checkpoint that `--keep-best` keeps is meant.
+
+        Raises:
+            InputError: if there is no such folder or checkpoint, or a file of it is damaged.
+        """
+        if not run.is_dir():
+            raise InputError(
+                f"run {run} is no folder: name the --out folder of a run of `hpc-lpm train`."
+            )
+        folder = run / (BEST if best else FOLDER)
+        checkpoint = Checkpoint.newest(folder)
+        if checkpoint is None:
+            trained = (
+                "trained with --keep-best" if best else "not trained with --checkpoint-epochs 0"
+            )
+            raise InputError(
+                f"run {run} has no checkpoint in {folder}: name the --out folder of a run that was "
+                f"{trained}, or train it again."
+            )
+        return checkpoint
 
     @staticmethod
     def newest(folder: Path) -> "Checkpoint | None":
@@ -99,6 +151,27 @@ class Checkpoint:
             f"checkpoint {self.path} is damaged at {what}: restore the file, or train without "
             "--resume to start again."
         )
+
+    def layer_tensors(self) -> dict[tuple[int, str], Tensor]:
+        """Read parameters and buffers by their layer's index and their name there.
+
+        Of several replicas, buffers are those of the first.
+
+        Raises:
+            InputError: if a file is not what was saved.
+        """
+        tensors = {}
+        for file in self.manifest.files:
+            if file.replica != 0 or not file.name.endswith(".safetensors"):
+                continue
+            path = self.path / file.name
+            if sha256_of(path) != file.sha256:
+                raise self.damaged(f"{file.name}: its bytes are not those that were saved")
+            with safe_open(path, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    if found := _OF_LAYER.fullmatch(name):
+                        tensors[int(found[1]), found[2]] = opened.get_tensor(name)
+        return tensors
 
     def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
         """Check that a run computes the same as the run that saved this checkpoint, up to here.
@@ -204,6 +277,16 @@ def remove_checkpoints_after(folder: Path, step: int) -> None:
     for path in folder.glob("step-*"):
         if (match := _NAME.fullmatch(path.name)) and int(match[1]) > step:
             shutil.rmtree(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
