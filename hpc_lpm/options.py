@@ -25,6 +25,7 @@ NonFinite = Literal["stop", "skip"]
 WeightPolicyName = Literal["replay", "live", "stash"]
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
+PatienceMode = Literal["min", "max"]
 TransportName = Literal["auto", "mpi", "torch"]
 ArgumentValue = bool | int | float | tuple[float, ...] | str
 """What may be given as an argument of an optimizer or of a schedule of learning rates."""
@@ -41,6 +42,7 @@ OBJECTIVE = "Loss and metrics"
 UPDATES = "Optimizer and learning rate"
 GRADIENTS = "Gradients"
 COMPUTING = "Computing"
+EVALUATION = "Evaluation and early stopping"
 CHECKPOINTS = "Drains, checkpoints and traces"
 
 
@@ -301,6 +303,35 @@ class RunOptions(TypedModel):
         Field(description="another metric by name, or module:function; repeatable"),
         CommandOption(OBJECTIVE, metavar="NAME"),
     ] = ()
+    evaluate_every: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="drain and evaluate on the validation (else test) part every N optimizer "
+            "steps too; 0: after epochs alone",
+        ),
+        CommandOption(EVALUATION, metavar="N"),
+    ] = 0
+    patience: Annotated[
+        int,
+        Field(ge=0, description="stop after N evaluations without improvement; 0: never"),
+        CommandOption(EVALUATION, metavar="N"),
+    ] = 0
+    patience_metric: Annotated[
+        str | None,
+        Field(description="what is to improve: loss (by default) or the name of a metric"),
+        CommandOption(EVALUATION, metavar="NAME"),
+    ] = None
+    patience_mode: Annotated[
+        PatienceMode | None,
+        Field(description="min or max, if lower or higher is better; by default as suits it"),
+        CommandOption(EVALUATION, metavar="NAME"),
+    ] = None
+    keep_best: Annotated[
+        bool,
+        Field(description="keep a checkpoint of the best evaluation, in OUT/best"),
+        CommandOption(EVALUATION, computes=False),
+    ] = False
     init_from: Annotated[
         Path | None,
         Field(description="safetensors file of weights to start from"),

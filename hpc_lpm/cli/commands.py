@@ -7,6 +7,7 @@ COMMANDS = {
     "compare": "hpc_lpm.cli.compare",
     "datasets": "hpc_lpm.cli.datasets",
     "doctor": "hpc_lpm.cli.doctor",
+    "evaluate": "hpc_lpm.cli.evaluate",
     "export": "hpc_lpm.cli.export",
     "models": "hpc_lpm.cli.models",
     "plan": "hpc_lpm.cli.plan",

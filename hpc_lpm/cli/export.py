@@ -18,6 +18,9 @@ def export(
         Path | None,
         typer.Option(help="folder of the run's data set, if it has moved", metavar="DIR"),
     ] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="the checkpoint of --keep-best, not the newest one")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> None:
     """Write the weights of a run's newest checkpoint under the names of the user's own module.
@@ -29,7 +32,7 @@ def export(
 
     from hpc_lpm.engine.checkpoint.export import export_weights
 
-    exported = export_weights(run, data_dir)
+    exported = export_weights(run, data_dir, best=best)
     # A file cannot hold one tensor under two names.
     tensors = {name: tensor.clone() for name, tensor in exported.tensors.items()}
     try:

@@ -127,7 +127,12 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
     title = f"{settings.strategy} {settings.model} {settings.dataset}"
     reporter = RunReporter(
         _display(title, training.steps, quiet=quiet),
-        MetricsLog(out / "metrics.jsonl", steps=history.step, epochs=history.epochs_evaluated),
+        MetricsLog(
+            out / "metrics.jsonl",
+            steps=history.step,
+            epochs=history.epochs_evaluated,
+            evaluated=history.evaluated_step,
+        ),
         batch_size=settings.batch_size,
         steps_an_epoch=training.steps_an_epoch,
         learning_rate=training.learning_rate,
@@ -146,10 +151,14 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
 def _where_it_starts(training: Training, out: Path) -> str:
     if training.checkpoint is None:
         return f"no checkpoint in {out / FOLDER}: starting from the beginning"
-    return (
+    where = (
         f"resuming from {training.checkpoint.path}, after step {training.history.step} of "
         f"{training.steps}"
     )
+    changes = training.resume_changes
+    if not changes:
+        return where
+    return f"{where}; a run of this length from the start differs: {', and '.join(changes)}"
 
 
 def _display(title: str, steps: int, *, quiet: bool) -> ProgressDisplay:
@@ -176,6 +185,12 @@ def _print_result(result: RunResult, out: Path) -> None:
                 zip(result.idle_share, result.peak_memory_bytes, result.bytes_sent, strict=True)
             )
         ],
+    )
+    if result.stopped_early:
+        print(result.stopped_early.sentence())
+    print(
+        f"{len(result.evaluations)} evaluations in {result.evaluation_seconds:.2f} s, drains of "
+        f"{result.drain_seconds:.2f} s in {result.training_seconds:.2f} s of training"
     )
     last = [each for each in result.evaluations if each.step == result.evaluations[-1].step]
     print(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import Activation
-from hpc_lpm.data.dataset import Dataset, Draws, Samples
+from hpc_lpm.data.dataset import Dataset, Draws, Moments, Samples
 from hpc_lpm.errors import InputError
 
 _ROWS, _COLUMNS, _FLIPS = range(3)
@@ -100,6 +100,11 @@ class AugmentedSamples(Samples):
     def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
         """Return the targets of these images."""
         return self._samples.targets(indices, draws)
+
+    @property
+    def moments(self) -> Moments | None:
+        """What the images are normalised by."""
+        return self._samples.moments
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and deviation of each channel of the unchanged images."""

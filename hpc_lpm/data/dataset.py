@@ -95,6 +95,22 @@ class Draws:
     epoch: int
 
 
+@dataclass(frozen=True)
+class Moments:
+    """Means and standard deviations of images scaled to 0..1, one for all channels or one each."""
+
+    means: list[float]
+    deviations: list[float]
+
+    @staticmethod
+    def by(mean: float | Tensor, deviation: float | Tensor) -> "Moments":
+        """Return those that are given as numbers or as tensors [channels, 1, 1]."""
+        means, deviations = (
+            torch.as_tensor(each).reshape(-1).tolist() for each in (mean, deviation)
+        )
+        return Moments(means, deviations)
+
+
 class Samples(ABC):
     """One part of a data set: numbered samples, of which micro-batches are made.
 
@@ -120,6 +136,11 @@ class Samples(ABC):
     @abstractmethod
     def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
         """Return the targets of these samples, in this order: tensors [n, ...]; see `inputs`."""
+
+    @property
+    def moments(self) -> Moments | None:
+        """What images that are kept as bytes are normalised by; None of any other samples."""
+        return None
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation of each channel of the images, scaled to 0..1.
@@ -198,6 +219,13 @@ class Split(Samples):
         chosen = self._targets[indices]
         return chosen.to(torch.float32 if chosen.is_floating_point() else torch.int64)
 
+    @property
+    def moments(self) -> Moments | None:
+        """What images that are kept as bytes are normalised by."""
+        if self._inputs.dtype != torch.uint8 or self._inputs.dim() != 4:
+            return None
+        return Moments.by(self._mean, self._std)
+
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation of each channel of the images, scaled to 0..1."""
         if self._inputs.dtype != torch.uint8 or self._inputs.dim() != 4:
@@ -244,6 +272,11 @@ class Subset(Samples):
     def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
         """Return the targets of these samples."""
         return self._samples.targets(self._indices[indices], draws)
+
+    @property
+    def moments(self) -> Moments | None:
+        """What the images of the whole part are normalised by."""
+        return self._samples.moments
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and deviation of each channel over the whole part."""

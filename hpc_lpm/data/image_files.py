@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Draws, Samples, Split
+from hpc_lpm.data.dataset import Draws, Moments, Samples, Split
 from hpc_lpm.data.images import byte_moments
 from hpc_lpm.errors import InputError
 
@@ -98,6 +98,11 @@ class ImageFiles(Samples):
     def targets(self, indices: Tensor, draws: Draws | None = None) -> Tensor:
         """Return the classes of these images; no file is read for it."""
         return self._targets[indices]
+
+    @property
+    def moments(self) -> Moments | None:
+        """What the images are normalised by."""
+        return Moments.by(self._mean, self._std)
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and deviation of each channel over images evenly spread over the set."""

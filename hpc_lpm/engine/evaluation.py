@@ -29,7 +29,10 @@ class Evaluation:
     """What an evaluation has found; None stands for what is no finite number.
 
     `step` counts the optimizer steps before it, `epoch` the epochs trained in whole or in part;
-    `part` is "test" or "validation"; `predictions` is the largest count of a metric.
+    `part` is "test" or "validation"; `predictions` is the largest count of a metric. `seconds` is
+    the time on the slowest rank, `drain_seconds` the time for which the first rank that had
+    finished its part of the steps before waited for the last one. `after_epoch` is False of an
+    evaluation inside an epoch; the end of a run counts as the end of an epoch.
     """
 
     step: int
@@ -38,6 +41,15 @@ class Evaluation:
     loss: float | None
     metrics: dict[str, float | None] = field(default_factory=dict)
     predictions: int = 0
+    seconds: float = 0.0
+    drain_seconds: float = 0.0
+    after_epoch: bool = True
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The loss and every metric under names such as `validation_loss`."""
+        named = {"loss": self.loss, **self.metrics}
+        return {f"{self.part}_{name}": value for name, value in named.items()}
 
     def __str__(self) -> str:
         """Return loss and metrics in words, such as `test accuracy 75.00 % | test loss 0.6931`."""

@@ -14,9 +14,10 @@ class History:
 
     `step` counts the optimizer steps done, `epochs_evaluated` the epochs after which the model has
     been evaluated; `evaluations` has an entry for each part of the data in each evaluation.
-    `drains` are the steps after which training drained other than for an evaluation, in order.
-    `interruptions` counts how often the run stopped and resumed from a checkpoint. `earlier` holds
-    the segments that another partition trained, each with the records of its ranks.
+    `drains` are the steps inside epochs after which training drained, in order. `interruptions`
+    counts how often the run stopped and resumed from a checkpoint. `earlier` holds the segments
+    that another partition trained, each with the records of its ranks. `resume_changes` say what a
+    run of this length that was not resumed would have computed otherwise.
     """
 
     step: int = 0
@@ -25,27 +26,37 @@ class History:
     drains: list[int] = field(default_factory=list)
     interruptions: int = 0
     earlier: list[list[SegmentRecord]] = field(default_factory=list)
+    resume_changes: list[str] = field(default_factory=list)
+
+    @property
+    def evaluated_step(self) -> int:
+        """The step after which the model was evaluated last, 0 before the first evaluation."""
+        return self.evaluations[-1].step if self.evaluations else 0
 
     @property
     def test_accuracy(self) -> list[float]:
         """The accuracy on the test part after each epoch, empty where there is no accuracy."""
-        values = [each.metrics.get(ACCURACY) for each in self.evaluations if each.part == TEST]
+        after_epochs = (each for each in self.evaluations if each.after_epoch)
+        values = [each.metrics.get(ACCURACY) for each in after_epochs if each.part == TEST]
         return [value for value in values if value is not None]
 
 
 def next_drain(settings: TrainSettings, step: int, steps_an_epoch: int, steps: int) -> int:
     """Return the optimizer step after which training drains next.
 
-    It drains at the end of an epoch and of the run, for checkpoints and where the user asks for it.
+    It drains at the end of an epoch and of the run, for checkpoints, for evaluations inside an
+    epoch and where the user asks for it.
 
     Args:
-        settings: name the steps that the user asks for, and those between checkpoints.
+        settings: name the steps that the user asks for, and those between checkpoints and between
+            evaluations.
         step: the number of steps done, less than `steps`.
         steps_an_epoch: the number of steps of a whole epoch.
         steps: the number of steps of the run.
     """
     due = [steps, (step // steps_an_epoch + 1) * steps_an_epoch]
     due += [asked for asked in settings.drain_at if asked > step]
-    if every := settings.checkpoint_steps:
-        due.append((step // every + 1) * every)
+    for every in (settings.checkpoint_steps, settings.evaluate_every):
+        if every:
+            due.append((step // every + 1) * every)
     return min(due)

@@ -1,7 +1,13 @@
 """The training loop that all strategies share: segments, evaluations, checkpoints and stops."""
 
 import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from hpc_lpm.engine.batches import (
     MicroBatches,
@@ -10,28 +16,29 @@ from hpc_lpm.engine.batches import (
 )
 from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
-from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, checkpoint_name
+from hpc_lpm.engine.checkpoint.store import BEST, FOLDER, Checkpoint, TrainedData, checkpoint_name
+from hpc_lpm.engine.early_stopping import EarlyStop, WatchedMetric
 from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext, Runner
-from hpc_lpm.engine.settings import computing_settings
 from hpc_lpm.errors import InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals, nothing_to_save
 
 
 class TrainingLoop:
-    """Trains a run to its end, or until a signal stops it.
+    """Trains a run to its end, or until a signal or lacking improvement stops it.
 
     Optimizer steps are trained in segments, each of which ends with a drain. A segment ends with
-    the epoch, where the model is evaluated, and also where `--drain-at` asks for it, where a
-    checkpoint is due or where the ranks have agreed to stop. Evaluations and checkpoints are
-    outside the training clock.
+    the epoch, where the model is evaluated on all parts, and also where `--drain-at` asks for it,
+    where a checkpoint or an evaluation inside the epoch is due, or where the ranks have agreed to
+    stop. Evaluations and checkpoints are outside the training clock.
 
     Args:
         context: the context of the run.
         runner: this rank's part of the strategy.
+        watched: what evaluations are compared by; its part is evaluated inside epochs.
         steps_an_epoch: the optimizer steps of a whole epoch.
         out: the run's folder.
         signals: the stop signals that this process has received.
@@ -44,6 +51,7 @@ class TrainingLoop:
         self,
         context: RunContext,
         runner: Runner,
+        watched: WatchedMetric,
         steps_an_epoch: int,
         out: Path,
         signals: StopSignals,
@@ -54,8 +62,9 @@ class TrainingLoop:
     ) -> None:
         self._context = context
         self._runner = runner
+        self._watched = watched
         self._steps_an_epoch = steps_an_epoch
-        self._folder = out / FOLDER
+        self._folder, self._best = out / FOLDER, out / BEST
         self._signals = signals
         self._reporter = reporter
         self._independent = independent
@@ -94,21 +103,45 @@ class TrainingLoop:
         if not self._independent:
             self._context.job.barrier()  # no rank may be left where a signal is not agreed upon
         self._signals.begin_training()
-        history, steps = self.history, self._context.updates
-        while history.step < steps or self._evaluation_is_due():
-            if history.step < steps:
+        while not self._has_ended() or self._evaluation_is_due():
+            if not self._has_ended():
                 self._stop_if_asked()
             if self._evaluation_is_due():
                 self._evaluate()
-                self._save_after_epoch()
             else:
                 self._train_segment()
+            if not self._evaluation_is_due():
+                self._save_if_due()
+        if self._reporter and (stop := self.stopped_early):
+            self._reporter.message(stop.sentence())
+
+    @property
+    def stopped_early(self) -> EarlyStop | None:
+        """Why the run ends where it is, before its planned end; None if it does not."""
+        step = self.history.step
+        if step >= self._context.updates:
+            return None
+        return self._watched.stop(self.history.evaluations, step)
+
+    @property
+    def best_evaluation(self) -> Evaluation | None:
+        """The best evaluation so far."""
+        return self._watched.best(self.history.evaluations)
+
+    def _has_ended(self) -> bool:
+        return self.history.step >= self._context.updates or self.stopped_early is not None
 
     def _evaluation_is_due(self) -> bool:
-        done = self.history.step
-        if done < self._context.updates:
-            done -= done % self._steps_an_epoch
-        return self.history.epochs_evaluated < math.ceil(done / self._steps_an_epoch)
+        return self._epoch_is_to_evaluate() or self._is_due_inside_epoch()
+
+    def _epoch_is_to_evaluate(self) -> bool:
+        epochs = self.history.step / self._steps_an_epoch
+        whole = math.ceil(epochs) if self._has_ended() else math.floor(epochs)
+        return self.history.epochs_evaluated < whole
+
+    def _is_due_inside_epoch(self) -> bool:
+        step, every = self.history.step, self._context.settings.evaluate_every
+        return every > 0 and step % every == 0 and self.history.evaluated_step < step
 
     def _train_segment(self) -> None:
         history, context, first = self.history, self._context, self.history.step
@@ -123,11 +156,8 @@ class TrainingLoop:
         history.step = first + context.agreement.end
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
         self._epoch_seconds += context.recorder.segments[-1].end_seconds
-        if not self._evaluation_is_due():
+        if not self._epoch_is_to_evaluate():
             history.drains.append(history.step)
-            every = context.settings.checkpoint_steps
-            if every and history.step % every == 0:
-                self._save()
 
     def _log_norms(self) -> None:
         """Report the norms that each stage has kept (collective, unless ranks are independent)."""
@@ -157,29 +187,65 @@ class TrainingLoop:
         ).between(first - before, end - before)
 
     def _evaluate(self) -> None:
-        history, context = self.history, self._context
-        found = [self._evaluated(part, batches) for part, batches in self._parts.items()]
-        history.evaluations += found
-        history.epochs_evaluated += 1
+        history = self.history
+        after_epoch = self._epoch_is_to_evaluate()
+        before = [each for each in history.evaluations if each.step == history.step]
+        for each in before:
+            # A run that stops early makes an evaluation inside an epoch one of its last.
+            each.after_epoch = after_epoch
+        parts = list(self._parts) if after_epoch else [self._watched.part]
+        parts = [name for name in parts if name not in {each.part for each in before}]
+        inside = nullcontext() if after_epoch else _buffers_kept(self._runner.state().layers)
+        with inside:
+            found = [self._evaluated(part, after_epoch=after_epoch) for part in parts]
+            history.evaluations += found
+            history.epochs_evaluated += after_epoch
+            if self._context.settings.keep_best and self.best_evaluation in found:
+                self._save_in(self._best / checkpoint_name(history, evaluation_is_due=False))
         if self._reporter:
+            self._report(found, after_epoch=after_epoch)
+        if after_epoch:
+            self._epoch_samples, self._epoch_seconds = 0, 0.0
+
+    def _report(self, found: list[Evaluation], *, after_epoch: bool) -> None:
+        assert self._reporter is not None
+        if not after_epoch:
+            self._reporter.evaluation(found, self._context.updates)
+        elif found:
             rate = self._epoch_samples / self._epoch_seconds if self._epoch_seconds else None
-            self._reporter.epoch(found, context.epochs, rate)
-        self._epoch_samples, self._epoch_seconds = 0, 0.0
+            self._reporter.epoch(found, self._context.epochs, rate)
 
-    def _evaluated(self, part: str, batches: MicroBatches) -> Evaluation:
-        context = self._context
-        of_ranks = context.job.all_gather(self._runner.evaluate(batches))
-        scores = [each for of_rank in of_ranks for each in of_rank]
+    def _evaluated(self, part: str, *, after_epoch: bool) -> Evaluation:
+        context, segments = self._context, self._context.recorder.segments
+        start = time.perf_counter()
+        scores_here = self._runner.evaluate(self._parts[part])
+        seconds = time.perf_counter() - start
+        ended = segments[-1].end_seconds if segments else 0.0
+        of_ranks = context.job.all_gather((scores_here, seconds, ended))
+        scores = [each for of_rank, _, _ in of_ranks for each in of_rank]
         loss, metrics, predictions = combined(scores, context.model.evaluation_metrics)
-        epoch = self.history.epochs_evaluated + 1
-        return Evaluation(self.history.step, epoch, part, loss, metrics, predictions)
+        ends = [ended for _, _, ended in of_ranks]
+        return Evaluation(
+            self.history.step,
+            self.history.epochs_evaluated + 1,
+            part,
+            loss,
+            metrics,
+            predictions,
+            seconds=max(seconds for _, seconds, _ in of_ranks),
+            drain_seconds=max(ends) - min(ends),
+            after_epoch=after_epoch,
+        )
 
-    def _save_after_epoch(self) -> None:
-        every = self._context.settings.checkpoint_epochs
-        if not every:
-            return
-        finished = self.history.step == self._context.updates
-        if finished or self.history.epochs_evaluated % every == 0:
+    def _save_if_due(self) -> None:
+        settings, step = self._context.settings, self.history.step
+        due = settings.checkpoint_steps > 0 and step % settings.checkpoint_steps == 0
+        if (every := settings.checkpoint_epochs) and step == self.history.evaluated_step:
+            if self._has_ended():
+                due = True
+            elif step % self._steps_an_epoch == 0:
+                due = due or self.history.epochs_evaluated % every == 0
+        if due:
             self._save()
 
     def _save(self) -> None:
@@ -190,6 +256,10 @@ class TrainingLoop:
             return
         if self._reporter:
             self._reporter.sync()
+        self._save_in(path)
+        self._saved = path
+
+    def _save_in(self, path: Path) -> None:
         context = self._context
         save_checkpoint(
             path,
@@ -198,12 +268,14 @@ class TrainingLoop:
             self._meter.record(self._runner.bytes_sent()),
             self.history,
             CheckpointedRun(
-                computing_settings(context.settings.model_dump(mode="json")),
+                context.settings.model_dump(mode="json"),
+                TrainedData.of(context.dataset),
+                context.updates,
+                self._steps_an_epoch,
                 context.copies,
                 context.cuts,
             ),
         )
-        self._saved = path
 
     def _stop_if_asked(self) -> None:
         """Save and stop if a rank received a signal (collective, unless ranks are independent)."""
@@ -226,3 +298,14 @@ class TrainingLoop:
             f"{where}: checkpoint saved in {self._folder}; the same command with --resume "
             "continues the run."
         )
+
+
+@contextmanager
+def _buffers_kept(layers: Mapping[int, nn.Module]) -> Iterator[None]:
+    """Put buffers back afterwards: replicas average theirs to evaluate, unseen by training."""
+    buffers = [buffer for layer in layers.values() for buffer in layer.buffers()]
+    saved = [buffer.clone() for buffer in buffers]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)

@@ -66,12 +66,15 @@ def passes_of(context: RunContext) -> list[RehearsedPass]:
     training = training_sizes(
         dataset.train, settings.batch_size, size, settings.last_batch, context.replicas
     )
-    test = evaluation_micro_batches(dataset.test, size)
-    evaluation = {test.size(n) for n in range(len(test))}
-    return [
-        *_passes(training=True, part=dataset.train, sizes=training),
-        *_passes(training=False, part=dataset.test, sizes=evaluation),
-    ]
+    passes = list(_passes(training=True, part=dataset.train, sizes=training))
+    rehearsed: set[int] = set()
+    for part in (dataset.test, dataset.validation):
+        if part is not None:
+            batches = evaluation_micro_batches(part, size)
+            sizes = {batches.size(n) for n in range(len(batches))} - rehearsed
+            passes += _passes(training=False, part=part, sizes=sizes)
+            rehearsed |= sizes
+    return passes
 
 
 def _passes(*, training: bool, part: Samples, sizes: Iterable[int]) -> Iterator[RehearsedPass]:

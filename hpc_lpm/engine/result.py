@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hpc_lpm.engine.early_stopping import EarlyStop
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.files import VersionedFile
 
@@ -57,6 +58,21 @@ class RunResult(VersionedFile):
     evaluations: list[Evaluation] = Field(
         default=[], description="loss and metrics of each evaluation of each part of the data"
     )
+    best_evaluation: Evaluation | None = Field(
+        default=None,
+        description="the evaluation with the best `settings.patience_metric`, the loss by default",
+    )
+    stopped_early: EarlyStop | None = Field(
+        default=None, description="where and why the run stopped before its planned end"
+    )
+    evaluation_seconds: float = Field(
+        default=0.0, description="seconds of all evaluations, which are no part of the training"
+    )
+    drain_seconds: float = Field(
+        default=0.0,
+        description="seconds of the training for which, at drains, the first rank that had "
+        "finished waited for the last",
+    )
     weights_sha256: str
     peak_in_flight: list[int] = Field(
         default=[], description="largest number of micro-batches between forward and backward"
@@ -73,13 +89,18 @@ class RunResult(VersionedFile):
     )
     drains: list[int] = Field(
         default=[],
-        description="optimizer steps after which training drained other than for an evaluation",
+        description="optimizer steps inside epochs after which training drained",
     )
     interruptions: int = Field(
         default=0, description="how often the run stopped and went on from a checkpoint"
     )
     parameter_groups: list[ParameterGroup] = Field(
         default=[], description="where not all parameters have the same rate and weight decay"
+    )
+    resume_changes: list[str] = Field(
+        default=[],
+        description="what a run of this length that did not go on from a shorter one would have "
+        "computed otherwise",
     )
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]

@@ -96,11 +96,12 @@ class MetricsLog:
     Args:
         path: the file.
         steps: the number of steps to keep of what an earlier run has written.
-        epochs: the number of evaluations to keep likewise.
+        epochs: the number of evaluations after epochs to keep likewise.
+        evaluated: the step after which the last evaluation to keep was made.
     """
 
-    def __init__(self, path: Path, *, steps: int = 0, epochs: int = 0) -> None:
-        kept = _lines_before(path, steps, epochs) if steps else []
+    def __init__(self, path: Path, *, steps: int = 0, epochs: int = 0, evaluated: int = 0) -> None:
+        kept = _lines_before(path, steps, epochs, evaluated) if steps else []
         write_text_atomically(path, "".join(kept))
         self._stream = path.open("a", encoding="utf-8", buffering=1)
 
@@ -117,7 +118,7 @@ class MetricsLog:
         self._stream.close()
 
 
-def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
+def _lines_before(path: Path, steps: int, epochs: int, evaluated: int) -> list[str]:
     """Return the complete lines of an earlier run about its first steps and evaluations."""
     if not path.exists():
         return []
@@ -126,9 +127,25 @@ def _lines_before(path: Path, steps: int, epochs: int) -> list[str]:
         if not line.endswith("\n"):
             break
         entry = json.loads(line)
-        if entry["step"] < steps if "step" in entry else entry["epoch"] < epochs:
+        if "step" not in entry:
+            keep = entry["epoch"] < epochs
+        else:
+            keep = entry["step"] < (evaluated if "evaluation_seconds" in entry else steps)
+        if keep:
             kept.append(line)
     return kept
+
+
+def _logged(evaluations: Sequence[Evaluation]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for each in evaluations:
+        values |= each.values
+    seconds = sum(each.seconds for each in evaluations)
+    return {
+        **values,
+        "evaluation_seconds": seconds,
+        "drain_seconds": evaluations[0].drain_seconds,
+    }
 
 
 class RunReporter:
@@ -175,11 +192,7 @@ class RunReporter:
             samples_per_second: the rate of the epoch; None if it was trained before a resumption.
         """
         epoch = evaluations[0].epoch
-        values: dict[str, object] = {}
-        for each in evaluations:
-            named = {"loss": each.loss, **each.metrics}
-            values |= {f"{each.part}_{name}": value for name, value in named.items()}
-        self._log.write(epoch=epoch - 1, **values)
+        self._log.write(epoch=epoch - 1, **_logged(evaluations))
         rate = "" if samples_per_second is None else f" | {samples_per_second:.1f} samples/s"
         shown = " | ".join(map(str, evaluations))
         self._display.message(f"epoch {epoch}/{epochs} | {shown}{rate}")
@@ -197,6 +210,21 @@ class RunReporter:
                 if len(norms) > 1:
                     values[f"stage_{kind}_norms"] = [_finite(norm) for norm in norms]
             self._log.write(step=stages[0].step, **values)
+
+    def evaluation(self, evaluations: Sequence[Evaluation], steps: int) -> None:
+        """Report an evaluation inside an epoch.
+
+        Args:
+            evaluations: of each part of the data.
+            steps: the number of optimizer steps of the run.
+        """
+        step, logged = evaluations[0].step, _logged(evaluations)
+        self._log.write(step=step - 1, **logged)
+        shown = " | ".join(map(str, evaluations))
+        self._display.message(
+            f"step {step}/{steps} | {shown} | evaluated in {logged['evaluation_seconds']:.2f} s, "
+            f"drained in {logged['drain_seconds']:.2f} s"
+        )
 
     def message(self, text: str) -> None:
         """Show a message on the display."""

@@ -24,6 +24,7 @@ class TimesAndLosses:
     samples_per_second: float
     idle_share: list[float]
     train_loss: list[float | None]
+    drain_seconds: float
     seconds_by_kind: list[dict[str, float]]
 
 
@@ -67,6 +68,7 @@ def times_and_losses(
         samples_per_second=sum(rates),
         idle_share=[max(0.0, own_seconds - one) / (own_seconds or 1.0) for one in busy],
         train_loss=losses,
+        drain_seconds=sum(map(_drain_seconds, segments), 0.0),
         seconds_by_kind=[_seconds_by_kind(rank) for rank in records],
     )
 
@@ -92,6 +94,12 @@ def traced_intervals(segments: Sequence[Ranks]) -> list[list[TracedInstruction]]
 
 def _training_seconds(segments: Sequence[Ranks]) -> float:
     return sum((max(record.end_seconds for record in ranks) for ranks in segments), 0.0)
+
+
+def _drain_seconds(ranks: Ranks) -> float:
+    """Return for how long the first rank that had ended a segment waited for the last one."""
+    ends = [record.end_seconds for record in ranks]
+    return max(ends) - min(ends)
 
 
 def _step_seconds(segments: Sequence[Ranks]) -> list[float]:

@@ -12,10 +12,18 @@ import torch
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.load import finished_result
-from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint, remove_checkpoints
+from hpc_lpm.engine.checkpoint.longer import changes_of_length, reopened, updates_of
+from hpc_lpm.engine.checkpoint.store import (
+    BEST,
+    FOLDER,
+    Checkpoint,
+    remove_checkpoints,
+    remove_checkpoints_after,
+)
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
-from hpc_lpm.engine.environment import run_environment
+from hpc_lpm.engine.early_stopping import watched_metric
+from hpc_lpm.engine.environment import own_device, run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
@@ -44,7 +52,6 @@ from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import NUMPY_SEEDS
-from hpc_lpm.ranks import local_rank_from_environment
 from hpc_lpm.stop_signals import StopSignals
 
 
@@ -53,7 +60,9 @@ class Training:
 
     `plan_notice` tells the user that the plan was made for another use; it is None otherwise.
     `checkpoint` is the checkpoint to resume from, or None; `finished` is the result of a run that
-    has nothing left to do, or None.
+    has nothing left to do, or None; `resume_changes` say what a run of this length would have
+    computed otherwise until that checkpoint, which a run of another length has saved. `watched` is
+    what evaluations are compared by.
 
     Args:
         settings: the settings of the run.
@@ -92,7 +101,7 @@ class Training:
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch
         )
-        self.steps = settings.steps or self.steps_an_epoch * (settings.epochs or 0)
+        self.steps = updates_of(settings, self.steps_an_epoch)
         self.epochs = math.ceil(self.steps / self.steps_an_epoch)
         self.stages = len(self.plan.stages) if self.plan else 1
         self.replicas = job.size // self.stages if self.plan else 1
@@ -110,8 +119,10 @@ class Training:
         )
         self._groups = ALL_ALIKE
         self._simulated: GroupRates | None = None
+        self.watched = watched_metric(settings, self.dataset, self.model)
         self.checkpoint: Checkpoint | None = None
         self.finished: RunResult | None = None
+        self.resume_changes: list[str] = []
         if resume_from and not self.strategy.independent:
             self._find_earlier_work(resume_from)
 
@@ -131,13 +142,21 @@ class Training:
         return settings.model_copy(update={"plan": plan})
 
     def _find_earlier_work(self, folder: Path) -> None:
-        settings = computing_settings(self.settings.model_dump(mode="json"))
+        settings, document = self.settings, self.settings.model_dump(mode="json")
         layers = len(self.model.layers)
         cuts = list(self.plan.cuts) if self.plan else [0, layers]
-        self.finished = finished_result(folder / RESULT, settings, cuts, self.job.size)
-        self.checkpoint = Checkpoint.newest(folder / FOLDER)
-        if self.checkpoint:
-            self.checkpoint.check(settings, self.job.size // self.stages, layers)
+        computing = computing_settings(document)
+        self.finished = finished_result(folder / RESULT, computing, cuts, self.job.size)
+        checkpoint = Checkpoint.newest(folder / FOLDER)
+        if checkpoint is None:
+            return
+        checkpoint.check(document, self.job.size // self.stages, layers)
+        self.resume_changes = changes_of_length(checkpoint, settings)
+        history = checkpoint.manifest.history
+        if not self.watched.stop(history.evaluations, history.step):
+            history = reopened(history, settings, self.steps_an_epoch)
+        history.resume_changes += self.resume_changes
+        self.checkpoint = checkpoint.going_on(history)
 
     def _notice_of_another_use(self) -> str | None:
         """Return a sentence for the user if the plan was made for another use, else None.
@@ -215,6 +234,7 @@ class Training:
             loop = TrainingLoop(
                 context,
                 runner,
+                self.watched,
                 self.steps_an_epoch,
                 out,
                 signals or StopSignals(),
@@ -245,7 +265,7 @@ class Training:
         _seed_everything(settings.seed)
         for name, value in self.strategy.environment(settings).items():
             os.environ.setdefault(name, value)
-        device = _device()
+        device = own_device()
         recorder = Recorder(
             settings.trace_steps,
             reporter.step if reporter else _ignore_step,
@@ -296,7 +316,7 @@ class Training:
         times = times_and_losses(
             [record.segments for record in records],
             samples_of_steps(
-                self.dataset.train, settings.batch_size, self.steps_an_epoch, self.steps
+                self.dataset.train, settings.batch_size, self.steps_an_epoch, history.step
             ),
             settings.discard_steps,
             independent=self.strategy.independent,
@@ -313,6 +333,10 @@ class Training:
             test_accuracy=history.test_accuracy,
             test_predictions=history.evaluations[-1].predictions if history.test_accuracy else None,
             evaluations=history.evaluations,
+            best_evaluation=loop.best_evaluation,
+            stopped_early=loop.stopped_early,
+            evaluation_seconds=sum(each.seconds for each in history.evaluations),
+            drain_seconds=times.drain_seconds,
             weights_sha256=fingerprint,
             peak_memory_bytes=[record.peak_memory_bytes for record in records],
             bytes_sent=[record.bytes_sent for record in records],
@@ -322,6 +346,7 @@ class Training:
             drains=history.drains,
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
+            resume_changes=history.resume_changes,
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),
@@ -349,6 +374,8 @@ class Training:
         (out / RESULT).unlink(missing_ok=True)
         if self.checkpoint is None:
             remove_checkpoints(out / FOLDER)
+        # Of evaluations that are made again.
+        remove_checkpoints_after(out / BEST, self.history.evaluated_step)
 
 
 def _plan_of_run(
@@ -377,15 +404,6 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % NUMPY_SEEDS)
     torch.manual_seed(seed)
-
-
-def _device() -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank_from_environment() % torch.cuda.device_count())
-    # Events and streams that name no device belong to the current one.
-    torch.cuda.set_device(device)
-    return device
 
 
 def _ignore_step(step: int, loss: float | None, seconds: float, skipped: bool) -> None:

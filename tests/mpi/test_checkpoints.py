@@ -80,7 +80,8 @@ OTHER = {
     "lr_discount": ({"lr_discount": True}, "saved with lr_discount False, this run has True"),
     "optimizer": ({"optimizer": ADAMW}, "saved with optimizer.name 'momentum', this run has"),
     "lead": ({"lead": 2}, "saved with lead 1, this run has 2"),
-    "steps": ({"steps": 17}, "saved with steps 16, this run has 17"),
+    "steps": ({"steps": 3}, "this run has 3: ask for at least as many"),
+    "drains": ({"drain_at": [2]}, "saved with drain_at [], this run has [2]"),
     "model": ({"model": "mlp,width=25,layers=4"}, "saved with model 'mlp,width=24,layers=4'"),
 }
 

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
-from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_name, newest_checkpoint
+from hpc_lpm.engine.checkpoint.store import (
+    Checkpoint,
+    TrainedData,
+    checkpoint_name,
+    newest_checkpoint,
+)
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
@@ -23,7 +28,8 @@ RATE = LearningRateSettings(schedule="cosine", warmup_steps=2)
 RECORD = RankRecord(
     segments=[], peak_in_flight=0, lag_counts={0: 3}, bytes_sent=0, peak_memory_bytes=0
 )
-NOTHING_MEASURED = CheckpointedRun(settings={}, replicas=1, cuts=[0, 3])
+DATA = TrainedData("image", (1, 8, 8), 2, "classes", None)
+RUN = CheckpointedRun({}, DATA, updates=STEPS, steps_an_epoch=4, replicas=1, cuts=[0, 3])
 
 
 def fresh(name: str, memory_format: torch.memory_format = torch.contiguous_format) -> TrainedState:
@@ -53,7 +59,7 @@ def train(state: TrainedState, steps: range) -> None:
 def save(state: TrainedState, folder: Path, step: int) -> Path:
     history = History(step=step)
     path = folder / checkpoint_name(history, evaluation_is_due=False)
-    save_checkpoint(path, SingleProcess(), state, RECORD, history, NOTHING_MEASURED)
+    save_checkpoint(path, SingleProcess(), state, RECORD, history, RUN)
     return path
 
 

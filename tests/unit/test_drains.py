@@ -26,6 +26,7 @@ def test_training_drains_at_the_end_of_epochs_and_where_it_is_asked_to() -> None
     assert drains(5, 12) == [5, 10, 12]
     assert drains(5, 12, drain_at=[3, 5, 11]) == [3, 5, 10, 11, 12]
     assert drains(5, 12, checkpoint_steps=4) == [4, 5, 8, 10, 12]
+    assert drains(5, 12, evaluate_every=3) == [3, 5, 6, 9, 10, 12]
 
 
 @pytest.mark.parametrize("wrong", [[3, 3], [4, 2], [0]])

@@ -27,6 +27,8 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
     reporter.step(1, None, 0.25, True)
     reporter.norms([[StepNorms(1, math.inf, 3.0)], [StepNorms(1, 1.0, 4.0)]])
     validated = Evaluation(2, 1, "validation", 0.5, {"accuracy": 0.875, "top5_accuracy": None})
+    inside = Evaluation(1, 1, "validation", 0.625, {}, 8, 0.25, 0.125, after_epoch=False)
+    reporter.evaluation([inside], 4)
     reporter.epoch([validated, Evaluation(2, 1, "test", None, {"accuracy": 0.75})], 2, 32.0)
     reporter.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
@@ -37,15 +39,24 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
             **{"weight_norm": 5.0, "stage_weight_norms": [3.0, 4.0]},
         },
         {
+            "step": 0,
+            "validation_loss": 0.625,
+            "evaluation_seconds": 0.25,
+            "drain_seconds": 0.125,
+        },
+        {
             "epoch": 0,
             "validation_loss": 0.5,
             "validation_accuracy": 0.875,
             "validation_top5_accuracy": None,
             "test_loss": None,
             "test_accuracy": 0.75,
+            "evaluation_seconds": 0.0,
+            "drain_seconds": 0.0,
         },
     ]
     assert stream.getvalue() == (
+        "step 1/4 | validation loss 0.625 | evaluated in 0.25 s, drained in 0.12 s\n"
         "epoch 1/2 | validation accuracy 87.50 % | validation loss 0.5 | "
         "test accuracy 75.00 % | 32.0 samples/s\n"
     )
@@ -56,18 +67,20 @@ def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path:
     log = MetricsLog(path)
     for step in range(5):
         log.write(step=step, epoch=step // 2, seconds=1.0)
+        log.write(step=step, test_loss=0.5, evaluation_seconds=1.0)
         if step % 2:
             log.write(step=step - 1, gradient_norm=1.0)
             log.write(epoch=step // 2, test_accuracy=0.5)
     log.close()
     path.write_text(path.read_text() + '{"step": 5, "ep', encoding="utf-8")
-    resumed = MetricsLog(path, steps=4, epochs=1)
+    resumed = MetricsLog(path, steps=4, epochs=1, evaluated=2)
     resumed.sync()
     resumed.write(epoch=1, test_accuracy=0.25)
     resumed.close()
     found = [json.loads(line) for line in path.read_text().splitlines()]
     assert [entry["step"] for entry in found if "seconds" in entry] == [0, 1, 2, 3]
     assert [entry["step"] for entry in found if "gradient_norm" in entry] == [0, 2]
+    assert [entry["step"] for entry in found if "test_loss" in entry] == [0, 1]
     assert [entry["test_accuracy"] for entry in found if "test_accuracy" in entry] == [0.5, 0.25]
     started_again = MetricsLog(path)
     started_again.close()

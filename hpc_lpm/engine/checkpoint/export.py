@@ -1,22 +1,15 @@
 """The weights of a trained run under the names of the user's own module."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import safe_open
 from torch import Tensor
 
 from hpc_lpm.data.registry import dataset_shape
-from hpc_lpm.engine.checkpoint.save import sha256_of
-from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint
-from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.checkpoint.store import Checkpoint
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.state_names import under_outside_names
-
-_OF_LAYER = re.compile(r"layer\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True)
@@ -28,8 +21,10 @@ class ExportedWeights:
     tensors: dict[str, Tensor]
 
 
-def export_weights(run: Path, data_dir: Path | None = None) -> ExportedWeights:
-    """Read the newest checkpoint in a run's folder and name its weights as the user does.
+def export_weights(
+    run: Path, data_dir: Path | None = None, *, best: bool = False
+) -> ExportedWeights:
+    """Read a checkpoint in a run's folder and name its weights as the user does.
 
     Of several replicas, buffers are those of the first.
 
@@ -37,18 +32,16 @@ def export_weights(run: Path, data_dir: Path | None = None) -> ExportedWeights:
         run: the folder of a run.
         data_dir: the folder in which the run's data set is looked for, if its shape cannot be told
             otherwise; by default that of the run.
+        best: whether to take the checkpoint of the best evaluation instead of the newest one.
 
     Raises:
-        InputError: if the run has no checkpoint, a file is damaged, or its model cannot be made.
+        InputError: if the run has no such checkpoint, a file is damaged, or its model cannot be
+            made.
     """
-    checkpoint = Checkpoint.newest(run / FOLDER)
-    if checkpoint is None:
-        raise InputError(
-            f"run {run} has no checkpoint in {run / FOLDER}: name the --out folder of a run that "
-            "was not trained with --checkpoint-epochs 0, or train it again."
-        )
-    settings: dict[str, Any] = checkpoint.manifest.settings
-    shape = dataset_shape(settings["dataset"], data_dir or _data_dir(run))
+    checkpoint = Checkpoint.of_run(run, best=best)
+    settings = checkpoint.manifest.settings
+    given = data_dir or settings["data_dir"]
+    shape = dataset_shape(settings["dataset"], Path(given) if given else None)
     model = create_model(settings["model"], shape, settings["seed"])
     saved = checkpoint.manifest.cuts[-1]
     if saved != len(model.layers):
@@ -56,29 +49,5 @@ def export_weights(run: Path, data_dir: Path | None = None) -> ExportedWeights:
             f"checkpoint {checkpoint.path} has {saved} layers, model {model.name} has "
             f"{len(model.layers)}: bring the model back to what was trained."
         )
-    tensors = under_outside_names(model, _layer_tensors(checkpoint))
+    tensors = under_outside_names(model, checkpoint.layer_tensors())
     return ExportedWeights(model.name, checkpoint.manifest.history.step, tensors)
-
-
-def _layer_tensors(checkpoint: Checkpoint) -> dict[tuple[int, str], Tensor]:
-    """Return the tensors of all layers by the layer's index and their name there."""
-    tensors = {}
-    for file in checkpoint.manifest.files:
-        if file.replica != 0 or not file.name.endswith(".safetensors"):
-            continue
-        path = checkpoint.path / file.name
-        if sha256_of(path) != file.sha256:
-            raise checkpoint.damaged(f"{file.name}: its bytes are not those that were saved")
-        with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118
-                if found := _OF_LAYER.fullmatch(name):
-                    tensors[int(found[1]), found[2]] = opened.get_tensor(name)
-    return tensors
-
-
-def _data_dir(run: Path) -> Path | None:
-    """Return the folder of data that a finished run was given."""
-    if not (run / RESULT).exists():
-        return None
-    given = RunResult.read(run / RESULT).settings.get("data_dir")
-    return Path(str(given)) if given else None

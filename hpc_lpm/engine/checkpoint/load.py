@@ -9,8 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.save import sha256_of
-from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
+from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile, sha256_of
 from hpc_lpm.engine.checkpoint.tensors import (
     restore_layers,
     restore_optimizer,

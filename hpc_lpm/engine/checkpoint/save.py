@@ -1,8 +1,8 @@
 """Saving a checkpoint: every rank writes its files aside, then rank 0 gives the folder its name."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -11,9 +11,11 @@ from hpc_lpm.engine.checkpoint.store import (
     MANIFEST,
     CheckpointFile,
     Manifest,
+    TrainedData,
     aside_of,
     begin_aside,
     publish,
+    sha256_of,
     sync,
 )
 from hpc_lpm.engine.checkpoint.tensors import (
@@ -32,7 +34,10 @@ from hpc_lpm.errors import TrainingError
 class CheckpointedRun:
     """What a checkpoint must say about the run that saves it; see `Manifest`."""
 
-    settings: dict[str, object]
+    settings: dict[str, Any]
+    data: TrainedData
+    updates: int
+    steps_an_epoch: int
     replicas: int
     cuts: list[int]
 
@@ -80,6 +85,9 @@ def save_checkpoint(
         manifest = Manifest(
             history=history,
             settings=about.settings,
+            data=about.data,
+            updates=about.updates,
+            steps_an_epoch=about.steps_an_epoch,
             ranks=job.size,
             replicas=about.replicas,
             cuts=about.cuts,
@@ -113,13 +121,3 @@ def _entry(path: Path, rank: int, state: TrainedState) -> CheckpointFile:
         size_bytes=path.stat().st_size,
         sha256=sha256_of(path),
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits.
-
-    Raises:
-        OSError: if it cannot be read.
-    """
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,25 +1,35 @@
 """The folder of a run's checkpoints: a checkpoint is in it as a whole or not at all."""
 
+import hashlib
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from torch import Tensor
 
+from hpc_lpm.data.dataset import Dataset, Moments
 from hpc_lpm.engine.history import History
-from hpc_lpm.engine.settings import first_difference
+from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
 
-FOLDER = "checkpoint"
+FOLDER, BEST = "checkpoint", "best"
 MANIFEST = "manifest.json"
 _ASIDE = "."
 _PENDING = "-before-evaluation"
+_OF_LAYER = re.compile(r"layer\.(\d+)\.(.+)")
 _NAME = re.compile(rf"step-(\d+)({_PENDING})?")
+
+
+LENGTH_SETTINGS = ("epochs", "steps", "patience", "patience_metric", "patience_mode")
+"""The settings that decide where a run ends, and nothing about the steps until then."""
 
 
 class CheckpointFile(BaseModel):
@@ -36,16 +46,39 @@ class CheckpointFile(BaseModel):
     sha256: str
 
 
+@dataclass(frozen=True)
+class TrainedData:
+    """The data that a model was trained on, as `DataShape` tells; `moments` are those of images."""
+
+    kind: str
+    input_shape: tuple[int, ...]
+    classes: int
+    task: str
+    moments: Moments | None
+
+    @staticmethod
+    def of(dataset: Dataset) -> "TrainedData":
+        """Describe the data of a run."""
+        shape = dataset.shape
+        return TrainedData(
+            shape.kind, shape.input_shape, shape.classes, shape.task, dataset.train.moments
+        )
+
+
 class Manifest(VersionedFile):
     """`manifest.json`: the table of contents of a checkpoint, written after all other files.
 
-    `settings` are those that a run must share to resume from here, under dotted names.
+    `settings` are those of the run, as a settings file holds them; `updates` and `steps_an_epoch`
+    count the optimizer steps that it was to have and those of a whole epoch.
     """
 
     kind: ClassVar[str] = "checkpoint manifest"
 
     history: History
-    settings: dict[str, object]
+    settings: dict[str, Any]
+    data: TrainedData
+    updates: int
+    steps_an_epoch: int
     ranks: int
     replicas: int
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
@@ -58,6 +91,33 @@ class Checkpoint:
 
     path: Path
     manifest: Manifest
+
+    @staticmethod
+    def of_run(run: Path, *, best: bool = False) -> "Checkpoint":
+        """Open the newest checkpoint of a run, or that of its best evaluation.
+
+        Args:
+            run: the folder of the run.
+            best: whether the checkpoint that `--keep-best` keeps is meant.
+
+        Raises:
+            InputError: if there is no such folder or checkpoint, or a file of it is damaged.
+        """
+        if not run.is_dir():
+            raise InputError(
+                f"run {run} is no folder: name the --out folder of a run of `hpc-lpm train`."
+            )
+        folder = run / (BEST if best else FOLDER)
+        checkpoint = Checkpoint.newest(folder)
+        if checkpoint is None:
+            trained = (
+                "trained with --keep-best" if best else "not trained with --checkpoint-epochs 0"
+            )
+            raise InputError(
+                f"run {run} has no checkpoint in {folder}: name the --out folder of a run that was "
+                f"{trained}, or train it again."
+            )
+        return checkpoint
 
     @staticmethod
     def newest(folder: Path) -> "Checkpoint | None":
@@ -81,6 +141,10 @@ class Checkpoint:
                 raise opened.damaged(f"{file.name}: {found}, {file.size_bytes} bytes were saved")
         return opened
 
+    def going_on(self, history: History) -> "Checkpoint":
+        """Return the same checkpoint with another history."""
+        return replace(self, manifest=self.manifest.model_copy(update={"history": history}))
+
     def damaged(self, what: str) -> InputError:
         """Return the error to raise if a file is not what was saved."""
         return InputError(
@@ -88,21 +152,48 @@ class Checkpoint:
             "--resume to start again."
         )
 
+    def layer_tensors(self) -> dict[tuple[int, str], Tensor]:
+        """Read parameters and buffers by their layer's index and their name there.
+
+        Of several replicas, buffers are those of the first.
+
+        Raises:
+            InputError: if a file is not what was saved.
+        """
+        tensors = {}
+        for file in self.manifest.files:
+            if file.replica != 0 or not file.name.endswith(".safetensors"):
+                continue
+            path = self.path / file.name
+            if sha256_of(path) != file.sha256:
+                raise self.damaged(f"{file.name}: its bytes are not those that were saved")
+            with safe_open(path, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118
+                    if found := _OF_LAYER.fullmatch(name):
+                        tensors[int(found[1]), found[2]] = opened.get_tensor(name)
+        return tensors
+
     def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
-        """Check that a run computes the same as the run that saved this checkpoint.
+        """Check that a run computes the same as the run that saved this checkpoint, up to here.
+
+        How long the runs are to be may differ.
 
         Args:
-            settings: what `computing_settings` returns for the run.
+            settings: those of the run, as a settings file holds them.
             replicas: the replicas of every stage, or the ranks that each hold the whole model.
             layers: the number of layers of the model.
 
         Raises:
             InputError: naming the first setting that differs.
         """
-        ours = {**settings, "replicas": replicas, "layers of the model": layers}
         saved = self.manifest
+        ours = {
+            **_settings_up_to(saved.history.step, settings),
+            "replicas": replicas,
+            "layers of the model": layers,
+        }
         theirs = {
-            **saved.settings,
+            **_settings_up_to(saved.history.step, saved.settings),
             "replicas": saved.replicas,
             "layers of the model": saved.cuts[-1],
         }
@@ -112,6 +203,18 @@ class Checkpoint:
                 f"--resume: checkpoint {self.path} was saved with {name} {before!r}, this run has "
                 f"{now!r}: give the same settings, or another --out."
             )
+
+
+def _settings_up_to(step: int, settings: dict[str, object]) -> dict[str, object]:
+    """Return the settings that determine what the first steps compute, under dotted names."""
+    found = {
+        name: value
+        for name, value in computing_settings(settings).items()
+        if name not in LENGTH_SETTINGS
+    }
+    drains = found["drain_at"]
+    assert isinstance(drains, Sequence)
+    return {**found, "drain_at": [drain for drain in drains if drain < step]}
 
 
 def checkpoint_name(history: History, *, evaluation_is_due: bool) -> str:
@@ -167,6 +270,23 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove the folder of checkpoints with everything in it, if it exists."""
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
+
+
+def remove_checkpoints_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints in a folder that were saved after a later optimizer step."""
+    for path in folder.glob("step-*"):
+        if (match := _NAME.fullmatch(path.name)) and int(match[1]) > step:
+            shutil.rmtree(path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

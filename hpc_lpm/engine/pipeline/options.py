@@ -76,6 +76,10 @@ class LaggingOptions(ScheduledOptions):
         CommandOption(LAG),
     ] = False
 
+    def flushes_in(self, epoch: int, epochs: int) -> bool:
+        """Tell if every step of an epoch, counted from 0, flushes at the end of the run."""
+        return epoch >= epochs - self.synchronous_tail
+
     @classmethod
     def of(cls, options: StrategyOptions) -> "LaggingOptions":
         """Return the options of any scheduled strategy, without corrections where nothing lags."""

@@ -87,7 +87,7 @@ class PipelineRunner:
         """Train on this replica's share of these micro-batches, then drain."""
         settings, topology = self._context.settings, self._topology
         share = batches.share(topology.replica, topology.replicas)
-        in_tail = batches.epoch >= self._context.epochs - self._own.synchronous_tail
+        in_tail = self._own.flushes_in(batches.epoch, self._context.epochs)
         schedule = _TAIL_SCHEDULE if in_tail else self._schedule
 
         def programme_of(micro_batches: int) -> Programme:

@@ -16,9 +16,14 @@ from hpc_lpm.models.layer_calls import LayerCalls
 
 
 class WholeModel:
-    """All layers on this rank's device, run forward and backward one micro-batch at a time."""
+    """All layers on this rank's device, run forward and backward one micro-batch at a time.
 
-    def __init__(self, context: RunContext) -> None:
+    Args:
+        context: the context of the run.
+        rehearse: whether to find mistakes of the model before training starts.
+    """
+
+    def __init__(self, context: RunContext, *, rehearse: bool = True) -> None:
         self._context = context
         model = context.model
         self._format = context.compute_format
@@ -28,7 +33,8 @@ class WholeModel:
         self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
-        self._rehearse()
+        if rehearse:
+            self._rehearse()
 
     def _rehearse(self) -> None:
         for rehearsed in passes_of(self._context):

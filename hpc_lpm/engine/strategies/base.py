@@ -154,8 +154,12 @@ class Strategy(ABC):
             raise InputError(
                 "--clip-scope global clips nothing without --clip-norm: give the norm."
             )
-        if self.independent and settings.checkpoint_steps:
+        saving = {
+            "--checkpoint-steps": settings.checkpoint_steps,
+            "--keep-best": settings.keep_best,
+        }
+        for option in [name for name, value in saving.items() if value and self.independent]:
             raise InputError(
-                f"--checkpoint-steps was given with --strategy {self.name}, which saves no "
+                f"{option} was given with --strategy {self.name}, which saves no "
                 "checkpoints: leave it out or use another strategy."
             )
