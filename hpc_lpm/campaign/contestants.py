@@ -22,6 +22,9 @@ OF_THE_CAMPAIGN = ("model", "dataset", "strategy", "plan", "seed", "batch_size")
 OF_ITS_PLAN = ("stages", "cuts", "cut_only_at")
 """What a contestant may set besides its settings: how the model is cut for it."""
 
+AGAIN = "again"
+"""How often a contestant runs once more, beside those that came later."""
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -150,6 +153,20 @@ def contestant_planners(campaign: "Campaign", contestant: Contestant) -> Sequenc
     return [OWN] if contestant_cuts(campaign, contestant) else campaign.planners
 
 
+def contestant_runs(contestant: Contestant) -> range:
+    """Return the numbers of the runs of a contestant for each seed and repeat, from 0.
+
+    Raises:
+        InputError: if its `again` is not a whole number from 0.
+    """
+    again = contestant.overrides.get(AGAIN, 0)
+    if not isinstance(again, int) or isinstance(again, bool) or again < 0:
+        raise InputError(
+            f"{AGAIN} of {contestant.label} is {again!r}, accepted are whole numbers from 0."
+        )
+    return range(again + 1)
+
+
 def _is_name(value: object) -> bool:
     # Names are handed on in one option, separated by commas.
     return isinstance(value, str) and bool(value.strip()) and "," not in value
@@ -221,6 +238,7 @@ def check_contestants(campaign: "Campaign") -> None:
             settings = contestant_settings(campaign, contestant)
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
             contestant_cut_only_at(campaign, contestant)
+            contestant_runs(contestant)
             contestant.entry.check(
                 PlannedRun(
                     settings,
@@ -247,7 +265,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
     fields = settings_fields(contestant.strategy)
     accepted = {item.path[0] for item in fields} - set(OF_THE_CAMPAIGN)
     for name, value in contestant.overrides.items():
-        if name in OF_ITS_PLAN:
+        if name in OF_ITS_PLAN or name == AGAIN:
             continue
         if name in OF_THE_CAMPAIGN:
             raise InputError(
@@ -255,7 +273,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
                 "for the whole campaign."
             )
         if name not in accepted:
-            offered = sorted(accepted | {"name", *OF_ITS_PLAN})
+            offered = sorted(accepted | {"name", AGAIN, *OF_ITS_PLAN})
             raise InputError(
                 f"{contestant.label} has the unknown setting {name!r}{closest(name, offered)}: "
                 f"accepted are {', '.join(offered)}."

@@ -8,6 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 
+from hpc_lpm.campaign.beginning import IDENTITY
+from hpc_lpm.campaign.calls import Call
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.environment import REPOSITORY, describe_source
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import (
     Attempt,
@@ -22,7 +26,9 @@ from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, 
 from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
+from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import EXIT_INTERRUPTED
+from hpc_lpm.files import write_text_atomically
 from hpc_lpm.programs import ask
 
 RANKS_LOST = 71
@@ -56,7 +62,7 @@ def launch_step(
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(files, arguments, ranks, mpi, threads=1)
+    start = _prepare(files.read_campaign(), arguments, ranks, mpi, threads=1)
     with signals_of_job_script():
         done = supervise(start.command, start.environment, ranks, log, say=say)
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
@@ -64,7 +70,7 @@ def launch_step(
 
 
 def launch_trial(
-    files: CampaignFolder,
+    steps: Steps,
     name: str,
     arguments: Sequence[str],
     ranks: int,
@@ -73,30 +79,52 @@ def launch_trial(
     say: Callable[[str], None],
     *,
     attempt: int = 1,
+    call: Call | None = None,
 ) -> int:
     """Train a trial, resume it if it has a checkpoint, and tell how far the campaign is.
 
     Leaves the records in the trial's folder and returns the exit code of training. A driver repeats
     whatever failed, and `attempt` counts its attempts from 1; a trial that failed for a reason that
-    has not gone away is not run a second time.
+    has not gone away is not run a second time. A training that has written its result counts as
+    done, however it ended.
+
+    Args:
+        steps: the campaign.
+        name: the trial.
+        arguments: what its ranks run, as arguments of `hpc-lpm`.
+        ranks: how many there are.
+        mpi: what starts them.
+        log: the file that their output goes to.
+        say: called with each line for the user.
+        attempt: which attempt of this driver it is.
+        call: the call of Snakemake that this is part of, None if it is part of none.
 
     Raises:
-        InputError: if the ranks cannot be started.
+        InputError: if the ranks cannot be started, or what the trial is computed from has changed
+            since the call began.
     """
-    folder = files.run(name)
+    folder = steps.folder.run(name)
     record = folder / "attempts.json"
     earlier = read_attempts(record)
     if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
         say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
         return int(earlier[-1].exit_code or 0)
-    steps = Steps(files.read_campaign(), files)
-    start = _prepare(files, arguments, ranks, mpi, steps.settings(name).threads)
-    folder.mkdir(parents=True, exist_ok=True)
+    if call is not None:
+        call.check_unchanged(name, steps.folder.root)
+        call.identities.runs[name].write(folder / IDENTITY)
+    settings = steps.settings(name)
+    write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
+    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads)
     progress = ProgressLine(steps, name)
-    where = start.where
+    where, before = start.where, _version_of(folder / RESULT)
     attempts = begin_attempt(
         record,
-        Attempt(started=datetime.now(UTC), job_id=where.job_id, nodes=where.nodes),
+        Attempt(
+            started=datetime.now(UTC),
+            job_id=where.job_id,
+            nodes=where.nodes,
+            call=call.identifier if call else None,
+        ),
     )
     with signals_of_job_script():
         done = supervise(
@@ -109,11 +137,15 @@ def launch_trial(
             # mpirun passes this one on to all ranks and keeps running, unlike SIGTERM.
             stop_signal=signal.SIGUSR2,
         )
-    if done.exit_code == 0 and not (folder / "result.json").exists():
+    written = _version_of(folder / RESULT)
+    if done.exit_code == 0 and written is None:
         say(f"{name} ended without a result, as if a node were gone: see {log}")
         done = replace(done, exit_code=RANKS_LOST)
+    elif done.exit_code and written not in (None, before):
+        say(f"{name} ended with exit code {done.exit_code} after its result was written: see {log}")
+        done = replace(done, exit_code=0)
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
-    Launch.of(done, where, attempts).write(folder / "launch.json")
+    Launch.of(done, where, attempts, describe_source(REPOSITORY)).write(folder / "launch.json")
     if done.exit_code == 0:
         # Nobody needs it any more, and a campaign has many trials.
         rmtree(folder / "checkpoint", ignore_errors=True)
@@ -121,6 +153,15 @@ def launch_trial(
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)
     return done.exit_code
+
+
+def _version_of(result: Path) -> tuple[int, int] | None:
+    """Return what tells one writing of a file from another, None if it is not there."""
+    try:
+        found = result.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _continue_later(job: str, say: Callable[[str], None]) -> None:
@@ -134,9 +175,9 @@ def _continue_later(job: str, say: Callable[[str], None]) -> None:
 
 
 def _prepare(
-    files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str, threads: int
+    campaign: Campaign, arguments: Sequence[str], ranks: int, mpi: str, threads: int
 ) -> _Start:
-    launcher = files.read_campaign().launcher
+    launcher = campaign.launcher
     options = launcher.options if launcher.mpi == mpi else None
     environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)

@@ -65,11 +65,11 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
     Raises:
         InputError: if `root` is not the folder of a campaign, or a metric cannot be computed.
     """
-    folder = CampaignFolder(root)
+    folder = CampaignFolder.at(root)
     campaign = folder.read_campaign()
     check_names(campaign, str(folder.campaign))
     trials = trials_of(campaign)
-    runs, missing = read_runs(folder, trials)
+    runs, missing = read_runs(campaign, folder, trials)
     # Not installed here, but trained or tried elsewhere, is not left out.
     tried = {run.trial.contestant for run in runs}
     tried |= {entry.trial.contestant for entry in missing if entry.tried}

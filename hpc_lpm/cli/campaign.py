@@ -9,6 +9,7 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_NOT_HELD
 from hpc_lpm.cli.output import console
+from hpc_lpm.errors import InputError
 
 campaign_app = typer.Typer(
     name="campaign", help="Steps of a campaign, called by the Snakefile.", no_args_is_help=True
@@ -19,20 +20,27 @@ Folder = Annotated[Path, typer.Argument(help="folder of the campaign")]
 
 
 @campaign_app.command()
-def environment(
-    folder: Folder,
-    campaign: Annotated[str, typer.Option(help="the resolved campaign as JSON")],
-) -> None:
-    """Record in provenance/ what the campaign is and what it runs on."""
-    from hpc_lpm.campaign.config import campaign_from_document
+def environment(folder: Folder) -> None:
+    """Record in provenance/ what this call of snakemake was asked for and what it runs on."""
+    from hpc_lpm.campaign.calls import call_of_this_job
     from hpc_lpm.campaign.environment import REPOSITORY, describe_environment
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.files import write_text_atomically
 
+    call = call_of_this_job()
+    if call is None:
+        raise InputError(
+            "campaign environment is not part of a call of snakemake, which it records: call "
+            "snakemake."
+        )
     files = CampaignFolder(folder)
-    resolved = campaign_from_document(json.loads(campaign), "--campaign")
-    write_text_atomically(files.campaign, resolved.model_dump_json(indent=2) + "\n")
-    described = json.dumps(describe_environment(resolved), indent=2)
+    campaign = call.steps(folder.parent).campaign
+    # That of another campaign file must not be found again.
+    for asked in files.campaign.parent.glob("asked-*"):
+        asked.unlink()
+    write_text_atomically(files.campaign, campaign.model_dump_json(indent=2) + "\n")
+    call.identities.hashes().write(files.hashes_file)
+    described = json.dumps(describe_environment(campaign), indent=2)
     write_text_atomically(files.environment, described + "\n")
     workflow = REPOSITORY / "Snakefile"
     if workflow.is_file():  # it is not where the toolkit was installed without its checkout
@@ -48,19 +56,23 @@ def launch(
     log: Annotated[Path, typer.Option(help="file that the output goes to")],
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
-    settings: Annotated[str, typer.Option(help="settings of the trial as JSON")] = "{}",
     attempt: Annotated[int, typer.Option(help="which attempt of this driver it is")] = 1,
 ) -> int:
     """Run a command on its ranks, log its output and tell how far the campaign is."""
+    from hpc_lpm.campaign.calls import call_of_this_job
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.campaign.launching import launch_step, launch_trial
-    from hpc_lpm.files import write_text_atomically
+    from hpc_lpm.campaign.steps import Steps
 
-    files = CampaignFolder(folder)
     if trial is None:
-        return launch_step(files, arguments, ranks, mpi, log, _say)
-    write_text_atomically(files.settings(trial), f"{json.dumps(json.loads(settings), indent=2)}\n")
-    return launch_trial(files, trial, arguments, ranks, mpi, log, _say, attempt=attempt)
+        return launch_step(CampaignFolder(folder), arguments, ranks, mpi, log, _say)
+    call = call_of_this_job()
+    if call is None:
+        files = CampaignFolder.at(folder)
+        steps = Steps(files.read_campaign(), files)
+    else:
+        steps = call.steps(folder.parent)
+    return launch_trial(steps, trial, arguments, ranks, mpi, log, _say, attempt=attempt, call=call)
 
 
 @campaign_app.command()
