@@ -14,6 +14,7 @@ from hpc_lpm.campaign import launching
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import read_attempts
 from hpc_lpm.campaign.launching import RANKS_LOST, launch_trial
+from hpc_lpm.campaign.steps import Steps
 
 NAME = "resnet20-digits-sequential-k1-seed0-repeat0"
 INTERRUPTED = """
@@ -31,7 +32,8 @@ def folder(tmp_path: Path) -> CampaignFolder:
 
 def launch(folder: CampaignFolder, said: list[str], attempt: int = 1) -> int:
     log = folder.run(NAME) / "train.log"
-    return launch_trial(folder, NAME, [], 1, "mpirun", log, said.append, attempt=attempt)
+    steps = Steps(folder.read_campaign(), folder)
+    return launch_trial(steps, NAME, [], 1, "mpirun", log, said.append, attempt=attempt)
 
 
 def command_is(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
