@@ -8,6 +8,7 @@ from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.identities import Identities
 from hpc_lpm.campaign.identity import DIGITS, Identity
 from hpc_lpm.campaign.launch_records import read_attempts
+from hpc_lpm.campaign.wording import counted
 from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import InputError
@@ -38,10 +39,10 @@ def describe_beginning(
     for name in training:
         reason = _why(folder, name, identities.runs[name], damaged.get(name))
         reasons[reason] = reasons.get(reason, 0) + 1
-    start = f"kept {_trials(kept)}" if kept else ""
+    start = f"kept {counted(kept, 'trial')}" if kept else ""
     if not training:
         return [start] if start else []
-    trained = f"training {len(training)}" if kept else f"training {_trials(len(training))}"
+    trained = f"training {len(training)}" if kept else f"training {counted(len(training), 'trial')}"
     heading = ", ".join(filter(None, [start, trained]))
     return [heading, *(f"  {count} {reason}" for reason, count in reasons.items())]
 
@@ -76,7 +77,3 @@ def _why(folder: CampaignFolder, name: str, now: Identity, damage: str | None) -
         more = len(changes) - len(shown)
         return f"again because {' and '.join(shown)}" + (f" and {more} more" if more else "")
     return _NEW
-
-
-def _trials(count: int) -> str:
-    return f"{count} trial{'s' if count != 1 else ''}"

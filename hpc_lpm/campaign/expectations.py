@@ -8,7 +8,7 @@ from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, Expectation
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.metrics import METRICS
-from hpc_lpm.campaign.statistics import Estimate, paired_ratio
+from hpc_lpm.campaign.statistics import Estimate, paired_ratio, unpaired
 from hpc_lpm.campaign.trials import trials_of
 
 
@@ -17,13 +17,15 @@ class Verdict:
     """Whether an expectation held between two entrants of a race.
 
     `ratio` is None if no pair of runs is there; `absent` are those contestants of the expectation
-    that are not installed.
+    that are not installed, and `unpaired` counts the seeds and repeats that both have, but in
+    different calls of Snakemake.
     """
 
     expectation: Expectation
     where: str
     ratio: Estimate | None
     absent: tuple[str, ...] = ()
+    unpaired: int = 0
 
     @property
     def held(self) -> bool:
@@ -36,6 +38,11 @@ class Verdict:
         what = f"{expected.metric} of {expected.strategy} over that of {expected.relative_to}"
         if self.ratio is None:
             why = "no pair of runs is there"
+            if self.unpaired:
+                why = (
+                    "their runs were trained in different calls of snakemake, set `again: 1` for "
+                    "both to run each beside the other"
+                )
             if self.absent:
                 why = f"{' and '.join(self.absent)} is not installed"
             return f"{what} ({self.where}) cannot be judged: {why}"
@@ -68,7 +75,8 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
             planner = who.planner or rival.planner
             where = ", ".join(filter(None, [who.model, who.dataset, planner]))
             ratio = paired_ratio(summary, who, rival, metric.name)
-            verdicts.append(Verdict(expectation, where, ratio, absent))
+            apart = unpaired(summary, who, rival, metric.name)
+            verdicts.append(Verdict(expectation, where, ratio, absent, apart))
         if not pairs:
             verdicts.append(Verdict(expectation, "the whole campaign", None, absent))
     return verdicts

@@ -31,7 +31,7 @@ class Run:
     trial: Trial
     folder: Path
     result: RunResult
-    calls: str
+    calls: str = ""
 
     @property
     def entrant(self) -> Entrant:
@@ -41,11 +41,15 @@ class Run:
 
 @dataclass(frozen=True)
 class MissingTrial:
-    """A trial without a valid result, why, and whether there was an attempt at it."""
+    """A trial without a valid result, why, and whether there was an attempt at it.
+
+    `refused` tells that there is a result, but a damaged one or that of another run.
+    """
 
     trial: Trial
     reason: str
     tried: bool
+    refused: bool = False
 
 
 def read_runs(
@@ -66,7 +70,7 @@ def read_runs(
         try:
             runs.append(read_run(path, trial, settings_of(campaign, folder, trial)))
         except InputError as error:
-            missing.append(MissingTrial(trial, str(error).rstrip("."), tried=True))
+            missing.append(MissingTrial(trial, str(error).rstrip("."), tried=True, refused=True))
     return runs, missing
 
 

@@ -102,15 +102,16 @@ def expectations(
     results = load_results(folder)
     verdicts = judge(results.campaign, results.summary)
     for verdict in verdicts:
-        console().print(verdict.sentence())
-    if not all(verdict.held for verdict in verdicts):
+        console().print(f"{verdict.sentence()}.", soft_wrap=True)
+    refused = results.refused_sentence()
+    if refused or not all(verdict.held for verdict in verdicts):
         out.unlink(missing_ok=True)
         write_crate(results, gather_provenance(results))
-        typer.echo(
-            f"hpc-lpm: the campaign ran, but something that it expects does not hold: see "
-            f"{CampaignFolder(folder).report}.",
-            err=True,
+        why = refused or (
+            "the campaign ran, but something that it expects does not hold: see "
+            f"{CampaignFolder(folder).report}."
         )
+        typer.echo(f"hpc-lpm: {why}", err=True)
         return EXIT_NOT_HELD
     sentences = [verdict.sentence() for verdict in verdicts]
     write_text_atomically(out, json.dumps(sentences, indent=2) + "\n")
