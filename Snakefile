@@ -302,7 +302,9 @@ onstart:
         for job in workflow.dag.needrun_jobs()
         if job.rule.name in ("train_alone", "train_ranks")
     ]
-    for line in describe_beginning(STEPS.folder, THIS_CALL.identities, training, DAMAGE.trials):
+    kept = len(TRIALS) - len(training)
+    identities = THIS_CALL.identities
+    for line in describe_beginning(STEPS.folder, identities, kept, training, DAMAGE.trials):
         print(line, flush=True)
     for absent in STEPS.absent:
         print(f"{absent.sentence()}.", flush=True)

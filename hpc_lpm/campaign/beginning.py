@@ -23,6 +23,7 @@ _LONGEST = 3
 def describe_beginning(
     folder: CampaignFolder,
     identities: Identities,
+    kept: int,
     training: Collection[str],
     damaged: Mapping[str, str],
 ) -> list[str]:
@@ -31,10 +32,10 @@ def describe_beginning(
     Args:
         folder: the folder of the campaign.
         identities: what its trials are computed from.
+        kept: the number of trials that it keeps.
         training: the names of the trials that this call trains.
         damaged: why the files of a trial are no good, by its name.
     """
-    kept = len(identities.runs) - len(training)
     reasons: dict[str, int] = {}
     for name in training:
         reason = _why(folder, name, identities.runs[name], damaged.get(name))

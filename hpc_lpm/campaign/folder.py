@@ -58,11 +58,6 @@ class CampaignFolder:
         return self.root / "provenance" / "hashes.json"
 
     @property
-    def driver(self) -> Path:
-        """The process that works on the campaign, and its lock."""
-        return self.root / ".driver"
-
-    @property
     def environment(self) -> Path:
         """What the campaign ran on."""
         return self.root / "provenance" / "environment.json"

@@ -81,12 +81,12 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     files = _Files(fingerprints, campaign.data_dir)
     launcher = campaign.launcher.model_dump(mode="json")
     together = {**launcher, "nodes": campaign.resources.nodes}
-    off = {name: settings_off(name) for name in {t.strategy for t in steps.trials.values()}}
+    off = {name: settings_off(name) for name in {trial.strategy for trial in steps.all_trials}}
     runs: dict[str, Identity] = {}
     plans: dict[str, Identity] = {}
     profiles: dict[str, Identity] = {}
-    for name, trial in steps.trials.items():
-        settings = steps.settings(name)
+    for trial in steps.all_trials:
+        settings = steps.settings(trial.name)
         used = files.of_data(trial, settings) | files.named_in(_naming_values(settings))
         request: dict[str, Any] = {}
         placement = together if trial.ranks > 1 else {}  # one rank needs no launcher
@@ -103,7 +103,7 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
                 {}, plan={**request, "profile": profile.digest}, files=planner
             )
             used |= planner
-        runs[name] = Identity.of(
+        runs[trial.name] = Identity.of(
             result_settings(settings),
             plan=request,
             placement=placement,

@@ -42,7 +42,7 @@ class Steps:
     """All steps of a campaign whose results go to `folder`.
 
     Paths are relative to the directory in which the campaign runs. Contestants that are not
-    installed have no steps; `absent` lists them.
+    installed have no steps; `absent` lists them, and `all_trials` has theirs among the others.
     """
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
@@ -50,10 +50,10 @@ class Steps:
         self.folder = folder
         self.absent = absent_contestants(campaign)
         self.run_files = RUN_FILES
-        trials = without_absent(campaign, trials_of(campaign))
-        self.trials = {trial.name: trial for trial in trials}
+        self.all_trials = trials_of(campaign)
+        self.trials = {trial.name: trial for trial in without_absent(campaign, self.all_trials)}
         self._settings = {
-            name: settings_of(campaign, folder, trial) for name, trial in self.trials.items()
+            trial.name: settings_of(campaign, folder, trial) for trial in self.all_trials
         }
         self.profiles: dict[str, Step] = {}
         self.plans: dict[str, Step] = {}

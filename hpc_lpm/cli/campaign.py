@@ -12,11 +12,37 @@ from hpc_lpm.cli.output import console
 from hpc_lpm.errors import InputError
 
 campaign_app = typer.Typer(
-    name="campaign", help="Steps of a campaign, called by the Snakefile.", no_args_is_help=True
+    name="campaign",
+    help="Tidy up a campaign's folder, and the steps of a campaign that the Snakefile calls.",
+    no_args_is_help=True,
 )
 app.add_typer(campaign_app)
 
 Folder = Annotated[Path, typer.Argument(help="folder of the campaign")]
+
+
+@campaign_app.command()
+def prune(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="remove what is listed")] = False,
+) -> None:
+    """List the runs, plans and profiles of settings that a campaign no longer has; remove them.
+
+    Nothing is removed without --yes. The campaign is the one that snakemake was last called with.
+    """
+    from hpc_lpm.campaign.prune import find_leftovers, remove_leftovers
+
+    leftovers = find_leftovers(folder)
+    for leftover in leftovers:
+        size = f"{leftover.size_bytes / 2**20:.1f} MiB"
+        console().print(Text(f"{leftover.path} ({size}): {leftover.reason}"), soft_wrap=True)
+    if not leftovers:
+        console().print("Nothing is left over.")
+    elif yes:
+        remove_leftovers(folder, leftovers)
+        console().print(f"{len(leftovers)} removed.")
+    else:
+        console().print("Nothing was removed: --yes removes all of it.")
 
 
 @campaign_app.command()

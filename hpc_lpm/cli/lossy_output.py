@@ -51,7 +51,7 @@ class LossyStream:
                 ) from None
 
     def _discard_all(self) -> None:
-        """Send everything to nowhere, with what is still in buffers, which Python flushes at exit."""
+        """Send everything to nowhere, what is still in buffers too, which exiting flushes."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
