@@ -35,7 +35,7 @@ def prune(
     leftovers = find_leftovers(folder)
     for leftover in leftovers:
         size = f"{leftover.size_bytes / 2**20:.1f} MiB"
-        console().print(Text(f"{leftover.path} ({size}): {leftover.reason}"), soft_wrap=True)
+        console().print(f"{leftover.path} ({size}): {leftover.reason}", soft_wrap=True)
     if not leftovers:
         console().print("Nothing is left over.")
     elif yes:
