@@ -5,16 +5,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.identities import Identities
-from hpc_lpm.campaign.identity import DIGITS, Identity
+from hpc_lpm.campaign.identity import DIGITS, IDENTITY, Identities, Identity
 from hpc_lpm.campaign.launch_records import read_attempts
 from hpc_lpm.campaign.wording import counted
 from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import InputError
-
-IDENTITY = "identity.json"
-"""The file in the folder of a run that tells what it is computed from."""
 
 _NEW = "new"
 _LONGEST = 3

@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Self
 from hpc_lpm.campaign.config import Campaign, campaign_from_document
 from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.identities import Identities
-from hpc_lpm.campaign.identity import DIGITS
+from hpc_lpm.campaign.identity import DIGITS, Identities
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile

@@ -236,6 +236,7 @@ def check_contestants(campaign: "Campaign") -> None:
     for contestant in campaign.contestants:
         try:
             settings = contestant_settings(campaign, contestant)
+            _check_keeps(campaign, contestant, settings)
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
             contestant_cut_only_at(campaign, contestant)
             contestant_runs(contestant)
@@ -251,6 +252,18 @@ def check_contestants(campaign: "Campaign") -> None:
             )
         except InputError as error:
             raise InputError(in_file_words(str(error), contestant.strategy)) from None
+
+
+def _check_keeps(campaign: "Campaign", contestant: Contestant, settings: TrainSettings) -> None:
+    if not campaign.keep:
+        return
+    kept = f"keep is [{', '.join(campaign.keep)}], but {contestant.label}"
+    if contestant.entry.independent:
+        raise InputError(f"{kept} trains no model of its own: leave one of the two out.")
+    if not settings.checkpoint_epochs:
+        raise InputError(
+            f"{kept} has checkpoint_epochs 0, which saves nothing at the end: leave it out."
+        )
 
 
 def in_file_words(sentence: str, strategy: str) -> str:

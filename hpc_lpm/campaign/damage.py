@@ -9,6 +9,7 @@ from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.runs import read_run
 from hpc_lpm.campaign.steps import Step, Steps
 from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
@@ -54,9 +55,11 @@ def find_damage(steps: Steps, *, look: bool = True) -> Damage:
 def damaged_trials(steps: Steps) -> dict[str, str]:
     """Return why the files of a trial are no good, by its name.
 
-    They are truncated, empty or of another kind, or hold another run than the campaign asks for.
+    They are truncated, empty or of another kind, or hold another run than the campaign asks for, or
+    lack the checkpoint that is to be kept.
     """
     found: dict[str, str] = {}
+    kept = "checkpoints" in steps.campaign.keep
     for name, trial in steps.trials.items():
         folder = steps.folder.run(trial)
         try:
@@ -66,6 +69,8 @@ def damaged_trials(steps: Steps) -> dict[str, str]:
                 Launch.read(folder / LAUNCH)
             if (folder / TRACE).exists():
                 _read_trace(folder / TRACE)
+            if kept and (folder / RESULT).exists() and not Checkpoint.newest(folder / FOLDER):
+                raise InputError(f"the checkpoint of {folder / RESULT} was not kept")
         except InputError as error:
             found[name] = str(error)
     return found

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any
 
 from hpc_lpm.campaign.fingerprints import Fingerprints
-from hpc_lpm.campaign.folder import Hashes, plan_name
-from hpc_lpm.campaign.identity import Identity, result_settings, settings_off
+from hpc_lpm.campaign.folder import plan_name
+from hpc_lpm.campaign.identity import (
+    Identities,
+    Identity,
+    NamedFiles,
+    result_settings,
+    settings_off,
+)
 from hpc_lpm.campaign.sources import module_named_in, source_files
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import Trial
@@ -18,53 +22,6 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import parse_identifier
 from hpc_lpm.models.registry import MODELS
 from hpc_lpm.options import flatten_settings
-
-
-class NamedFiles(BaseModel):
-    """Files that something is computed from, and the hash of what they hold.
-
-    Where `listed`, the hash is that of their names, sizes and times alone.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    paths: tuple[Path, ...]
-    listed: bool
-    sha256: str
-
-    @classmethod
-    def hashed(cls, paths: Iterable[Path], fingerprints: Fingerprints, *, listed: bool) -> Self:
-        """Hash files as they are now."""
-        absolute = tuple(path.absolute() for path in paths)
-        found = fingerprints.of_listing(absolute) if listed else fingerprints.of(absolute)
-        return cls(paths=absolute, listed=listed, sha256=found)
-
-    def changed(self, fingerprints: Fingerprints) -> bool:
-        """Tell if they are no longer what they were."""
-        return self != self.hashed(self.paths, fingerprints, listed=self.listed)
-
-
-class Identities(BaseModel):
-    """What every trial, plan and profile of a campaign is computed from, by name.
-
-    `files` has the files behind each label of `Identity.files`.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    runs: dict[str, Identity]
-    plans: dict[str, Identity]
-    profiles: dict[str, Identity]
-    files: dict[str, NamedFiles]
-
-    def hashes(self) -> Hashes:
-        """Return the hashes alone."""
-        return Hashes(
-            **{
-                kind: {name: each.digest for name, each in getattr(self, kind).items()}
-                for kind in ("runs", "plans", "profiles")
-            }
-        )
 
 
 def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:

@@ -2,12 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pydantic import BaseModel, ConfigDict
+
+from hpc_lpm.campaign.fingerprints import Fingerprints
+from hpc_lpm.campaign.folder import Hashes
 from hpc_lpm.engine.settings import TrainSettings, settings_fields
 from hpc_lpm.files import VersionedFile
 from hpc_lpm.options import flatten_settings
+
+IDENTITY = "identity.json"
+"""The file in the folder of a run that tells what it is computed from."""
 
 DIGITS = 10
 """Hexadecimal digits of the hash in a name: enough for the trials that one campaign ever has."""
@@ -75,6 +83,53 @@ class Identity(VersionedFile):
             elif self.files[label] != now.files[label]:
                 found.append(f"{label} changed")
         return found
+
+
+class NamedFiles(BaseModel):
+    """Files that something is computed from, and the hash of what they hold.
+
+    Where `listed`, the hash is that of their names, sizes and times alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paths: tuple[Path, ...]
+    listed: bool
+    sha256: str
+
+    @classmethod
+    def hashed(cls, paths: Iterable[Path], fingerprints: Fingerprints, *, listed: bool) -> Self:
+        """Hash files as they are now."""
+        absolute = tuple(path.absolute() for path in paths)
+        found = fingerprints.of_listing(absolute) if listed else fingerprints.of(absolute)
+        return cls(paths=absolute, listed=listed, sha256=found)
+
+    def changed(self, fingerprints: Fingerprints) -> bool:
+        """Tell if they are no longer what they were."""
+        return self != self.hashed(self.paths, fingerprints, listed=self.listed)
+
+
+class Identities(BaseModel):
+    """What every trial, plan and profile of a campaign is computed from, by name.
+
+    `files` has the files behind each label of `Identity.files`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    runs: dict[str, Identity]
+    plans: dict[str, Identity]
+    profiles: dict[str, Identity]
+    files: dict[str, NamedFiles]
+
+    def hashes(self) -> Hashes:
+        """Return the hashes alone."""
+        return Hashes(
+            **{
+                kind: {name: each.digest for name, each in getattr(self, kind).items()}
+                for kind in ("runs", "plans", "profiles")
+            }
+        )
 
 
 def result_settings(settings: TrainSettings) -> dict[str, Any]:

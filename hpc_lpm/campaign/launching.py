@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 
-from hpc_lpm.campaign.beginning import IDENTITY
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.environment import REPOSITORY, describe_source
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.identity import IDENTITY
 from hpc_lpm.campaign.launch_records import (
     Attempt,
     Launch,
@@ -21,13 +21,14 @@ from hpc_lpm.campaign.launch_records import (
     read_attempts,
 )
 from hpc_lpm.campaign.progress_line import ProgressLine
-from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
 from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
+from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.engine.result import RESULT
-from hpc_lpm.errors import EXIT_INTERRUPTED
+from hpc_lpm.errors import EXIT_INTERRUPTED, InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.programs import ask
 
@@ -36,6 +37,9 @@ RANKS_LOST = 71
 
 Open MPI's mpirun does that when a node with ranks has been taken away.
 """
+
+EXIT_NOT_KEPT = 2
+"""Exit code of a trial whose weights could not be written where the campaign keeps them."""
 
 REAL_FAILURES = frozenset({1, 2})
 """Exit codes of failures that would happen again: faults of training and of its input."""
@@ -144,15 +148,33 @@ def launch_trial(
     elif done.exit_code and written not in (None, before):
         say(f"{name} ended with exit code {done.exit_code} after its result was written: see {log}")
         done = replace(done, exit_code=0)
+    if done.exit_code == 0:
+        done = replace(done, exit_code=_keep_model(steps, name, say))
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
     Launch.of(done, where, attempts, describe_source(REPOSITORY)).write(folder / "launch.json")
-    if done.exit_code == 0:
-        # Nobody needs it any more, and a campaign has many trials.
-        rmtree(folder / "checkpoint", ignore_errors=True)
     say(progress.closing_line(done.exit_code))
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)
     return done.exit_code
+
+
+def _keep_model(steps: Steps, name: str, say: Callable[[str], None]) -> int:
+    """Keep of a trained model what the campaign asks for, and return the exit code."""
+    folder, keep = steps.folder.run(name), steps.campaign.keep
+    if "weights" in keep:
+        # Imported here, because it imports torch.
+        from hpc_lpm.engine.checkpoint.export import export_weights, write_weights
+
+        try:
+            exported = export_weights(folder, steps.settings(name).data_dir)
+            write_weights(exported, folder / WEIGHTS)
+        except InputError as error:
+            say(f"the weights of {name} are not kept: {error}")
+            return EXIT_NOT_KEPT
+    if "checkpoints" not in keep:
+        # Nobody needs it any more, and a campaign has many trials.
+        rmtree(folder / FOLDER, ignore_errors=True)
+    return 0
 
 
 def _version_of(result: Path) -> tuple[int, int] | None:

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_lpm.campaign.beginning import IDENTITY
 from hpc_lpm.campaign.driver import no_driver
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.identity import Identity
+from hpc_lpm.campaign.identity import IDENTITY, Identity
 from hpc_lpm.errors import InputError
 
 _STEP_FILES = (".json", ".launch.json", ".log")

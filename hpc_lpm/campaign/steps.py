@@ -27,6 +27,9 @@ interrupted trial is resumed, which Snakemake must not remove before it starts t
 `metrics.jsonl`, `checkpoint/` and `attempts.json`.
 """
 
+WEIGHTS = "weights.safetensors"
+"""The file of a run's weights, where the campaign keeps them."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -49,7 +52,7 @@ class Steps:
         self.campaign = campaign
         self.folder = folder
         self.absent = absent_contestants(campaign)
-        self.run_files = RUN_FILES
+        self.run_files = (*RUN_FILES, *([WEIGHTS] if "weights" in campaign.keep else []))
         self.all_trials = trials_of(campaign)
         self.trials = {trial.name: trial for trial in without_absent(campaign, self.all_trials)}
         self._settings = {

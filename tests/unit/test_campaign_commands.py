@@ -100,7 +100,9 @@ def test_the_environment_step_keeps_the_campaign_as_it_was_resolved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = campaign(seeds=[4])
-    call = load_call(chosen.model_dump(exclude_none=True), ["a test"], tmp_path, tmp_path)
+    file = tmp_path / "chosen.json"
+    file.write_text(chosen.model_dump_json())
+    call = load_call({}, [file], tmp_path, tmp_path)
     root = tmp_path / call.name
     call.write(call.file(root))
     monkeypatch.setenv(CALL, str(call.file(root)))

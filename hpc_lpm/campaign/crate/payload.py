@@ -27,10 +27,11 @@ RUN_DESCRIPTIONS = {
     "trace.json": "What each rank did in the last steps, in Chrome's trace format",
     "launch.json": "Command, start, end, nodes and exit code of the run",
     "attempts.json": "Every start of the run",
+    "weights.safetensors": "Trained weights under the names of the model's modules",
     "identity.json": "Everything that the run is computed from, and its hash",
     "train.log": "What the ranks wrote",
 }
-"""Checkpoints are left out: they only serve to resume a run, and are removed after it."""
+"""Checkpoints are left out: they only serve to resume a run, after which most are removed."""
 
 MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -38,6 +39,7 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
     ".log": "text/plain",
+    ".safetensors": "application/octet-stream",
     ".parquet": "application/vnd.apache.parquet",
     ".svg": "image/svg+xml",
 }
