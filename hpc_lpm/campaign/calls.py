@@ -18,7 +18,7 @@ from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.identity import DIGITS, Identities
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import VersionedFile
+from hpc_lpm.files import VersionedFile, write_text_atomically
 
 CALL = "HPC_LPM_CALL"
 """The environment variable that tells jobs the file of the call that they belong to."""
@@ -62,6 +62,15 @@ class Call(VersionedFile):
         """Return the hash of what was asked for: the campaign and all that it is made from."""
         asked = [self.campaign, self.identities.hashes().model_dump(mode="json")]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGITS]
+
+    def record(self, folder: CampaignFolder) -> None:
+        """Make the folder's records those of this call: the campaign, and what its runs are."""
+        # That of another campaign file must not be found again.
+        for asked in folder.campaign.parent.glob("asked-*"):
+            asked.unlink()
+        campaign = campaign_from_document(self.campaign, "of this call of snakemake")
+        write_text_atomically(folder.campaign, campaign.model_dump_json(indent=2) + "\n")
+        self.identities.hashes().write(folder.hashes_file)
 
     def check_unchanged(self, trial: str, root: Path) -> None:
         """Check that the files that a trial is computed from are still what they were.

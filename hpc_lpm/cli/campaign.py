@@ -60,12 +60,8 @@ def environment(folder: Folder) -> None:
             "snakemake."
         )
     files = CampaignFolder(folder)
-    campaign = call.steps(folder.parent).campaign
-    # That of another campaign file must not be found again.
-    for asked in files.campaign.parent.glob("asked-*"):
-        asked.unlink()
-    write_text_atomically(files.campaign, campaign.model_dump_json(indent=2) + "\n")
-    call.identities.hashes().write(files.hashes_file)
+    call.record(files)
+    campaign = files.read_campaign()
     described = json.dumps(describe_environment(campaign), indent=2)
     write_text_atomically(files.environment, described + "\n")
     workflow = REPOSITORY / "Snakefile"
