@@ -9,6 +9,7 @@ import ast
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec
 from importlib.metadata import distributions
@@ -65,38 +66,49 @@ def _with_parents(name: str) -> list[str]:
 
 def _local_file(name: str) -> Path | None:
     """Return the file of a module unless it is installed, built in or not there."""
-    spec = _spec(name)
-    if spec is None or not spec.has_location or spec.origin is None:
+    found = _find(name)
+    if found is None or found.file is None:
         return None
-    path = Path(spec.origin).resolve()
+    path = found.file.resolve()
     library = any(path.is_relative_to(folder) for folder in (*_PYTHON, _TOOLKIT))
     return None if library or _INSTALLED & set(path.parts) else path
 
 
-def _spec(name: str) -> ModuleSpec | None:
+@dataclass(frozen=True)
+class _Found:
+    """The file of a module, None if it has none, and the folders of the modules in it."""
+
+    file: Path | None
+    folders: list[str]
+
+
+def _find(name: str) -> _Found | None:
     """Find a module without importing it or the packages that hold it."""
-    spec, places = None, None
+    found: _Found | None = None
     for full in _with_parents(name):
-        spec = _find(full, places)
-        if spec is None:
+        found = _find_in(full, found.folders if found else None)
+        if found is None:
             return None
-        places = list(spec.submodule_search_locations or ())
-    return spec
+    return found
 
 
-def _find(name: str, places: Sequence[str] | None) -> ModuleSpec | None:
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+def _find_in(name: str, folders: Sequence[str] | None) -> _Found | None:
+    """Find a module in folders, None standing for where Python looks."""
+    if folders is None:
+        folders = [str(Path.cwd()), *sys.path]
     try:
         for finder in sys.meta_path:
             find = getattr(finder, "find_spec", None)
-            if find is not None and (spec := find(name, places)) is not None:
-                return spec  # type: ignore[no-any-return]
-    except Exception:  # of a finder of somebody else's
-        return None
-    finally:
-        sys.path.remove(here)
-    return None
+            spec: ModuleSpec | None = find(name, folders) if find else None
+            if spec is not None and spec.origin is not None:
+                file = Path(spec.origin) if spec.has_location else None
+                return _Found(file, list(spec.submodule_search_locations or ()))
+    except Exception:
+        # Python finds a folder without a file of its own only once what holds it is imported.
+        pass
+    places = [str(Path(folder, name.rpartition(".")[2])) for folder in folders]
+    existing = [place for place in places if Path(place).is_dir()]
+    return _Found(None, existing) if existing else None
 
 
 def _imports(module: str, path: Path) -> Iterator[str]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from hpc_lpm.campaign.calls import Call
-from hpc_lpm.campaign.config import campaign_from_document, read_campaign_document
+from hpc_lpm.campaign.config import read_campaign
 from hpc_lpm.campaign.damage import damaged_trials
 from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
@@ -143,9 +142,8 @@ class Stand:
 
     def call(self) -> list[str]:
         """Do what a call of Snakemake does, and return the names of the trials that it trained."""
-        Path("edited.yaml").write_text(yaml.safe_dump(self.document))
-        document = read_campaign_document(Path("edited.yaml"))
-        campaign = campaign_from_document(document, "edited.yaml")
+        Path("edited.json").write_text(json.dumps(self.document))
+        campaign = read_campaign(Path("edited.json"))
         plain = CampaignFolder(self.root)
         identities = identities_of(Steps(campaign, plain), Fingerprints(self.root / MEMORY))
         call = Call.of(campaign, identities)
@@ -225,6 +223,7 @@ def _entries(entry: str | dict[str, dict[str, Any]]) -> list[tuple[str, dict[str
 @pytest.fixture
 def stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.fsync", lambda _: None)  # nothing here must outlive a power cut
     return Stand(random.Random(14))
 
 

@@ -109,3 +109,31 @@ def test_the_checkpoint_of_a_trial_that_is_done_goes(
     command_is(monkeypatch, "")
     launch(folder, [])
     assert not checkpoint.exists()
+
+
+WRITES_A_RESULT = """
+import pathlib, sys
+pathlib.Path({result!r}).write_text("{{}}")
+sys.exit(1)
+"""
+
+
+def test_a_training_that_fails_after_its_result_was_written_is_done(
+    folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = folder.run(NAME) / "result.json"
+    result.unlink()
+    command_is(monkeypatch, WRITES_A_RESULT.format(result=str(result)))
+    said: list[str] = []
+    assert launch(folder, said) == 0
+    assert any("exit code 1 after its result was written" in line for line in said)
+    assert result.exists()
+
+
+def test_a_log_that_is_damaged_ends_no_trial(
+    folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = folder.run(NAME) / "metrics.jsonl"
+    log.write_text(log.read_text()[:70] + "\n\0\0\n[1]\n")
+    command_is(monkeypatch, "")
+    assert launch(folder, []) == 0
