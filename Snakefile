@@ -23,28 +23,42 @@ for variable, first in (
 # Tells the jobs of a cluster where slurm/job.sh is.
 os.environ |= {"HPC_LPM_REPOSITORY": REPOSITORY}
 
+from hpc_lpm.campaign.beginning import describe_beginning
+from hpc_lpm.campaign.calls import CALL
+from hpc_lpm.campaign.damage import find_damage
 from hpc_lpm.campaign.driver import Driver, take_over
 from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES
-from hpc_lpm.campaign.steps import RUN_FILES
-from hpc_lpm.campaign.workflow import any_of, load_steps
+from hpc_lpm.campaign.workflow import any_of, load_call
 from hpc_lpm.errors import InputError
 
 try:
-    STEPS = load_steps(
+    THIS_CALL = load_call(
         workflow.config_settings.config,
         workflow.configfiles,
         default=Path(REPOSITORY) / "config" / "quick.yaml",
         results=Path("results"),
+        is_job=not workflow.is_main_process,
     )
+    STEPS = THIS_CALL.steps(Path("results"))
 except InputError as error:
     raise WorkflowError(str(error))
 
 CAMPAIGN = STEPS.campaign
 ROOT = str(STEPS.folder.root)
-RANKS = {name: trial.ranks for name, trial in STEPS.trials.items()}
-ALONE = [name for name, ranks in RANKS.items() if ranks == 1]
-TOGETHER = [name for name, ranks in RANKS.items() if ranks > 1]
-EVERY_RUN = [f"{ROOT}/runs/{trial}/{file}" for trial in STEPS.trials for file in RUN_FILES]
+# Runs have the names of their trials and the hashes of what they are computed from.
+TRIALS = {STEPS.folder.run_name(trial): trial for trial in STEPS.trials.values()}
+ALONE = [run for run, trial in TRIALS.items() if trial.ranks == 1]
+TOGETHER = [run for run, trial in TRIALS.items() if trial.ranks > 1]
+EVERY_RUN = [f"{ROOT}/runs/{run}/{file}" for run in TRIALS for file in STEPS.run_files]
+# It is there if the folder's records are those of the campaign as it is now.
+ASKED = f"{ROOT}/provenance/asked-{THIS_CALL.digest()}"
+if workflow.is_main_process:
+    # Tells the jobs what this call has decided, whatever becomes of the campaign's file meanwhile.
+    os.environ[CALL] = str(THIS_CALL.file(STEPS.folder.root).absolute())
+    # Snakemake makes again what is older than a file that tells what is wrong with it.
+    DAMAGE = find_damage(STEPS)
+else:
+    DAMAGE = find_damage(STEPS, look=False)
 
 # Nothing may run beside a measurement: Snakemake cuts this number of threads, which no machine has,
 # down to all cores of the machine. On a cluster `cpus_per_task` counts instead.
@@ -80,20 +94,23 @@ rule environment:
     output:
         STEPS.folder.environment,
         STEPS.folder.campaign,
+        STEPS.folder.hashes_file,
+        touch(ASKED),
     log:
         f"{ROOT}/provenance/environment.log",
     conda:
         SOFTWARE
     params:
         folder=lambda wildcards: ROOT,
-        campaign=CAMPAIGN.model_dump_json(),
     shell:
-        "python -m hpc_lpm campaign environment {params.folder:q} --campaign {params.campaign:q} > {log:q} 2>&1"
+        "python -m hpc_lpm campaign environment {params.folder:q} > {log:q} 2>&1"
 
 
+# Of the campaign's records it only matters that they are there: what is made from them has a hash.
 rule profile:
     input:
-        ancient(STEPS.folder.campaign),
+        lambda wildcards: DAMAGE.of_file(f"{ROOT}/profiles/{wildcards.profile}.json"),
+        campaign=ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/profiles/{{profile}}.json",
     log:
@@ -122,6 +139,7 @@ rule profile:
 rule plan:
     input:
         lambda wildcards: STEPS.plans[wildcards.plan].inputs,
+        lambda wildcards: DAMAGE.of_file(f"{ROOT}/plans/{wildcards.plan}.json"),
         campaign=ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/plans/{{plan}}.json",
@@ -142,72 +160,77 @@ rule plan:
 # Trials of one rank and of several ranks request different resources, so they are two rules.
 rule train_alone:
     input:
-        lambda wildcards: STEPS.runs[wildcards.trial].inputs,
+        lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
+        # A plan that is made again is no reason to train again: it follows from measured times.
+        needed=lambda wildcards: map(ancient, STEPS.runs[TRIALS[wildcards.run].name].inputs),
         campaign=ancient(STEPS.folder.campaign),
     output:
-        [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
+        [f"{ROOT}/runs/{{run}}/{file}" for file in STEPS.run_files],
     log:
-        f"{ROOT}/runs/{{trial}}/train.log",
+        f"{ROOT}/runs/{{run}}/train.log",
     wildcard_constraints:
-        trial=any_of(ALONE),
+        run=any_of(ALONE),
     # Contestants take turns (A B C A B C), because a machine's speed drifts.
-    priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
+    priority: lambda wildcards: len(TRIALS) - TRIALS[wildcards.run].number
     conda:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
-        cpus_per_task=lambda wildcards: STEPS.settings(wildcards.trial).threads,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).core_megabytes(
-            STEPS.settings(wildcards.trial).threads
+        cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).core_megabytes(
+            STEPS.settings(TRIALS[wildcards.run].name).threads
         ),
-        runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
+        runtime=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
     params:
         folder=lambda wildcards: ROOT,
-        settings=lambda wildcards: STEPS.settings(wildcards.trial).model_dump_json(),
-        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
+        trial=lambda wildcards: TRIALS[wildcards.run].name,
+        arguments=lambda wildcards: STEPS.runs[TRIALS[wildcards.run].name].arguments,
     shell:
-        "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {wildcards.trial}"
-        " --attempt {resources.attempt} --settings {params.settings:q} --log {log:q} -- {params.arguments:q}"
+        "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --trial {params.trial:q}"
+        " --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
 
 
 rule train_ranks:
     input:
-        lambda wildcards: STEPS.runs[wildcards.trial].inputs,
+        lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
+        # A plan that is made again is no reason to train again: it follows from measured times.
+        needed=lambda wildcards: map(ancient, STEPS.runs[TRIALS[wildcards.run].name].inputs),
         campaign=ancient(STEPS.folder.campaign),
     output:
-        [f"{ROOT}/runs/{{trial}}/{file}" for file in RUN_FILES],
+        [f"{ROOT}/runs/{{run}}/{file}" for file in STEPS.run_files],
     log:
-        f"{ROOT}/runs/{{trial}}/train.log",
+        f"{ROOT}/runs/{{run}}/train.log",
     wildcard_constraints:
-        trial=any_of(TOGETHER),
-    priority: lambda wildcards: len(STEPS.trials) - STEPS.trials[wildcards.trial].number
+        run=any_of(TOGETHER),
+    priority: lambda wildcards: len(TRIALS) - TRIALS[wildcards.run].number
     conda:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
         mpi=CAMPAIGN.launcher.mpi,
-        tasks=lambda wildcards: RANKS[wildcards.trial],
-        cpus_per_task=lambda wildcards: STEPS.settings(wildcards.trial).threads,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(wildcards.trial).core_megabytes(
-            STEPS.settings(wildcards.trial).threads
+        tasks=lambda wildcards: TRIALS[wildcards.run].ranks,
+        cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).core_megabytes(
+            STEPS.settings(TRIALS[wildcards.run].name).threads
         ),
-        runtime=lambda wildcards, input: STEPS.request(wildcards.trial).minutes,
+        runtime=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
     params:
         folder=lambda wildcards: ROOT,
-        settings=lambda wildcards: STEPS.settings(wildcards.trial).model_dump_json(),
-        arguments=lambda wildcards: STEPS.runs[wildcards.trial].arguments,
+        trial=lambda wildcards: TRIALS[wildcards.run].name,
+        arguments=lambda wildcards: STEPS.runs[TRIALS[wildcards.run].name].arguments,
     shell:
         "exec python -m hpc_lpm campaign launch {params.folder:q} --ranks {resources.tasks} --mpi {resources.mpi}"
-        " --trial {wildcards.trial} --attempt {resources.attempt} --settings {params.settings:q} --log {log:q} -- {params.arguments:q}"
+        " --trial {params.trial:q} --attempt {resources.attempt} --log {log:q} -- {params.arguments:q}"
 
 
 rule summary:
     input:
+        ASKED,
         STEPS.folder.campaign,
         EVERY_RUN,
     output:
@@ -271,13 +294,23 @@ onstart:
             ),
             print,
         )
+        THIS_CALL.write(THIS_CALL.file(STEPS.folder.root))
     except InputError as error:
         raise WorkflowError(str(error))
+    training = [
+        TRIALS[job.wildcards.run].name
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name in ("train_alone", "train_ranks")
+    ]
+    kept = len(TRIALS) - len(training)
+    identities = THIS_CALL.identities
+    for line in describe_beginning(STEPS.folder, identities, kept, training, DAMAGE.trials):
+        print(line, flush=True)
     for absent in STEPS.absent:
         print(f"{absent.sentence()}.", flush=True)
 
 
 onerror:
-    # Report the trials that did finish; the report names the missing ones.
+    # Report the trials that did finish; the report names the missing ones, and fails for them.
     if Path(STEPS.folder.campaign).exists() and not all(map(os.path.exists, EVERY_RUN)):
-        shell("python -m hpc_lpm report {ROOT:q}")
+        shell("python -m hpc_lpm report {ROOT:q} || true")

@@ -124,7 +124,8 @@ def _beside(
     """
     without = replace(who, label=f"{who.label} on shared memory")
     runs = runs_of(local, who).assign(contestant=without.label)
-    return pd.concat([runs_of(summary, who), runs]), who, without
+    # They are two campaigns, called apart, but took turns round by round.
+    return pd.concat([runs_of(summary, who), runs]).assign(calls=""), who, without
 
 
 COLUMNS = [

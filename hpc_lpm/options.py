@@ -56,12 +56,15 @@ class CommandOption:
         metavar: the placeholder that the help shows for the value.
         computes: False if the option does not change what is computed, or only where; a run may
             then be resumed with another value.
+        in_results: False if nothing that a run measures or computes depends on the option; a
+            campaign then keeps its runs when the value changes.
     """
 
     panel: str
     name: str | None = None
     metavar: str | None = None
     computes: bool = True
+    in_results: bool = True
 
 
 class OptimizerSettings(TypedModel):
@@ -265,7 +268,7 @@ class RunOptions(TypedModel):
     data_dir: Annotated[
         Path | None,
         Field(description="folder in which data sets are looked for"),
-        CommandOption(BATCHES, metavar="DIR", computes=False),
+        CommandOption(BATCHES, metavar="DIR", computes=False, in_results=False),
     ] = None
     loader_workers: Annotated[
         int,
@@ -386,7 +389,7 @@ class RunOptions(TypedModel):
     receive_timeout_seconds: Annotated[
         Seconds,
         Field(description="time after which a silent neighbour ends the run, in seconds or as 10m"),
-        CommandOption(COMPUTING, "receive-timeout", "TIME", computes=False),
+        CommandOption(COMPUTING, "receive-timeout", "TIME", computes=False, in_results=False),
     ] = 600.0
     drain_at: Annotated[
         tuple[Annotated[int, Field(gt=0)], ...],
@@ -396,7 +399,7 @@ class RunOptions(TypedModel):
     checkpoint_epochs: Annotated[
         int,
         Field(ge=0, description="save every N epochs and at the end; 0: only if interrupted"),
-        CommandOption(CHECKPOINTS, metavar="N", computes=False),
+        CommandOption(CHECKPOINTS, metavar="N", computes=False, in_results=False),
     ] = 1
     checkpoint_steps: Annotated[
         int,

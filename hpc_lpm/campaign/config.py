@@ -99,6 +99,13 @@ class Campaign(RunOptions):
 
     `cuts` and `cut_only_at` are what `hpc-lpm plan --cuts` and `--cut-only-at` take, as lists.
     Where `cuts` are set, `stages` follows from them.
+
+    `again: N` of a contestant runs it N times more for each seed and repeat. A contestant that
+    came later is so compared with one that had been trained before: ratios pair runs of one call of
+    snakemake.
+
+    `keep: [weights]` leaves `weights.safetensors` in the folder of every run, as `hpc-lpm export`
+    writes it, and `keep: [checkpoints]` the last checkpoint, which else is removed.
     """
 
     name: CampaignName = Field(description="its folder in results/")
@@ -120,6 +127,9 @@ class Campaign(RunOptions):
         default=[0], min_length=1, description="seeds that every contestant is run with"
     )
     repeats: int = Field(default=1, gt=0, description="how often everything is run")
+    keep: list[Literal["weights", "checkpoints"]] = Field(
+        default=[], description="what to keep of trained models: weights, checkpoints"
+    )
     launcher: Launcher = Launcher()
     resources: Resources = Resources()
     metrics: list[MetricName] = Field(

@@ -22,6 +22,9 @@ OF_THE_CAMPAIGN = ("model", "dataset", "strategy", "plan", "seed", "batch_size")
 OF_ITS_PLAN = ("stages", "cuts", "cut_only_at")
 """What a contestant may set besides its settings: how the model is cut for it."""
 
+AGAIN = "again"
+"""How often a contestant runs once more, beside those that came later."""
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -150,6 +153,20 @@ def contestant_planners(campaign: "Campaign", contestant: Contestant) -> Sequenc
     return [OWN] if contestant_cuts(campaign, contestant) else campaign.planners
 
 
+def contestant_runs(contestant: Contestant) -> range:
+    """Return the numbers of the runs of a contestant for each seed and repeat, from 0.
+
+    Raises:
+        InputError: if its `again` is not a whole number from 0.
+    """
+    again = contestant.overrides.get(AGAIN, 0)
+    if not isinstance(again, int) or isinstance(again, bool) or again < 0:
+        raise InputError(
+            f"{AGAIN} of {contestant.label} is {again!r}, accepted are whole numbers from 0."
+        )
+    return range(again + 1)
+
+
 def _is_name(value: object) -> bool:
     # Names are handed on in one option, separated by commas.
     return isinstance(value, str) and bool(value.strip()) and "," not in value
@@ -219,8 +236,10 @@ def check_contestants(campaign: "Campaign") -> None:
     for contestant in campaign.contestants:
         try:
             settings = contestant_settings(campaign, contestant)
+            _check_keeps(campaign, contestant, settings)
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
             contestant_cut_only_at(campaign, contestant)
+            contestant_runs(contestant)
             contestant.entry.check(
                 PlannedRun(
                     settings,
@@ -235,6 +254,18 @@ def check_contestants(campaign: "Campaign") -> None:
             raise InputError(in_file_words(str(error), contestant.strategy)) from None
 
 
+def _check_keeps(campaign: "Campaign", contestant: Contestant, settings: TrainSettings) -> None:
+    if not campaign.keep:
+        return
+    kept = f"keep is [{', '.join(campaign.keep)}], but {contestant.label}"
+    if contestant.entry.independent:
+        raise InputError(f"{kept} trains no model of its own: leave one of the two out.")
+    if not settings.checkpoint_epochs:
+        raise InputError(
+            f"{kept} has checkpoint_epochs 0, which saves nothing at the end: leave it out."
+        )
+
+
 def in_file_words(sentence: str, strategy: str) -> str:
     """Return the sentence with its command-line options replaced by keys of a campaign file."""
     keys = {item.option_name: ".".join(item.path) for item in settings_fields(strategy)}
@@ -247,7 +278,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
     fields = settings_fields(contestant.strategy)
     accepted = {item.path[0] for item in fields} - set(OF_THE_CAMPAIGN)
     for name, value in contestant.overrides.items():
-        if name in OF_ITS_PLAN:
+        if name in OF_ITS_PLAN or name == AGAIN:
             continue
         if name in OF_THE_CAMPAIGN:
             raise InputError(
@@ -255,7 +286,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
                 "for the whole campaign."
             )
         if name not in accepted:
-            offered = sorted(accepted | {"name", *OF_ITS_PLAN})
+            offered = sorted(accepted | {"name", AGAIN, *OF_ITS_PLAN})
             raise InputError(
                 f"{contestant.label} has the unknown setting {name!r}{closest(name, offered)}: "
                 f"accepted are {', '.join(offered)}."

@@ -5,7 +5,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
@@ -56,6 +57,31 @@ def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> IO[str]
     Raises:
         InputError: if another driver works on the campaign.
     """
+    stream, before = _lock(
+        root, "wait for it, stop it, or give this campaign another name (--config name=...)"
+    )
+    if before is not None and before.job_name:
+        _end_jobs(before.job_name, say)
+    stream.truncate(0)
+    stream.write(json.dumps(asdict(driver)) + "\n")
+    stream.flush()
+    return stream
+
+
+@contextmanager
+def no_driver(root: Path) -> Iterator[None]:
+    """Keep drivers of a campaign out while the `with` block runs.
+
+    Raises:
+        InputError: if one works on the campaign.
+    """
+    stream, _ = _lock(root, "wait for it, or stop it")
+    with stream:
+        yield
+
+
+def _lock(root: Path, what_to_do: str) -> tuple[IO[str], Driver | None]:
+    """Return a file that is locked until it is closed, and the driver that locked it before."""
     path = root / ".driver"
     path.parent.mkdir(parents=True, exist_ok=True)
     stream = path.open("a+", encoding="utf-8")
@@ -65,16 +91,9 @@ def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> IO[str]
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         stream.close()
-        raise InputError(
-            f"{root} is being worked on by {before or 'another process'}: wait for it, stop it, or "
-            "give this campaign another name (--config name=...)."
-        ) from None
-    if before is not None and before.job_name:
-        _end_jobs(before.job_name, say)
-    stream.truncate(0)
-    stream.write(json.dumps(asdict(driver)) + "\n")
-    stream.flush()
-    return stream
+        who = before or "another process"
+        raise InputError(f"{root} is being worked on by {who}: {what_to_do}.") from None
+    return stream, before
 
 
 def _read(text: str) -> Driver | None:

@@ -8,7 +8,7 @@ from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, Expectation
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.metrics import METRICS
-from hpc_lpm.campaign.statistics import Estimate, paired, paired_ratio, runs_of
+from hpc_lpm.campaign.statistics import Estimate, paired, paired_ratio, runs_of, unpaired
 from hpc_lpm.campaign.unjudgeable import pairs_of, why_never_judged
 
 
@@ -73,6 +73,11 @@ def _why_unjudged(summary: pd.DataFrame, who: Entrant, rival: Entrant, metric: s
             return f"no pair of runs is there, since {each.label} has no finished run"
         if runs[metric].isna().all():
             return f"the runs of {each.label} have no {metric}"
+    if unpaired(summary, who, rival, metric):
+        return (
+            "their runs were trained in different calls of snakemake, set `again: 1` for both to "
+            "run each beside the other"
+        )
     if paired(summary, who, rival, metric).empty:
         return "no pair of runs is there with the same seed and repeat"
     return f"{metric} of {rival.label} is 0 in every pair of runs"

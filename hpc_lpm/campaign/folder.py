@@ -1,23 +1,61 @@
 """The layout of a campaign's folder."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
 
 from hpc_lpm.campaign.config import Campaign, read_campaign
 from hpc_lpm.campaign.trials import Trial, file_name
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import VersionedFile
+
+
+class Hashes(VersionedFile):
+    """`hashes.json`: the hash of what each trial, plan and profile is computed from, by its name.
+
+    It tells which of the files in a campaign's folder belong to the campaign as it is now.
+    """
+
+    kind: ClassVar[str] = "record of hashes"
+
+    runs: dict[str, str] = Field(default_factory=dict)
+    plans: dict[str, str] = Field(default_factory=dict)
+    profiles: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CampaignFolder:
-    """The folder `results/<campaign name>` and the paths of everything in it."""
+    """The folder `results/<campaign name>` and the paths of everything in it.
+
+    Runs, plans and profiles have names that end with their hash. Without `hashes` the names are
+    those that earlier releases gave, which knew no hashes.
+    """
 
     root: Path
+    hashes: Hashes = field(default_factory=Hashes)
+
+    @classmethod
+    def at(cls, root: Path) -> "CampaignFolder":
+        """Open the folder of a campaign as it was started last.
+
+        Raises:
+            InputError: if its record of hashes is damaged.
+        """
+        plain = cls(root)
+        return cls(root, Hashes.read(plain.hashes_file)) if plain.hashes_file.exists() else plain
 
     @property
     def campaign(self) -> Path:
         """The campaign as it was resolved when it started."""
         return self.root / "provenance" / "campaign.json"
+
+    @property
+    def hashes_file(self) -> Path:
+        """What tells the runs of the campaign from those of other settings."""
+        return self.root / "provenance" / "hashes.json"
 
     @property
     def environment(self) -> Path:
@@ -54,25 +92,27 @@ class CampaignFolder:
         """The report that opens from disk."""
         return self.root / "report.html"
 
+    def run_name(self, trial: Trial | str) -> str:
+        """Return the name of a trial's folder: that of the trial and its hash."""
+        return _with_hash(trial if isinstance(trial, str) else trial.name, self.hashes.runs)
+
     def run(self, trial: Trial | str) -> Path:
         """Folder of one trial."""
-        return self.root / "runs" / (trial if isinstance(trial, str) else trial.name)
+        return self.root / "runs" / self.run_name(trial)
 
     def settings(self, trial: Trial | str) -> Path:
         """The settings that a trial is trained with."""
         return self.run(trial) / "settings.json"
 
     def profile(self, model: str, dataset: str, micro_batch: int, *form: str) -> Path:
-        """Profile of a model on a data set, in a precision and memory format if they are named."""
+        """Profile of a model on a data set; `form` tells what else is not usual about it."""
         name = file_name(model, dataset, f"microbatch{micro_batch}", *form)
-        return self.root / "profiles" / f"{name}.json"
+        return self.root / "profiles" / f"{_with_hash(name, self.hashes.profiles)}.json"
 
     def plan(self, trial: Trial) -> Path:
         """Plan of a trial; trials that differ in seed and repeat alone share it."""
-        name = file_name(
-            trial.model, trial.dataset, f"k{trial.ranks}", trial.planner or "", trial.contestant
-        )
-        return self.root / "plans" / f"{name}.json"
+        name = plan_name(trial)
+        return self.root / "plans" / f"{_with_hash(name, self.hashes.plans)}.json"
 
     def read_campaign(self) -> Campaign:
         """Return the campaign of this folder.
@@ -86,3 +126,13 @@ class CampaignFolder:
                 "there): name a folder such as results/quick, which snakemake makes."
             )
         return read_campaign(self.campaign)
+
+
+def plan_name(trial: Trial) -> str:
+    """Return the name of a trial's plan, without its hash."""
+    parts = (f"k{trial.ranks}", trial.planner or "", trial.contestant)
+    return file_name(trial.model, trial.dataset, *parts)
+
+
+def _with_hash(name: str, hashes: Mapping[str, str]) -> str:
+    return f"{name}-{hashes[name]}" if name in hashes else name

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed
+from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed, rival_of
 from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT
-from hpc_lpm.campaign.statistics import paired_difference, paired_ratio
+from hpc_lpm.campaign.statistics import paired_difference, paired_ratio, unpaired
 
 
 def speed_sentence(
@@ -52,3 +52,23 @@ def accuracy_sentence(summary: pd.DataFrame, entrants: list[Entrant], who: Entra
         f"The final test accuracy of {who.label} minus that of {baseline.label} is "
         f"{found.text(2, 100, ' points')}."
     )
+
+
+def unpaired_sentences(summary: pd.DataFrame, entrants: list[Entrant]) -> list[str]:
+    """Name the entrants that have no ratio to another, since they were not trained beside it.
+
+    Baseline and established rival of each are looked at.
+    """
+    found: dict[tuple[str, str], int] = {}
+    for who in entrants:
+        for other in (baseline_of(entrants, who), rival_of(entrants, who)):
+            if other is not None and other != who:
+                count = unpaired(summary, who, other, THROUGHPUT.name)
+                if count and (other.label, who.label) not in found:
+                    found[who.label, other.label] = count
+    return [
+        f"{who} is not paired with {other} in {count} of their seeds and repeats: they were "
+        "trained in different calls of snakemake, between which the speed of a machine drifts. Set "
+        f"`again: 1` for both, and each runs once more beside the other"
+        for (who, other), count in found.items()
+    ]

@@ -22,7 +22,7 @@ class Attempt(BaseModel):
     """One start of a trial.
 
     `ended` and `exit_code` are None while it runs, and for good if it was killed before it could
-    record its end.
+    record its end. `call` is the call of Snakemake that it was started by, None if unknown.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -32,6 +32,7 @@ class Attempt(BaseModel):
     exit_code: int | None = None
     job_id: str | None = None
     nodes: tuple[str, ...] = ()
+    call: str | None = None
 
 
 class AttemptRecord(VersionedFile):
@@ -46,7 +47,8 @@ class Launch(VersionedFile):
     """`launch.json`: how a command was started, when and where, and how it ended.
 
     `attempts` are all starts of a trial, this one included; `machines` is the hardware of `nodes`;
-    `stopped_by` names the first signal that was passed on to the command.
+    `stopped_by` names the first signal that was passed on to the command; `source` is the git
+    revision of the toolkit and the hash of its changes, None where unknown.
     """
 
     kind: ClassVar[str] = "launch record"
@@ -61,6 +63,7 @@ class Launch(VersionedFile):
     slurm: SlurmJob | None = None
     machines: tuple[Machine, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    source: dict[str, str | bool | None] | None = None
 
     @property
     def seconds(self) -> float:
@@ -69,7 +72,11 @@ class Launch(VersionedFile):
 
     @classmethod
     def of(
-        cls, outcome: CommandOutcome, where: RankNodes, attempts: tuple[Attempt, ...] = ()
+        cls,
+        outcome: CommandOutcome,
+        where: RankNodes,
+        attempts: tuple[Attempt, ...] = (),
+        source: dict[str, str | bool | None] | None = None,
     ) -> Self:
         """Return the record of a command that has ended.
 
@@ -77,6 +84,7 @@ class Launch(VersionedFile):
             outcome: how it was started and how it ended.
             where: the nodes that its ranks ran on.
             attempts: all starts of the trial, this one included.
+            source: the revision of the toolkit.
         """
         return cls(
             command=list(outcome.command),
@@ -89,6 +97,7 @@ class Launch(VersionedFile):
             slurm=where.slurm,
             machines=where.machines,
             attempts=attempts,
+            source=source,
         )
 
 

@@ -8,7 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
 
+from hpc_lpm.campaign.calls import Call
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.environment import REPOSITORY, describe_source
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.identity import IDENTITY
 from hpc_lpm.campaign.launch_records import (
     Attempt,
     Launch,
@@ -17,12 +21,15 @@ from hpc_lpm.campaign.launch_records import (
     read_attempts,
 )
 from hpc_lpm.campaign.progress_line import ProgressLine
-from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
 from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
-from hpc_lpm.errors import EXIT_INTERRUPTED
+from hpc_lpm.engine.checkpoint.store import FOLDER
+from hpc_lpm.engine.result import RESULT
+from hpc_lpm.errors import EXIT_INTERRUPTED, InputError
+from hpc_lpm.files import write_text_atomically
 from hpc_lpm.programs import ask
 
 RANKS_LOST = 71
@@ -30,6 +37,9 @@ RANKS_LOST = 71
 
 Open MPI's mpirun does that when a node with ranks has been taken away.
 """
+
+EXIT_NOT_KEPT = 2
+"""Exit code of a trial whose weights could not be written where the campaign keeps them."""
 
 REAL_FAILURES = frozenset({1, 2})
 """Exit codes of failures that would happen again: faults of training and of its input."""
@@ -56,7 +66,7 @@ def launch_step(
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(files, arguments, ranks, mpi, threads=1)
+    start = _prepare(files.read_campaign(), arguments, ranks, mpi, threads=1)
     with signals_of_job_script():
         done = supervise(start.command, start.environment, ranks, log, say=say)
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
@@ -64,7 +74,7 @@ def launch_step(
 
 
 def launch_trial(
-    files: CampaignFolder,
+    steps: Steps,
     name: str,
     arguments: Sequence[str],
     ranks: int,
@@ -73,30 +83,52 @@ def launch_trial(
     say: Callable[[str], None],
     *,
     attempt: int = 1,
+    call: Call | None = None,
 ) -> int:
     """Train a trial, resume it if it has a checkpoint, and tell how far the campaign is.
 
     Leaves the records in the trial's folder and returns the exit code of training. A driver repeats
     whatever failed, and `attempt` counts its attempts from 1; a trial that failed for a reason that
-    has not gone away is not run a second time.
+    has not gone away is not run a second time. A training that has written its result counts as
+    done, however it ended.
+
+    Args:
+        steps: the campaign.
+        name: the trial.
+        arguments: what its ranks run, as arguments of `hpc-lpm`.
+        ranks: how many there are.
+        mpi: what starts them.
+        log: the file that their output goes to.
+        say: called with each line for the user.
+        attempt: which attempt of this driver it is.
+        call: the call of Snakemake that this is part of, None if it is part of none.
 
     Raises:
-        InputError: if the ranks cannot be started.
+        InputError: if the ranks cannot be started, or what the trial is computed from has changed
+            since the call began.
     """
-    folder = files.run(name)
+    folder = steps.folder.run(name)
     record = folder / "attempts.json"
     earlier = read_attempts(record)
     if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
         say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
         return int(earlier[-1].exit_code or 0)
-    steps = Steps(files.read_campaign(), files)
-    start = _prepare(files, arguments, ranks, mpi, steps.settings(name).threads)
-    folder.mkdir(parents=True, exist_ok=True)
+    if call is not None:
+        call.check_unchanged(name, steps.folder.root)
+        call.identities.runs[name].write(folder / IDENTITY)
+    settings = steps.settings(name)
+    write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
+    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads)
     progress = ProgressLine(steps, name)
-    where = start.where
+    where, before = start.where, _version_of(folder / RESULT)
     attempts = begin_attempt(
         record,
-        Attempt(started=datetime.now(UTC), job_id=where.job_id, nodes=where.nodes),
+        Attempt(
+            started=datetime.now(UTC),
+            job_id=where.job_id,
+            nodes=where.nodes,
+            call=call.identifier if call else None,
+        ),
     )
     with signals_of_job_script():
         done = supervise(
@@ -109,18 +141,49 @@ def launch_trial(
             # mpirun passes this one on to all ranks and keeps running, unlike SIGTERM.
             stop_signal=signal.SIGUSR2,
         )
-    if done.exit_code == 0 and not (folder / "result.json").exists():
+    written = _version_of(folder / RESULT)
+    if done.exit_code == 0 and written is None:
         say(f"{name} ended without a result, as if a node were gone: see {log}")
         done = replace(done, exit_code=RANKS_LOST)
-    attempts = end_attempt(record, attempts, done.ended, done.exit_code)
-    Launch.of(done, where, attempts).write(folder / "launch.json")
+    elif done.exit_code and written not in (None, before):
+        say(f"{name} ended with exit code {done.exit_code} after its result was written: see {log}")
+        done = replace(done, exit_code=0)
     if done.exit_code == 0:
-        # Nobody needs it any more, and a campaign has many trials.
-        rmtree(folder / "checkpoint", ignore_errors=True)
+        done = replace(done, exit_code=_keep_model(steps, name, say))
+    attempts = end_attempt(record, attempts, done.ended, done.exit_code)
+    Launch.of(done, where, attempts, describe_source(REPOSITORY)).write(folder / "launch.json")
     say(progress.closing_line(done.exit_code))
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)
     return done.exit_code
+
+
+def _keep_model(steps: Steps, name: str, say: Callable[[str], None]) -> int:
+    """Keep of a trained model what the campaign asks for, and return the exit code."""
+    folder, keep = steps.folder.run(name), steps.campaign.keep
+    if "weights" in keep:
+        # Imported here, because it imports torch.
+        from hpc_lpm.engine.checkpoint.export import export_weights, write_weights
+
+        try:
+            exported = export_weights(folder, steps.settings(name).data_dir)
+            write_weights(exported, folder / WEIGHTS)
+        except InputError as error:
+            say(f"the weights of {name} are not kept: {error}")
+            return EXIT_NOT_KEPT
+    if "checkpoints" not in keep:
+        # Nobody needs it any more, and a campaign has many trials.
+        rmtree(folder / FOLDER, ignore_errors=True)
+    return 0
+
+
+def _version_of(result: Path) -> tuple[int, int] | None:
+    """Return what tells one writing of a file from another, None if it is not there."""
+    try:
+        found = result.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _continue_later(job: str, say: Callable[[str], None]) -> None:
@@ -134,9 +197,9 @@ def _continue_later(job: str, say: Callable[[str], None]) -> None:
 
 
 def _prepare(
-    files: CampaignFolder, arguments: Sequence[str], ranks: int, mpi: str, threads: int
+    campaign: Campaign, arguments: Sequence[str], ranks: int, mpi: str, threads: int
 ) -> _Start:
-    launcher = files.read_campaign().launcher
+    launcher = campaign.launcher
     options = launcher.options if launcher.mpi == mpi else None
     environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)

@@ -19,7 +19,7 @@ from hpc_lpm.extensions import Registry, expect_type
 
 RUN_COLUMNS = (
     *("trial", "model", "dataset", "strategy", "contestant", "planner"),
-    *("ranks", "seed", "repeat", "steps", "weights_sha256"),
+    *("ranks", "seed", "repeat", "calls", "steps", "weights_sha256"),
 )
 """Columns of summary.csv that are no metrics, and whose names no metric can have."""
 

@@ -12,7 +12,7 @@ from hpc_lpm.campaign.figures.plan import draw_plan
 from hpc_lpm.campaign.figures.stage_activity import draw_stage_activity
 from hpc_lpm.campaign.figures.style import TIMES, DrawnFigure, figure_style
 from hpc_lpm.campaign.figures.throughput import draw_throughput
-from hpc_lpm.campaign.headline import accuracy_sentence, speed_sentence
+from hpc_lpm.campaign.headline import accuracy_sentence, speed_sentence, unpaired_sentences
 from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT, Metric
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.runs import Run, entrants_of
@@ -36,13 +36,15 @@ class Column:
 class Race:
     """What the report shows of one model on one data set.
 
-    `baseline` is the label of the contestant that speedups are taken over, None if it did not run;
-    `colours` has one entry per row.
+    `unpaired` says in sentences which contestants have no ratio for lack of a common call of
+    Snakemake. `baseline` is the label of the contestant that speedups are taken over, None if it
+    did not run; `colours` has one entry per row.
     """
 
     title: str
     sentence: str
     accuracy_sentence: str | None
+    unpaired: list[str]
     baseline: str | None
     columns: list[str]
     rows: list[list[str]]
@@ -81,6 +83,7 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
         title=f"{model} on {dataset}",
         sentence=speed_sentence(summary, entrants, medians),
         accuracy_sentence=accuracy_sentence(summary, entrants, (proposed or order)[0]),
+        unpaired=unpaired_sentences(summary, entrants),
         baseline=baseline.label if baseline else None,
         columns=[column.heading for column in columns],
         rows=[[column.cell(who) for column in columns] for who in order],

@@ -14,6 +14,7 @@ from hpc_lpm.campaign.described_settings import describe_updates
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.expectations import judge
 from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.notes import notes_on
 from hpc_lpm.campaign.pages import render_page
 from hpc_lpm.campaign.provenance import CampaignProvenance, write_provenance
 from hpc_lpm.campaign.races import Race, races_of
@@ -27,13 +28,17 @@ from hpc_lpm.files import write_text_atomically
 
 @dataclass(frozen=True)
 class ReportOutcome:
-    """What a report says, in short, and where it is; `headline` is that of the first race."""
+    """What a report says, in short, and where it is; `headline` is that of the first race.
+
+    `notes` are sentences without full stops on what is to be known of the numbers.
+    """
 
     path: Path
     headline: str
     statistics: pd.DataFrame
     missing: list[MissingTrial]
     absent: list[AbsentContestant]
+    notes: list[str]
     races: list[Race]
 
 
@@ -55,7 +60,9 @@ def write_report(root: Path) -> ReportOutcome:
             write_text_atomically(results.folder.figures / f"{figure.name}.svg", figure.svg)
             write_table(figure.data, results.folder.figures / f"{figure.name}.csv")
     headline = races[0].sentence if races else "No trial of this campaign has finished yet."
-    write_text_atomically(results.folder.report, _render(results, provenance, races, headline))
+    notes = notes_on(results, races)
+    page = _render(results, provenance, races, headline, notes)
+    write_text_atomically(results.folder.report, page)
     write_crate(results, provenance)
     return ReportOutcome(
         path=results.folder.report,
@@ -63,12 +70,17 @@ def write_report(root: Path) -> ReportOutcome:
         statistics=results.statistics,
         missing=results.missing,
         absent=results.absent,
+        notes=notes,
         races=races,
     )
 
 
 def _render(
-    results: CampaignResults, provenance: CampaignProvenance, races: list[Race], headline: str
+    results: CampaignResults,
+    provenance: CampaignProvenance,
+    races: list[Race],
+    headline: str,
+    notes: list[str],
 ) -> str:
     launches = results.launches()
     context: dict[str, Any] = {
@@ -77,6 +89,7 @@ def _render(
         "races": races,
         "missing": results.missing,
         "absent": results.absent,
+        "notes": notes,
         "verdicts": judge(results.campaign, results.summary) if results.campaign.expect else [],
         "trial_count": len(results.runs) + len(results.missing),
         "run_count": len(results.runs),

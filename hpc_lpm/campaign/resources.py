@@ -5,12 +5,16 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hpc_lpm.campaign.config import Resources
 from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.memory import whole_model_memory_bytes
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile import Profile
+
+File = TypeVar("File", Profile, Plan)
 
 PROCESS_MEGABYTES = 2000
 """A rank without a model: Python, torch, DeepSpeed, MPI's buffers and a small data set."""
@@ -90,14 +94,8 @@ def request_of(
     Raises:
         FileNotFoundError: if profile or plan do not exist yet; Snakemake then asks again later.
     """
-    read_profile = None
-    if profile is not None:
-        _check_there(profile)
-        read_profile = Profile.read(profile)
-    read_plan = None
-    if plan is not None:
-        _check_there(plan)
-        read_plan = Plan.read(plan)
+    read_profile = None if profile is None else _read(Profile, profile)
+    read_plan = None if plan is None else _read(Plan, plan)
     return Request(
         asked.memory_megabytes or _rank_megabytes(read_profile, read_plan),
         asked.runtime_minutes or _minutes(settings, read_profile),
@@ -140,7 +138,10 @@ def _training_samples(settings: TrainSettings, profile: Profile) -> tuple[int, i
     return samples, math.ceil(samples / train) * test
 
 
-def _check_there(path: Path) -> None:
-    if not path.exists():
+def _read(kind: type[File], path: Path) -> File:
+    """Read a file, or say that it is not there if it is damaged, so that it is made again."""
+    try:
+        return kind.read(path)
+    except InputError:
         # Snakemake reads the name of the file from the error.
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None

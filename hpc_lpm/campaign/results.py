@@ -40,6 +40,17 @@ class CampaignResults:
     summary: pd.DataFrame
     statistics: pd.DataFrame
 
+    def refused_sentence(self) -> str | None:
+        """Say which results were refused, and that they count for nothing; None without any."""
+        refused = [missing.trial.name for missing in self.missing if missing.refused]
+        if not refused:
+            return None
+        what = "1 result is" if len(refused) == 1 else f"{len(refused)} results are"
+        return (
+            f"{what} refused and left out, of {', '.join(refused)}: see the report of "
+            f"{self.folder.root} for why, and call snakemake, which trains what is missing."
+        )
+
     def colours(self) -> dict[str, str]:
         """Return the colour of every contestant by its label, whether or not it ran."""
         return entrant_colours(Entrant.of(trial) for trial in self.trials)
@@ -65,11 +76,11 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
     Raises:
         InputError: if `root` is not the folder of a campaign, or a metric cannot be computed.
     """
-    folder = CampaignFolder(root)
+    folder = CampaignFolder.at(root)
     campaign = folder.read_campaign()
     check_names(campaign, str(folder.campaign), finished=True)
     trials = trials_of(campaign)
-    runs, missing = read_runs(folder, trials)
+    runs, missing = read_runs(campaign, folder, trials)
     # Not installed here, but trained or tried elsewhere, is not left out.
     tried = {run.trial.contestant for run in runs}
     tried |= {entry.trial.contestant for entry in missing if entry.tried}

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -22,16 +23,16 @@ class RunLog:
 def read_run_log(path: Path) -> RunLog:
     """Return what a run has written so far, nothing if the file is not there.
 
-    A line that is still being written is left out.
+    A line that is still being written is left out, and so is one that is damaged.
     """
     log = RunLog()
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return log
     trained_seconds = 0.0
     for line in text.split("\n")[:-1]:
-        entry = json.loads(line)
+        entry = _entry(line)
         if "seconds" in entry:
             trained_seconds += entry["seconds"]
             log.step_seconds.append(entry["seconds"])
@@ -40,3 +41,11 @@ def read_run_log(path: Path) -> RunLog:
             steps = len(log.step_seconds)
             log.accuracies.append((steps, trained_seconds, entry["test_accuracy"]))
     return log
+
+
+def _entry(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}

@@ -3,24 +3,35 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.launch_records import read_attempts
+from hpc_lpm.campaign.identity import result_settings
+from hpc_lpm.campaign.launch_records import Launch, read_attempts
+from hpc_lpm.campaign.steps import settings_of
 from hpc_lpm.campaign.trials import Trial
-from hpc_lpm.engine.result import RunResult
+from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.errors import InputError
 
 _OURS = "hpc-lpm: "
 """Begins every sentence in which a command of the toolkit says what was wrong."""
 
+AUTO = "auto"
+"""The value of a setting that is decided where the run starts, and recorded as it was decided."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """A finished trial."""
+    """A finished trial.
+
+    `calls` names the calls of Snakemake in which it was trained; it is empty if they are unknown.
+    """
 
     trial: Trial
     folder: Path
     result: RunResult
+    calls: str = ""
 
     @property
     def entrant(self) -> Entrant:
@@ -30,28 +41,86 @@ class Run:
 
 @dataclass(frozen=True)
 class MissingTrial:
-    """A trial without a valid result, why, and whether there was an attempt at it."""
+    """A trial without a valid result, why, and whether there was an attempt at it.
+
+    `refused` tells that there is a result, but a damaged one or that of another run.
+    """
 
     trial: Trial
     reason: str
     tried: bool
+    refused: bool = False
 
 
-def read_runs(folder: CampaignFolder, trials: list[Trial]) -> tuple[list[Run], list[MissingTrial]]:
-    """Read the results of `trials`, in their order, and name those that are missing."""
+def read_runs(
+    campaign: Campaign, folder: CampaignFolder, trials: list[Trial]
+) -> tuple[list[Run], list[MissingTrial]]:
+    """Read the results of `trials`, in their order, and name those that are missing.
+
+    A result that is damaged, or was not trained with the settings of the campaign, is missing.
+    """
     runs: list[Run] = []
     missing: list[MissingTrial] = []
     for trial in trials:
         path = folder.run(trial)
-        if not (path / "result.json").exists():
+        if not (path / RESULT).exists():
             tried = bool(read_attempts(path / "attempts.json"))
             missing.append(MissingTrial(trial, _why_missing(path), tried))
             continue
         try:
-            runs.append(Run(trial, path, RunResult.read(path / "result.json")))
+            runs.append(read_run(path, trial, settings_of(campaign, folder, trial)))
         except InputError as error:
-            missing.append(MissingTrial(trial, str(error), tried=True))
+            missing.append(MissingTrial(trial, str(error).rstrip("."), tried=True, refused=True))
     return runs, missing
+
+
+def read_run(folder: Path, trial: Trial, settings: TrainSettings) -> Run:
+    """Read a finished trial, which must have been trained with `settings`.
+
+    Raises:
+        InputError: if a file is damaged, or the result is that of another run.
+    """
+    result = RunResult.read(folder / RESULT)
+    found, asked = _recorded_settings(result, folder), result_settings(settings)
+    for name, value in asked.items():
+        # What is left to the run is decided where it starts.
+        if found.get(name) != value and value != AUTO:
+            raise _another_run(folder, name, found.get(name), value)
+    if (result.ranks, result.planner) != (trial.ranks, trial.planner):
+        raise _another_run(
+            folder,
+            "ranks and planner",
+            [result.ranks, result.planner],
+            [trial.ranks, trial.planner],
+        )
+    return Run(trial, folder, result, _calls_of(result, folder))
+
+
+def _calls_of(result: RunResult, folder: Path) -> str:
+    """Return the calls in which a run was trained, `+` between them."""
+    try:
+        attempts = Launch.read(folder / "launch.json").attempts
+    except InputError:  # run by hand
+        return ""
+    # Earlier attempts count only where training went on from what they had saved.
+    counted = attempts if result.interruptions else attempts[-1:]
+    calls = dict.fromkeys(attempt.call for attempt in counted)
+    return "+".join(call for call in calls if call)
+
+
+def _recorded_settings(result: RunResult, folder: Path) -> dict[str, object]:
+    """Return the settings of a run; those that a later release has added are at their defaults."""
+    try:
+        return result_settings(checked_settings(**result.settings))
+    except InputError as error:
+        raise InputError(f"{folder / RESULT} has settings that are not accepted: {error}") from None
+
+
+def _another_run(folder: Path, name: str, found: object, asked: object) -> InputError:
+    return InputError(
+        f"{folder / RESULT} was trained with {name} {found!r}, the campaign has {asked!r}: call "
+        "snakemake, which trains it again."
+    )
 
 
 def entrants_of(runs: list[Run]) -> list[Entrant]:

@@ -78,17 +78,34 @@ def estimate(values: Sequence[float]) -> Estimate:
     )
 
 
-def paired(summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str) -> pd.DataFrame:
+def paired(
+    summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str, *, any_call: bool = False
+) -> pd.DataFrame:
     """Return the values of a metric of two entrants, joined on (seed, repeat).
 
-    The columns are `seed`, `repeat`, `first` and `second`; a run without a partner is left out.
+    The columns are `seed`, `repeat`, `first` and `second`; a run without a partner is left out. A
+    partner was trained in the same calls of Snakemake, since a machine's speed drifts, unless
+    `any_call` is true. Of an entrant that was run again in the same call, the first run counts.
     """
     keys = ["seed", "repeat"]
+    keys += ["calls"] if "calls" in summary and not any_call else []
     sides = [
-        runs_of(summary, who)[[*keys, metric]].rename(columns={metric: name})
+        runs_of(summary, who)[[*keys, metric]]
+        .rename(columns={metric: name})
+        .drop_duplicates(subset=keys)
         for name, who in (("first", first), ("second", second))
     ]
-    return sides[0].merge(sides[1], on=keys).dropna().sort_values(keys, ignore_index=True)
+    joined = sides[0].merge(sides[1], on=keys).dropna(subset=["first", "second"])
+    return joined.sort_values(keys, ignore_index=True)
+
+
+def unpaired(summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str) -> int:
+    """Count the seeds and repeats that both entrants have, but in different calls of Snakemake."""
+    meetings = [
+        paired(summary, first, second, metric, any_call=any_call)[["seed", "repeat"]]
+        for any_call in (True, False)
+    ]
+    return len(meetings[0]) - len(meetings[1].drop_duplicates())
 
 
 def paired_ratio(
@@ -103,8 +120,11 @@ def paired_ratio(
 def paired_difference(
     summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
 ) -> Estimate | None:
-    """Estimate first - second over pairs of runs; None if there is no pair."""
-    pairs = paired(summary, first, second, metric)
+    """Estimate first - second over pairs of runs of any call; None if there is no pair.
+
+    It serves for shares that the seed determines, whenever a run was trained.
+    """
+    pairs = paired(summary, first, second, metric, any_call=True)
     return estimate(_values(pairs["first"] - pairs["second"])) if len(pairs) else None
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hpc_lpm.campaign.absent import absent_contestants, without_absent
 from hpc_lpm.campaign.config import Campaign
@@ -21,10 +22,13 @@ from hpc_lpm.planning.options import planned_optimizer
 RUN_FILES = ("result.json", "trace.json", "launch.json")
 """The files that a finished trial has written.
 
-Its folder also holds `settings.json`, `train.log` and the files from which an interrupted trial is
-resumed, which Snakemake must not remove before it starts the trial again: `metrics.jsonl`,
-`checkpoint/` and `attempts.json`.
+Its folder also holds `identity.json`, `settings.json`, `train.log` and the files from which an
+interrupted trial is resumed, which Snakemake must not remove before it starts the trial again:
+`metrics.jsonl`, `checkpoint/` and `attempts.json`.
 """
+
+WEIGHTS = "weights.safetensors"
+"""The file of a run's weights, where the campaign keeps them."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +45,26 @@ class Steps:
     """All steps of a campaign whose results go to `folder`.
 
     Paths are relative to the directory in which the campaign runs. Contestants that are not
-    installed have no steps; `absent` lists them.
+    installed have no steps; `absent` lists them, and `all_trials` has theirs among the others.
     """
 
     def __init__(self, campaign: Campaign, folder: CampaignFolder) -> None:
         self.campaign = campaign
         self.folder = folder
         self.absent = absent_contestants(campaign)
-        trials = without_absent(campaign, trials_of(campaign))
-        self.trials = {trial.name: trial for trial in trials}
-        self._settings = {name: self._settings_of(trial) for name, trial in self.trials.items()}
+        self.run_files = (*RUN_FILES, *([WEIGHTS] if "weights" in campaign.keep else []))
+        self.all_trials = trials_of(campaign)
+        self.trials = {trial.name: trial for trial in without_absent(campaign, self.all_trials)}
+        self._settings = {
+            trial.name: settings_of(campaign, folder, trial) for trial in self.all_trials
+        }
         self.profiles: dict[str, Step] = {}
         self.plans: dict[str, Step] = {}
         self.runs: dict[str, Step] = {}
-        sharing: dict[Path, list[Trial]] = {}
         for trial in self.trials.values():
             if trial.planner:
-                sharing.setdefault(self.profile_path(trial), []).append(trial)
-        for profile, users in sharing.items():
-            ranks = max(trial.ranks for trial in users)
-            self.profiles[profile.stem] = self._profile(users[0], profile, ranks)
-            for trial in users:
-                plan = folder.plan(trial)
+                profile, plan = self.profile_path(trial), folder.plan(trial)
+                self.profiles.setdefault(profile.stem, self._profile(trial, profile))
                 self.plans.setdefault(plan.stem, self._plan(trial, profile, plan))
         for trial in self.trials.values():
             self.runs[trial.name] = self._run(trial)
@@ -70,19 +72,6 @@ class Steps:
     def settings(self, name: str) -> TrainSettings:
         """Return the settings of a trial, which go into its settings file."""
         return self._settings[name]
-
-    def _settings_of(self, trial: Trial) -> TrainSettings:
-        return contestant_settings(
-            self.campaign,
-            self._contestant_of(trial),
-            model=trial.model,
-            dataset=trial.dataset,
-            seed=trial.seed,
-            plan=str(self.folder.plan(trial)) if trial.planner else None,
-        )
-
-    def _contestant_of(self, trial: Trial) -> Contestant:
-        return next(c for c in self.campaign.contestants if c.label == trial.contestant)
 
     def request(self, name: str) -> Request:
         """Return what the job of a trial requests of a cluster.
@@ -106,20 +95,15 @@ class Steps:
         )
 
     def profile_path(self, trial: Trial) -> Path:
-        """Return the path of the profile of a trial's model, even if the campaign makes none."""
-        settings = self.settings(trial.name)
-        form = [settings.precision, settings.memory_format]
-        usual = [self.campaign.precision, self.campaign.memory_format]
-        return self.folder.profile(
-            trial.model, trial.dataset, trial.micro_batch, *(form if form != usual else [])
-        )
+        """Return the path of the profile from which a trial's plan is made."""
+        return self.folder.profile(*self._profile_key(trial, trial.ranks))
 
-    def _profile_of(self, trial: Trial) -> Path | None:
-        """Return the profile of a trial's model, None if the campaign makes none."""
-        path = self.profile_path(trial)
-        return path if path.stem in self.profiles else None
+    def profile_name(self, trial: Trial) -> str:
+        """Return the name of that profile, without its hash."""
+        return CampaignFolder(Path()).profile(*self._profile_key(trial, trial.ranks)).stem
 
-    def _profile(self, trial: Trial, path: Path, ranks: int) -> Step:
+    def profile_arguments(self, trial: Trial) -> tuple[str, ...]:
+        """Return the arguments of `hpc-lpm` that measure it, but for where it is written."""
         settings = self.settings(trial.name)
         arguments = ["profile", trial.model, "--dataset", trial.dataset]
         arguments += ["--micro-batch", str(trial.micro_batch)]
@@ -127,23 +111,47 @@ class Steps:
         arguments += ["--loss", settings.loss] if settings.loss else []
         arguments += ["--precision", settings.precision]
         arguments += ["--memory-format", settings.memory_format]
-        # On as many ranks as train, because the link between them is measured too.
-        return Step((*arguments, "--out", str(path)), (), str(path), ranks)
+        return tuple(arguments)
 
-    def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:
+    def plan_request(self, trial: Trial) -> dict[str, object]:
+        """Return the options of `hpc-lpm plan` by which a trial's plan is asked for."""
         settings = self.settings(trial.name)
-        contestant = self._contestant_of(trial)
+        contestant = _contestant_of(self.campaign, trial)
         cuts = contestant_cuts(self.campaign, contestant)
         only_at = contestant_cut_only_at(self.campaign, contestant)
-        asked = {
+        return {
+            "stages": trial.ranks,
             **({"cuts": ",".join(map(str, cuts))} if cuts else {"planner": trial.planner}),
             **({"cut_only_at": ",".join(only_at)} if only_at else {}),
             "micro_batches": settings.micro_batches,
             **strategy_named(trial.strategy).plan_options(settings),
             "optimizer": planned_optimizer(settings.optimizer),
         }
-        arguments = ["plan", str(profile), "--stages", str(trial.ranks)]
-        for name, value in asked.items():
+
+    def _profile_key(self, trial: Trial, ranks: int) -> tuple[Any, ...]:
+        settings = self.settings(trial.name)
+        form = [settings.precision, settings.memory_format]
+        usual = [self.campaign.precision, self.campaign.memory_format]
+        # On as many ranks as train, because the link between them is measured too.
+        apart = [f"k{ranks}"] if ranks != self.campaign.stages else []
+        unusual = [*(form if form != usual else []), *apart]
+        return (trial.model, trial.dataset, trial.micro_batch, *unusual)
+
+    def _profile_of(self, trial: Trial) -> Path | None:
+        """Return a profile of a trial's model, None if the campaign makes none."""
+        ranks = dict.fromkeys(
+            [trial.ranks, self.campaign.stages, *(other.ranks for other in self.trials.values())]
+        )
+        paths = [self.folder.profile(*self._profile_key(trial, count)) for count in ranks]
+        return next((path for path in paths if path.stem in self.profiles), None)
+
+    def _profile(self, trial: Trial, path: Path) -> Step:
+        arguments = (*self.profile_arguments(trial), "--out", str(path))
+        return Step(arguments, (), str(path), trial.ranks)
+
+    def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:
+        arguments = ["plan", str(profile)]
+        for name, value in self.plan_request(trial).items():
             option = name.replace("_", "-")
             if isinstance(value, bool):
                 arguments += [f"--{option}" if value else f"--no-{option}"]
@@ -159,3 +167,19 @@ class Steps:
         # An earlier attempt may have left a checkpoint.
         arguments = ("train", "--settings", str(self.folder.settings(trial)), "--resume")
         return Step((*arguments, "--out", output), inputs, output, trial.ranks)
+
+
+def settings_of(campaign: Campaign, folder: CampaignFolder, trial: Trial) -> TrainSettings:
+    """Return the settings of a trial of a campaign, whether or not it can be trained here."""
+    return contestant_settings(
+        campaign,
+        _contestant_of(campaign, trial),
+        model=trial.model,
+        dataset=trial.dataset,
+        seed=trial.seed,
+        plan=str(folder.plan(trial)) if trial.planner else None,
+    )
+
+
+def _contestant_of(campaign: Campaign, trial: Trial) -> Contestant:
+    return next(c for c in campaign.contestants if c.label == trial.contestant)

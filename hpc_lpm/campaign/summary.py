@@ -29,6 +29,7 @@ def summarise(runs: list[Run], metrics: Sequence[Metric]) -> pd.DataFrame:
             "ranks": result.ranks,
             "seed": trial.seed,
             "repeat": trial.repeat,
+            "calls": run.calls,
         }
         row |= {metric.name: metric.value(result, f"trial {trial.name}") for metric in metrics}
         row |= {"steps": len(result.step_seconds), "weights_sha256": result.weights_sha256}

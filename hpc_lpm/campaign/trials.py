@@ -8,6 +8,7 @@ from itertools import product
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
     contestant_planners,
+    contestant_runs,
     contestant_settings,
     contestant_stages,
 )
@@ -22,9 +23,9 @@ class Trial:
 
     `contestant` is the label of the strategy at its settings, and `label` adds the planner where
     the campaign races several. `planner` is None for a strategy that needs no plan, and `own` where
-    the cuts are given. `micro_batch`
-    counts samples. Trials with the same (model, dataset, seed, repeat) are the pairs of which
-    ratios are taken.
+    the cuts are given. `micro_batch` counts samples. `again` is 0, and counts from 1 the further
+    runs of a contestant that the campaign asks for. Trials with the same (model, dataset, seed,
+    repeat) are the pairs of which ratios are taken.
     """
 
     number: int
@@ -40,6 +41,7 @@ class Trial:
     micro_batch: int
     seed: int
     repeat: int
+    again: int = 0
 
 
 def trials_of(campaign: Campaign) -> list[Trial]:
@@ -49,15 +51,16 @@ def trials_of(campaign: Campaign) -> list[Trial]:
     compared run close together in time.
     """
     entrants = [
-        (contestant, planner, contestant_settings(campaign, contestant).micro_batch_size)
+        (contestant, planner, again, contestant_settings(campaign, contestant).micro_batch_size)
         for contestant in campaign.contestants
         for planner in contestant_planners(campaign, contestant)
+        for again in contestant_runs(contestant)
     ]
     matrix = product(
         range(campaign.repeats), campaign.seeds, campaign.models, campaign.datasets, entrants
     )
     trials: list[Trial] = []
-    for repeat, seed, model, dataset, (contestant, planner, micro_batch) in matrix:
+    for repeat, seed, model, dataset, (contestant, planner, again, micro_batch) in matrix:
         label = contestant.label
         ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
         parts = [model, dataset, label, *([planner] if planner else [])]
@@ -65,7 +68,13 @@ def trials_of(campaign: Campaign) -> list[Trial]:
         trials.append(
             Trial(
                 number=len(trials) + 1,
-                name=file_name(*parts, f"k{ranks}", f"seed{seed}", f"repeat{repeat}"),
+                name=file_name(
+                    *parts,
+                    f"k{ranks}",
+                    f"seed{seed}",
+                    f"repeat{repeat}",
+                    *([f"again{again}"] if again else []),
+                ),
                 model=model,
                 dataset=dataset,
                 strategy=contestant.strategy,
@@ -77,6 +86,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
                 micro_batch=micro_batch,
                 seed=seed,
                 repeat=repeat,
+                again=again,
             )
         )
     return trials

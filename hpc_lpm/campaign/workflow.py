@@ -6,18 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from hpc_lpm.campaign.absent import check_installed
+from hpc_lpm.campaign.calls import Call, call_of_this_job
 from hpc_lpm.campaign.command_line import typed_values
 from hpc_lpm.campaign.config import campaign_from_document, read_campaign_document
+from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.options import merged_documents
 
 
-def load_steps(
-    given: Mapping[str, Any], files: Sequence[str | Path], default: Path, results: Path
-) -> Steps:
-    """Return the steps of the campaign that Snakemake was asked to run.
+def load_call(
+    given: Mapping[str, Any],
+    files: Sequence[str | Path],
+    default: Path,
+    results: Path,
+    *,
+    is_job: bool = False,
+) -> Call:
+    """Return the call of Snakemake that this process is part of.
 
     The files are read again, because Snakemake reads them by another version of YAML.
 
@@ -26,10 +34,14 @@ def load_steps(
         files: the campaign files of `--configfile`, of which later ones change earlier ones.
         default: the campaign file if none was given.
         results: the folder in which the campaign's folder is made.
+        is_job: whether this process is a job of a call that has begun, which has decided already.
 
     Raises:
-        InputError: if the campaign is not valid, or none of its strategies is installed.
+        InputError: if the campaign is not valid, none of its strategies is installed, or the files
+            of a data set are missing.
     """
+    if is_job and (call := call_of_this_job()) is not None:
+        return call
     document: dict[str, Any] = {}
     for file in files or [default]:
         document = merged_documents(document, read_campaign_document(Path(file)))
@@ -38,7 +50,11 @@ def load_steps(
     campaign = campaign_from_document(document, where)
     check_names(campaign, where)
     check_installed(campaign, where)
-    return Steps(campaign, CampaignFolder(results / campaign.name))
+    root = results / campaign.name
+    fingerprints = Fingerprints(root / MEMORY)
+    identities = identities_of(Steps(campaign, CampaignFolder(root)), fingerprints)
+    fingerprints.save()
+    return Call.of(campaign, identities)
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -9,9 +9,12 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_NOT_HELD
 from hpc_lpm.cli.output import console
+from hpc_lpm.errors import InputError
 
 campaign_app = typer.Typer(
-    name="campaign", help="Steps of a campaign, called by the Snakefile.", no_args_is_help=True
+    name="campaign",
+    help="Tidy up a campaign's folder, and the steps of a campaign that the Snakefile calls.",
+    no_args_is_help=True,
 )
 app.add_typer(campaign_app)
 
@@ -19,20 +22,47 @@ Folder = Annotated[Path, typer.Argument(help="folder of the campaign")]
 
 
 @campaign_app.command()
-def environment(
+def prune(
     folder: Folder,
-    campaign: Annotated[str, typer.Option(help="the resolved campaign as JSON")],
+    yes: Annotated[bool, typer.Option("--yes", help="remove what is listed")] = False,
 ) -> None:
-    """Record in provenance/ what the campaign is and what it runs on."""
-    from hpc_lpm.campaign.config import campaign_from_document
+    """List the runs, plans and profiles of settings that a campaign no longer has; remove them.
+
+    Nothing is removed without --yes. The campaign is the one that snakemake was last called with.
+    """
+    from hpc_lpm.campaign.prune import find_leftovers, remove_leftovers
+
+    leftovers = find_leftovers(folder)
+    for leftover in leftovers:
+        size = f"{leftover.size_bytes / 2**20:.1f} MiB"
+        console().print(f"{leftover.path} ({size}): {leftover.reason}", soft_wrap=True)
+    if not leftovers:
+        console().print("Nothing is left over.")
+    elif yes:
+        remove_leftovers(folder, leftovers)
+        console().print(f"{len(leftovers)} removed.")
+    else:
+        console().print("Nothing was removed: --yes removes all of it.")
+
+
+@campaign_app.command()
+def environment(folder: Folder) -> None:
+    """Record in provenance/ what this call of snakemake was asked for and what it runs on."""
+    from hpc_lpm.campaign.calls import call_of_this_job
     from hpc_lpm.campaign.environment import REPOSITORY, describe_environment
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.files import write_text_atomically
 
+    call = call_of_this_job()
+    if call is None:
+        raise InputError(
+            "campaign environment is not part of a call of snakemake, which it records: call "
+            "snakemake."
+        )
     files = CampaignFolder(folder)
-    resolved = campaign_from_document(json.loads(campaign), "--campaign")
-    write_text_atomically(files.campaign, resolved.model_dump_json(indent=2) + "\n")
-    described = json.dumps(describe_environment(resolved), indent=2)
+    call.record(files)
+    campaign = files.read_campaign()
+    described = json.dumps(describe_environment(campaign), indent=2)
     write_text_atomically(files.environment, described + "\n")
     workflow = REPOSITORY / "Snakefile"
     if workflow.is_file():  # it is not where the toolkit was installed without its checkout
@@ -48,19 +78,23 @@ def launch(
     log: Annotated[Path, typer.Option(help="file that the output goes to")],
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
-    settings: Annotated[str, typer.Option(help="settings of the trial as JSON")] = "{}",
     attempt: Annotated[int, typer.Option(help="which attempt of this driver it is")] = 1,
 ) -> int:
     """Run a command on its ranks, log its output and tell how far the campaign is."""
+    from hpc_lpm.campaign.calls import call_of_this_job
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.campaign.launching import launch_step, launch_trial
-    from hpc_lpm.files import write_text_atomically
+    from hpc_lpm.campaign.steps import Steps
 
-    files = CampaignFolder(folder)
     if trial is None:
-        return launch_step(files, arguments, ranks, mpi, log, _say)
-    write_text_atomically(files.settings(trial), f"{json.dumps(json.loads(settings), indent=2)}\n")
-    return launch_trial(files, trial, arguments, ranks, mpi, log, _say, attempt=attempt)
+        return launch_step(CampaignFolder(folder), arguments, ranks, mpi, log, _say)
+    call = call_of_this_job()
+    if call is None:
+        files = CampaignFolder.at(folder)
+        steps = Steps(files.read_campaign(), files)
+    else:
+        steps = call.steps(folder.parent)
+    return launch_trial(steps, trial, arguments, ranks, mpi, log, _say, attempt=attempt, call=call)
 
 
 @campaign_app.command()
@@ -90,15 +124,16 @@ def expectations(
     results = load_results(folder)
     verdicts = judge(results.campaign, results.summary)
     for verdict in verdicts:
-        console().print(verdict.sentence())
-    if not all(verdict.held for verdict in verdicts):
+        console().print(f"{verdict.sentence()}.", soft_wrap=True)
+    refused = results.refused_sentence()
+    if refused or not all(verdict.held for verdict in verdicts):
         out.unlink(missing_ok=True)
         write_crate(results, gather_provenance(results))
-        typer.echo(
-            f"hpc-lpm: the campaign ran, but something that it expects does not hold: see "
-            f"{CampaignFolder(folder).report}.",
-            err=True,
+        why = refused or (
+            "the campaign ran, but something that it expects does not hold: see "
+            f"{CampaignFolder(folder).report}."
         )
+        typer.echo(f"hpc-lpm: {why}", err=True)
         return EXIT_NOT_HELD
     sentences = [verdict.sentence() for verdict in verdicts]
     write_text_atomically(out, json.dumps(sentences, indent=2) + "\n")

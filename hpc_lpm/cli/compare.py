@@ -18,7 +18,10 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="also write an HTML page here")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, trials included")] = False,
 ) -> int:
-    """Compare two campaigns; exit 1 where what the second expects does not hold."""
+    """Compare two campaigns; exit 1 where what the second expects does not hold.
+
+    The exit code is also 1 if a result of either is damaged or is that of other settings.
+    """
     from hpc_lpm.campaign.comparison.compare import compare_folders
     from hpc_lpm.campaign.pages import write_comparison_page
     from hpc_lpm.cli.compare_text import show_comparison
@@ -32,4 +35,7 @@ def compare(
         show_comparison(comparison, with_trials=trials)
         if html is not None:
             console().print(f"Page in {html}.", soft_wrap=True)
-    return EXIT_DONE if comparison.held else EXIT_NOT_HELD
+    refused = [side.refused_sentence() for side in (comparison.a, comparison.b)]
+    for sentence in filter(None, refused):
+        typer.echo(f"hpc-lpm: {sentence}", err=True)
+    return EXIT_NOT_HELD if any(refused) or not comparison.held else EXIT_DONE

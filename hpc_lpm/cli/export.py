@@ -7,7 +7,6 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
-from hpc_lpm.errors import InputError
 
 
 @app.command()
@@ -28,22 +27,11 @@ def export(
     The file is what load_state_dict of the module takes. The tensors of a model that is given layer
     by layer are named after the layer and their name within it.
     """
-    from safetensors.torch import save_file
-
-    from hpc_lpm.engine.checkpoint.export import export_weights
+    from hpc_lpm.engine.checkpoint.export import export_weights, write_weights
 
     exported = export_weights(run, data_dir, best=best)
-    # A file cannot hold one tensor under two names.
-    tensors = {name: tensor.clone() for name, tensor in exported.tensors.items()}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, out, metadata={"format": "pt"})
-    except OSError as error:
-        raise InputError(
-            f"--out {out} cannot be written ({error.strerror}): name a file in a folder that you "
-            "can write to."
-        ) from None
-    size = sum(tensor.nbytes for tensor in tensors.values())
+    size = write_weights(exported, out)
+    tensors = exported.tensors
     if as_json:
         print_json(
             {

@@ -3,20 +3,27 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.errors import EXIT_DONE, EXIT_NOT_HELD
 from hpc_lpm.cli.output import console, print_json, print_table
+
+if TYPE_CHECKING:
+    from hpc_lpm.campaign.report import ReportOutcome
 
 
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="folder of a campaign, e.g. results/quick")],
     as_json: Annotated[bool, typer.Option("--json", help="print the statistics as JSON")] = False,
-) -> None:
-    """Write summary, statistics, figures and report.html from the finished runs."""
+) -> int:
+    """Write summary, statistics, figures and report.html from the finished runs.
+
+    The exit code is 1 if trials are missing.
+    """
     from hpc_lpm.campaign.report import write_report
 
     outcome = write_report(folder)
@@ -28,10 +35,11 @@ def report(
                 "headline": outcome.headline,
                 "absent": [asdict(absent) for absent in outcome.absent],
                 "missing": [missing.trial.name for missing in outcome.missing],
+                "notes": outcome.notes,
                 "statistics": json.loads(records),
             }
         )
-        return
+        return _exit_code(outcome)
     for race in outcome.races:
         print_table(f"{race.title}, medians over runs and pairs of runs", race.columns, race.rows)
         console().print(race.sentence)
@@ -39,6 +47,21 @@ def report(
         console().print(outcome.headline)
     for absent in outcome.absent:
         console().print(f"{absent.sentence()}.")
+    for note in outcome.notes:
+        console().print(f"{note}.", soft_wrap=True)
     for missing in outcome.missing:
         console().print(f"missing: {missing.trial.name}: {missing.reason}", soft_wrap=True)
     console().print(f"Report in {outcome.path}.", soft_wrap=True)
+    return _exit_code(outcome)
+
+
+def _exit_code(outcome: "ReportOutcome") -> int:
+    if not outcome.missing:
+        return EXIT_DONE
+    what = "1 trial is" if len(outcome.missing) == 1 else f"{len(outcome.missing)} trials are"
+    typer.echo(
+        f"hpc-lpm: {what} missing from {outcome.path}, which says why: call snakemake to train "
+        "what is missing.",
+        err=True,
+    )
+    return EXIT_NOT_HELD

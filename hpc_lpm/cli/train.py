@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.cli.app import app
+from hpc_lpm.cli.forgiving_display import ForgivingDisplay
 from hpc_lpm.cli.option_values import command_parameters, document_of
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.engine.job import start_job
-from hpc_lpm.engine.result import RunResult
+from hpc_lpm.engine.result import RESULT, RunResult
 from hpc_lpm.engine.run_reporter import (
     MetricsLog,
     PlainLines,
@@ -70,12 +71,8 @@ def train(
     STOP_SIGNALS.install()  # MPI may have taken over one of them
     training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
     result = training.finished or _run(training, out, resume=resume, quiet=json)
-    if job.rank != 0 or result is None:
-        return
-    if json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        _print_result(result, out)
+    if job.rank == 0 and result is not None:
+        _show(result, out, as_json=json)
 
 
 _FIXED = [
@@ -126,7 +123,7 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
     settings, history = training.settings, training.history
     title = f"{settings.strategy} {settings.model} {settings.dataset}"
     reporter = RunReporter(
-        _display(title, training.steps, quiet=quiet),
+        ForgivingDisplay(lambda: _display(title, training.steps, quiet=quiet), _complain),
         MetricsLog(
             out / "metrics.jsonl",
             steps=history.step,
@@ -168,6 +165,21 @@ def _display(title: str, steps: int, *, quiet: bool) -> ProgressDisplay:
     if (terminal := console()).is_terminal:
         return TerminalBar(title, steps, terminal)
     return PlainLines(title, steps, sys.stdout)
+
+
+def _show(result: RunResult, out: Path, *, as_json: bool) -> None:
+    """Show a result, which is on the disk by now: that it cannot be shown is no failure."""
+    try:
+        if as_json:
+            print_json(result.model_dump(mode="json"))
+        else:
+            _print_result(result, out)
+    except Exception as error:
+        _complain(f"the result is in {out / RESULT}, but cannot be shown ({error!r})")
+
+
+def _complain(sentence: str) -> None:
+    print(f"hpc-lpm: {sentence}.", file=sys.stderr, flush=True)
 
 
 def _print_result(result: RunResult, out: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,8 +139,9 @@ def _copy(
     for line in source:
         if log.closed:
             return
-        log.write(line)
-        log.flush()
+        with suppress(OSError):  # with a full disk, the command must not wait for us for ever
+            log.write(line)
+            log.flush()
         tail.append(line.rstrip("\n"))
         if echo:
             echo(line.rstrip("\n"))

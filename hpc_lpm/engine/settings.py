@@ -58,7 +58,7 @@ class TrainSettings(RunOptions):
     plan: Annotated[
         Path | None,
         Field(description="cuts into stages, made by `hpc-lpm plan`"),
-        CommandOption(RUN, metavar="FILE", computes=False),
+        CommandOption(RUN, metavar="FILE", computes=False, in_results=False),
     ] = None
     seed: Annotated[
         int,

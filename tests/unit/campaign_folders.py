@@ -9,6 +9,7 @@ from hpc_lpm.campaign.config import Campaign, campaign_from_document
 from hpc_lpm.campaign.environment import describe_environment
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.steps import settings_of
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.planning.plan import Plan, StagePlan
@@ -71,7 +72,7 @@ def write_run(
         test_predictions=TEST_PREDICTIONS,
         weights_sha256=f"{trial.name}-{chosen.epochs}",
         cuts=[0, 2, 4] if trial.planner else [0, 4],
-        settings={"discard_steps": 2},
+        settings=settings_of(chosen, folder, trial).model_dump(mode="json"),
         environment={},
     ).write(folder.run(trial) / "result.json")
     lines: list[dict[str, object]] = []

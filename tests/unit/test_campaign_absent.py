@@ -14,7 +14,7 @@ from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Attempt, begin_attempt
 from hpc_lpm.campaign.results import load_results
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.campaign.workflow import load_call
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -110,7 +110,7 @@ def test_a_campaign_of_nothing_that_is_installed_is_refused(
     assert "races nothing that is installed" in capsys.readouterr().err
     chosen = campaign(strategies=["horovod"]).model_dump(mode="json", exclude_none=True)
     with pytest.raises(InputError, match="make setup"):
-        load_steps(chosen, [path], path, tmp_path)
+        load_call(chosen, [path], path, tmp_path)
 
 
 @pytest.mark.usefixtures("without_horovod", "noted")

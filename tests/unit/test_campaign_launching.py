@@ -14,6 +14,7 @@ from hpc_lpm.campaign import launching
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import read_attempts
 from hpc_lpm.campaign.launching import RANKS_LOST, launch_trial
+from hpc_lpm.campaign.steps import Steps
 
 NAME = "resnet20-digits-sequential-k1-seed0-repeat0"
 INTERRUPTED = """
@@ -31,7 +32,8 @@ def folder(tmp_path: Path) -> CampaignFolder:
 
 def launch(folder: CampaignFolder, said: list[str], attempt: int = 1) -> int:
     log = folder.run(NAME) / "train.log"
-    return launch_trial(folder, NAME, [], 1, "mpirun", log, said.append, attempt=attempt)
+    steps = Steps(folder.read_campaign(), folder)
+    return launch_trial(steps, NAME, [], 1, "mpirun", log, said.append, attempt=attempt)
 
 
 def command_is(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
@@ -107,3 +109,31 @@ def test_the_checkpoint_of_a_trial_that_is_done_goes(
     command_is(monkeypatch, "")
     launch(folder, [])
     assert not checkpoint.exists()
+
+
+WRITES_A_RESULT = """
+import pathlib, sys
+pathlib.Path({result!r}).write_text("{{}}")
+sys.exit(1)
+"""
+
+
+def test_a_training_that_fails_after_its_result_was_written_is_done(
+    folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = folder.run(NAME) / "result.json"
+    result.unlink()
+    command_is(monkeypatch, WRITES_A_RESULT.format(result=str(result)))
+    said: list[str] = []
+    assert launch(folder, said) == 0
+    assert any("exit code 1 after its result was written" in line for line in said)
+    assert result.exists()
+
+
+def test_a_log_that_is_damaged_ends_no_trial(
+    folder: CampaignFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = folder.run(NAME) / "metrics.jsonl"
+    log.write_text(log.read_text()[:70] + "\n\0\0\n[1]\n")
+    command_is(monkeypatch, "")
+    assert launch(folder, []) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.campaign.workflow import load_call
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
 
@@ -101,7 +101,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_profile_and_plan(folder: Path) -> None:
-    steps = load_steps({}, [], folder / "tiny.yaml", folder / "results")
+    results = folder / "results"
+    steps = load_call({}, [], folder / "tiny.yaml", results).steps(results)
     layer = LayerProfile(
         name="layer",
         forward_seconds=0.5,

@@ -11,6 +11,7 @@ from hpc_lpm.campaign.expectations import Verdict, judge
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.results import CampaignResults, load_results
 from hpc_lpm.campaign.statistics import CONFIDENCE
+from hpc_lpm.campaign.wording import listed
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,6 @@ def _missing(here: CampaignResults, other: CampaignResults, side: str) -> Iterat
             yield Absence(run.trial.name, f"not in the matrix of {side}")
 
 
-NAMED = 4
-"""How many names a sentence lists before it counts the rest."""
-
-
 def weights_sentence(comparability: Comparability, trials: list[TrialChange]) -> str:
     """Summarise how many common trials reproduced their weights, from which settings."""
     if not trials:
@@ -163,9 +160,3 @@ def weights_findings(comparability: Comparability, trials: list[TrialChange]) ->
             f"{listed(puzzling)}"
         )
     return found
-
-
-def listed(names: list[str]) -> str:
-    """Return names as `a, b, c`, or the first of many and how many more there are."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

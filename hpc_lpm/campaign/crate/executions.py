@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from hpc_lpm.campaign.crate.payload import run_files
 from hpc_lpm.campaign.launch_records import Attempt
 from hpc_lpm.campaign.provenance import CampaignProvenance, StepProvenance, TrialProvenance
 from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.slurm import SlurmJob
 
@@ -41,8 +41,9 @@ class Execution:
 def executions_of(results: CampaignResults, provenance: CampaignProvenance) -> list[Execution]:
     """Return all executions: first the steps, then the trials in their order."""
     found = [_step(name, step) for name, step in provenance.steps.items()]
+    steps = Steps(results.campaign, results.folder)
     for trial in results.trials:
-        found += _attempts(results, trial, provenance.trials[trial.name])
+        found += _attempts(steps, trial, provenance.trials[trial.name])
     return found
 
 
@@ -63,23 +64,23 @@ def _step(name: str, step: StepProvenance) -> Execution:
     )
 
 
-def _attempts(results: CampaignResults, trial: Trial, found: TrialProvenance) -> list[Execution]:
+def _attempts(steps: Steps, trial: Trial, found: TrialProvenance) -> list[Execution]:
     executions = []
     for number, attempt in enumerate(found.attempts, start=1):
         last = number == len(found.attempts)
-        executions.append(_attempt(results, trial, found, attempt, 0 if last else number))
+        executions.append(_attempt(steps, trial, found, attempt, 0 if last else number))
     return executions
 
 
 def _attempt(
-    results: CampaignResults, trial: Trial, found: TrialProvenance, attempt: Attempt, number: int
+    steps: Steps, trial: Trial, found: TrialProvenance, attempt: Attempt, number: int
 ) -> Execution:
     """Return an attempt; the last one has `number` 0 and owns the files of the run."""
-    root = results.folder.root
+    folder = steps.folder
     outcomes: dict[str, str | int] = {}
     if found.weights_sha256 and not number:
         outcomes["SHA-256 of the weights"] = found.weights_sha256
-    files = () if number else tuple(file.path for file in run_files(root, trial.name))
+    files = run_files(folder.root, folder.run_name(trial)) if not number else []
     # Only of the last attempt is the whole job known.
     slurm = None if number else found.slurm
     return Execution(
@@ -91,8 +92,8 @@ def _attempt(
         ended=attempt.ended,
         exit_code=attempt.exit_code,
         error=_error(attempt.exit_code),
-        objects=(CAMPAIGN_FILE, *_inputs(results, trial)),
-        results=files,
+        objects=(CAMPAIGN_FILE, *_inputs(steps, trial)),
+        results=tuple(file.path for file in files),
         parameters={"ranks": trial.ranks, "seed": trial.seed, "repeat": trial.repeat},
         outcomes=outcomes,
         environment=_environment(attempt.job_id, slurm),
@@ -100,14 +101,11 @@ def _attempt(
     )
 
 
-def _inputs(results: CampaignResults, trial: Trial) -> list[str]:
+def _inputs(steps: Steps, trial: Trial) -> list[str]:
     if trial.planner is None:
         return []
-    folder, micro_batch = results.folder, results.campaign.micro_batch_size
-    paths: list[Path] = [
-        folder.profile(trial.model, trial.dataset, micro_batch),
-        folder.plan(trial),
-    ]
+    folder = steps.folder
+    paths = [steps.profile_path(trial), folder.plan(trial)]
     return [path.relative_to(folder.root).as_posix() for path in paths]
 
 

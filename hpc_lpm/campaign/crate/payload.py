@@ -16,6 +16,7 @@ DESCRIPTIONS = {
     "plans/*.launch.json": "How and where the plan of the same name was computed",
     "plans/*.json": "Which layers each stage holds",
     "provenance/campaign.json": "The campaign file as it was resolved",
+    "provenance/hashes.json": "Hash of what each run, plan and profile is computed from",
     "provenance/environment.json": "Source, packages, hardware, MPI and Slurm at the start",
     "provenance/launches.json": "Command, start, end, nodes and exit code of every run",
     "provenance/provenance.json": "All of the provenance in one document",
@@ -26,9 +27,11 @@ RUN_DESCRIPTIONS = {
     "trace.json": "What each rank did in the last steps, in Chrome's trace format",
     "launch.json": "Command, start, end, nodes and exit code of the run",
     "attempts.json": "Every start of the run",
+    "weights.safetensors": "Trained weights under the names of the model's modules",
+    "identity.json": "Everything that the run is computed from, and its hash",
     "train.log": "What the ranks wrote",
 }
-"""Checkpoints are left out: they only serve to resume a run, and are removed after it."""
+"""Checkpoints are left out: they only serve to resume a run, after which most are removed."""
 
 MEDIA_TYPES = {
     ".csv": "text/csv",
@@ -36,6 +39,7 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
     ".log": "text/plain",
+    ".safetensors": "application/octet-stream",
     ".parquet": "application/vnd.apache.parquet",
     ".svg": "image/svg+xml",
 }
@@ -64,7 +68,7 @@ def campaign_files(root: Path) -> list[PayloadFile]:
     return list(found.values())
 
 
-def run_files(root: Path, trial: str) -> list[PayloadFile]:
-    """Return the existing files of one run."""
-    names = ((f"runs/{trial}/{name}", text) for name, text in RUN_DESCRIPTIONS.items())
+def run_files(root: Path, run: str) -> list[PayloadFile]:
+    """Return the existing files of one run, by the name of its folder."""
+    names = ((f"runs/{run}/{name}", text) for name, text in RUN_DESCRIPTIONS.items())
     return [PayloadFile(name, text) for name, text in names if (root / name).is_file()]

@@ -73,11 +73,11 @@ def _add_file(crate: ROCrate, results: CampaignResults, file: PayloadFile) -> An
 
 
 def _add_run_folder(crate: ROCrate, results: CampaignResults, trial: str) -> None:
-    files = [_add_file(crate, results, file) for file in run_files(results.folder.root, trial)]
+    run = results.folder.run_name(trial)
+    files = [_add_file(crate, results, file) for file in run_files(results.folder.root, run)]
     if files:
         properties = {"name": trial, "description": "Files of one training run", "hasPart": files}
-        folder = results.folder.run(trial)
-        crate.add_dataset(folder, dest_path=f"runs/{trial}", properties=properties)
+        crate.add_dataset(results.folder.run(trial), dest_path=f"runs/{run}", properties=properties)
 
 
 def _add_agent(crate: ROCrate, name: str | None) -> Any | None:

@@ -1,8 +1,12 @@
 """The weights of a trained run under the names of the user's own module."""
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hpc_lpm.data.registry import dataset_shape
@@ -51,3 +55,26 @@ def export_weights(
         )
     tensors = under_outside_names(model, checkpoint.layer_tensors())
     return ExportedWeights(model.name, checkpoint.manifest.history.step, tensors)
+
+
+def write_weights(exported: ExportedWeights, path: Path) -> int:
+    """Write weights to a safetensors file, whole or not at all, and return their bytes.
+
+    Raises:
+        InputError: if the file cannot be written.
+    """
+    # A file cannot hold one tensor under two names.
+    tensors = {name: tensor.clone() for name, tensor in exported.tensors.items()}
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, aside, metadata={"format": "pt"})
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise InputError(
+            f"{path} cannot be written ({getattr(error, 'strerror', None) or error}): name a file "
+            "in a folder that you can write to."
+        ) from None
+    return sum(tensor.nbytes for tensor in tensors.values())

@@ -1,0 +1,44 @@
+"""What is to be known of the runs behind a report's numbers."""
+
+from hpc_lpm.campaign.races import Race
+from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.campaign.runs import Run
+from hpc_lpm.campaign.wording import listed
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.plan import Plan
+
+
+def notes_on(results: CampaignResults, races: list[Race]) -> list[str]:
+    """Return what is to be known of the runs of a campaign, in sentences without full stops."""
+    notes = [sentence for race in races for sentence in race.unpaired]
+    if not results.folder.hashes_file.exists():
+        notes.append(
+            "This campaign was run by an earlier release, which recorded no hashes: that its data "
+            "and modules did not change meanwhile is not checked"
+        )
+    revisions = {
+        f"{launch.source['revision']}{' with changes' if launch.source['dirty'] else ''}"
+        for launch in results.launches().values()
+        if launch.source and launch.source["revision"]
+    }
+    if len(revisions) > 1:
+        notes.append(
+            f"The trials were run from {len(revisions)} different states of the toolkit: "
+            f"{', '.join(sorted(revisions))}"
+        )
+    recut = [run.trial.name for run in results.runs if _cut_otherwise(results, run)]
+    if recut:
+        notes.append(
+            "Their plans were made again after these trials, which were cut otherwise than is "
+            f"shown: {listed(recut)}"
+        )
+    return notes
+
+
+def _cut_otherwise(results: CampaignResults, run: Run) -> bool:
+    if run.trial.planner is None:
+        return False
+    try:
+        return list(Plan.read(results.folder.plan(run.trial)).cuts) != run.result.cuts
+    except InputError:  # trained with a plan from elsewhere
+        return False

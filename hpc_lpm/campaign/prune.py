@@ -1,0 +1,96 @@
+"""Finds what is left in a campaign's folder of settings that the campaign no longer has."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_lpm.campaign.driver import no_driver
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.identity import IDENTITY, Identity
+from hpc_lpm.errors import InputError
+
+_STEP_FILES = (".json", ".launch.json", ".log")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A file or folder that is of no use to the campaign as it was started last, and why."""
+
+    path: Path
+    reason: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files in it."""
+        if self.path.is_file():
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+def find_leftovers(root: Path) -> list[Leftover]:
+    """Return the runs, plans and profiles in a campaign's folder that it does not name.
+
+    Raises:
+        InputError: if this is no folder of a campaign, or one that knows no hashes.
+    """
+    folder = CampaignFolder.at(root)
+    folder.read_campaign()
+    if not folder.hashes_file.exists():
+        raise InputError(
+            f"{root} was written by an earlier release, and what is left over in it cannot be "
+            "told: call snakemake first."
+        )
+    hashes = folder.hashes
+    found: list[Leftover] = []
+    kept = {folder.run_name(name): name for name in hashes.runs}
+    for path in _in(root / "runs"):
+        if path.name not in kept:
+            found.append(Leftover(path, _why(path, folder)))
+    for kind, named in (("plans", hashes.plans), ("profiles", hashes.profiles)):
+        files = {f"{name}-{digest}{end}" for name, digest in named.items() for end in _STEP_FILES}
+        found += [
+            Leftover(path, "it is not of this campaign any more")
+            for path in _in(root / kind)
+            if path.name not in files
+        ]
+    return found
+
+
+def remove_leftovers(root: Path, leftovers: list[Leftover]) -> None:
+    """Remove what `find_leftovers` has found.
+
+    Raises:
+        InputError: if a driver works on the campaign.
+    """
+    with no_driver(root):
+        for leftover in leftovers:
+            if leftover.path.is_dir():
+                shutil.rmtree(leftover.path)
+            else:
+                leftover.path.unlink(missing_ok=True)
+
+
+def _in(folder: Path) -> Iterator[Path]:
+    return iter(sorted(folder.iterdir())) if folder.is_dir() else iter(())
+
+
+def _why(path: Path, folder: CampaignFolder) -> str:
+    """Say what differs from the trial of the same name, if it is still one."""
+    trial = next(
+        (name for name in folder.hashes.runs if path.name in (name, f"{name}-{_hash_of(path)}")),
+        None,
+    )
+    if trial is None:
+        return "its trial is not of this campaign any more"
+    try:
+        changes = Identity.read(path / IDENTITY).changes_to(
+            Identity.read(folder.run(trial) / IDENTITY)
+        )
+    except InputError:
+        return "what it was computed from is not that of its trial now"
+    return ", ".join(changes)
+
+
+def _hash_of(path: Path) -> str:
+    return path.name.rpartition("-")[2]
