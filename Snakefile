@@ -177,9 +177,9 @@ rule train_alone:
     threads: WHOLE_MACHINE
     resources:
         cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).core_megabytes(
-            STEPS.settings(TRIALS[wildcards.run].name).threads
-        ),
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
+            TRIALS[wildcards.run].name
+        ).core_megabytes(STEPS.settings(TRIALS[wildcards.run].name).threads),
         runtime=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
@@ -213,9 +213,9 @@ rule train_ranks:
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: TRIALS[wildcards.run].ranks,
         cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).core_megabytes(
-            STEPS.settings(TRIALS[wildcards.run].name).threads
-        ),
+        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
+            TRIALS[wildcards.run].name
+        ).core_megabytes(STEPS.settings(TRIALS[wildcards.run].name).threads),
         runtime=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,

@@ -9,7 +9,7 @@ from snakemake.cli import parse_config
 from snakemake.common import dict_to_key_value_args
 
 from hpc_lpm.campaign.config import Campaign, read_campaign
-from hpc_lpm.campaign.workflow import load_steps
+from hpc_lpm.campaign.workflow import load_call
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -222,7 +222,7 @@ def started_with(folder: Path, *given: str) -> Campaign:
     config = parse_config(list(given))
     # What Snakemake hands on to the jobs means the same there.
     assert parse_config(dict_to_key_value_args(config, repr_obj=True)) == config
-    return load_steps(config, [path], path, folder).campaign
+    return load_call(config, [path], path, folder).steps(folder).campaign
 
 
 @pytest.mark.parametrize(
