@@ -85,12 +85,20 @@ def find_entry(registry: Registry[EntryT], identifier: Identifier) -> EntryT:
     try:
         return registry.named(f"{name}:{argument}")
     except InputError as error:
-        if known is not None and isinstance(error.__cause__, ModuleNotFoundError):
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+        if known is not None:
             raise InputError(
                 f"{kind} {identifier.text!r} has a path where none is taken, accepted is {name} "
                 f"without a path, with options as in {name},option=value."
             ) from error
-        raise
+        hint = closest(name.lower(), registry.names())
+        if not hint or "/" in name or "." in name:
+            raise
+        raise InputError(
+            f"{kind} {name!r} is unknown{hint}, and there is no module {name!r}: "
+            f"accepted are {', '.join(registry.names())}, and module:name for one of your own."
+        ) from error
 
 
 def accepted_options(

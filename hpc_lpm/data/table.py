@@ -152,15 +152,15 @@ def _read(path: Path, separator: Separator | None, decimal: str, *, header: bool
             )
     except UnicodeDecodeError:
         raise InputError(
-            f"table {path} is not text in UTF-8: convert it, or name a .parquet file."
+            f"table {path} is not text in UTF-8: convert it, or name a compressed file .gz and a "
+            "Parquet file .parquet."
         ) from None
     except OSError as error:
         raise unreadable(path, "table", error) from None
     except Exception as error:  # the readers' own errors are of many types
         reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"table {path} cannot be read ({reason}): correct it, or name another ,separator=."
-        ) from None
+        also = "" if path.suffix.lower() in _PARQUET else ", or name another ,separator="
+        raise InputError(f"table {path} cannot be read ({reason}): correct it{also}.") from None
     table.columns = [str(name).strip() for name in table.columns]
     if not len(table):
         raise InputError(f"table {path} has no rows: name a file that has some.")

@@ -117,6 +117,11 @@ def _as_classes(parts: Sequence[Values], owner: str) -> EncodedTargets:
         encoded = tuple(torch.from_numpy(part.argmax(axis=1)) for part in parts)
         return EncodedTargets("classes", classes, encoded, tuple(map(str, range(classes))))
     known = np.unique(parts[0])
+    if len(known) < 2:
+        raise InputError(
+            f"{owner} has the class {_name(known[0])!r} alone, accepted are at least two: name "
+            "other targets, or say task=regression."
+        )
     encoded = tuple(_numbered(part, known, owner) for part in parts)
     return EncodedTargets("classes", len(known), encoded, tuple(map(_name, known)))
 

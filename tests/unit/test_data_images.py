@@ -111,6 +111,11 @@ def test_padding_is_centred_zeros() -> None:
     ("identifier", "message"),
     [
         ("digts", "data set 'digts' is unknown, did you mean 'digits'"),
+        (
+            "Images:here",
+            r"'Images' is unknown, did you mean 'images'\?, and there is no module 'Im",
+        ),
+        ("my_module:data", "module 'my_module' .* cannot be imported"),
         ("digits,size=4", "'size' of digits is 4, accepted are sizes from 8"),
         ("digits,sequence=4", "unknown option 'sequence'"),
         ("digits:here", "accepted is digits without a path"),

@@ -192,6 +192,7 @@ def test_missing_values_are_refused_replaced_or_dropped(tmp_path: Path) -> None:
         (b"", "target=t", "cannot be read"),
         (b"a,t\n1,0\n2,1,3,4\n", "target=t", "cannot be read"),
         (b"a,t\n\xff\xfe,1\n", "target=t", "not text in UTF-8"),
+        (b"a,t\n1,5\n2,5\n", "target=t", "has the class '5' alone, accepted are at least two"),
         (b"a,t\ninf,0\n2,1\n", "target=t", "1 infinite numbers in column 'a'"),
         (
             b"a;t\n1,5;0\n2,5;1\n",
