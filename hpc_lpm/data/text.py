@@ -37,8 +37,9 @@ def text_files(
         InputError: if one is missing or no file matches.
     """
     held_out = test_part(f"text:{path}", test, path)
-    places = [path, held_out] if isinstance(held_out, Path) else [path]
-    files = [file for place in places for file in selected_files(place, pattern, hidden=hidden)]
+    files = selected_files(path, pattern, hidden=hidden)
+    if isinstance(held_out, Path):
+        files += _test_files(held_out, pattern, hidden=hidden)
     return files if tokenizer is None else [*files, _tokenizer_file(tokenizer)]
 
 
@@ -91,14 +92,10 @@ def load_text(
     """
     require_at_least("text", "sequence", sequence, 1)
     loaded = _tokenizer(tokenizer)
-
-    def tokens(place: Path) -> Tensor:
-        return _tokens(selected_files(place, pattern, hidden=hidden), loaded)
-
     held_out = test_part(f"text:{path}", test, path)
-    content = tokens(path)
+    content = _tokens(selected_files(path, pattern, hidden=hidden), loaded)
     if isinstance(held_out, Path):
-        parts = content, tokens(held_out)
+        parts = content, _tokens(_test_files(held_out, pattern, hidden=hidden), loaded)
     else:
         test_start = len(content) - int(len(content) * (held_out or _TEST_SHARE))
         parts = content[:test_start], content[test_start:]
@@ -112,6 +109,11 @@ def load_text(
     train, test_samples = (_samples(part, sequence) for part in parts)
     shape = DataShape("text", (sequence,), _vocabulary(loaded))
     return Dataset(f"text:{path}", shape, train, test_samples)
+
+
+def _test_files(path: Path, pattern: str | None, *, hidden: bool) -> list[Path]:
+    """Return the files of a test part, which may be a file where the training part is a folder."""
+    return selected_files(path, pattern if is_folder(path, "text") else None, hidden=hidden)
 
 
 def _tokens(files: list[Path], tokenizer: Any) -> Tensor:
