@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hpc_lpm.data import image_folder
+from hpc_lpm.data import image_folder, image_listing
 from hpc_lpm.data.dataset import Split
 from hpc_lpm.data.image_files import ImageFiles, ImageForm, decode
 from hpc_lpm.data.registry import dataset_files, dataset_shape, load_dataset
@@ -253,7 +253,7 @@ def test_order_is_that_of_names_on_every_file_system(
 
         def __exit__(self, *_: object) -> None: ...
 
-    monkeypatch.setattr(image_folder.os, "scandir", Shuffled)
+    monkeypatch.setattr(image_listing.os, "scandir", Shuffled)
     for _ in range(3):
         files = dataset_files(f"images:{tmp_path}")
         assert [str(path) for path in files or []] == [
