@@ -76,7 +76,8 @@ def list_images(folder: Path, test: str | None) -> Listing:
     if len(classes) < 2:
         raise InputError(
             f"{owner} has images in {len(classes)} class folders of {folders[TRAINING]}, accepted "
-            "are at least two: name the folder whose folders are the classes."
+            f"are at least two, with files named {', '.join(sorted(ENDINGS))}: name the folder "
+            "whose folders are the classes, or convert other files."
         )
     parts = {TRAINING: _listed(by_class, classes)}
     for name in (VALIDATION, TEST):
