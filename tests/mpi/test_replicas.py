@@ -123,6 +123,20 @@ def test_flushing_schedules_average_the_gradients_of_replicas(
         assert len(outcome["bytes_sent"]) == len(outcome["idle_share"]) == stages * replicas
 
 
+def test_clipping_takes_the_norm_of_averaged_gradients_over_all_stages(tmp_path: Path) -> None:
+    clipped = {"clip_norm": 0.05}
+    uncut, free = train_cases(
+        *(2, [case(MLP, "1f1b", (1, 2), 3, 3, **clipped), case(MLP, "1f1b", (1, 2), 3, 3)]),
+        tmp_path,
+    )
+    strategies = ("1f1b", "naive", "deepspeed-1f1b")
+    cut = [case(MLP, strategy, (2, 2), 3, 3, **clipped) for strategy in strategies]
+    for outcome, of_ranks in train_cases(4, cut, tmp_path):
+        assert outcome["weights_sha256"] == uncut[0]["weights_sha256"], outcome["strategy"]
+        check_replicas_agree(of_ranks, 2)
+    assert uncut[0]["weights_sha256"] != free[0]["weights_sha256"]
+
+
 def test_fbp_on_replicas_is_the_recurrence_whatever_the_timing(tmp_path: Path) -> None:
     adamw = {"name": "adamw", "lr": 0.01}
     momentum = {"name": "momentum", "lr": 0.1, "momentum": 0.9}

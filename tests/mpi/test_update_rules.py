@@ -93,13 +93,6 @@ def test_clipping_by_the_norm_of_all_stages_is_that_of_one_device(tmp_path: Path
     apart, lagged = train_cases(2, [by_stage, lagging], tmp_path)
     assert apart["weights_sha256"] != alone[0]["weights_sha256"]
     assert lagged["settings"]["clip_scope"] == "stage"
-    replicated = case(MLP, "1f1b", 2, 3, 4, **{**CLIP, "batch_size": 24})
-    (whole,) = train_cases(
-        1, [case(MLP, "sequential", 1, 6, 4, **{**CLIP, "batch_size": 24})], tmp_path
-    )
-    (two,) = train_cases(4, [replicated], tmp_path)
-    assert two["replicas"] == 2
-    assert two["train_loss"] == pytest.approx(whole["train_loss"], rel=1e-5)
 
 
 SPOILED, NOT_A_NUMBER = f"{OWN}:spoiled", f"{OWN}:spoiled,where=loss"
@@ -113,7 +106,7 @@ SKIPPED = [1, 2]
 """The steps that have a micro-batch which spoils gradients."""
 
 
-def loop_that_skips(model: str, steps: int, clip: float | None) -> list[str]:
+def loop_that_skips(model: str, steps: int, clip: float | None) -> str:
     """Plain training that leaves out what is not finite, as one writes it by hand."""
     data = load_dataset(DATASETS[model])
     chain = create_model(model, data.shape, 3)
