@@ -7,13 +7,13 @@ are JSON's NaN and Infinity, which no standard knows.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, ValuesView
 from typing import Any
 
 import yaml
 
-_DEEPEST = 100
-"""Levels of lists and sections, more than any file of settings has."""
+_DEEPEST, _MOST_VALUES = 100, 100_000
+"""Levels of lists and sections, and values in all: more than any file of settings has."""
 
 
 class DocumentError(ValueError):
@@ -36,7 +36,7 @@ def parse_yaml(text: str) -> object:
         raise DocumentError(" ".join(str(error).split())) from None
     except RecursionError:
         raise DocumentError("it nests too deeply") from None
-    _check_depth(document, _DEEPEST)
+    _check_size(document)
     return document
 
 
@@ -79,13 +79,18 @@ def _refuse_constant(name: str) -> float:
     raise DocumentError(f"{name} is no number of JSON")
 
 
-def _check_depth(value: object, left: int) -> None:
-    if left == 0:
-        raise DocumentError("it nests too deeply, or holds itself")
-    parts = value.values() if isinstance(value, Mapping) else value
-    if isinstance(parts, Iterable) and not isinstance(parts, str):
-        for part in parts:
-            _check_depth(part, left - 1)
+def _check_size(document: object) -> None:
+    """Refuse a document that holds itself, or so much by aliases that reading it never ends."""
+    values, level = 0, [document]
+    for _ in range(_DEEPEST):
+        values += len(level)
+        if values > _MOST_VALUES:
+            break
+        held = [each.values() if isinstance(each, Mapping) else each for each in level]
+        level = [part for each in held if isinstance(each, list | ValuesView) for part in each]
+        if not level:
+            return
+    raise DocumentError("it nests too deeply, holds itself or repeats aliases without end")
 
 
 _TAG = "tag:yaml.org,2002:"

@@ -16,6 +16,7 @@ from hpc_lpm.typed_values import describe_validation_error
 LONGEST_NAME_BYTES = 255
 """The longest name of a file that Linux file systems take."""
 _ENDING_BYTES = 20
+_GZIP = b"\x1f\x8b"
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -80,7 +81,13 @@ class VersionedFile(BaseModel):
             raise InputError(
                 f"{cls.kind} {path} does not exist: name an existing file or make it first."
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except UnicodeDecodeError as error:
+            if path.read_bytes()[:2] == _GZIP:
+                raise InputError(
+                    f"{cls.kind} {path} is compressed by gzip: unpack it, and name the result."
+                ) from None
+            raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
+        except OSError as error:
             raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
         except json.JSONDecodeError as error:
             if kind := kind_of_text(text):

@@ -24,7 +24,8 @@ def _make_scalars_strict(schema: object) -> None:
         schema.setdefault("strict", True)
         return
     for key, part in schema.items():
-        if key not in {"serialization", "metadata", "default"}:
+        # JSON has no keys but texts.
+        if key not in {"serialization", "metadata", "default", "keys_schema"}:
             _make_scalars_strict(part)
 
 

@@ -1,5 +1,6 @@
 """A file that is given for another kind of file is called what it is."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -118,6 +119,13 @@ def test_settings_and_campaigns_tell_likewise(files: dict[str, Path], given: str
         with pytest.raises(InputError, match=f"no {wanted}") as refused:
             read(files[given])
         assert f"{files[given]} is {CALLED[given]}" in str(refused.value)
+
+
+def test_a_compressed_file_is_to_be_unpacked(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "trace.json.gz"
+    path.write_bytes(gzip.compress(files["trace"].read_bytes()))
+    with pytest.raises(InputError, match="is compressed by gzip"):
+        read_profile(path)
 
 
 def test_other_documents_are_of_no_kind() -> None:

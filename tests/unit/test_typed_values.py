@@ -1,10 +1,12 @@
 """Values of campaign and settings files mean what was typed, or are refused with the spelling."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field, ValidationError
 from snakemake.cli import parse_config
 from snakemake.common import dict_to_key_value_args
 
@@ -18,6 +20,7 @@ from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.settings import checked_settings, read_settings
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import convert_options, parse_identifier
+from hpc_lpm.typed_values import TypedModel
 
 BASE = {
     "name": "typed",
@@ -73,6 +76,13 @@ def test_sections_are_merged_and_reused_as_version_1_1_does() -> None:
         ("lr: 1\nb: 2\nlr: 3", "line 3, column 1: key 'lr' is given twice"),
         ("a: {b: 1, b: 1}", "'b' is given twice"),
         ("a: &a [*a]", "holds itself"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(
+                f"{b}: &{b} [{', '.join([f'*{a}'] * 8)}]\n" for a, b in pairwise("abcdefghi")
+            ),
+            "aliases without end",
+        ),
         ("[" * 3000, "too deeply"),
         ("a: !!python/name:os.system", "line 1"),
         ("a: !!timestamp 2024-01-15", "timestamp"),
@@ -357,3 +367,19 @@ def test_an_option_of_an_identifier_is_what_was_typed(
             convert_options(identifier, undeclared, {})
         return
     assert convert_options(identifier, undeclared, {}) == meant
+
+
+class Own(TypedModel):
+    table: dict[int, float] = Field(default={})
+    pair: tuple[int, int] = (1, 1)
+    folder: Path | None = None
+    either: int | str | None = None
+
+
+def test_fields_of_ones_own_read_back_from_json_as_they_were() -> None:
+    own = Own(table={1: 2}, pair=(3, 4), folder=Path("a"), either="5")
+    assert Own.model_validate(json.loads(own.model_dump_json())) == own
+    assert Own.model_validate({"either": 5}).either == 5
+    for wrong in ({"table": {"1": "2"}}, {"pair": [1, True]}, {"folder": 5}, {"either": 1.5}):
+        with pytest.raises(ValidationError):
+            Own.model_validate(wrong)
