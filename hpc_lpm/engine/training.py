@@ -352,6 +352,9 @@ class Training:
             test_accuracy=history.test_accuracy,
             test_predictions=history.evaluations[-1].predictions if history.test_accuracy else None,
             evaluations=history.evaluations,
+            lower_is_better=[
+                each.name for each in self.model.evaluation_metrics if not each.higher_is_better
+            ],
             best_evaluation=loop.best_evaluation,
             stopped_early=loop.stopped_early,
             evaluation_seconds=sum(each.seconds for each in history.evaluations),

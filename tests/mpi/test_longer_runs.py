@@ -46,7 +46,7 @@ def test_three_epochs_and_three_more_are_six_bit_for_bit(ranks: int, tmp_path: P
     if ranks == 1:
         runs = [
             epochs(GPT, "sequential", 1, **text),
-            epochs(RESNET, "sequential", 1, validation=0.1),
+            epochs(MLP, "sequential", 1, validation=0.1),
         ]
     else:
         runs = [
