@@ -44,6 +44,7 @@ GRADIENTS = "Gradients"
 COMPUTING = "Computing"
 EVALUATION = "Evaluation and early stopping"
 CHECKPOINTS = "Drains, checkpoints and traces"
+TRACKING = "Tracking"
 
 
 @dataclass(frozen=True)
@@ -425,6 +426,12 @@ class RunOptions(TypedModel):
         ),
         CommandOption(CHECKPOINTS, metavar="STEP", computes=False),
     ] = None
+
+    tracker: Annotated[
+        tuple[str, ...],
+        Field(description="tensorboard, or module:callable; repeatable"),
+        CommandOption(TRACKING, metavar="NAME", computes=False),
+    ] = ()
 
     @property
     def micro_batch_size(self) -> int:

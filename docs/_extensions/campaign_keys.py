@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from markdown import code, table
+from markdown_parts import code, table
 
 from hpc_lpm.campaign.config import campaign_schema
 

@@ -4,7 +4,7 @@ import inspect
 from enum import Enum
 from typing import Any, get_args
 
-from markdown import code, table
+from markdown_parts import code, table
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.main import get_command
 

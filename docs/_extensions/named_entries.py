@@ -1,6 +1,6 @@
 """Lists what the registries hold: strategies, schedules, planners, models and data sets."""
 
-from markdown import code, table
+from markdown_parts import code, table
 
 from hpc_lpm.data.registry import DATASETS
 from hpc_lpm.engine.strategies.registry import STRATEGIES

@@ -7,7 +7,7 @@ import pandas as pd
 from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, Expectation
 from hpc_lpm.campaign.entrants import Entrant
-from hpc_lpm.campaign.metrics import METRICS
+from hpc_lpm.campaign.quality import metric_named
 from hpc_lpm.campaign.statistics import Estimate, paired, paired_ratio, runs_of, unpaired
 from hpc_lpm.campaign.unjudgeable import pairs_of, why_never_judged
 
@@ -49,7 +49,7 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
     not_installed = {entry.contestant for entry in absent_contestants(campaign)}
     verdicts: list[Verdict] = []
     for expectation in campaign.expect:
-        metric = METRICS.named(expectation.metric)
+        metric = metric_named(expectation.metric)
         named = dict.fromkeys((expectation.strategy, expectation.relative_to))
         absent = " and ".join(name for name in named if name in not_installed)
         never = f"{absent} is not installed" if absent else why_never_judged(campaign, expectation)

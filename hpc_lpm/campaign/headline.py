@@ -3,7 +3,7 @@
 import pandas as pd
 
 from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed, rival_of
-from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT
+from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT, Metric
 from hpc_lpm.campaign.statistics import paired_difference, paired_ratio, unpaired
 
 
@@ -40,17 +40,21 @@ def speed_sentence(
     return f"{subject} at {listed} (median of {runs}, {rate})."
 
 
-def accuracy_sentence(summary: pd.DataFrame, entrants: list[Entrant], who: Entrant) -> str | None:
-    """State how the accuracy of `who` differs from the baseline's; None if that is unknown."""
+def quality_sentence(
+    summary: pd.DataFrame, entrants: list[Entrant], who: Entrant, quality: Metric
+) -> str | None:
+    """State how the quality of `who` differs from the baseline's; None if that is unknown."""
     baseline = baseline_of(entrants, who)
     if baseline is None or baseline == who:
         return None
-    found = paired_difference(summary, who, baseline, ACCURACY.name)
+    found = paired_difference(summary, who, baseline, quality.name)
     if found is None:
         return None
+    title = "test accuracy" if quality == ACCURACY else quality.title
+    unit = " points" if quality.compared_as == "points" else ""
     return (
-        f"The final test accuracy of {who.label} minus that of {baseline.label} is "
-        f"{found.text(2, 100, ' points')}."
+        f"The final {title} of {who.label} minus that of {baseline.label} is "
+        f"{found.text(quality.digits, quality.scale, unit)}."
     )
 
 

@@ -7,7 +7,7 @@ metric is a `Metric` in a module of theirs, which a campaign file names as `modu
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -32,15 +32,20 @@ class Quantity:
         name: its name in files and in expectations, such as `peak_memory_bytes`.
         title: what people call it in tables and figures, such as "memory".
         better: whether a higher or a lower value is the better one.
-        compared_as: how two campaigns are compared by it: as the ratio of medians, or in
-            percentage points, which suits shares between 0 and 1 that the seed determines; None if
-            they are not.
+        compared_as: how two campaigns are compared by it: as the ratio of medians, or, what the
+            seed determines, by the difference of paired runs, in percentage points for shares
+            between 0 and 1; None if they are not.
     """
 
     name: str
     title: str
     better: Literal["higher", "lower"] = "higher"
-    compared_as: Literal["ratio", "points"] | None = "ratio"
+    compared_as: Literal["ratio", "points", "difference"] | None = "ratio"
+
+    @property
+    def subtracted(self) -> bool:
+        """Whether it is compared by differences instead of ratios."""
+        return self.compared_as in {"points", "difference"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,7 @@ class Metric(Quantity):
         return value
 
 
-def _last(values: Sequence[float | None]) -> float:
+def last_of(values: Sequence[float | None]) -> float:
     """Return the last value; NaN if there is none, or it was not finite."""
     last = values[-1] if values else None
     return math.nan if last is None else last
@@ -112,7 +117,7 @@ def _adapt(name: str, found: object) -> Metric:
         InputError: if it is no `Metric`, or its name cannot name a column.
     """
     metric = expect_type("metric", name, found, Metric)
-    taken = metric.name in RUN_COLUMNS or metric.name in _BUILT_IN
+    taken = metric.name in RUN_COLUMNS or metric.name in BUILT_IN
     if taken or not re.fullmatch(r"[A-Za-z]\w*", metric.name):
         why = "is taken by a column of summary.csv" if taken else "is no name for a column"
         raise InputError(
@@ -122,7 +127,7 @@ def _adapt(name: str, found: object) -> Metric:
     return metric
 
 
-_BUILT_IN = {
+BUILT_IN = {
     metric.name: metric
     for metric in (
         Metric(
@@ -147,7 +152,7 @@ _BUILT_IN = {
             "test_accuracy",
             "accuracy",
             compared_as="points",
-            of_run=lambda result: _last(result.test_accuracy),
+            of_run=lambda result: last_of(result.test_accuracy),
             unit="%",
             scale=100.0,
         ),
@@ -156,7 +161,7 @@ _BUILT_IN = {
             "final training loss",
             "lower",
             compared_as=None,  # of a single batch
-            of_run=lambda result: _last(result.train_loss),
+            of_run=lambda result: last_of(result.train_loss),
             digits=4,
             paired=False,
             in_report="no",
@@ -197,7 +202,7 @@ _BUILT_IN = {
     )
 }
 
-METRICS: Registry[Metric] = Registry("metric", "hpc_lpm.metrics", _BUILT_IN, _adapt)
+METRICS: Registry[Metric] = Registry("metric", "hpc_lpm.metrics", BUILT_IN, _adapt)
 """The metrics by name.
 
 Of the ranks, `peak_memory_bytes` is the maximum, `bytes_sent` the sum and `idle_share` the mean;
@@ -210,29 +215,17 @@ MEMORY = METRICS.named("peak_memory_bytes")
 TRAFFIC = METRICS.named("bytes_sent")
 
 
-def metrics_with(names: Iterable[str]) -> list[Metric]:
-    """Return the toolkit's metrics, and after them those further ones that `names` has.
-
-    Raises:
-        InputError: if a metric is unknown or cannot be imported, or two have the same column.
-    """
-    found = dict(_BUILT_IN)
-    for name in names:
-        metric = METRICS.named(name)
-        if found.setdefault(metric.name, metric) is not metric:
-            raise InputError(
-                f"metric {name!r} calls itself {metric.name!r} as another metric of the campaign "
-                "does: give one of them another name."
-            )
-    return list(found.values())
+OF_EVALUATION = re.compile(r"(test|validation)_(\w+)")
+"""The names of metrics of evaluations: the part of the data, and the loss or a metric."""
 
 
 def _known(name: str) -> str:
     names = METRICS.names()
-    if name not in names and ":" not in name:
+    if name not in names and ":" not in name and not OF_EVALUATION.fullmatch(name):
         raise ValueError(
             f"metric {name!r} is unknown{closest(name, names)} (accepted are {', '.join(names)}, "
-            "and module:name for one of your own)"
+            "test_NAME and validation_NAME for the loss and for metrics of evaluations, and "
+            "module:name for one of your own)"
         )
     return name
 
@@ -243,8 +236,13 @@ MetricName = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "anyOf": [{"enum": METRICS.names()}, {"pattern": "^[^:]+:[^:]+$"}],
-            "description": "a metric of the toolkit, or module:name for one of your own",
+            "anyOf": [
+                {"enum": METRICS.names()},
+                {"pattern": f"^{OF_EVALUATION.pattern}$"},
+                {"pattern": "^[^:]+:[^:]+$"},
+            ],
+            "description": "a metric of the toolkit, test_NAME or validation_NAME for the loss or "
+            "a metric of evaluations, or module:name for one of your own",
         }
     ),
 ]

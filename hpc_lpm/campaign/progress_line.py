@@ -57,13 +57,13 @@ class ProgressLine:
         if campaign.steps is not None:
             parts = [f"step {done}/{campaign.steps}" if done else "starting"]
         else:
-            epoch = min(len(log.accuracies) + 1, campaign.epochs or 1)
+            epoch = min(len(log.epoch_ends) + 1, campaign.epochs or 1)
             parts = [f"epoch {epoch}/{campaign.epochs}" if done else "starting"]
         recent = log.step_seconds[-STEPS_OF_THROUGHPUT:]
         if recent and median(recent) > 0:
             parts.append(f"{campaign.batch_size / median(recent):.1f} samples/s")
-        if log.accuracies:
-            parts.append(f"accuracy {100 * log.accuracies[-1][2]:.1f} %")
+        if log.evaluations:
+            parts += _shown(log.evaluations[-1].values)
         return parts
 
     def _whole(self, log: RunLog) -> str:
@@ -82,8 +82,8 @@ class ProgressLine:
         if campaign.steps is not None:
             return min(done / campaign.steps, 1.0)
         assert campaign.epochs is not None
-        if log.accuracies:
-            steps_an_epoch = log.accuracies[0][0]
+        if log.epoch_ends:
+            steps_an_epoch = log.epoch_ends[0]
             return min(done / (steps_an_epoch * campaign.epochs), 1.0)
         return 0.0
 
@@ -118,6 +118,15 @@ class ProgressLine:
             if name != self._trial.name and name not in finished:
                 left += typical.get(trial.label, fallback)
         return left
+
+
+def _shown(values: dict[str, float | None]) -> list[str]:
+    """Return an accuracy, or else the first number that an evaluation has found, in words."""
+    numbers = {name: value for name, value in values.items() if value is not None}
+    for name in ("test_accuracy", "validation_accuracy"):
+        if name in numbers:
+            return [f"accuracy {100 * numbers[name]:.1f} %"]
+    return [f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items()][:1]
 
 
 def _duration(seconds: float) -> str:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed, rival_of
-from hpc_lpm.campaign.figures.accuracy import draw_accuracy
 from hpc_lpm.campaign.figures.memory import draw_memory
 from hpc_lpm.campaign.figures.plan import draw_plan
+from hpc_lpm.campaign.figures.quality import draw_quality
 from hpc_lpm.campaign.figures.stage_activity import draw_stage_activity
 from hpc_lpm.campaign.figures.style import TIMES, DrawnFigure, figure_style
 from hpc_lpm.campaign.figures.throughput import draw_throughput
-from hpc_lpm.campaign.headline import accuracy_sentence, speed_sentence, unpaired_sentences
-from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT, Metric
+from hpc_lpm.campaign.headline import quality_sentence, speed_sentence, unpaired_sentences
+from hpc_lpm.campaign.metrics import THROUGHPUT, Metric
+from hpc_lpm.campaign.quality import quality_of
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.runs import Run, entrants_of
 from hpc_lpm.campaign.statistics import estimate, paired_difference, paired_ratio, runs_of
@@ -43,21 +44,22 @@ class Race:
 
     title: str
     sentence: str
-    accuracy_sentence: str | None
+    quality_title: str
+    quality_sentence: str | None
     unpaired: list[str]
     baseline: str | None
     columns: list[str]
     rows: list[list[str]]
     colours: list[str]
     throughput: DrawnFigure
-    accuracy: DrawnFigure | None
+    quality: DrawnFigure | None
     memory: DrawnFigure
     plans: list[DrawnFigure]
     stage_activity: DrawnFigure | None
 
     def figures(self) -> list[DrawnFigure]:
         """Return every figure that there is."""
-        drawn = [self.throughput, self.accuracy, self.memory, *self.plans, self.stage_activity]
+        drawn = [self.throughput, self.quality, self.memory, *self.plans, self.stage_activity]
         return [figure for figure in drawn if figure is not None]
 
 
@@ -75,21 +77,23 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
     medians = {who: float(runs_of(summary, who)[THROUGHPUT.name].median()) for who in entrants}
     order = sorted(entrants, key=lambda who: -medians[who])
     proposed = [who for who in order if is_proposed(who)]
-    columns = _columns(results.metrics, summary, entrants)
+    quality = quality_of([run.result for run in runs])
+    columns = _columns(results.metrics, quality, summary, entrants)
     colours = results.colours()
     model, dataset = entrants[0].race
     baseline = baseline_of(entrants, entrants[0])
     return Race(
         title=f"{model} on {dataset}",
         sentence=speed_sentence(summary, entrants, medians),
-        accuracy_sentence=accuracy_sentence(summary, entrants, (proposed or order)[0]),
+        quality_title=quality.title.capitalize(),
+        quality_sentence=quality_sentence(summary, entrants, (proposed or order)[0], quality),
         unpaired=unpaired_sentences(summary, entrants),
         baseline=baseline.label if baseline else None,
         columns=[column.heading for column in columns],
         rows=[[column.cell(who) for column in columns] for who in order],
         colours=[colours[who.label] for who in order],
         throughput=draw_throughput(runs, colours, _speedups(summary, entrants)),
-        accuracy=draw_accuracy(runs, colours),
+        quality=draw_quality(runs, colours, quality),
         memory=draw_memory(runs, colours),
         plans=_plans(results, runs),
         stage_activity=draw_stage_activity(runs),
@@ -97,12 +101,16 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
 
 
 def _columns(
-    metrics: Sequence[Metric], summary: pd.DataFrame, entrants: Sequence[Entrant]
+    metrics: Sequence[Metric],
+    quality: Metric,
+    summary: pd.DataFrame,
+    entrants: Sequence[Entrant],
 ) -> list[Column]:
     """Return the columns of the table: what each contestant is, then metric by metric.
 
-    Throughput is followed by the ratios over the baseline and the established rival, accuracy by
-    the difference from the baseline, as far as these ran.
+    Throughput is followed by the ratios over the baseline and the established rival, the
+    quality of the model by the difference from the baseline, as far as these ran. A metric that no
+    contestant has is left out.
     """
     baseline = baseline_of(entrants, entrants[0])
     rival = rival_of(entrants, entrants[0])
@@ -111,7 +119,8 @@ def _columns(
         Column("ranks", lambda who: str(runs_of(summary, who)["ranks"].iloc[0])),
     ]
     for metric in metrics:
-        if metric.in_report == "no":
+        values = (runs_of(summary, who)[metric.name] for who in entrants)
+        if metric.in_report == "no" or all(each.isna().all() for each in values):
             continue
         columns.append(_metric_column(metric, summary))
         if metric == THROUGHPUT:
@@ -119,8 +128,8 @@ def _columns(
                 columns.append(_speedup_column(summary, entrants, baseline, baseline_of))
             if rival:
                 columns.append(_speedup_column(summary, entrants, rival, rival_of))
-        elif metric == ACCURACY and baseline:
-            columns.append(_accuracy_column(summary, baseline))
+        elif metric == quality and baseline:
+            columns.append(_quality_column(summary, baseline, quality))
     return columns
 
 
@@ -154,14 +163,15 @@ def _speedup_column(
     return Column(f"over {named.name}", cell)
 
 
-def _accuracy_column(summary: pd.DataFrame, baseline: Entrant) -> Column:
+def _quality_column(summary: pd.DataFrame, baseline: Entrant, quality: Metric) -> Column:
     def cell(who: Entrant) -> str:
         if who == baseline:
             return ""
-        found = paired_difference(summary, who, baseline, ACCURACY.name)
-        return found.text(ACCURACY.digits, ACCURACY.scale) if found else ""
+        found = paired_difference(summary, who, baseline, quality.name)
+        return found.text(quality.digits, quality.scale) if found else ""
 
-    return Column(f"against {baseline.name}, points", cell)
+    unit = ", points" if quality.compared_as == "points" else ""
+    return Column(f"against {baseline.name}{unit}", cell)
 
 
 def _speedups(summary: pd.DataFrame, entrants: Sequence[Entrant]) -> dict[Entrant, float]:

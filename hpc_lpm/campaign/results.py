@@ -12,7 +12,8 @@ from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.entrants import Entrant, entrant_colours
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
-from hpc_lpm.campaign.metrics import Metric, metrics_with
+from hpc_lpm.campaign.metrics import Metric
+from hpc_lpm.campaign.quality import metrics_with
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
 from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
@@ -87,7 +88,8 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
     absent = [entry for entry in absent_contestants(campaign) if entry.contestant not in tried]
     left_out = {entry.contestant for entry in absent}
     missing = [entry for entry in missing if entry.trial.contestant not in left_out]
-    metrics = metrics_with([*campaign.further_metrics, *further_metrics])
+    names = [*campaign.further_metrics, *further_metrics]
+    metrics = metrics_with(names, [run.result for run in runs])
     summary = summarise(runs, metrics)
     return CampaignResults(
         folder=folder,

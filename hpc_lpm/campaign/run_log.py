@@ -1,23 +1,37 @@
 """Reads the log of a run, `metrics.jsonl`, even while the run is still writing it."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_OF_PART = re.compile("(test|validation)_")
+
+
+@dataclass(frozen=True)
+class LoggedEvaluation:
+    """An evaluation: the steps done by then, and loss and metrics under names as `test_accuracy`.
+
+    `after_epoch` is False inside an epoch.
+    """
+
+    steps: int
+    after_epoch: bool
+    values: dict[str, float | None]
+
 
 @dataclass
 class RunLog:
-    """What a run has logged so far.
-
-    `step_seconds` and `losses` have one entry per optimizer step. `accuracies` has one per
-    evaluation: the steps done by then, the seconds trained by then (evaluation excluded), and the
-    test accuracy.
-    """
+    """What a run has logged so far; `step_seconds` has one entry per optimizer step."""
 
     step_seconds: list[float] = field(default_factory=list)
-    losses: list[float | None] = field(default_factory=list)
-    accuracies: list[tuple[int, float, float]] = field(default_factory=list)
+    evaluations: list[LoggedEvaluation] = field(default_factory=list)
+
+    @property
+    def epoch_ends(self) -> list[int]:
+        """The steps done by the end of each epoch."""
+        return [each.steps for each in self.evaluations if each.after_epoch]
 
 
 def read_run_log(path: Path) -> RunLog:
@@ -30,16 +44,14 @@ def read_run_log(path: Path) -> RunLog:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return log
-    trained_seconds = 0.0
     for line in text.split("\n")[:-1]:
         entry = _entry(line)
         if "seconds" in entry:
-            trained_seconds += entry["seconds"]
             log.step_seconds.append(entry["seconds"])
-            log.losses.append(entry.get("loss"))
-        if "test_accuracy" in entry:
+        values = {name: value for name, value in entry.items() if _OF_PART.match(name)}
+        if values:
             steps = len(log.step_seconds)
-            log.accuracies.append((steps, trained_seconds, entry["test_accuracy"]))
+            log.evaluations.append(LoggedEvaluation(steps, "step" not in entry, values))
     return log
 
 

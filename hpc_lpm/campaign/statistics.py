@@ -154,7 +154,8 @@ def statistics_table(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.Dat
     """Return `statistics.csv`: every metric of every entrant, alone and against each rival.
 
     `comparison` is empty in the rows of a metric alone. In those against the rival `relative_to`,
-    it is `ratio` for value / rival's value, or `difference` for a share minus the rival's share.
+    it is `ratio` for value / rival's value, or `difference` for a share, or another quality of the
+    model, minus that of the rival.
     """
     rows: list[dict[str, object]] = []
     entrants = entrants_in(summary)
@@ -168,11 +169,10 @@ def statistics_table(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.Dat
             for metric in metrics:
                 if not metric.paired:
                     continue
-                shares = metric.compared_as == "points"
-                compare = paired_difference if shares else paired_ratio
+                compare = paired_difference if metric.subtracted else paired_ratio
                 found = compare(summary, who, rival, metric.name)
                 if found:
-                    comparison = "difference" if shares else "ratio"
+                    comparison = "difference" if metric.subtracted else "ratio"
                     rows.append(_row(who, metric.name, comparison, name, found))
     return pd.DataFrame(rows, columns=_STATISTICS)
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from hpc_lpm.campaign.config import Campaign, Expectation
 from hpc_lpm.campaign.contestants import contestant_stages
 from hpc_lpm.campaign.entrants import Entrant
-from hpc_lpm.campaign.metrics import ACCURACY, METRICS, TRAFFIC
+from hpc_lpm.campaign.metrics import ACCURACY, TRAFFIC
+from hpc_lpm.campaign.quality import metric_named
 from hpc_lpm.campaign.trials import trials_of
 from hpc_lpm.errors import InputError
 
@@ -29,7 +30,7 @@ def why_never_judged(campaign: Campaign, expectation: Expectation) -> str | None
         return f"{first} is compared with itself"
     if not pairs_of(campaign, expectation):
         return f"{first} and {second} never meet in a race"
-    if METRICS.named(expectation.metric) is not TRAFFIC:
+    if metric_named(expectation.metric) is not TRAFFIC:
         return None
     for contestant in campaign.contestants:
         entry = contestant.entry
@@ -52,7 +53,7 @@ def check_expectations(campaign: Campaign, without_accuracy: Sequence[str]) -> N
     """
     for expectation in campaign.expect:
         why = why_never_judged(campaign, expectation)
-        if without_accuracy and METRICS.named(expectation.metric) is ACCURACY:
+        if without_accuracy and metric_named(expectation.metric) is ACCURACY:
             why = why or f"{without_accuracy[0]} has no accuracy"
         if why is not None:
             raise InputError(

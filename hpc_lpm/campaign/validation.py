@@ -12,7 +12,7 @@ from hpc_lpm.campaign.contestants import (
     contestant_stages,
     in_file_words,
 )
-from hpc_lpm.campaign.metrics import metrics_with
+from hpc_lpm.campaign.quality import metrics_with
 from hpc_lpm.campaign.unjudgeable import check_expectations
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun

@@ -3,6 +3,8 @@
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +27,9 @@ from hpc_lpm.engine.run_reporter import (
 )
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, read_settings
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
+from hpc_lpm.engine.trackers import Tracking, open_tracking
 from hpc_lpm.engine.training import Training
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, InterruptedTrainingError
 from hpc_lpm.options import RUN, DescribedField, described_fields, merged_documents
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
@@ -118,31 +121,47 @@ def _checked(path: Path | None, given: Mapping[str, object]) -> TrainSettings:
 
 
 def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResult | None:
-    if not training.is_reporting_rank():
-        return training.run(out, None, STOP_SIGNALS)
     settings, history = training.settings, training.history
+    tracked = (training.job, settings.tracker, training.configuration(), out)
+    if not training.is_reporting_rank():
+        open_tracking(*tracked, None)
+        return training.run(out, None, STOP_SIGNALS)
     title = f"{settings.strategy} {settings.model} {settings.dataset}"
-    reporter = RunReporter(
-        ForgivingDisplay(lambda: _display(title, training.steps, quiet=quiet), _complain),
-        MetricsLog(
+    with ExitStack() as resources:
+        display = ForgivingDisplay(lambda: _display(title, training.steps, quiet=quiet), _complain)
+        resources.callback(display.close)
+        tracking = open_tracking(*tracked, display.message)
+        if tracking:
+            resources.push(partial(_end_tracking, tracking))
+        log = MetricsLog(
             out / "metrics.jsonl",
             steps=history.step,
             epochs=history.epochs_evaluated,
             evaluated=history.evaluated_step,
-        ),
-        batch_size=settings.batch_size,
-        steps_an_epoch=training.steps_an_epoch,
-        learning_rate=training.learning_rate,
-        group_rates=training.group_rates,
-    )
-    try:
+            tracking=tracking,
+        )
+        reporter = RunReporter(
+            display,
+            log,
+            batch_size=settings.batch_size,
+            steps_an_epoch=training.steps_an_epoch,
+            learning_rate=training.learning_rate,
+            group_rates=training.group_rates,
+        )
+        resources.callback(reporter.close)
         if training.plan_notice:
             reporter.message(training.plan_notice)
         if resume:
             reporter.message(_where_it_starts(training, out))
         return training.run(out, reporter, STOP_SIGNALS)
-    finally:
-        reporter.close()
+
+
+def _end_tracking(tracking: Tracking, kind: type[BaseException] | None, *_: object) -> None:
+    if kind is None:
+        tracking.close("finished")
+    else:
+        interrupted = issubclass(kind, InterruptedTrainingError)
+        tracking.close("interrupted" if interrupted else "failed")
 
 
 def _where_it_starts(training: Training, out: Path) -> str:

@@ -58,6 +58,9 @@ class RunResult(VersionedFile):
     evaluations: list[Evaluation] = Field(
         default=[], description="loss and metrics of each evaluation of each part of the data"
     )
+    lower_is_better: list[str] = Field(
+        default=[], description="the metrics of which a lower value is the better one"
+    )
     best_evaluation: Evaluation | None = Field(
         default=None,
         description="the evaluation with the best `settings.patience_metric`, the loss by default",

@@ -19,6 +19,7 @@ from rich.progress import (
 
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.records import StepNorms
+from hpc_lpm.engine.trackers import Tracking
 from hpc_lpm.files import write_text_atomically
 
 _PLAIN_LINE_SECONDS = 5.0
@@ -98,9 +99,20 @@ class MetricsLog:
         steps: the number of steps to keep of what an earlier run has written.
         epochs: the number of evaluations after epochs to keep likewise.
         evaluated: the step after which the last evaluation to keep was made.
+        tracking: gets the same values.
     """
 
-    def __init__(self, path: Path, *, steps: int = 0, epochs: int = 0, evaluated: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        steps: int = 0,
+        epochs: int = 0,
+        evaluated: int = 0,
+        tracking: Tracking | None = None,
+    ) -> None:
+        self._tracking = tracking
+        self._step = steps - 1
         kept = _lines_before(path, steps, epochs, evaluated) if steps else []
         write_text_atomically(path, "".join(kept))
         self._stream = path.open("a", encoding="utf-8", buffering=1)
@@ -108,6 +120,11 @@ class MetricsLog:
     def write(self, **values: object) -> None:
         """Append one JSON object."""
         self._stream.write(json.dumps(values) + "\n")
+        step = values.pop("step", self._step)
+        assert isinstance(step, int)
+        self._step = step
+        if self._tracking:
+            self._tracking.log(values, step)
 
     def sync(self) -> None:
         """Flush all lines to the disk."""

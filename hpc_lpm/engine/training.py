@@ -42,10 +42,12 @@ from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
+from hpc_lpm.engine.trackers import check_trackers
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.options import flatten_settings
 from hpc_lpm.planning.model_checks import check_layer_names
 from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.planning.plan import Plan
@@ -97,6 +99,7 @@ class Training:
         if self.strategy.needs_plan and settings.plan is None and plan_into is not None:
             settings = self._with_first_plan(settings, plan_into, resumes=resume_from is not None)
         self.settings = settings = self.strategy.with_clip_scope(settings)
+        check_trackers(settings.tracker)
         self.plan = _plan_of_run(self.strategy, settings, self.model, job)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch
@@ -190,6 +193,22 @@ class Training:
         This is the first replica of the last stage, or rank 0 where there are no stages.
         """
         return self.job.rank == (self.job.size - self.replicas if self.strategy.pipelined else 0)
+
+    def configuration(self) -> dict[str, object]:
+        """Return what trackers are told of the run: its settings under dotted names, and its shape.
+
+        `first_step` is the number of optimizer steps that a resumed run has done, else 0.
+        """
+        return {
+            **flatten_settings(self.settings.model_dump(mode="json")),
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "steps_an_epoch": self.steps_an_epoch,
+            "ranks": self.job.size,
+            "stages": self.stages,
+            "replicas": self.replicas,
+            "first_step": self.history.step,
+        }
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of one optimizer step, counted from 0, before a stage's discount."""
@@ -333,6 +352,9 @@ class Training:
             test_accuracy=history.test_accuracy,
             test_predictions=history.evaluations[-1].predictions if history.test_accuracy else None,
             evaluations=history.evaluations,
+            lower_is_better=[
+                each.name for each in self.model.evaluation_metrics if not each.higher_is_better
+            ],
             best_evaluation=loop.best_evaluation,
             stopped_early=loop.stopped_early,
             evaluation_seconds=sum(each.seconds for each in history.evaluations),

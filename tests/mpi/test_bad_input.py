@@ -153,6 +153,15 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
         "plan for another model": (with_plan(long), ["long.json", "5 layers", "has 4"]),
         "plan for other layers": (with_plan(other), ["other.json", "layer 0 is a", "profile"]),
         "plan changed by hand": (with_plan(edited), ["edited.json", "was changed", "--cuts 2"]),
+        "unknown tracker": (with_plan(good, "--tracker", "board"), ["'board'", "tensorboard"]),
+        "tracker that cannot be opened": (
+            with_plan(good, "--tracker", "json:loads", "--out", str(folder / "tracked")),
+            ["'json:loads'", "raises TypeError", "correct it"],
+        ),
+        "unknown metric to be patient with": (
+            with_plan(good, "--patience-metric", "acuracy"),
+            ["'acuracy'", "did you mean 'accuracy'", "accepted are loss, accuracy"],
+        ),
         "sequential on two ranks": (train(), ["sequential", "2 ranks", "runs on one"]),
         "horovod that is missing": (
             train("--strategy", "horovod"),

@@ -41,12 +41,17 @@ STEP = {"schedule": "step", "milestones": [9], "factor": 0.5, "warmup_steps": 2}
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_three_epochs_and_three_more_are_six_bit_for_bit(ranks: int, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("in at the beginning, out at the end; " * 300)
+    text = {"dataset": f"text:{tmp_path / 'text.txt'},sequence=16"}
     if ranks == 1:
-        runs = [epochs(GPT, "sequential", 1), epochs(RESNET, "sequential", 1, validation=0.1)]
+        runs = [
+            epochs(GPT, "sequential", 1, **text),
+            epochs(MLP, "sequential", 1, validation=0.1),
+        ]
     else:
         runs = [
             epochs(MLP, "fbp", 2, learning_rate=STEP, lead=2),
-            epochs(GPT, "fbp", 2, evaluate_every=4, optimizer={"name": "adamw", "lr": 0.01}),
+            epochs(GPT, "fbp", 2, evaluate_every=2, optimizer={"name": "adamw"}, **text),
             epochs(RESNET, "1f1b", 2, last_batch="drop"),
         ]
     groups = [goes_on(run, tmp_path / str(n), {"epochs": 3}) for n, run in enumerate(runs)]

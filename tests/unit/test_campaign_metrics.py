@@ -10,7 +10,8 @@ from campaign_folders import campaign, write_folder
 from hpc_lpm.campaign.comparison.compare import compare_folders
 from hpc_lpm.campaign.config import Campaign, campaign_schema
 from hpc_lpm.campaign.expectations import judge
-from hpc_lpm.campaign.metrics import METRICS, metrics_with
+from hpc_lpm.campaign.metrics import METRICS
+from hpc_lpm.campaign.quality import metrics_with
 from hpc_lpm.campaign.report import write_report
 from hpc_lpm.campaign.results import load_results
 from hpc_lpm.cli.app import app
@@ -145,6 +146,6 @@ def test_a_metric_that_cannot_be_computed_is_one_sentence_with_the_trial(
 
 
 def test_the_schema_lists_the_metrics() -> None:
-    (names, _) = campaign_schema()["$defs"]["Expectation"]["properties"]["metric"]["anyOf"]
+    (names, *_) = campaign_schema()["$defs"]["Expectation"]["properties"]["metric"]["anyOf"]
     assert names["enum"] == METRICS.names()
     assert "samples_per_second" in names["enum"]

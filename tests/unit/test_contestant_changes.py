@@ -7,7 +7,7 @@ from test_statistics import summary
 
 from hpc_lpm.campaign.comparison.change import Change
 from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant_changes
-from hpc_lpm.campaign.metrics import metrics_with
+from hpc_lpm.campaign.quality import metrics_with
 
 SLOW = [100.0, 101.0, 102.0, 103.0, 104.0, 105.0]
 FAST = [1.2 * value for value in SLOW]

@@ -124,3 +124,28 @@ def test_the_guides_data_are_learnt_in_two_stages(
     assert result["ranks"] == 2
     assert result["strategy"] == "fbp"
     assert result["test_accuracy"][-1] >= accuracy
+
+
+def test_the_trackers_of_the_guide_follow_a_run(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("wandb")
+    blocks = code_blocks(ROOT / "docs" / "how-to" / "follow-a-run.md")
+    (module,) = (block.text for block in blocks if block.language == "python")
+    (command,) = (block.text for block in blocks if block.language == "sh")
+    (tmp_path / "my_trackers.py").write_text(module, encoding="utf-8")
+    run_as_printed(command, tmp_path)
+    run_as_printed(f"{command.strip()} --epochs 3 --resume", tmp_path)
+    folder = tmp_path / "results" / "tracked"
+    result = json.loads((folder / "result.json").read_text())
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run = (folder / "mlflow-run.txt").read_text()
+    losses = [each.value for each in client.get_metric_history(run, "loss")]
+    assert losses == result["train_loss"]
+    assert client.get_run(run).data.params["optimizer.lr"] == "0.1"
+    assert client.get_run(run).info.status == "FINISHED"
+    validated = [e["loss"] for e in result["evaluations"] if e["part"] == "validation"]
+    history = client.get_metric_history(run, "validation_loss")
+    assert [each.value for each in history] == validated
+    offline = list(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert len(offline) == 2
+    assert all(b"validation_loss" in each.read_bytes() for each in offline)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from hpc_lpm.campaign.entrants import Entrant
-from hpc_lpm.campaign.metrics import metrics_with
+from hpc_lpm.campaign.quality import metrics_with
 from hpc_lpm.campaign.statistics import (
     MINIMUM_RUNS,
     entrants_in,

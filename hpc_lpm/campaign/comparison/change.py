@@ -16,9 +16,9 @@ ROUNDING = 1e-9
 class Change:
     """How a quantity changed, B against A.
 
-    `value` is B / A, or B - A in percentage points where the quantity is compared so; None if there
-    is nothing to compare. `low` and `high` bound the same number with 95 % confidence; where they
-    are None, `note` says why.
+    `value` is B / A, or B - A where the quantity is compared so, in percentage points for shares;
+    None if there is nothing to compare. `low` and `high` bound the same number with 95 %
+    confidence; where they are None, `note` says why.
     """
 
     quantity: Quantity
@@ -41,11 +41,16 @@ class Change:
     @property
     def ratio(self) -> float | None:
         """The value if it is a ratio."""
-        return None if self.in_points else self.value
+        return None if self.quantity.subtracted else self.value
+
+    @property
+    def difference(self) -> float | None:
+        """The value if it is a difference in the quantity's own unit."""
+        return self.value if self.quantity.compared_as == "difference" else None
 
     @property
     def difference_points(self) -> float | None:
-        """The value if it is a difference."""
+        """The value if it is a difference in percentage points."""
         return self.value if self.in_points else None
 
     def number(self) -> str:
@@ -68,6 +73,7 @@ class Change:
         return {
             "metric": self.metric,
             "ratio": self.ratio,
+            "difference": self.difference,
             "difference_points": self.difference_points,
             "low": self.low,
             "high": self.high,
@@ -76,7 +82,9 @@ class Change:
         }
 
     def _text(self, value: float) -> str:
-        return f"{value:+.2f}" if self.in_points else f"{value:.3f}"
+        if self.in_points:
+            return f"{value:+.2f}"
+        return f"{value:+.4g}" if self.quantity.subtracted else f"{value:.3f}"
 
 
 def change_of(
@@ -90,8 +98,8 @@ def change_of(
         interval: the 95 % confidence interval of the value, None if there is none.
         note: why there is none; not used if there is one.
     """
-    in_points = quantity.compared_as == "points"
-    factor, neutral = (100.0, 0.0) if in_points else (1.0, 1.0)
+    factor = 100.0 if quantity.compared_as == "points" else 1.0
+    neutral = 0.0 if quantity.subtracted else 1.0
     return Change(
         quantity=quantity,
         value=None if value is None else factor * value,

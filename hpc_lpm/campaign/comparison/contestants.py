@@ -1,8 +1,8 @@
 """What changed for each contestant: the runs of campaign B against those of A.
 
 Campaigns run at different times, so that throughput and memory of a run of A share no disturbance
-with those of any run of B: two independent samples, compared by their medians. A share that the
-seed determines, such as accuracy, is paired instead: in A and in B, training starts from the same
+with those of any run of B: two independent samples, compared by their medians. What the seed
+determines, such as accuracy, is paired instead: in A and in B, training starts from the same
 weights and sees the data in the same order. Repeats of a seed are the same computation once more
 and count as one.
 
@@ -69,11 +69,16 @@ class _Side:
     summary: pd.DataFrame
     who: Entrant
 
+    def runs(self, quantity: Quantity) -> pd.DataFrame:
+        """Return seed and value of every run that has one, which no run of a campaign may have."""
+        if quantity.name not in self.summary:
+            return pd.DataFrame(columns=["seed", quantity.name])
+        return runs_of(self.summary, self.who)[["seed", quantity.name]].dropna()
+
     def values(self, quantity: Quantity) -> list[float]:
         """Return the value of every run that has one."""
         if quantity != SPEEDUP:
-            column = runs_of(self.summary, self.who)[quantity.name]
-            return [float(value) for value in column.dropna()]
+            return [float(value) for value in self.runs(quantity)[quantity.name]]
         baseline = baseline_of(entrants_in(self.summary), self.who)
         if baseline is None or baseline == self.who:
             return []
@@ -96,7 +101,7 @@ def contestant_changes(
             continue
         a, b = _Side(first, counterpart), _Side(second, who)
         for quantity in compared_quantities(metrics):
-            compare = _difference if quantity.compared_as == "points" else _ratio
+            compare = _difference if quantity.subtracted else _ratio
             changes += compare(a, b, quantity)
     return changes
 
@@ -145,7 +150,7 @@ def _ratio(a: _Side, b: _Side, quantity: Quantity) -> list[ContestantChange]:
 
 
 def _difference(a: _Side, b: _Side, quantity: Quantity) -> list[ContestantChange]:
-    sides = [runs_of(side.summary, side.who)[["seed", quantity.name]].dropna() for side in (a, b)]
+    sides = [side.runs(quantity) for side in (a, b)]
     if any(side.empty for side in sides):
         return []
     # Medians, so that equal repeats give the very same number however many there are.

@@ -5,6 +5,7 @@ out what differs from one start to the next, such as where memory lies or what e
 does. Whether a change of the code made the difference is for the contestants' changes to tell.
 """
 
+import math
 from dataclasses import dataclass
 
 from hpc_lpm.campaign.comparison.change import Change, change_of
@@ -14,6 +15,7 @@ from hpc_lpm.campaign.comparison.intervals import (
     ratio_factor,
 )
 from hpc_lpm.campaign.metrics import ACCURACY, MEMORY, THROUGHPUT
+from hpc_lpm.campaign.quality import quality_of
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RunResult
@@ -71,7 +73,7 @@ def _compare(trial: Trial, a: RunResult, b: RunResult) -> TrialChange:
         trial=trial,
         changes=[
             _throughput(a, b),
-            *_accuracy(a, b),
+            *_quality(a, b),
             _memory(a, b),
         ],
         weights_sha256_a=a.weights_sha256,
@@ -92,19 +94,23 @@ def _throughput(a: RunResult, b: RunResult) -> Change:
     return change_of(THROUGHPUT, ratio, interval, "too few steps")
 
 
-def _accuracy(a: RunResult, b: RunResult) -> list[Change]:
-    """Return the difference of the last accuracies, or nothing if a run has none.
+def _quality(a: RunResult, b: RunResult) -> list[Change]:
+    """Return the difference of the last accuracies, or of what stands for them, if both have one.
 
-    The interval treats all predictions as independent. Since both runs predict the same samples,
-    and mostly alike, it is wider than need be.
+    The interval of an accuracy treats all predictions as independent. Since both runs predict the
+    same samples, and mostly alike, it is wider than need be. Other qualities have none.
     """
-    if not a.test_accuracy or not b.test_accuracy:
+    quality = quality_of([b])
+    first, second = quality.of_run(a), quality.of_run(b)
+    if math.isnan(first) or math.isnan(second):
         return []
-    first, second = a.test_accuracy[-1], b.test_accuracy[-1]
-    interval = None
-    if a.test_predictions and b.test_predictions:
-        interval = difference_of_proportions(first, a.test_predictions, second, b.test_predictions)
-    return [change_of(ACCURACY, second - first, interval, "test samples unknown")]
+    interval, note = None, "one value a run"
+    if quality == ACCURACY:
+        note = "test samples unknown"
+        if a.test_predictions and b.test_predictions:
+            counts = a.test_predictions, b.test_predictions
+            interval = difference_of_proportions(first, counts[0], second, counts[1])
+    return [change_of(quality, second - first, interval, note)]
 
 
 def _memory(a: RunResult, b: RunResult) -> Change:

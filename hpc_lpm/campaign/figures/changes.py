@@ -79,8 +79,7 @@ def _draw_change(axes: Axes, row: int, change: Change, colour: str) -> None:
 
 
 def _finish(axes: Axes, quantity: Quantity, labels: list[str], *, with_names: bool) -> None:
-    is_difference = quantity.compared_as == "points"
-    neutral = 0.0 if is_difference else 1.0
+    neutral = 0.0 if quantity.subtracted else 1.0
     axes.axvline(neutral, color=INK, linewidth=0.9, zorder=1)
     reach = max([abs(edge - neutral) for edge in axes.dataLim.intervalx] + [0.01])
     axes.set_xlim(neutral - 1.15 * reach, neutral + 1.15 * reach)
@@ -90,4 +89,5 @@ def _finish(axes: Axes, quantity: Quantity, labels: list[str], *, with_names: bo
     steps = MaxNLocator(2, steps=[1, 2, 5, 10]).tick_values(-reach, reach)
     axes.set_xticks([neutral + step for step in steps if abs(step) <= 1.1 * reach])
     axes.set_title(quantity.title)
-    axes.set_xlabel("B - A, points" if is_difference else "B / A", color=MUTED, loc="left")
+    unit = ", points" if quantity.compared_as == "points" else ""
+    axes.set_xlabel(f"B - A{unit}" if quantity.subtracted else "B / A", color=MUTED, loc="left")

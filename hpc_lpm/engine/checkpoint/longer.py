@@ -12,7 +12,7 @@ from torch import nn
 
 from hpc_lpm.engine.checkpoint.store import LENGTH_SETTINGS, Checkpoint, Manifest
 from hpc_lpm.engine.history import History, next_drain
-from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.learning_rate import advance, build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.settings import TrainSettings
@@ -29,6 +29,7 @@ def continues_exactly(checkpoint: Checkpoint, settings: TrainSettings) -> bool:
         InputError: if the checkpoint cannot be continued, which has more steps or other settings.
     """
     manifest = checkpoint.manifest
+    settings = strategy_named(settings.strategy).with_clip_scope(settings)
     checkpoint.check(settings.model_dump(mode="json"), manifest.replicas, manifest.cuts[-1])
     return not changes_of_length(checkpoint, settings)
 
@@ -101,8 +102,7 @@ def _rates(settings: TrainSettings, updates: int, done: int) -> list[dict[str, A
     found = []
     for _ in range(done):
         found.append({k: v for k, v in optimizer.param_groups[0].items() if k != "params"})
-        optimizer.step()
-        scheduler.step()
+        advance(scheduler, 1)
     return found
 
 
