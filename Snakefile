@@ -50,8 +50,8 @@ TRIALS = {STEPS.folder.run_name(trial): trial for trial in STEPS.trials.values()
 ALONE = [run for run, trial in TRIALS.items() if trial.ranks == 1]
 TOGETHER = [run for run, trial in TRIALS.items() if trial.ranks > 1]
 EVERY_RUN = [f"{ROOT}/runs/{run}/{file}" for run in TRIALS for file in STEPS.run_files]
-# It is there if the folder's records are those of the campaign as it is now.
-ASKED = f"{ROOT}/provenance/asked-{THIS_CALL.digest()}"
+# It is there if what the campaign was summarised for is what it is now.
+ASKED = str(THIS_CALL.asked(STEPS.folder.root))
 if workflow.is_main_process:
     # Tells the jobs what this call has decided, whatever becomes of the campaign's file meanwhile.
     os.environ[CALL] = str(THIS_CALL.file(STEPS.folder.root).absolute())
@@ -93,8 +93,6 @@ rule all:
 rule environment:
     output:
         STEPS.folder.environment,
-        STEPS.folder.campaign,
-        STEPS.folder.hashes_file,
         touch(ASKED),
     log:
         f"{ROOT}/provenance/environment.log",
@@ -106,11 +104,9 @@ rule environment:
         "python -m hpc_lpm campaign environment {params.folder:q} > {log:q} 2>&1"
 
 
-# Of the campaign's records it only matters that they are there: what is made from them has a hash.
 rule profile:
     input:
         lambda wildcards: DAMAGE.of_file(f"{ROOT}/profiles/{wildcards.profile}.json"),
-        campaign=ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/profiles/{{profile}}.json",
     log:
@@ -140,7 +136,6 @@ rule plan:
     input:
         lambda wildcards: STEPS.plans[wildcards.plan].inputs,
         lambda wildcards: DAMAGE.of_file(f"{ROOT}/plans/{wildcards.plan}.json"),
-        campaign=ancient(STEPS.folder.campaign),
     output:
         f"{ROOT}/plans/{{plan}}.json",
     log:
@@ -163,7 +158,6 @@ rule train_alone:
         lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
         # A plan that is made again is no reason to train again: it follows from measured times.
         needed=lambda wildcards: map(ancient, STEPS.runs[TRIALS[wildcards.run].name].inputs),
-        campaign=ancient(STEPS.folder.campaign),
     output:
         [f"{ROOT}/runs/{{run}}/{file}" for file in STEPS.run_files],
     log:
@@ -197,7 +191,6 @@ rule train_ranks:
         lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
         # A plan that is made again is no reason to train again: it follows from measured times.
         needed=lambda wildcards: map(ancient, STEPS.runs[TRIALS[wildcards.run].name].inputs),
-        campaign=ancient(STEPS.folder.campaign),
     output:
         [f"{ROOT}/runs/{{run}}/{file}" for file in STEPS.run_files],
     log:
@@ -231,7 +224,6 @@ rule train_ranks:
 rule summary:
     input:
         ASKED,
-        STEPS.folder.campaign,
         EVERY_RUN,
     output:
         f"{ROOT}/summary.csv",
@@ -294,7 +286,7 @@ onstart:
             ),
             print,
         )
-        THIS_CALL.write(THIS_CALL.file(STEPS.folder.root))
+        THIS_CALL.begin(STEPS.folder.root)
     except InputError as error:
         raise WorkflowError(str(error))
     training = [

@@ -63,14 +63,24 @@ class Call(VersionedFile):
         asked = [self.campaign, self.identities.hashes().model_dump(mode="json")]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
-    def record(self, folder: CampaignFolder) -> None:
-        """Make the folder's records those of this call: the campaign, and what its runs are."""
-        # That of another campaign file must not be found again.
-        for asked in folder.campaign.parent.glob("asked-*"):
-            asked.unlink()
-        campaign = campaign_from_document(self.campaign, "of this call of snakemake")
-        write_text_atomically(folder.campaign, campaign.model_dump_json(indent=2) + "\n")
-        self.identities.hashes().write(folder.hashes_file)
+    def asked(self, root: Path) -> Path:
+        """Return a file that is there once the campaign's records are complete for this call.
+
+        Its name tells what was asked for, so that nothing is summarised under an earlier campaign.
+        """
+        return root / "provenance" / f"asked-{self.digest()}"
+
+    def begin(self, root: Path) -> None:
+        """Make the folder's records of the campaign and its hashes those of this call."""
+        self.write(self.file(root))
+        for other in root.glob("provenance/asked-*"):
+            if other != self.asked(root):
+                other.unlink()
+        steps = self.steps(root.parent)
+        write_text_atomically(
+            steps.folder.campaign, steps.campaign.model_dump_json(indent=2) + "\n"
+        )
+        steps.folder.hashes.write(steps.folder.hashes_file)
 
     def check_unchanged(self, trial: str, root: Path) -> None:
         """Check that the files that a trial is computed from are still what they were.

@@ -11,7 +11,6 @@ from shutil import rmtree
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.environment import REPOSITORY, describe_source
-from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.identity import IDENTITY
 from hpc_lpm.campaign.launch_records import (
     Attempt,
@@ -54,7 +53,7 @@ class _Start:
 
 
 def launch_step(
-    files: CampaignFolder,
+    campaign: Campaign,
     arguments: Sequence[str],
     ranks: int,
     mpi: str,
@@ -66,7 +65,7 @@ def launch_step(
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(files.read_campaign(), arguments, ranks, mpi, threads=1)
+    start = _prepare(campaign, arguments, ranks, mpi, threads=1)
     with signals_of_job_script():
         done = supervise(start.command, start.environment, ranks, log, say=say)
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))

@@ -9,7 +9,6 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_NOT_HELD
 from hpc_lpm.cli.output import console
-from hpc_lpm.errors import InputError
 
 campaign_app = typer.Typer(
     name="campaign",
@@ -47,20 +46,12 @@ def prune(
 
 @campaign_app.command()
 def environment(folder: Folder) -> None:
-    """Record in provenance/ what this call of snakemake was asked for and what it runs on."""
-    from hpc_lpm.campaign.calls import call_of_this_job
+    """Record in provenance/ what the campaign runs on."""
     from hpc_lpm.campaign.environment import REPOSITORY, describe_environment
     from hpc_lpm.campaign.folder import CampaignFolder
     from hpc_lpm.files import write_text_atomically
 
-    call = call_of_this_job()
-    if call is None:
-        raise InputError(
-            "campaign environment is not part of a call of snakemake, which it records: call "
-            "snakemake."
-        )
     files = CampaignFolder(folder)
-    call.record(files)
     campaign = files.read_campaign()
     described = json.dumps(describe_environment(campaign), indent=2)
     write_text_atomically(files.environment, described + "\n")
@@ -86,14 +77,14 @@ def launch(
     from hpc_lpm.campaign.launching import launch_step, launch_trial
     from hpc_lpm.campaign.steps import Steps
 
-    if trial is None:
-        return launch_step(CampaignFolder(folder), arguments, ranks, mpi, log, _say)
     call = call_of_this_job()
     if call is None:
         files = CampaignFolder.at(folder)
         steps = Steps(files.read_campaign(), files)
     else:
         steps = call.steps(folder.parent)
+    if trial is None:
+        return launch_step(steps.campaign, arguments, ranks, mpi, log, _say)
     return launch_trial(steps, trial, arguments, ranks, mpi, log, _say, attempt=attempt, call=call)
 
 

@@ -40,8 +40,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CallCampaign:
         Path("c.json").write_text(chosen.model_dump_json())
         call = load_call({}, ["c.json"], Path("c.json"), Path("results"))
         steps = call.steps(Path("results"))
-        call.write(call.file(steps.folder.root))
-        call.record(CampaignFolder(steps.folder.root))
+        call.begin(steps.folder.root)
         for trial in steps.trials.values():
             if not (steps.folder.run(trial) / "result.json").exists():
                 write_run(steps.folder, chosen, trial)

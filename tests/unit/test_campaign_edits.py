@@ -147,7 +147,7 @@ class Stand:
         plain = CampaignFolder(self.root)
         identities = identities_of(Steps(campaign, plain), Fingerprints(self.root / MEMORY))
         call = Call.of(campaign, identities)
-        call.record(plain)
+        call.begin(self.root)
         steps = call.steps(Path("results"))
         harmed = damaged_trials(steps)
         missing = [
