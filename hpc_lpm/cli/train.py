@@ -217,6 +217,11 @@ def _print_result(result: RunResult, out: Path) -> None:
             )
         ],
     )
+    if any(result.skipped_updates):
+        print(
+            "updates skipped by rank, since gradients were not finite: "
+            f"{', '.join(map(str, result.skipped_updates))}"
+        )
     if result.stopped_early:
         print(result.stopped_early.sentence())
     print(

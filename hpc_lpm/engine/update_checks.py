@@ -7,7 +7,6 @@ on: stages update at different times, each with an optimizer of its own, and run
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import torch
 from torch import nn
@@ -267,37 +266,46 @@ def check_schedule(
         return
     name = f"learning rate schedule {settings.schedule!r}"
     try:
-        first, second = (_all_rates(optimizer, settings, updates) for _ in range(2))
+        _check_rates(name, optimizer, settings, updates, scaled=scaled)
     except InputError:
         raise
     except Exception as error:
+        within = "at the first update" if updates is None else f"within the {updates} updates"
         raise InputError(
-            f"{name} raises {describe_raised(error)} within the {updates} updates of the run: "
-            "give it arguments for that length by --lr-schedule-option NAME=VALUE."
+            f"{name} raises {describe_raised(error)} {within} of the run: give it arguments for "
+            "that length by --lr-schedule-option NAME=VALUE."
         ) from error
-    # What is set after the last update is never used.
-    for update, rates in enumerate(first[:updates]):
-        if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+
+
+def _check_rates(
+    name: str,
+    optimizer: OptimizerSettings,
+    settings: LearningRateSettings,
+    updates: int | None,
+    *,
+    scaled: bool,
+) -> None:
+    length = _UNKNOWN_UPDATES if updates is None else updates
+    groups = [Group(), Group(0.5)]
+    once, again = (GroupRates(optimizer, settings, groups, length) for _ in range(2))
+    alike = True
+    # What is set after the last update is never used, but must not fail.
+    for update in range(1 if updates is None else updates + 1):
+        rates = once.at(update)
+        usable = all(math.isfinite(rate) and rate >= 0 for rate in rates)
+        if not usable and update != updates:
             raise InputError(
                 f"{name} gives the rate {rates[0]} for update {update}, accepted are finite "
                 "numbers from 0."
             )
-    if first != second:
-        raise InputError(
-            f"{name} gives other rates when it is asked again, but stages ask at different times: "
-            "let it depend on the number of the update alone."
-        )
-    if scaled and all(one == other for rates in first for one, other in pairwise(rates)):
+        if again.at(update) != rates:
+            raise InputError(
+                f"{name} gives other rates when it is asked again, but stages ask at different "
+                "times: let it depend on the number of the update alone."
+            )
+        alike = alike and rates[0] == rates[-1]
+    if scaled and alike:
         raise InputError(
             f"{name} gives all parameters the same rate, whatever theirs is by --lr-scale or "
             "--lr-discount: leave these out, or use a schedule that multiplies rates."
         )
-
-
-def _all_rates(
-    optimizer: OptimizerSettings, settings: LearningRateSettings, updates: int | None
-) -> list[list[float]]:
-    """Return the rates of two groups at every update, and as they are set after the last one."""
-    length = _UNKNOWN_UPDATES if updates is None else updates
-    rates = GroupRates(optimizer, settings, [Group(), Group(0.5)], length)
-    return [rates.at(update) for update in range(1 if updates is None else updates + 1)]

@@ -97,6 +97,16 @@ def test_bf16_on_two_stages_is_bf16_on_one_bit_for_bit(tmp_path: Path) -> None:
     assert alone["weights_sha256"] != train(tmp_path, "sequential")["weights_sha256"]
 
 
+def test_rules_for_gradients_and_groups_on_two_stages_are_those_on_one(tmp_path: Path) -> None:
+    rules = (
+        *("--clip-norm", "0.05", "--non-finite", "skip", "--log-norms", "1"),
+        *("--weight-decay", "0.1", "--no-decay", "norm-and-bias", "--lr-scale", "output.*=2"),
+    )
+    alone = train(tmp_path, "sequential", *rules)
+    assert train(tmp_path, "1f1b", *rules)["weights_sha256"] == alone["weights_sha256"]
+    assert alone["weights_sha256"] != train(tmp_path, "sequential")["weights_sha256"]
+
+
 def test_memory_is_the_devices_and_busy_time_within_the_training_time(tmp_path: Path) -> None:
     result = train(tmp_path, "fbp")
     parameters = 4 * WIDTH * (64 + WIDTH)

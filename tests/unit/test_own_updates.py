@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from hpc_lpm.cli.train import _print_result
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.job import SingleProcess
@@ -156,7 +157,9 @@ def test_training_that_stops_and_goes_on_is_that_of_plain_torch(
     assert [resumed.learning_rate(step) for step in (*range(STEPS), 1)] == [*rates, rates[1]]
 
 
-def test_skipped_updates_are_counted_also_before_a_resumption(tmp_path: Path) -> None:
+def test_skipped_updates_are_counted_also_before_a_resumption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.set_num_threads(1)
     batches = {"batch_size": 12, "micro_batches": 3, "seed": 3}
     run = settings(model=f"{OWN}:spoiled,where=loss", **batches)
@@ -174,6 +177,8 @@ def test_skipped_updates_are_counted_also_before_a_resumption(tmp_path: Path) ->
     lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
     told = [(line["step"], line["loss"] is None, line.get("skipped", False)) for line in lines]
     assert told[:3] == [(0, False, False), (1, True, True), (2, True, True)]
+    _print_result(result, tmp_path)
+    assert "skipped by rank, since gradients were not finite: 2\n" in capsys.readouterr().out
 
 
 def test_norms_are_logged_as_plain_torch_finds_them_before_clipping(tmp_path: Path) -> None:
