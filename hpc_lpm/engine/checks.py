@@ -5,6 +5,7 @@ loaded by then are made once a run starts.
 """
 
 from hpc_lpm.data.augmentation import Augmentation
+from hpc_lpm.engine.early_stopping import check_patience_metric
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
@@ -23,6 +24,8 @@ def check_run(run: PlannedRun) -> None:
     settings = run.settings
     check_optimizer(settings.optimizer)
     _check_objective(settings)
+    if run.model is not None:
+        check_patience_metric(settings, run.model)
     if strategy_named(settings.strategy).needs_plan:
         check_apart(settings.optimizer)
     scaled = bool(settings.optimizer.lr_scale or getattr(settings.own, "lr_discount", False))

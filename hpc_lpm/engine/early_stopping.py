@@ -104,15 +104,37 @@ def watched_metric(settings: TrainSettings, dataset: Dataset, model: LayeredMode
         InputError: if there is no metric of the name that the user asks for.
     """
     part = TEST if dataset.validation is None else VALIDATION
+    name, higher = _asked_for(settings, model, [part])
+    mode = settings.patience_mode
+    return WatchedMetric(part, name, higher if mode is None else mode == "max", settings.patience)
+
+
+def check_patience_metric(settings: TrainSettings, model: LayeredModel) -> None:
+    """Check the metric that the user asks for, while the data are not known.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    _asked_for(settings, model, [VALIDATION, TEST])
+
+
+def _asked_for(
+    settings: TrainSettings, model: LayeredModel, parts: Sequence[str]
+) -> tuple[str, bool]:
+    """Return the name of the asked metric, and whether a higher value is the better one.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
     higher = {_LOSS: False}
     higher |= {each.name: each.higher_is_better for each in model.evaluation_metrics}
     asked = settings.patience_metric or _LOSS
-    name = asked.removeprefix(f"{part}_") if asked not in higher else asked
-    if name not in higher:
+    names = {f"{part}_{name}": name for part in parts for name in higher}
+    names |= {name: name for name in higher}
+    if asked not in names:
+        of_part = f", of the {parts[0]} part" if len(parts) == 1 else ""
         raise InputError(
             f"--patience-metric {asked!r} is no metric of this run{closest(asked, list(higher))}: "
-            f"accepted are {', '.join(higher)}, of the {part} part."
+            f"accepted are {', '.join(higher)}{of_part}."
         )
-    mode = settings.patience_mode
-    better = higher[name] if mode is None else mode == "max"
-    return WatchedMetric(part, name, better, settings.patience)
+    return names[asked], higher[names[asked]]

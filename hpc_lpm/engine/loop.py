@@ -112,8 +112,6 @@ class TrainingLoop:
                 self._train_segment()
             if not self._evaluation_is_due():
                 self._save_if_due()
-        if self._reporter and (stop := self.stopped_early):
-            self._reporter.message(stop.sentence())
 
     @property
     def stopped_early(self) -> EarlyStop | None:

@@ -119,10 +119,13 @@ class Tracking:
             follower.open(dict(configuration), folder)
 
     def log(self, values: Mapping[str, object], step: int) -> None:
-        """Hand the numbers among these values to the trackers."""
-        numbers = {
-            name: float(value) for name, value in values.items() if isinstance(value, int | float)
-        }
+        """Hand the numbers among these values to the trackers, those of a list as `name.0` etc."""
+        numbers: dict[str, float] = {}
+        for name, value in values.items():
+            listed = enumerate(value) if isinstance(value, list) else ()
+            for key, each in [(name, value), *((f"{name}.{n}", one) for n, one in listed)]:
+                if isinstance(each, int | float):
+                    numbers[key] = float(each)
         for follower in self._followers:
             follower.log(numbers, step)
 

@@ -12,6 +12,7 @@ from hpc_lpm.campaign.expectations import judge
 from hpc_lpm.campaign.quality import metric_named, quality_of
 from hpc_lpm.campaign.report import write_report
 from hpc_lpm.campaign.results import load_results
+from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError
@@ -100,6 +101,13 @@ def test_a_metric_of_the_validation_part_can_be_asked_for(tmp_path: Path, root: 
     assert {"pattern": r"^(test|validation)_(\w+)$"} in schema
     with pytest.raises(InputError, match="test_NAME and validation_NAME"):
         campaign(expect=[{**EXPECTED, "metric": "tset_loss", "at_least": 1}])
+
+
+def test_a_metric_to_be_patient_with_is_checked_before_anything_is_trained() -> None:
+    check_names(campaign(patience=2, patience_metric="validation_accuracy"), "c.yaml")
+    with pytest.raises(InputError, match=r"c.yaml: .*'acuracy' is no metric of this run") as found:
+        check_names(campaign(patience=2, patience_metric="acuracy"), "c.yaml")
+    assert "--patience" not in str(found.value)
 
 
 def test_campaigns_are_compared_by_differences_of_the_same_seed(root: Path, tmp_path: Path) -> None:

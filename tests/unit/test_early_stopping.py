@@ -73,7 +73,7 @@ def test_what_is_watched_is_the_loss_of_the_validation_part_or_what_is_asked_for
     assert watched(patience_metric="accuracy") == accuracy
     assert watched(patience_metric="test_accuracy") == accuracy
     assert watched(patience_mode="max") == WatchedMetric("test", "loss", True)
-    with pytest.raises(InputError, match="accepted are loss, accuracy, of the test part"):
-        watched(patience_metric="rmse")
+    with pytest.raises(InputError, match="accepted are loss, accuracy, of the validation part"):
+        watched(validation=0.2, patience_metric="test_loss")
     with pytest.raises(InputError, match="did you mean 'accuracy'"):
         watched(validation=0.2, patience_metric="acuracy")

@@ -90,7 +90,7 @@ def test_a_tracker_gets_the_configuration_and_the_numbers_of_the_log(tmp_path: P
     assert kept.told == [
         CONFIGURATION,
         tmp_path,
-        (0, {"epoch": 0.0, "loss": 2.0}),
+        (0, {"epoch": 0.0, "loss": 2.0, "rates.0": 0.1}),
         (1, {"epoch": 0.0}),
         (1, {"epoch": 0.0, "test_loss": 1.5}),
         "interrupted",
