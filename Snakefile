@@ -84,7 +84,9 @@ localrules:
 rule all:
     default_target: True
     input:
-        # Asked for by name, since the report of an unfinished campaign must not pass for the whole.
+        # Asked for by name, since the report of an unfinished campaign must not pass for the whole,
+        # nor that of another file for the one of this.
+        ASKED,
         EVERY_RUN,
         STEPS.folder.report,
         f"{ROOT}/expectations.json",

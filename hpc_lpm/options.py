@@ -59,6 +59,8 @@ class CommandOption:
             then be resumed with another value.
         in_results: False if nothing that a run measures or computes depends on the option; a
             campaign then keeps its runs when the value changes.
+        settled: whether `Strategy.settled` may change the value where a run starts, so that its
+            result may have another one than it was asked for.
     """
 
     panel: str
@@ -66,6 +68,7 @@ class CommandOption:
     metavar: str | None = None
     computes: bool = True
     in_results: bool = True
+    settled: bool = False
 
 
 class OptimizerSettings(TypedModel):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from hpc_lpm.campaign.absent import absent_contestants
 from hpc_lpm.campaign.config import Campaign, campaign_from_document
 from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
@@ -32,15 +33,17 @@ class Call(VersionedFile):
     identifier: str
     started: datetime
     campaign: dict[str, Any]
+    absent: tuple[str, ...]
     identities: Identities
 
     @classmethod
     def of(cls, campaign: Campaign, identities: Identities) -> Self:
-        """Return a call that starts now."""
+        """Return a call that starts now, without the contestants that are not installed."""
         return cls(
             identifier=uuid.uuid4().hex[:8],
             started=datetime.now(UTC),
             campaign=campaign.model_dump(mode="json"),
+            absent=tuple(absent.contestant for absent in absent_contestants(campaign)),
             identities=identities,
         )
 
@@ -60,7 +63,7 @@ class Call(VersionedFile):
 
     def digest(self) -> str:
         """Return the hash of what was asked for: the campaign and all that it is made from."""
-        asked = [self.campaign, self.identities.hashes().model_dump(mode="json")]
+        asked = [self.campaign, self.absent, self.identities.hashes().model_dump(mode="json")]
         return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:DIGITS]
 
     def asked(self, root: Path) -> Path:

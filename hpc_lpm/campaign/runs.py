@@ -11,14 +11,11 @@ from hpc_lpm.campaign.launch_records import Launch, read_attempts
 from hpc_lpm.campaign.steps import settings_of
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RESULT, RunResult
-from hpc_lpm.engine.settings import TrainSettings, checked_settings
+from hpc_lpm.engine.settings import TrainSettings, checked_settings, settings_fields
 from hpc_lpm.errors import InputError
 
 _OURS = "hpc-lpm: "
 """Begins every sentence in which a command of the toolkit says what was wrong."""
-
-AUTO = "auto"
-"""The value of a setting that is decided where the run starts, and recorded as it was decided."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +79,11 @@ def read_run(folder: Path, trial: Trial, settings: TrainSettings) -> Run:
     """
     result = RunResult.read(folder / RESULT)
     found, asked = _recorded_settings(result, folder), result_settings(settings)
+    settled = {
+        ".".join(each.path) for each in settings_fields(settings.strategy) if each.option.settled
+    }
     for name, value in asked.items():
-        # What is left to the run is decided where it starts.
-        if found.get(name) != value and value != AUTO:
+        if name not in settled and found.get(name) != value:
             raise _another_run(folder, name, found.get(name), value)
     if (result.ranks, result.planner) != (trial.ranks, trial.planner):
         raise _another_run(

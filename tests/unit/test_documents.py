@@ -66,9 +66,12 @@ def test_commands_and_their_options_exist(document: Path) -> None:
         if name == "COMMAND":
             continue
         assert name in known, f"there is no command {name}"
+        command = known[name]
+        if subcommands := getattr(command, "commands", None):
+            command = subcommands[words[0]]
         accepted = {
             option
-            for parameter in known[name].params
+            for parameter in command.params
             for option in [*parameter.opts, *parameter.secondary_opts]
         } | {"--help", "--debug"}
         for word in words:

@@ -132,7 +132,8 @@ def test_a_broken_expectation_fails_the_campaign_after_its_report(
 def test_a_lost_run_alone_is_run_again(finished: tuple[Path, str]) -> None:
     folder = finished[0]
     (folder / "tiny.yaml").write_text(CAMPAIGN)
-    (folder / "results/tiny/runs/mlp-digits-sequential-k1-seed0-repeat0/result.json").unlink()
+    (lost,) = folder.glob("results/tiny/runs/mlp-digits-sequential-*/result.json")
+    lost.unlink()
     planned = snakemake(folder, "--dry-run", "--quiet", "reason")
     text = planned.stdout + planned.stderr
     assert "train_alone" in text
@@ -148,6 +149,8 @@ def test_a_strategy_that_is_not_installed_is_left_out_and_trained_alone_once_it_
     root = folder / "results" / "tiny"
     for run in root.glob("runs/*horovod*"):
         shutil.rmtree(run)
+    # What was lost above is trained in another call than the others, with which it makes no pair.
+    (folder / "tiny.yaml").write_text(CAMPAIGN.partition("expect:")[0])
     hidden = tmp_path / "without horovod"
     hidden.mkdir()
     (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['horovod'] = None\n")

@@ -67,6 +67,7 @@ def described(command: list[str], folder: Path) -> str:
     lines = ["sbatch", *_by_option(options), f"--wrap {wrapped.partition(' -m snakemake ')[0]} ..."]
     text = "\n    ".join(lines)
     text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "RUN-ID", text)
+    text = re.sub(r"(?<=[a-z0-9])-[0-9a-f]{10}\b", "-HASH", text)
     for path, name in ((sys.executable, "PYTHON"), (folder, "FOLDER"), (REPOSITORY, "CHECKOUT")):
         text = text.replace(str(path), name)
     return text + "\n"

@@ -31,7 +31,7 @@ class ScheduledOptions(StrategyOptions):
     transport: Annotated[
         TransportName,
         Field(description="what carries messages: auto, mpi or torch (gloo, NCCL)"),
-        CommandOption(PIPELINE, metavar="NAME", computes=False),
+        CommandOption(PIPELINE, metavar="NAME", computes=False, settled=True),
     ] = "auto"
     progress_thread: Annotated[
         bool | None,
@@ -39,7 +39,7 @@ class ScheduledOptions(StrategyOptions):
             description="drive MPI while stages compute; by default where ranks are on several "
             "hosts"
         ),
-        CommandOption(PIPELINE, computes=False),
+        CommandOption(PIPELINE, computes=False, settled=True),
     ] = None
     boundary_shapes: Annotated[
         BoundaryShapes,

@@ -112,7 +112,10 @@ class Strategy(ABC):
     def settled(
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
-        """Return the settings with choices that depend on where the ranks run (collective)."""
+        """Return the settings with choices that depend on where the ranks run (collective).
+
+        Options that it changes are declared with `settled`.
+        """
         return settings
 
     def with_clip_scope(self, settings: "TrainSettings") -> "TrainSettings":
