@@ -296,9 +296,7 @@ onstart:
         for job in workflow.dag.needrun_jobs()
         if job.rule.name in ("train_alone", "train_ranks")
     ]
-    kept = len(TRIALS) - len(training)
-    identities = THIS_CALL.identities
-    for line in describe_beginning(STEPS.folder, identities, kept, training, DAMAGE.trials):
+    for line in describe_beginning(STEPS, THIS_CALL.identities, training, DAMAGE.trials):
         print(line, flush=True)
     for absent in STEPS.absent:
         print(f"{absent.sentence()}.", flush=True)

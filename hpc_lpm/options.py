@@ -433,7 +433,7 @@ class RunOptions(TypedModel):
     tracker: Annotated[
         tuple[str, ...],
         Field(description="tensorboard, or module:callable; repeatable"),
-        CommandOption(TRACKING, metavar="NAME", computes=False),
+        CommandOption(TRACKING, metavar="NAME", computes=False, in_results=False),
     ] = ()
 
     @property

@@ -123,11 +123,14 @@ class _Files:
 
 
 def _naming_values(settings: TrainSettings) -> list[object]:
-    """Return the texts and paths among the values of settings, which may name modules or files."""
-    left_out = {"data_dir", "plan"}
+    """Return the texts and paths among the settings that results depend on.
+
+    They may name modules and files.
+    """
+    counted = result_settings(settings)
     found: list[object] = []
     for name, value in flatten_settings(settings.model_dump()).items():
-        if name not in left_out:
+        if name in counted:
             each = value if isinstance(value, list | tuple) else [value]
             found += [one for one in each if isinstance(one, str | Path)]
     return found

@@ -101,13 +101,14 @@ class Launch(VersionedFile):
         )
 
 
-def begin_attempt(path: Path, attempt: Attempt) -> tuple[Attempt, ...]:
+def begin_attempt(path: Path, attempt: Attempt, *, goes_on: bool = False) -> tuple[Attempt, ...]:
     """Record the start of an attempt and return all attempts.
 
-    After an attempt that ended well the trial is being run anew, so that this is the first one.
+    After an attempt that ended well the trial is being run anew, so that this is the first one,
+    unless it `goes_on` from where that one ended.
     """
     earlier = read_attempts(path)
-    if earlier and earlier[-1].exit_code == 0:
+    if earlier and earlier[-1].exit_code == 0 and not goes_on:
         earlier = ()
     return _write(path, (*earlier, attempt))
 

@@ -11,7 +11,7 @@ from shutil import rmtree
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.environment import REPOSITORY, describe_source
-from hpc_lpm.campaign.identity import IDENTITY
+from hpc_lpm.campaign.identity import IDENTITY, Identity
 from hpc_lpm.campaign.launch_records import (
     Attempt,
     Launch,
@@ -20,12 +20,13 @@ from hpc_lpm.campaign.launch_records import (
     read_attempts,
 )
 from hpc_lpm.campaign.progress_line import ProgressLine
+from hpc_lpm.campaign.shorter_runs import copy_progress, shorter_run
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
 from hpc_lpm.cluster.launchers import rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
-from hpc_lpm.engine.checkpoint.store import FOLDER
+from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import EXIT_INTERRUPTED, InputError
 from hpc_lpm.files import write_text_atomically
@@ -115,6 +116,7 @@ def launch_trial(
     if call is not None:
         call.check_unchanged(name, steps.folder.root)
         call.identities.runs[name].write(folder / IDENTITY)
+        _go_on_from_shorter_run(steps, name, call.identities.runs[name], say)
     settings = steps.settings(name)
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
     start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads)
@@ -128,6 +130,7 @@ def launch_trial(
             nodes=where.nodes,
             call=call.identifier if call else None,
         ),
+        goes_on=newest_checkpoint(folder / FOLDER) is not None,
     )
     with signals_of_job_script():
         done = supervise(
@@ -155,6 +158,22 @@ def launch_trial(
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)
     return done.exit_code
+
+
+def _go_on_from_shorter_run(
+    steps: Steps, name: str, identity: Identity, say: Callable[[str], None]
+) -> None:
+    folder = steps.folder.run(name)
+    if newest_checkpoint(folder / FOLDER) is not None:
+        return
+    shorter = shorter_run(steps.folder, name, identity, steps.settings(name))
+    if shorter is None:
+        return
+    try:
+        copy_progress(shorter, folder)
+        say(f"{name} goes on from a copy of the checkpoint in {shorter}")
+    except OSError as error:
+        say(f"{name} starts from the beginning, since {shorter} cannot be copied ({error})")
 
 
 def _keep_model(steps: Steps, name: str, say: Callable[[str], None]) -> int:

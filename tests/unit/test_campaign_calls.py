@@ -53,8 +53,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CallCampaign:
 
 
 def said(call: Call, steps: Steps, *names: str) -> list[str]:
-    kept = len(steps.trials) - len(names)
-    return describe_beginning(steps.folder, call.identities, kept, names, damaged_trials(steps))
+    return describe_beginning(steps, call.identities, names, damaged_trials(steps))
 
 
 def test_what_is_trained_again_is_said_with_what_changed(called: CallCampaign) -> None:
