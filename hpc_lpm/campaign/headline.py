@@ -4,7 +4,7 @@ import pandas as pd
 
 from hpc_lpm.campaign.entrants import Entrant, baseline_of, is_proposed, rival_of
 from hpc_lpm.campaign.metrics import ACCURACY, THROUGHPUT, Metric
-from hpc_lpm.campaign.statistics import paired_difference, paired_ratio, unpaired
+from hpc_lpm.campaign.statistics import entrants_in, paired_difference, paired_ratio, unpaired
 
 
 def speed_sentence(
@@ -58,21 +58,23 @@ def quality_sentence(
     )
 
 
-def unpaired_sentences(summary: pd.DataFrame, entrants: list[Entrant]) -> list[str]:
+def unpaired_sentences(summary: pd.DataFrame) -> list[str]:
     """Name the entrants that have no ratio to another, since they were not trained beside it.
 
     Baseline and established rival of each are looked at.
     """
-    found: dict[tuple[str, str], int] = {}
+    found: dict[tuple[Entrant, Entrant], int] = {}
+    entrants = entrants_in(summary)
     for who in entrants:
         for other in (baseline_of(entrants, who), rival_of(entrants, who)):
-            if other is not None and other != who:
-                count = unpaired(summary, who, other, THROUGHPUT.name)
-                if count and (other.label, who.label) not in found:
-                    found[who.label, other.label] = count
+            if other is None or other == who or (other, who) in found:
+                continue
+            if count := unpaired(summary, who, other, THROUGHPUT.name):
+                found[who, other] = count
     return [
-        f"{who} is not paired with {other} in {count} of their seeds and repeats: they were "
-        "trained in different calls of snakemake, between which the speed of a machine drifts. Set "
-        f"`again: 1` for both, and each runs once more beside the other"
+        f"{who.label} is not paired with {other.label} on {' and '.join(who.race)} in {count} of "
+        "their seeds and repeats: they were trained in different calls of snakemake, between which "
+        "the speed of a machine drifts. Set `again: 1` for both, and each runs once more beside "
+        "the other"
         for (who, other), count in found.items()
     ]

@@ -1,6 +1,6 @@
 """What is to be known of the runs behind a report's numbers."""
 
-from hpc_lpm.campaign.races import Race
+from hpc_lpm.campaign.headline import unpaired_sentences
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.wording import listed
@@ -8,9 +8,9 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
 
 
-def notes_on(results: CampaignResults, races: list[Race]) -> list[str]:
+def notes_on(results: CampaignResults) -> list[str]:
     """Return what is to be known of the runs of a campaign, in sentences without full stops."""
-    notes = [sentence for race in races for sentence in race.unpaired]
+    notes = unpaired_sentences(results.summary)
     if not results.folder.hashes_file.exists():
         notes.append(
             "This campaign was run by an earlier release, which recorded no hashes: that its data "

@@ -16,10 +16,14 @@ from hpc_lpm.files import VersionedFile
 
 
 class TrialProvenance(BaseModel):
-    """One trial; `weights_sha256` is None if it did not finish, `slurm` if it ran outside a job."""
+    """One trial, and the `run` of it: the name of its folder, which ends with its hash.
+
+    `weights_sha256` is None if it did not finish, `slurm` if it ran outside a job.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    run: str | None = None
     seed: int
     repeat: int
     ranks: int
@@ -70,6 +74,7 @@ def gather_provenance(results: CampaignResults) -> CampaignProvenance:
     for trial in results.trials:
         launch = launches.get(trial.name)
         trials[trial.name] = TrialProvenance(
+            run=results.folder.run_name(trial),
             seed=trial.seed,
             repeat=trial.repeat,
             ranks=trial.ranks,

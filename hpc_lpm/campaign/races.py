@@ -12,7 +12,7 @@ from hpc_lpm.campaign.figures.quality import draw_quality
 from hpc_lpm.campaign.figures.stage_activity import draw_stage_activity
 from hpc_lpm.campaign.figures.style import TIMES, DrawnFigure, figure_style
 from hpc_lpm.campaign.figures.throughput import draw_throughput
-from hpc_lpm.campaign.headline import quality_sentence, speed_sentence, unpaired_sentences
+from hpc_lpm.campaign.headline import quality_sentence, speed_sentence
 from hpc_lpm.campaign.metrics import THROUGHPUT, Metric
 from hpc_lpm.campaign.quality import quality_of
 from hpc_lpm.campaign.results import CampaignResults
@@ -37,16 +37,14 @@ class Column:
 class Race:
     """What the report shows of one model on one data set.
 
-    `unpaired` says in sentences which contestants have no ratio for lack of a common call of
-    Snakemake. `baseline` is the label of the contestant that speedups are taken over, None if it
-    did not run; `colours` has one entry per row.
+    `baseline` is the label of the contestant that speedups are taken over, None if it did not run;
+    `colours` has one entry per row.
     """
 
     title: str
     sentence: str
     quality_title: str
     quality_sentence: str | None
-    unpaired: list[str]
     baseline: str | None
     columns: list[str]
     rows: list[list[str]]
@@ -87,7 +85,6 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
         sentence=speed_sentence(summary, entrants, medians),
         quality_title=quality.title.capitalize(),
         quality_sentence=quality_sentence(summary, entrants, (proposed or order)[0], quality),
-        unpaired=unpaired_sentences(summary, entrants),
         baseline=baseline.label if baseline else None,
         columns=[column.heading for column in columns],
         rows=[[column.cell(who) for column in columns] for who in order],

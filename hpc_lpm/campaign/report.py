@@ -60,7 +60,7 @@ def write_report(root: Path) -> ReportOutcome:
             write_text_atomically(results.folder.figures / f"{figure.name}.svg", figure.svg)
             write_table(figure.data, results.folder.figures / f"{figure.name}.csv")
     headline = races[0].sentence if races else "No trial of this campaign has finished yet."
-    notes = notes_on(results, races)
+    notes = notes_on(results)
     page = _render(results, provenance, races, headline, notes)
     write_text_atomically(results.folder.report, page)
     write_crate(results, provenance)

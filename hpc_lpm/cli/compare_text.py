@@ -56,6 +56,9 @@ def show_comparison(comparison: Comparison, *, with_trials: bool) -> None:
     _show_comparability(say, comparison)
     _show_missing(say, "A", comparison.missing_in_a)
     _show_missing(say, "B", comparison.missing_in_b)
+    for side, notes in (("A", comparison.notes_a), ("B", comparison.notes_b)):
+        for note in notes:
+            say.line(f"{side}: {note}.")
     for verdict in comparison.expectations:
         say.line(f"{verdict.sentence()}.", style="" if verdict.held else "red")
 

@@ -215,6 +215,8 @@ KEYS = {
     "only_in_b",
     "missing_in_a",
     "missing_in_b",
+    "notes_a",
+    "notes_b",
     "expectations",
     "held",
 }

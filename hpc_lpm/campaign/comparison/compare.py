@@ -9,6 +9,7 @@ from hpc_lpm.campaign.comparison.contestants import ContestantChange, contestant
 from hpc_lpm.campaign.comparison.trials import TrialChange, trial_changes
 from hpc_lpm.campaign.expectations import Verdict, judge
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.notes import notes_on
 from hpc_lpm.campaign.results import CampaignResults, load_results
 from hpc_lpm.campaign.statistics import CONFIDENCE
 from hpc_lpm.campaign.wording import listed
@@ -26,6 +27,7 @@ class Absence:
 class Comparison:
     """Campaign B against campaign A.
 
+    `notes_a` and `notes_b` are sentences without full stops on the runs behind their numbers.
     Missing in a campaign are trials of its own matrix without a result, and trials that only the
     other campaign has. They are named, but do not decide whether B meets its expectations.
     """
@@ -37,6 +39,8 @@ class Comparison:
     comparability: Comparability
     missing_in_a: list[Absence]
     missing_in_b: list[Absence]
+    notes_a: list[str]
+    notes_b: list[str]
     expectations: list[Verdict]
 
     @property
@@ -80,6 +84,8 @@ class Comparison:
             "only_in_b": [run.trial.name for run in self.b.runs if run.trial.name not in runs_a],
             "missing_in_a": [asdict(absence) for absence in self.missing_in_a],
             "missing_in_b": [asdict(absence) for absence in self.missing_in_b],
+            "notes_a": self.notes_a,
+            "notes_b": self.notes_b,
             "expectations": [
                 {"held": verdict.held, "sentence": verdict.sentence()}
                 for verdict in self.expectations
@@ -106,6 +112,8 @@ def compare_folders(folder_a: Path, folder_b: Path) -> Comparison:
         comparability=comparability_of(a, b),
         missing_in_a=list(_missing(a, b, "A")),
         missing_in_b=list(_missing(b, a, "B")),
+        notes_a=notes_on(a),
+        notes_b=notes_on(b),
         expectations=judge(b.campaign, b.summary),
     )
 
