@@ -38,6 +38,7 @@ try:
         default=Path(REPOSITORY) / "config" / "quick.yaml",
         results=Path("results"),
         is_job=not workflow.is_main_process,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     STEPS = THIS_CALL.steps(Path("results"))
 except InputError as error:

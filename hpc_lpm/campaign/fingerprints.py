@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -20,6 +20,8 @@ MEMORY = ".fingerprints.json"
 
 _SMALL_BYTES = 2**20
 """What is smaller is read every time."""
+_LARGE_BYTES = 2**30
+"""What is larger takes a while to read."""
 _SETTLED_SECONDS = 2.0
 """A file may change again without another time of modification until it is so old."""
 
@@ -29,10 +31,14 @@ class Fingerprints:
 
     Args:
         path: the file in which hashes are remembered from call to call, None to forget them.
+        say: called with a line for the user before much is read.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self._path = path
+        self._say = say
         self._known = _read(path) if path else {}
         self._changed = False
 
@@ -51,6 +57,8 @@ class Fingerprints:
         known = self._known.get(key.hexdigest())
         if known and known[0] == listing and size > _SMALL_BYTES:
             return known[1]
+        if size > _LARGE_BYTES:
+            self._say(f"reading {size / 2**30:.1f} GiB of {absolute[0]}, to know if it changes")
         content = _hash_all(files)
         if size > _SMALL_BYTES and time.time() - newest > _SETTLED_SECONDS:
             self._known[key.hexdigest()] = (listing, content)

@@ -1,7 +1,7 @@
 """Gives the Snakefile the steps of the campaign that Snakemake was asked to run."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ def load_call(
     results: Path,
     *,
     is_job: bool = False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Call:
     """Return the call of Snakemake that this process is part of.
 
@@ -35,6 +36,7 @@ def load_call(
         default: the campaign file if none was given.
         results: the folder in which the campaign's folder is made.
         is_job: whether this process is a job of a call that has begun, which has decided already.
+        say: called with a line for the user before large data are read.
 
     Raises:
         InputError: if the campaign is not valid, none of its strategies is installed, or the files
@@ -51,7 +53,7 @@ def load_call(
     check_names(campaign, where)
     check_installed(campaign, where)
     root = results / campaign.name
-    fingerprints = Fingerprints(root / MEMORY)
+    fingerprints = Fingerprints(root / MEMORY, say)
     identities = identities_of(Steps(campaign, CampaignFolder(root)), fingerprints)
     fingerprints.save()
     return Call.of(campaign, identities)

@@ -12,7 +12,7 @@ from hpc_lpm.campaign.calls import CALL, Call
 from hpc_lpm.campaign.config import read_campaign
 from hpc_lpm.campaign.damage import damaged_steps, damaged_trials, find_damage
 from hpc_lpm.campaign.fingerprints import Fingerprints
-from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.folder import CampaignFolder, Hashes
 from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.identity import IDENTITY, Identity
 from hpc_lpm.campaign.resources import request_of
@@ -180,6 +180,31 @@ def test_what_is_left_of_other_settings_is_listed_and_removed_when_asked(
     capsys.readouterr()
     assert run_guarded(app, ["campaign", "prune", str(root)]) == 0
     assert "Nothing is left over" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "remade"),
+    [
+        ({"optimizer": {"lr": 0.01}}, {"runs"}),
+        ({"cut_only_at": ["fc*"]}, {"runs", "plans"}),
+        ({"micro_batches": 2}, {"runs", "plans", "profiles"}),
+        ({"memory_format": "channels_last"}, {"runs", "plans", "profiles"}),
+        ({"launcher": {"options": ["--bind-to", "core"]}}, {"runs", "plans", "profiles"}),
+        ({"receive_timeout_seconds": 9.0, "seeds": [0, 1], "keep": ["weights"]}, set()),
+    ],
+    ids="-".join,
+)
+def test_profiles_and_plans_are_made_again_for_what_they_depend_on(
+    changes: dict[str, object], remade: set[str]
+) -> None:
+    def hashes(**changes: object) -> Hashes:
+        chosen = campaign(strategies=["fbp"], repeats=1, **changes)
+        return identities_of(Steps(chosen, CampaignFolder(Path("x"))), Fingerprints()).hashes()
+
+    before, after = hashes(), hashes(**changes)
+    for kind in ("runs", "plans", "profiles"):
+        old, new = set(getattr(before, kind).items()), set(getattr(after, kind).items())
+        assert (not old & new) if kind in remade else old <= new
 
 
 def test_a_contestant_with_other_stages_leaves_the_profile_of_the_others_alone() -> None:

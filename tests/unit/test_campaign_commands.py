@@ -1,4 +1,6 @@
 import json
+from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -132,3 +134,38 @@ def test_a_trial_that_fails_leaves_a_record_of_its_launch(
     assert [attempt.exit_code for attempt in again.attempts] == [2, 2]
     assert again.attempts[0].nodes == again.nodes
     assert "failed after" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        (lambda text: text[: len(text) // 2], "is not JSON"),
+        (lambda text: text.replace('"lr": 0.1', '"lr": 0.2'), "was trained with optimizer.lr 0.2"),
+        (lambda text: text.replace('"ranks": 2', '"ranks": 3'), "was trained with ranks"),
+    ],
+    ids=["truncated", "other settings", "other ranks"],
+)
+def test_a_result_that_is_not_of_the_campaign_is_refused_by_all_commands(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    harm: Callable[[str], str],
+    why: str,
+) -> None:
+    whole = write_folder(tmp_path / "whole", campaign())
+    folder = write_folder(tmp_path / "c", campaign(expect=[expecting(0.1)]))
+    trial = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"
+    result = folder.run(trial) / "result.json"
+    result.write_text(harm(result.read_text()))
+    root, out = str(folder.root), str(tmp_path / "expectations.json")
+    assert run_guarded(app, ["report", root]) == 1
+    said = capsys.readouterr()
+    assert f"missing: {trial}: " in said.out
+    assert why in said.out
+    assert said.err.startswith("hpc-lpm: 1 trial is missing")
+    assert why in unescape(folder.report.read_text())
+    assert run_guarded(app, ["campaign", "expectations", root, "--out", out]) == 1
+    assert "1 result is refused" in capsys.readouterr().err
+    assert not Path(out).exists()
+    for pair in ((root, str(whole.root)), (str(whole.root), root)):
+        assert run_guarded(app, ["compare", *pair]) == 1
+        assert "1 result is refused" in capsys.readouterr().err
