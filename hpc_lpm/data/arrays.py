@@ -9,9 +9,10 @@ from torch import Tensor
 
 from hpc_lpm.data.array_files import ArrayPart, named_parts, npy_array, npy_arrays, npz_arrays
 from hpc_lpm.data.array_inputs import Layout, encode_inputs
-from hpc_lpm.data.dataset import NEXT_TOKEN, Dataset, DataShape, Split
+from hpc_lpm.data.dataset import NEXT_TOKEN, Dataset, DataShape
 from hpc_lpm.data.held_out import split_share, test_part
 from hpc_lpm.data.locations import beside, is_folder, require_file
+from hpc_lpm.data.samples import Split
 from hpc_lpm.data.targets import EncodedTargets, Task, Values, encode_targets
 from hpc_lpm.errors import InputError
 

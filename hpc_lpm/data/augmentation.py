@@ -1,6 +1,5 @@
 """Random changes of training images: the same in every strategy, on every rank, in every order."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import Activation
-from hpc_lpm.data.dataset import Dataset, Draws, Moments, Samples
+from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.data.samples import DerivedSamples, Draws, Samples
 from hpc_lpm.errors import InputError
 
 _ROWS, _COLUMNS, _FLIPS = range(3)
@@ -81,38 +81,17 @@ class Augmentation:
         return changed
 
 
-class AugmentedSamples(Samples):
+class AugmentedSamples(DerivedSamples):
     """Training images that are changed at random each time they are loaded in training."""
 
     def __init__(self, samples: Samples, augmentation: Augmentation) -> None:
-        self._samples = samples
+        super().__init__(samples)
         self._augmentation = augmentation
-        self.in_order = samples.in_order
-
-    def __len__(self) -> int:
-        return len(self._samples)
 
     def inputs(self, indices: Tensor, draws: Draws | None = None) -> Activation:
         """Return these images, changed if `draws` are given."""
-        images = self._samples.inputs(indices, draws)
+        images = super().inputs(indices, draws)
         return images if draws is None else self._augmentation.applied(images, indices, draws)
-
-    def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
-        """Return the targets of these images."""
-        return self._samples.targets(indices, draws)
-
-    @property
-    def moments(self) -> Moments | None:
-        """What the images are normalised by."""
-        return self._samples.moments
-
-    def channel_statistics(self) -> tuple[list[float], list[float]]:
-        """Return mean and deviation of each channel of the unchanged images."""
-        return self._samples.channel_statistics()
-
-    def normalized(self, mean: Sequence[float], std: Sequence[float]) -> Samples:
-        """Return the same images, normalised by these means and deviations, one a channel."""
-        return AugmentedSamples(self._samples.normalized(mean, std), self._augmentation)
 
 
 def drawn_numbers(draws: Draws, indices: Tensor, purpose: int) -> "np.ndarray":

@@ -4,17 +4,8 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import describe_tensors, tensors_of
-from hpc_lpm.data.dataset import (
-    KINDS,
-    MULTI_LABEL,
-    OWN,
-    REGRESSION,
-    TASKS,
-    Dataset,
-    DataShape,
-    Samples,
-    Split,
-)
+from hpc_lpm.data.dataset import KINDS, MULTI_LABEL, OWN, REGRESSION, TASKS, Dataset, DataShape
+from hpc_lpm.data.samples import Samples, Split
 from hpc_lpm.errors import InputError
 
 _SAMPLES_AT_ONCE = 4096

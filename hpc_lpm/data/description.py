@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import Activation, tensors_of
-from hpc_lpm.data.dataset import CLASSES, MULTI_LABEL, REGRESSION, Dataset, Samples, Split
+from hpc_lpm.data.dataset import CLASSES, MULTI_LABEL, REGRESSION, Dataset
 from hpc_lpm.data.image_files import ImageFiles, spread
+from hpc_lpm.data.samples import Samples, Split
 from hpc_lpm.errors import InputError
 
 FIRST_SAMPLES = 3

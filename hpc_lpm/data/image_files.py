@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Draws, Moments, Samples, Split
 from hpc_lpm.data.images import byte_moments
+from hpc_lpm.data.samples import Draws, Moments, Samples, Split
 from hpc_lpm.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Dataset, DataShape, Samples, Split
+from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.held_out import split_share
 from hpc_lpm.data.image_files import (
     BrokenImageError,
@@ -23,6 +23,7 @@ from hpc_lpm.data.image_files import (
 from hpc_lpm.data.image_listing import TEST, TRAINING, VALIDATION, Listed, Listing, list_images
 from hpc_lpm.data.images import DEFAULT_SIZE, byte_moments
 from hpc_lpm.data.locations import printable
+from hpc_lpm.data.samples import Samples, Split
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.data.dataset import Dataset, DataShape
+from hpc_lpm.data.samples import Split
 from hpc_lpm.errors import InputError
 
 DEFAULT_SIZE = 32

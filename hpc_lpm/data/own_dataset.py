@@ -28,8 +28,8 @@ from hpc_lpm.data.dataset import (
     REGRESSION,
     Dataset,
     DataShape,
-    Samples,
 )
+from hpc_lpm.data.samples import Samples
 from hpc_lpm.data.torch_datasets import declared_classes, samples_of
 from hpc_lpm.errors import InputError, closest
 

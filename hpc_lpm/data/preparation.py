@@ -5,7 +5,8 @@ from dataclasses import replace
 import torch
 
 from hpc_lpm.data.augmentation import Augmentation, AugmentedSamples
-from hpc_lpm.data.dataset import Dataset, Samples, Subset
+from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.data.samples import Samples, Subset
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import Normalization
 

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Dataset, Draws
+from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.data.preparation import prepared_dataset
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.data.samples import Draws
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import Normalization
 from hpc_lpm.stop_signals import STOPPING

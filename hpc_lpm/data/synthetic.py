@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.images import split_by_class
+from hpc_lpm.data.samples import Split
 from hpc_lpm.identifiers import require_at_least
 
 DEFAULT_SAMPLES = 1024

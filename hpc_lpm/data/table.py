@@ -10,9 +10,10 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.held_out import split_share, test_part
 from hpc_lpm.data.locations import require_file, unreadable
+from hpc_lpm.data.samples import Split
 from hpc_lpm.data.table_columns import (
     Missing,
     encode_columns,

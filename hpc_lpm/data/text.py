@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Dataset, DataShape, Split
+from hpc_lpm.data.dataset import Dataset, DataShape
 from hpc_lpm.data.held_out import test_part
 from hpc_lpm.data.locations import is_folder, reading, require_file
+from hpc_lpm.data.samples import Split
 from hpc_lpm.data.text_selection import selected_files
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least

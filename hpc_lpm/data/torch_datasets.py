@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
 from hpc_lpm.activation import Activation, mapped
-from hpc_lpm.data.dataset import Draws, Samples
+from hpc_lpm.data.samples import Draws, Samples
 from hpc_lpm.errors import InputError
 from hpc_lpm.random_streams import generators_kept, set_generators
 from hpc_lpm.user_functions import describe_raised

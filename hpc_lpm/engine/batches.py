@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import Activation
-from hpc_lpm.data.dataset import Draws, Samples, epoch_order
+from hpc_lpm.data.dataset import epoch_order
+from hpc_lpm.data.samples import Draws, Samples
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import LastBatch
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.activation import Activation, tensors_of
-from hpc_lpm.data.dataset import Draws, Samples
+from hpc_lpm.data.samples import Draws, Samples
 from hpc_lpm.engine.batches import evaluation_micro_batches, training_sizes
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.models.module_state import ModuleState

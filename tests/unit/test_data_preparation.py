@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from hpc_lpm.data.augmentation import Augmentation, drawn_numbers
-from hpc_lpm.data.dataset import Dataset, DataShape, Draws, Split
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
 from hpc_lpm.data.preparation import prepared_dataset
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.data.samples import Draws
 from hpc_lpm.errors import InputError
 
 ALL = torch.arange(40)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
-from hpc_lpm.data.dataset import Draws
 from hpc_lpm.data.own_dataset import own_dataset
 from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.data.samples import Draws
 from hpc_lpm.data.torch_datasets import samples_of
 from hpc_lpm.errors import InputError
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.data.dataset import Dataset, Moments
+from hpc_lpm.data.dataset import Dataset
+from hpc_lpm.data.samples import Moments
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
