@@ -131,11 +131,18 @@ def _training_samples(settings: TrainSettings, profile: Profile) -> tuple[int, i
     train, test = profile.train_samples, profile.test_samples
     if train is None or test is None:
         return None
+    held = round(train * settings.validation)
+    train -= held
     if settings.epochs is not None:
-        return settings.epochs * train, settings.epochs * test
-    assert settings.steps is not None
-    samples = settings.steps * settings.batch_size
-    return samples, math.ceil(samples / train) * test
+        samples, epochs = settings.epochs * train, settings.epochs
+    else:
+        assert settings.steps is not None
+        samples = settings.steps * settings.batch_size
+        epochs = math.ceil(samples / train)
+    evaluated = epochs * (test + held)
+    if settings.evaluate_every:
+        evaluated += samples // (settings.batch_size * settings.evaluate_every) * (held or test)
+    return samples, evaluated
 
 
 def _read(kind: type[File], path: Path) -> File:

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,19 @@ def test_memory_is_that_of_the_fullest_stage_and_time_that_of_all_passes(tmp_pat
     assert found == Request(
         PROCESS_MEGABYTES + int(700 * MEMORY_MARGIN),
         START_MINUTES + int(TIME_MARGIN * seconds / 60),
+    )
+
+
+def test_a_trial_asks_for_the_time_of_its_validation_and_of_evaluations_within_epochs(
+    tmp_path: Path,
+) -> None:
+    profile = write_profile(tmp_path, train_samples=640, test_samples=64)
+    given = {"epochs": 2, "validation": 0.1, "evaluate_every": 3, "batch_size": 16}
+    minutes = requested(campaign(**given), profile, None).minutes
+    # 576 samples are trained on, 64 validated on: after each epoch, and 24 times within epochs.
+    trained, evaluated = 2 * 576, 2 * (64 + 64) + 24 * 64
+    assert minutes == START_MINUTES + math.ceil(
+        TIME_MARGIN * (trained * 6 + evaluated * 2) / 10 / 60
     )
 
 
