@@ -30,9 +30,6 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     Args:
         steps: the steps of a campaign whose names have been checked.
         fingerprints: hashes the files.
-
-    Raises:
-        InputError: if the files of a data set are missing.
     """
     campaign = steps.campaign
     files = _Files(fingerprints, campaign.data_dir)
@@ -44,7 +41,8 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     profiles: dict[str, Identity] = {}
     for trial in steps.all_trials:
         settings = steps.settings(trial.name)
-        used = files.of_data(trial, settings) | files.named_in(_naming_values(settings))
+        data = files.of_data(trial, settings)
+        used = data | files.named_in(_naming_values(settings))
         request: dict[str, Any] = {}
         placement = together if trial.ranks > 1 else {}  # one rank needs no launcher
         if trial.planner:
@@ -53,7 +51,7 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
             profile = Identity.of(
                 {"arguments": _without_data_dir(steps.profile_arguments(trial))},
                 placement={**together, "ranks": trial.ranks},
-                files=files.of_data(trial, settings) | files.named_in([trial.model]),
+                files=data | files.named_in([trial.model]),
             )
             profiles[steps.profile_name(trial)] = profile
             plans[plan_name(trial)] = Identity.of(
@@ -80,19 +78,25 @@ class _Files:
         self._named: dict[object, dict[str, str]] = {}
 
     def of_data(self, trial: Trial, settings: TrainSettings) -> dict[str, str]:
-        """Return the hash of a trial's data, by its label."""
+        """Return the hashes of a trial's data, and of the modules that make them, by label."""
         folder = settings.data_dir
         # Where the data are does not matter, unless contestants are given different ones.
         elsewhere = f" in {folder}" if folder != self._data_dir else ""
         label = f"data set {trial.dataset}{elsewhere}"
-        if label not in self.found:
+        try:
             paths = dataset_files(trial.dataset, folder)
+        except InputError:
+            return {label: f"not on the machine of the driver, in {folder}"}
+        if label not in self.found:
             if paths is None:
                 # A data set of the user's own may read anything below its folder.
                 self._add(label, [folder] if folder else [], listed=True)
             else:
                 self._add(label, paths)
-        return {label: self.found[label].sha256}
+        hashes = {label: self.found[label].sha256}
+        if DATASETS.comes_with_toolkit(parse_identifier(trial.dataset).name):
+            return hashes
+        return hashes | self.named_in([trial.dataset])
 
     def named_in(self, values: Iterable[object]) -> dict[str, str]:
         """Return the hashes of the modules and files that values of settings name, by label."""
@@ -123,11 +127,11 @@ class _Files:
 
 
 def _naming_values(settings: TrainSettings) -> list[object]:
-    """Return the texts and paths among the settings that results depend on.
+    """Return the texts and paths among the settings that results depend on, but for the data set.
 
     They may name modules and files.
     """
-    counted = result_settings(settings)
+    counted = result_settings(settings).keys() - {"dataset"}
     found: list[object] = []
     for name, value in flatten_settings(settings.model_dump()).items():
         if name in counted:
