@@ -75,6 +75,7 @@ class _Files:
         self.found: dict[str, NamedFiles] = {}
         self._data_dir = data_dir
         self._fingerprints = fingerprints
+        self._data: dict[str, dict[str, str]] = {}
         self._named: dict[object, dict[str, str]] = {}
 
     def of_data(self, trial: Trial, settings: TrainSettings) -> dict[str, str]:
@@ -83,20 +84,23 @@ class _Files:
         # Where the data are does not matter, unless contestants are given different ones.
         elsewhere = f" in {folder}" if folder != self._data_dir else ""
         label = f"data set {trial.dataset}{elsewhere}"
+        if label not in self._data:
+            self._data[label] = self._find_data(label, trial.dataset, folder)
+        return self._data[label]
+
+    def _find_data(self, label: str, dataset: str, folder: Path | None) -> dict[str, str]:
         try:
-            paths = dataset_files(trial.dataset, folder)
+            paths = dataset_files(dataset, folder)
         except InputError:
             return {label: f"not on the machine of the driver, in {folder}"}
-        if label not in self.found:
-            if paths is None:
-                # A data set of the user's own may read anything below its folder.
-                self._add(label, [folder] if folder else [], listed=True)
-            else:
-                self._add(label, paths)
-        hashes = {label: self.found[label].sha256}
-        if DATASETS.comes_with_toolkit(parse_identifier(trial.dataset).name):
+        if paths is not None:
+            hashes = self._hash(label, paths)
+        else:
+            # A data set of the user's own may read anything below its folder.
+            hashes = self._hash(label, [folder] if folder else [], listed=True)
+        if DATASETS.comes_with_toolkit(parse_identifier(dataset).name):
             return hashes
-        return hashes | self.named_in([trial.dataset])
+        return hashes | self.named_in([dataset])
 
     def named_in(self, values: Iterable[object]) -> dict[str, str]:
         """Return the hashes of the modules and files that values of settings name, by label."""
@@ -117,13 +121,10 @@ class _Files:
                 used |= self._hash(f"module {name}", [path])
         return used
 
-    def _hash(self, label: str, paths: list[Path]) -> dict[str, str]:
+    def _hash(self, label: str, paths: Iterable[Path], *, listed: bool = False) -> dict[str, str]:
         if label not in self.found:
-            self._add(label, paths)
+            self.found[label] = NamedFiles.hashed(paths, self._fingerprints, listed=listed)
         return {label: self.found[label].sha256}
-
-    def _add(self, label: str, paths: Iterable[Path], *, listed: bool = False) -> None:
-        self.found[label] = NamedFiles.hashed(paths, self._fingerprints, listed=listed)
 
 
 def _naming_values(settings: TrainSettings) -> list[object]:
