@@ -88,12 +88,15 @@ class Call(VersionedFile):
     def check_unchanged(self, trial: str, root: Path) -> None:
         """Check that the files that a trial is computed from are still what they were.
 
+        Those of which times are all that is known are left out: other nodes may see other times.
+
         Raises:
             InputError: if a module, a file or the data have changed since Snakemake was called.
         """
         fingerprints, files = Fingerprints(root / MEMORY), self.identities.files
         for label in self.identities.runs[trial].files:
-            if label in files and files[label].changed(fingerprints):
+            known = files.get(label)
+            if known is not None and not known.listed and known.changed(fingerprints):
                 raise InputError(
                     f"{label} of trial {trial} has changed since snakemake was called, so that the "
                     "trial would not be what its name says: call snakemake again."

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, settings_fields
-from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
-from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
+from hpc_lpm.engine.strategies.base import Strategy
+from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.options import RunOptions, merged_documents
 from hpc_lpm.planning.own_split import OWN
@@ -218,54 +218,6 @@ def contestant_settings(
     return entry.with_clip_scope(checked_settings(**document))
 
 
-def check_contestants(campaign: "Campaign") -> None:
-    """Check the settings of each contestant, as far as that takes neither files nor data.
-
-    Raises:
-        InputError: naming the key, what was found and what is accepted.
-    """
-    for name, value in campaign.own.items():
-        _check_taken(campaign, name, value)
-    if (campaign.cuts or campaign.cut_only_at) and not any(
-        contestant.entry.needs_plan for contestant in campaign.contestants
-    ):
-        raise InputError(
-            f"{'cuts' if campaign.cuts else 'cut_only_at'} is set, but no strategy of the campaign "
-            "cuts the model into stages: remove it, or race one that does, such as fbp."
-        )
-    for contestant in campaign.contestants:
-        try:
-            settings = contestant_settings(campaign, contestant)
-            _check_keeps(campaign, contestant, settings)
-            ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
-            contestant_cut_only_at(campaign, contestant)
-            contestant_runs(contestant)
-            contestant.entry.check(
-                PlannedRun(
-                    settings,
-                    model=None,
-                    ranks=ranks,
-                    stages=ranks if contestant.entry.needs_plan else 1,
-                    steps=settings.steps,
-                    epochs=settings.epochs,
-                )
-            )
-        except InputError as error:
-            raise InputError(in_file_words(str(error), contestant.strategy)) from None
-
-
-def _check_keeps(campaign: "Campaign", contestant: Contestant, settings: TrainSettings) -> None:
-    if not campaign.keep:
-        return
-    kept = f"keep is [{', '.join(campaign.keep)}], but {contestant.label}"
-    if contestant.entry.independent:
-        raise InputError(f"{kept} trains no model of its own: leave one of the two out.")
-    if not settings.checkpoint_epochs:
-        raise InputError(
-            f"{kept} has checkpoint_epochs 0, which saves nothing at the end: leave it out."
-        )
-
-
 def in_file_words(sentence: str, strategy: str) -> str:
     """Return the sentence with its command-line options replaced by keys of a campaign file."""
     keys = {item.option_name: ".".join(item.path) for item in settings_fields(strategy)}
@@ -294,19 +246,6 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
         if name in {"epochs", "steps"}:
             document.update(epochs=None, steps=None)
         document.update(merged_documents(document, {name: value}))
-
-
-def _check_taken(campaign: "Campaign", name: str, value: object) -> None:
-    if any(name in contestant.entry.options.model_fields for contestant in campaign.contestants):
-        return
-    takers = [other for other, each in STRATEGIES.items() if name in each.options.model_fields]
-    if value == STRATEGIES.named(takers[0]).options.model_fields[name].default:
-        return
-    raced = ", ".join(contestant.strategy for contestant in campaign.contestants)
-    raise InputError(
-        f"{name} is set, but no strategy of the campaign takes it ({raced}): remove it, or race "
-        f"{' or '.join(takers)}."
-    )
 
 
 def _plain(value: object) -> Any:

@@ -102,7 +102,10 @@ def _listing(files: list[Path]) -> tuple[str, float, int]:
     """Return a hash of names, sizes and times, the newest time, and the number of bytes."""
     digest, newest, size = hashlib.sha256(), 0.0, 0
     for path in files:
-        found = path.stat()
+        try:
+            found = path.stat()
+        except OSError:  # it has just gone
+            continue
         newest = max(newest, found.st_mtime)
         size += found.st_size
         told = f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0"

@@ -30,9 +30,6 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     Args:
         steps: the steps of a campaign whose names have been checked.
         fingerprints: hashes the files.
-
-    Raises:
-        InputError: if the files of a data set are missing.
     """
     campaign = steps.campaign
     files = _Files(fingerprints, campaign.data_dir)
@@ -44,7 +41,8 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     profiles: dict[str, Identity] = {}
     for trial in steps.all_trials:
         settings = steps.settings(trial.name)
-        used = files.of_data(trial, settings) | files.named_in(_naming_values(settings))
+        data = files.of_data(trial, settings)
+        used = data | files.named_in(_naming_values(settings))
         request: dict[str, Any] = {}
         placement = together if trial.ranks > 1 else {}  # one rank needs no launcher
         if trial.planner:
@@ -53,7 +51,7 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
             profile = Identity.of(
                 {"arguments": _without_data_dir(steps.profile_arguments(trial))},
                 placement={**together, "ranks": trial.ranks},
-                files=files.of_data(trial, settings) | files.named_in([trial.model]),
+                files=data | files.named_in([trial.model]),
             )
             profiles[steps.profile_name(trial)] = profile
             plans[plan_name(trial)] = Identity.of(
@@ -77,22 +75,32 @@ class _Files:
         self.found: dict[str, NamedFiles] = {}
         self._data_dir = data_dir
         self._fingerprints = fingerprints
+        self._data: dict[str, dict[str, str]] = {}
         self._named: dict[object, dict[str, str]] = {}
 
     def of_data(self, trial: Trial, settings: TrainSettings) -> dict[str, str]:
-        """Return the hash of a trial's data, by its label."""
+        """Return the hashes of a trial's data, and of the modules that make them, by label."""
         folder = settings.data_dir
         # Where the data are does not matter, unless contestants are given different ones.
         elsewhere = f" in {folder}" if folder != self._data_dir else ""
         label = f"data set {trial.dataset}{elsewhere}"
-        if label not in self.found:
-            paths = dataset_files(trial.dataset, folder)
-            if paths is None:
-                # A data set of the user's own may read anything below its folder.
-                self._add(label, [folder] if folder else [], listed=True)
-            else:
-                self._add(label, paths)
-        return {label: self.found[label].sha256}
+        if label not in self._data:
+            self._data[label] = self._find_data(label, trial.dataset, folder)
+        return self._data[label]
+
+    def _find_data(self, label: str, dataset: str, folder: Path | None) -> dict[str, str]:
+        try:
+            paths = dataset_files(dataset, folder)
+        except InputError:
+            return {label: f"not on the machine of the driver, in {folder}"}
+        if paths is not None:
+            hashes = self._hash(label, paths)
+        else:
+            # A data set of the user's own may read anything below its folder.
+            hashes = self._hash(label, [folder] if folder else [], listed=True)
+        if DATASETS.comes_with_toolkit(parse_identifier(dataset).name):
+            return hashes
+        return hashes | self.named_in([dataset])
 
     def named_in(self, values: Iterable[object]) -> dict[str, str]:
         """Return the hashes of the modules and files that values of settings name, by label."""
@@ -113,21 +121,18 @@ class _Files:
                 used |= self._hash(f"module {name}", [path])
         return used
 
-    def _hash(self, label: str, paths: list[Path]) -> dict[str, str]:
+    def _hash(self, label: str, paths: Iterable[Path], *, listed: bool = False) -> dict[str, str]:
         if label not in self.found:
-            self._add(label, paths)
+            self.found[label] = NamedFiles.hashed(paths, self._fingerprints, listed=listed)
         return {label: self.found[label].sha256}
-
-    def _add(self, label: str, paths: Iterable[Path], *, listed: bool = False) -> None:
-        self.found[label] = NamedFiles.hashed(paths, self._fingerprints, listed=listed)
 
 
 def _naming_values(settings: TrainSettings) -> list[object]:
-    """Return the texts and paths among the settings that results depend on.
+    """Return the texts and paths among the settings that results depend on, but for the data set.
 
     They may name modules and files.
     """
-    counted = result_settings(settings)
+    counted = result_settings(settings).keys() - {"dataset"}
     found: list[object] = []
     for name, value in flatten_settings(settings.model_dump()).items():
         if name in counted:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from hpc_lpm.campaign.config import Campaign, read_campaign
+from hpc_lpm.campaign.contestant_checks import check_contestants
 from hpc_lpm.campaign.contestants import (
     Contestant,
-    check_contestants,
     contestant_cut_only_at,
     contestant_cuts,
     contestant_settings,

@@ -39,8 +39,7 @@ def load_call(
         say: called with a line for the user before large data are read.
 
     Raises:
-        InputError: if the campaign is not valid, none of its strategies is installed, or the files
-            of a data set are missing.
+        InputError: if the campaign is not valid, or none of its strategies is installed.
     """
     if is_job and (call := call_of_this_job()) is not None:
         return call

@@ -182,6 +182,14 @@ def test_what_is_left_of_other_settings_is_listed_and_removed_when_asked(
     assert "Nothing is left over" in capsys.readouterr().out
 
 
+def test_data_that_are_not_on_the_machine_of_the_driver_are_no_fault(tmp_path: Path) -> None:
+    chosen = campaign(datasets=["text:nowhere.txt"], models=["gpt"], strategies=["sequential"])
+    steps = Steps(chosen, CampaignFolder(tmp_path / "synthetic"))
+    call = Call.of(chosen, identities_of(steps, Fingerprints()))
+    for trial in call.identities.runs:
+        call.check_unchanged(trial, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "remade"),
     [

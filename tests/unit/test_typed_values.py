@@ -188,7 +188,7 @@ def test_a_campaign_takes_values_as_they_are_typed(
 def test_what_is_not_meant_by_its_type_is_refused_with_the_spelling(
     tmp_path: Path, line: str, words: str
 ) -> None:
-    from hpc_lpm.campaign.contestants import check_contestants
+    from hpc_lpm.campaign.contestant_checks import check_contestants
 
     with pytest.raises(InputError) as refused:
         check_contestants(read_campaign(write_campaign(tmp_path, line)))
