@@ -224,6 +224,9 @@ def _print_result(result: RunResult, out: Path) -> None:
         )
     if result.stopped_early:
         print(result.stopped_early.sentence())
+    if any(result.skipped_updates):
+        skipped = ", ".join(map(str, result.skipped_updates))
+        print(f"updates skipped for gradients that are not finite, by rank: {skipped}")
     print(
         f"{len(result.evaluations)} evaluations in {result.evaluation_seconds:.2f} s, drains of "
         f"{result.drain_seconds:.2f} s in {result.training_seconds:.2f} s of training"

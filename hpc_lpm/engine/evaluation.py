@@ -53,12 +53,16 @@ class Evaluation:
 
     def __str__(self) -> str:
         """Return loss and metrics in words, such as `test accuracy 75.00 % | test loss 0.6931`."""
-        accuracy = self.metrics.get(ACCURACY)
-        shown = [] if accuracy is None else [f"accuracy {100 * accuracy:.2f} %"]
-        others = {"loss": self.loss, **self.metrics}
-        others.pop(ACCURACY, None)
-        shown += [f"{name} {value:.4g}" for name, value in others.items() if value is not None]
-        return " | ".join(f"{self.part} {each}" for each in shown)
+        values = {ACCURACY: self.metrics.get(ACCURACY), "loss": self.loss, **self.metrics}
+        if ACCURACY not in self.metrics:
+            del values[ACCURACY]
+        return " | ".join(f"{self.part} {_in_words(*value)}" for value in values.items())
+
+
+def _in_words(name: str, value: float | None) -> str:
+    if value is None:
+        return f"{name} has no finite value"
+    return f"{name} {100 * value:.2f} %" if name == ACCURACY else f"{name} {value:.4g}"
 
 
 def score(

@@ -11,7 +11,7 @@ from hpc_lpm.engine.fault_search import (
     layer_failing_backward,
     layer_in_traceback,
 )
-from hpc_lpm.errors import TrainingError
+from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 
@@ -100,6 +100,8 @@ class Faults:
                 return layer, f"it changes its input in place: {_OUT_OF_PLACE}"
             case BoundaryError():
                 return error.layer, str(error)
+            case InputError():  # of a sample, a loss or a metric: it says what to do by itself
+                return None, str(error).rstrip(".")
         layer = layer_in_traceback(self.layers, error.__traceback__)
         if layer is None and inputs is not None:
             layer = layer_failing_backward(self.layers, inputs)

@@ -13,6 +13,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.data.registry import dataset_shape, load_dataset
+from hpc_lpm.engine.faults import Faults
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import cross_entropy
 from hpc_lpm.models.registry import create_model
@@ -347,6 +348,13 @@ def test_a_loss_that_is_given_a_pair_says_so() -> None:
     outputs = torch.zeros(2, 3)
     with pytest.raises(TypeError, match="the last layer returned tuple, the loss takes a tensor"):
         cross_entropy((outputs, outputs), torch.tensor([0, 1]))  # type: ignore[arg-type]
+
+
+def test_a_sentence_about_own_data_or_functions_only_gains_where_training_stood() -> None:
+    raised = InputError("sample 3 of the training part cannot be loaded: leave it out.")
+    faults = Faults(create_model("mlp", IMAGES), {}, rank=1, stage=1)
+    described = faults.describe(raised, "micro-batch 5")
+    assert str(described) == f"stage 1 (rank 1), micro-batch 5: {raised}"
 
 
 def test_good_ones_pass_the_same_checks() -> None:
