@@ -160,7 +160,7 @@ rule train_alone:
     input:
         lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
         # A plan that is made again is no reason to train again: it follows from measured times.
-        needed=lambda wildcards: map(ancient, STEPS.runs[TRIALS[wildcards.run].name].inputs),
+        needed=lambda wildcards: map(ancient, STEPS.waits_for(TRIALS[wildcards.run].name)),
     output:
         [f"{ROOT}/runs/{{run}}/{file}" for file in STEPS.run_files],
     log:
@@ -193,7 +193,7 @@ rule train_ranks:
     input:
         lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
         # A plan that is made again is no reason to train again: it follows from measured times.
-        needed=lambda wildcards: map(ancient, STEPS.runs[TRIALS[wildcards.run].name].inputs),
+        needed=lambda wildcards: map(ancient, STEPS.waits_for(TRIALS[wildcards.run].name)),
     output:
         [f"{ROOT}/runs/{{run}}/{file}" for file in STEPS.run_files],
     log:

@@ -73,6 +73,15 @@ class Steps:
         """Return the settings of a trial, which go into its settings file."""
         return self._settings[name]
 
+    def waits_for(self, name: str) -> list[str]:
+        """Return the profile and plan that a trial waits for.
+
+        A finished trial waits for none that is not there, such as the first profile of a campaign
+        that has grown: nothing is to be trained again for it.
+        """
+        finished = all((self.folder.run(name) / file).exists() for file in self.run_files)
+        return [path for path in self.runs[name].inputs if not finished or Path(path).exists()]
+
     def request(self, name: str) -> Request:
         """Return what the job of a trial requests of a cluster.
 

@@ -182,6 +182,18 @@ def test_what_is_left_of_other_settings_is_listed_and_removed_when_asked(
     assert "Nothing is left over" in capsys.readouterr().out
 
 
+def test_a_finished_trial_waits_for_no_profile_that_comes_later(called: CallCampaign) -> None:
+    _, steps = called()
+    profile, plan = steps.runs[SEQUENTIAL].inputs[0], steps.runs[FBP].inputs[0]
+    for name in ("trace.json", "launch.json"):
+        assert (steps.folder.run(SEQUENTIAL) / name).exists()
+    Path(profile).unlink(missing_ok=True)
+    assert steps.waits_for(SEQUENTIAL) == []
+    assert steps.waits_for(FBP) == [plan]
+    (steps.folder.run(SEQUENTIAL) / "result.json").unlink()
+    assert steps.waits_for(SEQUENTIAL) == [profile]
+
+
 def test_data_that_are_not_on_the_machine_of_the_driver_are_no_fault(tmp_path: Path) -> None:
     chosen = campaign(datasets=["text:nowhere.txt"], models=["gpt"], strategies=["sequential"])
     steps = Steps(chosen, CampaignFolder(tmp_path / "synthetic"))

@@ -114,6 +114,16 @@ def test_a_finished_campaign_has_nothing_left_to_do(finished: tuple[Path, str]) 
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def test_a_strategy_more_is_trained_alone(finished: tuple[Path, str]) -> None:
+    folder = finished[0]
+    (folder / "tiny.yaml").write_text(CAMPAIGN.replace("strategies: [", "strategies: [gpipe, "))
+    planned = snakemake(folder, "--dry-run")
+    (folder / "tiny.yaml").write_text(CAMPAIGN)
+    counts = dict(line.split() for line in planned.stdout.splitlines() if line[-1:].isdigit())
+    assert (counts.get("plan"), counts.get("train_ranks")) == ("1", "1")
+    assert not counts.keys() & {"profile", "train_alone"}
+
+
 def test_a_broken_expectation_fails_the_campaign_after_its_report(
     finished: tuple[Path, str],
 ) -> None:
