@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -20,14 +21,23 @@ _GZIP = b"\x1f\x8b"
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` to a file beside `path`, sync and rename it: readers never see half a file."""
+    """Write `text` to a file beside `path`, sync and rename it: readers never see half a file.
+
+    Raises:
+        OSError: if it cannot be written, of which `path` is the file name.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _beside(path)
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def check_can_write(path: Path) -> None:

@@ -100,7 +100,8 @@ class Faults:
                 return layer, f"it changes its input in place: {_OUT_OF_PLACE}"
             case BoundaryError():
                 return error.layer, str(error)
-            case InputError():  # of a sample, a loss or a metric: it says what to do by itself
+            # Of a sample, a loss, a metric or a log: it says by itself what to do.
+            case InputError() | TrainingError():
                 return None, str(error).rstrip(".")
         layer = layer_in_traceback(self.layers, error.__traceback__)
         if layer is None and inputs is not None:

@@ -23,7 +23,7 @@ from hpc_lpm.data.requests import (
 )
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.settings import TrainSettings
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, TrainingError
 
 
 class Loading(Protocol):
@@ -137,6 +137,26 @@ class LoadingAhead:
     def _close(self) -> None:
         # The processes end once nothing refers to the iterator.
         self._iterator, self._loader = iter(()), None
+
+
+@contextmanager
+def deaths_explained(rank: int) -> Iterator[None]:
+    """Explain the death of a process that loads ahead, which torch raises wherever the rank is.
+
+    Raises:
+        TrainingError: if such a process has died.
+    """
+    try:
+        yield
+    except (RuntimeError, TrainingError) as error:
+        found = error.__cause__ if isinstance(error, TrainingError) else error
+        described = " ".join(str(found).split()).rstrip(".")
+        if not (isinstance(found, RuntimeError) and described.startswith("DataLoader worker")):
+            raise
+        raise TrainingError(
+            f"rank {rank}: a process of --loader-workers has died ({described}), often for want of "
+            "memory: give fewer, or find out what ended it."
+        ) from error
 
 
 @contextmanager

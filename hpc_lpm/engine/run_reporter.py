@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -20,6 +21,7 @@ from rich.progress import (
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.records import StepNorms
 from hpc_lpm.engine.trackers import Tracking
+from hpc_lpm.errors import TrainingError
 from hpc_lpm.files import write_text_atomically
 
 _PLAIN_LINE_SECONDS = 5.0
@@ -100,6 +102,9 @@ class MetricsLog:
         epochs: the number of evaluations after epochs to keep likewise.
         evaluated: the step after which the last evaluation to keep was made.
         tracking: gets the same values.
+
+    Raises:
+        TrainingError: from every method, if the file cannot be written, as on a full disk.
     """
 
     def __init__(
@@ -115,11 +120,13 @@ class MetricsLog:
         self._step = steps - 1
         kept = _lines_before(path, steps, epochs, evaluated) if steps else []
         write_text_atomically(path, "".join(kept))
+        self._path = path
         self._stream = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: object) -> None:
         """Append one JSON object."""
-        self._stream.write(json.dumps(values) + "\n")
+        with self._written():
+            self._stream.write(json.dumps(values) + "\n")
         step = values.pop("step", self._step)
         assert isinstance(step, int)
         self._step = step
@@ -128,11 +135,23 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Flush all lines to the disk."""
-        os.fsync(self._stream.fileno())
+        with self._written():
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        with self._written():
+            self._stream.close()
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self._path} cannot be written ({error.strerror}): make room, or give another "
+                "--out."
+            ) from error
 
 
 def _lines_before(path: Path, steps: int, epochs: int, evaluated: int) -> list[str]:

@@ -27,7 +27,13 @@ from hpc_lpm.engine.environment import own_device, run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
-from hpc_lpm.engine.loading import Loading, LoadingAhead, LoadingInTurn, recipe_of
+from hpc_lpm.engine.loading import (
+    Loading,
+    LoadingAhead,
+    LoadingInTurn,
+    deaths_explained,
+    recipe_of,
+)
 from hpc_lpm.engine.loop import TrainingLoop
 from hpc_lpm.engine.optimizer import GroupRates
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group
@@ -243,7 +249,7 @@ class Training:
             InterruptedTrainingError: once a signal has stopped the training.
             TrainingError: if anything fails while training.
         """
-        with ExitStack() as resources:
+        with deaths_explained(self.job.rank), ExitStack() as resources:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
             context = self._context(reporter, signals or StopSignals(), resources)

@@ -1,11 +1,13 @@
 """Data, layers, a loss and a metric as users bring them: dictionaries, streams, random changes."""
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 SAMPLES, TESTED, WIDTH = 120, 30, 8
 
@@ -49,6 +51,19 @@ class Stream(IterableDataset):
 
 def pairs(_: object, noise: float = 0.0) -> tuple[Dataset, Dataset]:
     return Pairs(0, SAMPLES, noise), Pairs(1000, TESTED, 0.0)
+
+
+class Doomed(Pairs):
+    """Ends a process that loads ahead, as the kernel does where memory is short."""
+
+    def __getitem__(self, index: int) -> tuple[dict[str, Tensor], int]:
+        if index == 57 and get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)
+
+
+def doomed(_: object) -> tuple[Dataset, Dataset]:
+    return Doomed(0, 100, 0.0), Pairs(100, 37, 0.0)
 
 
 def stream(_: object) -> dict[str, Dataset]:

@@ -157,6 +157,19 @@ def test_processes_that_load_ahead_change_nothing(alone: list[dict], tmp_path: P
     assert computed(ahead) == computed(in_turn)
 
 
+def test_the_death_of_a_process_that_loads_ahead_ends_all_ranks_by_a_sentence(
+    tmp_path: Path,
+) -> None:
+    own = {"model": "joined", "dataset": "doomed", "loss": "weighted"}
+    named = [f"--{option}=tests.mpi.own_training:{name}" for option, name in own.items()]
+    more = ["--strategy", "fbp", "--loader-workers", "1", "--out", str(tmp_path / "run")]
+    done = mpirun(2, "-m", "hpc_lpm", "train", *named, *more)
+    assert done.returncode == 1, done.stderr
+    assert "a process of --loader-workers has died" in done.stderr, done.stderr
+    assert "is killed by signal: Killed" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_ranks_without_a_plan_make_one_and_go_on_with_it(tmp_path: Path) -> None:
     out = tmp_path / "a run"
     command = ["-m", "hpc_lpm", "train", "--model", "mlp,layers=5", "--dataset", "digits"]

@@ -3,13 +3,17 @@
 import io
 import json
 import math
+import resource
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.records import StepNorms
 from hpc_lpm.engine.run_reporter import MetricsLog, PlainLines, RunReporter, TerminalBar
+from hpc_lpm.errors import TrainingError
+from hpc_lpm.files import write_text_atomically
 
 
 def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
@@ -61,6 +65,22 @@ def test_metrics_hold_a_line_a_step_and_a_line_an_epoch(tmp_path: Path) -> None:
         "validation top5_accuracy has no finite value | "
         "test accuracy 75.00 % | test loss has no finite value | 32.0 samples/s\n"
     )
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    try:
+        with pytest.raises(TrainingError, match=r"metrics.jsonl cannot be written \(File"):
+            for step in range(9):
+                log.write(step=step, seconds=1.0)
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_text_atomically(tmp_path / "result.json", "x" * 99)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(tmp_path / "result.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_resumed_log_keeps_the_lines_about_what_is_not_trained_again(tmp_path: Path) -> None:

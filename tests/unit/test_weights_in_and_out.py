@@ -289,6 +289,48 @@ def test_a_trained_module_goes_back_into_the_users_own_and_starts_another_run(
     assert onward.train_loss[0] < 0.5 * result.train_loss[0]
 
 
+OWN_TASK = """
+from torch import nn
+from torch.utils.data import Dataset
+import torch
+
+class Boxes(Dataset):
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        return torch.full((4,), index / 64), {"kind": index % 2, "size": index / 64}
+
+def boxes(data_dir):
+    return Boxes(), Boxes()
+
+def network(shape):
+    return [lambda: nn.Linear(4, 2), nn.Tanh]
+
+def loss(outputs, targets):
+    return (outputs[:, 0] - targets["size"]).square().mean()
+"""
+
+
+def test_a_run_by_a_loss_of_ones_own_is_exported_where_no_usual_one_would_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"own_task_{tmp_path.name}"
+    (tmp_path / f"{module}.py").write_text(OWN_TASK, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    own = {name: f"{module}:{name}" for name in ("network", "boxes", "loss")}
+    train(
+        tmp_path / "run",
+        steps=1,
+        model=own["network"],
+        dataset=own["boxes"],
+        loss=own["loss"],
+    )
+    out = tmp_path / "weights.safetensors"
+    assert run_guarded(app, ["export", str(tmp_path / "run"), "--out", str(out)]) == EXIT_DONE
+    assert sorted(tensor.shape for tensor in load_file(out).values()) == [(2,), (2, 4)]
+
+
 def test_a_run_without_a_checkpoint_cannot_be_exported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

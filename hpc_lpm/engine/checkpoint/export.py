@@ -46,7 +46,7 @@ def export_weights(
     settings = checkpoint.manifest.settings
     given = data_dir or settings["data_dir"]
     shape = dataset_shape(settings["dataset"], Path(given) if given else None)
-    model = create_model(settings["model"], shape, settings["seed"])
+    model = create_model(settings["model"], shape, settings["seed"], loss=settings["loss"])
     saved = checkpoint.manifest.cuts[-1]
     if saved != len(model.layers):
         raise InputError(
