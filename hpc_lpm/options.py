@@ -35,6 +35,9 @@ SCHEDULES_OF_RATES = ("constant", "linear", "cosine", "step")
 MAX_SEED = 2**63 - 1
 """The largest seed; tables hold it as a signed number of 64 bits."""
 
+ACCURACY = "accuracy"
+"""The name of the metric that results and tables lead with where there is one."""
+
 RUN = "What to train"
 LENGTH = "Length"
 BATCHES = "Batches and data"

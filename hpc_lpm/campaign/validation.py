@@ -18,10 +18,10 @@ from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import parse_identifier
-from hpc_lpm.models.evaluation_metrics import ACCURACY
 from hpc_lpm.models.examination import examine_layers
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import MODELS, create_model, example_input
+from hpc_lpm.options import ACCURACY
 from hpc_lpm.planning.allowed_cuts import AllowedCuts
 from hpc_lpm.planning.cut_names import TYPE_PREFIX
 from hpc_lpm.planning.planners.registry import planner_named

@@ -5,12 +5,15 @@ Every rank has the same evaluations, so that all ranks decide alike without exch
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError, closest
-from hpc_lpm.models.layered import LayeredModel
+
+if TYPE_CHECKING:  # results are read without torch
+    from hpc_lpm.data.dataset import Dataset
+    from hpc_lpm.models.layered import LayeredModel
 
 _LOSS = "loss"
 
@@ -97,7 +100,9 @@ class WatchedMetric:
         return value if value is None or self.higher_is_better else -value
 
 
-def watched_metric(settings: TrainSettings, dataset: Dataset, model: LayeredModel) -> WatchedMetric:
+def watched_metric(
+    settings: TrainSettings, dataset: "Dataset", model: "LayeredModel"
+) -> WatchedMetric:
     """Return what the evaluations of a run are compared by: of the validation part, if it has one.
 
     Raises:
@@ -109,7 +114,7 @@ def watched_metric(settings: TrainSettings, dataset: Dataset, model: LayeredMode
     return WatchedMetric(part, name, higher if mode is None else mode == "max", settings.patience)
 
 
-def check_patience_metric(settings: TrainSettings, model: LayeredModel) -> None:
+def check_patience_metric(settings: TrainSettings, model: "LayeredModel") -> None:
     """Check the metric that the user asks for, while the data are not known.
 
     Raises:
@@ -119,7 +124,7 @@ def check_patience_metric(settings: TrainSettings, model: LayeredModel) -> None:
 
 
 def _asked_for(
-    settings: TrainSettings, model: LayeredModel, parts: Sequence[str]
+    settings: TrainSettings, model: "LayeredModel", parts: Sequence[str]
 ) -> tuple[str, bool]:
     """Return the name of the asked metric, and whether a higher value is the better one.
 

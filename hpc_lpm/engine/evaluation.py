@@ -3,12 +3,16 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hpc_lpm.activation import Activation
-from hpc_lpm.models.compute_format import ComputeFormat
-from hpc_lpm.models.evaluation_metrics import ACCURACY, EvaluationMetric, SumAndCount
-from hpc_lpm.models.layer_calls import LayerCalls
-from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.options import ACCURACY
+
+if TYPE_CHECKING:  # results are read without torch
+    from hpc_lpm.activation import Activation
+    from hpc_lpm.models.compute_format import ComputeFormat
+    from hpc_lpm.models.evaluation_metrics import EvaluationMetric, SumAndCount
+    from hpc_lpm.models.layer_calls import LayerCalls
+    from hpc_lpm.models.layered import LayeredModel
 
 TEST, VALIDATION = "test", "validation"
 """The parts of a data set that a model is evaluated on."""
@@ -21,7 +25,7 @@ class MicroBatchScores:
     number: int
     samples: int
     loss: float
-    metrics: tuple[SumAndCount, ...]
+    metrics: "tuple[SumAndCount, ...]"
 
 
 @dataclass
@@ -66,11 +70,11 @@ def _in_words(name: str, value: float | None) -> str:
 
 
 def score(
-    model: LayeredModel,
-    calls: LayerCalls,
-    compute_format: ComputeFormat,
-    outputs: Activation,
-    targets: Activation,
+    model: "LayeredModel",
+    calls: "LayerCalls",
+    compute_format: "ComputeFormat",
+    outputs: "Activation",
+    targets: "Activation",
     samples: int,
 ) -> MicroBatchScores:
     """Compute loss and metrics of the micro-batch that `calls` has just run in evaluation.
@@ -85,7 +89,7 @@ def score(
 
 
 def combined(
-    scores: Iterable[MicroBatchScores], metrics: Sequence[EvaluationMetric]
+    scores: Iterable[MicroBatchScores], metrics: "Sequence[EvaluationMetric]"
 ) -> tuple[float | None, dict[str, float | None], int]:
     """Return the mean loss over all samples, each metric by name, and how many it counted at most.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hpc_lpm.engine.evaluation import TEST, Evaluation
 from hpc_lpm.engine.records import SegmentRecord
 from hpc_lpm.engine.settings import TrainSettings
-from hpc_lpm.models.evaluation_metrics import ACCURACY
+from hpc_lpm.options import ACCURACY
 
 
 @dataclass

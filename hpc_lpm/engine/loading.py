@@ -67,6 +67,8 @@ class _Order(Sampler[Request]):
 class LoadingAhead:
     """Loads micro-batches in processes, a few ahead of the one that is asked for.
 
+    Those of which nobody has said that they will be asked for are loaded within the rank.
+
     Args:
         recipe: of the data set.
         dataset: the data set, as this rank has loaded it.
@@ -98,6 +100,7 @@ class LoadingAhead:
             worker_init_fn=leave_signals_to_the_rank,
             persistent_workers=True,
         )
+        self._begun: MicroBatches | None = None
         self._iterator: Iterator[Any] = iter(())
         self._numbers: Iterator[int] = iter(())
         self._held: dict[int, Any] = {}
@@ -111,11 +114,14 @@ class LoadingAhead:
         self._order.requests = [Request(part, batches.chunks[n], batches.draws) for n in ordered]
         self._numbers = iter(ordered)
         self._held.clear()
+        self._begun = batches
         with _main_program_unknown():
             self._iterator = iter(self._loader)
 
     def inputs(self, batches: MicroBatches, n: int) -> Activation:
         """Return the model's inputs of a micro-batch."""
+        if batches is not self._begun:
+            return batches.inputs(n)
         inputs, targets = self._arrived(n)
         if self._both:
             self._held[n] = (None, targets)
@@ -123,7 +129,7 @@ class LoadingAhead:
 
     def targets(self, batches: MicroBatches, n: int) -> Activation:
         """Return the targets of a micro-batch."""
-        return self._arrived(n)[1]
+        return batches.targets(n) if batches is not self._begun else self._arrived(n)[1]
 
     def _arrived(self, n: int) -> Any:
         while n not in self._held:

@@ -23,7 +23,7 @@ from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext, Runner
-from hpc_lpm.errors import InterruptedTrainingError
+from hpc_lpm.errors import InputError, InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals, nothing_to_save
 
 
@@ -217,6 +217,12 @@ class TrainingLoop:
         context, segments = self._context, self._context.recorder.segments
         start = time.perf_counter()
         scores_here = self._runner.evaluate(self._parts[part])
+        if not isinstance(scores_here, list):  # of a strategy of the user's own
+            raise InputError(
+                f"the runner of strategy {context.settings.strategy} returned "
+                f"{type(scores_here).__name__} from evaluate, accepted is a list of "
+                "MicroBatchScores: return one for each micro-batch."
+            )
         seconds = time.perf_counter() - start
         ended = segments[-1].end_seconds if segments else 0.0
         of_ranks = context.job.all_gather((scores_here, seconds, ended))

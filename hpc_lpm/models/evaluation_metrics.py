@@ -18,11 +18,12 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry
 from hpc_lpm.identifiers import accepted_options, convert_options, parse_identifier
 from hpc_lpm.models.losses import alike, classes_last, mean_absolute_error
+from hpc_lpm.options import ACCURACY
 from hpc_lpm.user_functions import user_function
 
 SumAndCount = tuple[float, float]
 
-ACCURACY, PERPLEXITY = "accuracy", "perplexity"
+PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True)

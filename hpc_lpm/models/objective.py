@@ -6,7 +6,6 @@ from dataclasses import replace
 from hpc_lpm.data.dataset import NEXT_TOKEN, DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import (
-    ACCURACY,
     METRICS_OF_TASK,
     PERPLEXITY,
     count_correct,
@@ -14,6 +13,7 @@ from hpc_lpm.models.evaluation_metrics import (
 )
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.losses import LOSS_OF_TASK, LOSSES, cross_entropy, loss_named
+from hpc_lpm.options import ACCURACY
 
 
 def with_objective(

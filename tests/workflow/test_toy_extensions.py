@@ -148,7 +148,9 @@ def test_a_campaign_validates_trains_and_reports_them(folder: Path) -> None:
     assert (summary["steps_a_second"] > 0).all()
     assert summary.loc["relay", "weights_sha256"] == summary.loc["sequential", "weights_sha256"]
     settings = {
-        label: json.loads(Path("results/toys/runs", trial, "settings.json").read_text())
+        label: json.loads(
+            next(Path("results/toys/runs").glob(f"{trial}-*/settings.json")).read_text()
+        )
         for label, trial in summary["trial"].items()
     }
     assert settings["relay"]["pickle_protocol"] == 5

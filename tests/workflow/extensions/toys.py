@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from hpc_lpm.campaign.metrics import Metric
 from hpc_lpm.data.dataset import Dataset, DataShape, Split
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
+from hpc_lpm.engine.evaluation import MicroBatchScores, score
+from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.optimizer import build_optimizer
 from hpc_lpm.engine.runners.runner import RunContext, Runner, TrainedState
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.options import CommandOption, StrategyOptions
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.schedules.base import Schedule
@@ -90,6 +93,7 @@ class RelayRunner:
         self.context = context
         self.layers = context.build_layers()
         self.module = nn.Sequential(*self.layers.values())
+        self.calls = LayerCalls(self.layers, settings.seed, context.device)
         self.optimizer = build_optimizer(self.module.parameters(), settings.optimizer)
         self.scheduler = build_scheduler(self.optimizer, settings.learning_rate, context.updates)
         self.stage = context.topology.stage
@@ -142,17 +146,20 @@ class RelayRunner:
         self.world.send(tensor, dest=rank)
 
     @torch.no_grad()
-    def evaluate(self, batches: MicroBatches) -> int:
-        """Return the right predictions on the last stage."""
+    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+        """Return the scores on the last stage."""
         self.module.eval()
-        correct = 0
+        scores = []
         for n in range(len(batches)):
             outputs = self.module(self.inputs(batches, n))
             if self.is_last:
-                correct += int(self.context.model.correct(outputs, batches.targets(n)))
+                context, targets = self.context, batches.targets(n)
+                self.calls.number, self.calls.training = n, False
+                form, size = context.compute_format, batches.size(n)
+                scores.append(score(context.model, self.calls, form, outputs, targets, size))
             else:
                 self.send(outputs, self.stage + 1)
-        return correct
+        return scores
 
     def state(self) -> TrainedState:
         """Return this stage's layers."""
