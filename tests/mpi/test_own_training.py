@@ -166,7 +166,6 @@ def test_the_death_of_a_process_that_loads_ahead_ends_all_ranks_by_a_sentence(
     done = mpirun(2, "-m", "hpc_lpm", "train", *named, *more)
     assert done.returncode == 1, done.stderr
     assert "a process of --loader-workers has died" in done.stderr, done.stderr
-    assert "is killed by signal: Killed" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
