@@ -18,6 +18,7 @@ from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import parse_identifier
+from hpc_lpm.models.evaluation_metrics import EVALUATION_METRICS, evaluation_metrics_named
 from hpc_lpm.models.examination import examine_layers
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import MODELS, create_model, example_input
@@ -48,10 +49,13 @@ def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> No
         for planner in campaign.planners:
             planner_named(planner)
         metrics_with(campaign.further_metrics)
+        _check_metric_names(campaign)
+        losses = [contestant_settings(campaign, each).loss for each in campaign.contestants]
+        loss = next(filter(None, losses), None)
         for dataset in campaign.datasets:
             shape = dataset_shape(dataset, campaign.data_dir)
             for name in campaign.models:
-                model = create_model(name, shape, loss=campaign.loss, metrics=campaign.metric)
+                model = create_model(name, shape, loss=loss, metrics=campaign.metric)
                 if ACCURACY not in {metric.name for metric in model.evaluation_metrics}:
                     without_accuracy.append(f"{name} on {dataset}")
                 for contestant in campaign.contestants:
@@ -63,6 +67,21 @@ def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> No
             check_expectations(campaign, without_accuracy)
     except InputError as error:
         raise InputError(f"campaign file {where}: {error}") from None
+
+
+def _check_metric_names(campaign: Campaign) -> None:
+    """Refuse two metrics of one name, which would share a column of the campaign's tables."""
+    known = {name: name for name in EVALUATION_METRICS.names()}
+    for contestant in campaign.contestants:
+        for identifier in contestant_settings(campaign, contestant).metric:
+            [metric] = evaluation_metrics_named([identifier])
+            other = known.setdefault(metric.name, identifier)
+            if other != identifier:
+                raise InputError(
+                    f"metric of {contestant.label} is {identifier!r}, which has the name "
+                    f"{metric.name!r} as {other!r} does, and both would share a column: rename "
+                    "the function, or leave one of the two out."
+                )
 
 
 def _check_contestant(

@@ -150,3 +150,25 @@ def test_expectations_speak_of_labels() -> None:
     campaign(strategies=LIVE_AND_REPLAY, expect=[{**expectation, "strategy": "fbp-replay"}])
     with pytest.raises(InputError, match="'fbp-live', which is not among"):
         campaign(strategies=LIVE_AND_REPLAY, expect=[{**expectation, "strategy": "fbp-live"}])
+
+
+def test_two_metrics_of_one_name_do_not_share_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics_of_one.py").write_text("def mae(outputs, targets):\n    return 1, 2\n")
+    (tmp_path / "metrics_of_another.py").write_text(
+        "def gain(outputs, targets):\n    return 1, 2\n"
+    )
+    (tmp_path / "metrics_of_a_third.py").write_text(
+        "def gain(outputs, targets):\n    return 3, 4\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    said = refusal("sequential", {"fbp": {"metric": ["metrics_of_one:mae"]}})
+    assert "metric of fbp is 'metrics_of_one:mae', which has the name 'mae' as 'mae' does" in said
+    said = refusal(
+        {"sequential": {"metric": ["metrics_of_another:gain"]}},
+        {"fbp": {"metric": ["metrics_of_a_third:gain"]}},
+    )
+    assert "has the name 'gain' as 'metrics_of_another:gain' does" in said
+    alike = {"metric": ["metrics_of_another:gain"]}
+    check_names(campaign(strategies=[{"sequential": alike}, {"fbp": alike}]), "some.yaml")
