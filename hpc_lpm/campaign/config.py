@@ -290,6 +290,14 @@ def campaign_schema() -> dict[str, Any]:
     return schema
 
 
+def _section_with(key: str) -> str:
+    """Return a hint at the section that has a key, nothing if none has it."""
+    for name in ("optimizer", "learning_rate", "resources"):
+        if key in _SECTIONS[name].model_fields:
+            return f", did you mean {name}: {{{key}: ...}}?"
+    return ""
+
+
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
@@ -298,7 +306,8 @@ def _sentence(error: ValidationError) -> str:
         accepted = [name for name in owner.model_fields if name != "own"]
         accepted += _own_fields(()) if owner is Campaign else ()
         section = f" in {'.'.join(location[:-1])}" if len(location) > 1 else ""
-        hint = closest(location[-1], accepted)
+        hint = _section_with(location[-1]) if owner is Campaign else ""
+        hint = hint or closest(location[-1], accepted)
         return (
             f"unknown key {location[-1]!r}{section}{hint} (accepted are "
             f"{', '.join(accepted)}): correct or remove it"

@@ -62,12 +62,21 @@ def make_plan(
     return folder / PLAN
 
 
-def require_ranks(settings: TrainSettings, job: Job) -> None:
-    """Refuse to make a plan for one rank, which is more likely to be a forgotten mpirun.
+def require_ranks(settings: TrainSettings, job: Job, model: LayeredModel) -> None:
+    """Refuse to make a plan for more ranks than there are layers, or for one rank.
+
+    One rank is more likely to be a forgotten mpirun.
 
     Raises:
         InputError: saying what to type.
     """
+    layers = len(model.layers)
+    if job.size > layers:
+        raise InputError(
+            f"--strategy {settings.strategy} was started on {job.size} ranks without --plan, but "
+            f"model {model.name} has {layers} layers: start at most {layers} ranks, or give a plan "
+            "whose stages have replicas."
+        )
     if job.size == 1:
         raise InputError(
             f"--strategy {settings.strategy} was started on one rank without --plan: start one "

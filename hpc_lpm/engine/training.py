@@ -141,11 +141,12 @@ class Training:
         """Return the settings with a plan that these ranks make, or made before they resume."""
         plan = folder / PLAN
         if not (resumes and plan.exists()):
-            require_ranks(settings, self.job)
+            require_ranks(settings, self.job, self.model)
             make_plan(settings, self.strategy, self.job, self.dataset, self.model, folder)
-            cuts = ", ".join(map(str, Plan.read(plan).cuts[1:-1]))
+            starts = Plan.read(plan).cuts[1:-1]
+            cuts = f"layer{'s' if len(starts) > 1 else ''} {', '.join(map(str, starts))}"
             self.plan_notice = (
-                f"no --plan was given: these ranks have profiled the model and cut it before layer "
+                f"no --plan was given: these ranks have profiled the model and cut it before "
                 f"{cuts}, see {plan}"
             )
         return settings.model_copy(update={"plan": plan})

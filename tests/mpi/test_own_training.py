@@ -186,3 +186,8 @@ def test_ranks_without_a_plan_make_one_and_go_on_with_it(tmp_path: Path) -> None
     alone = mpirun(1, *command)
     assert alone.returncode == 2
     assert "was started on one rank without --plan" in alone.stdout + alone.stderr
+    many = mpirun(3, *command[:4], "mlp,layers=2", *command[5:])
+    assert many.returncode == 2
+    assert "started on 3 ranks without --plan, but model mlp,layers=2 has 2 layers" in (
+        many.stdout + many.stderr
+    )

@@ -21,6 +21,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_accepted_one() -> None:
     message = refusal(bacth_size=64)
     assert "unknown key 'bacth_size', did you mean 'batch_size'?" in message
     assert "micro_batches" in message
+    assert "unknown key 'lr', did you mean optimizer: {lr: ...}?" in refusal(lr=0.1)
 
 
 def test_an_unknown_key_of_a_section_names_the_section_and_its_own_keys() -> None:
