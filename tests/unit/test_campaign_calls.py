@@ -212,7 +212,7 @@ def test_data_that_are_not_on_the_machine_of_the_driver_are_no_fault(tmp_path: P
         ({"launcher": {"options": ["--bind-to", "core"]}}, {"runs", "plans", "profiles"}),
         ({"receive_timeout_seconds": 9.0, "seeds": [0, 1], "keep": ["weights"]}, set()),
     ],
-    ids="-".join,
+    ids=lambda value: "-".join(sorted(value)),
 )
 def test_profiles_and_plans_are_made_again_for_what_they_depend_on(
     changes: dict[str, object], remade: set[str]

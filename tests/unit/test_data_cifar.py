@@ -141,7 +141,7 @@ class Runs:
         np.array([(1, 2)], dtype="i4,i4"),
         Runs(getattr, np.ndarray, "tofile"),
     ],
-    ids=repr,
+    ids=["print", "load", "objects", "void", "array of objects", "records", "getattr"],
 )
 @pytest.mark.parametrize("protocol", range(6))
 def test_a_pickle_that_calls_anything_is_refused(
