@@ -24,7 +24,7 @@ from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
-from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.stop_signals import StopSignals
@@ -132,7 +132,7 @@ def _settings(
     """Return the settings of the run as those of one process, with what is asked for instead."""
     own = strategy_named(saved.settings["strategy"]).options.model_fields
     document: dict[str, Any] = {k: v for k, v in saved.settings.items() if k not in own}
-    document |= {"strategy": "sequential", "plan": None, "init_from": None, "augment": None}
+    document |= {"strategy": DEFAULT_STRATEGY, "plan": None, "init_from": None, "augment": None}
     if dataset is not None:
         # Parts and normalisation are those of the other data.
         document |= {"dataset": dataset, "validation": 0.0, "normalize": "dataset"}
