@@ -223,7 +223,10 @@ def there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("no_default", "lacks the option 'size', .* write own_wrong_data:no_default,size=value"),
         ("raises", r"raises KeyError: 'train' \(.*own_wrong_data.py, line \d+\): correct it"),
         ("raises_within_torch", r"raises RuntimeError: .*own_wrong_data.py, line \d+\)"),
-        ("Spirals", r"is a class, accepted is a function Spirals\(data_dir, ...\) that returns"),
+        (
+            "Spirals",
+            r"a class, accepted is a function Spirals\(data_dir, ...\) that returns .train",
+        ),
         ("NUMBER", "is not callable but of type int, accepted is a function NUMBER"),
         ("god", "has no name 'god', did you mean 'good'"),
         ("good,sise=3", r"unknown option 'sise', did you mean 'size'\? \(accepted are size\)"),

@@ -89,9 +89,10 @@ def test_lists_name_everything_with_its_options(
     assert run_guarded(app, [command, "--json"]) == EXIT_DONE
     listed = {entry["name"]: entry["options"] for entry in json.loads(capsys.readouterr().out)}
     assert list(listed) == names
-    expected = {"models": ("resnet20", {"width": 16}), "datasets": ("text", {"sequence": 128})}
+    of_text = {"sequence": 128, "test": None, "tokenizer": None, "pattern": None, "hidden": False}
+    expected = {"models": ("resnet20", {"width": 16}), "datasets": ("text", of_text)}
     name, options = expected[command]
-    assert listed[name].items() >= options.items()
+    assert listed[name] == options
     assert run_guarded(app, [command]) == EXIT_DONE
     shown = capsys.readouterr().out
     assert all(name in shown for name in [*names, "module:callable"])
