@@ -59,7 +59,8 @@ class StepwiseProgramme:
         begun = self._programme[: self._begins[near]]
         if shortest[: len(begun)] != begun:
             differing = next(
-                place for place, pair in enumerate(zip(shortest, begun, strict=False))
+                place
+                for place, pair in enumerate(zip(shortest, begun, strict=False))
                 if pair[0] != pair[1]
             )
             raise RuntimeError(
@@ -122,8 +123,10 @@ class StepwiseProgramme:
         return first
 
     def _opens(self, instruction: Instruction, step: int) -> bool:
-        opens = isinstance(instruction, ReceiveActivation | Forward)
-        return opens and instruction.micro_batch >= step * self._per_step
+        return (
+            isinstance(instruction, ReceiveActivation | Forward)
+            and instruction.micro_batch >= step * self._per_step
+        )
 
 
 def _kind(instruction: Instruction) -> tuple[type, int | None]:

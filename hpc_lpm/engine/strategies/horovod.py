@@ -32,6 +32,7 @@ class Horovod(Strategy):
 
     name = "horovod"
     description = "data parallelism, gradients averaged by Horovod over MPI"
+    data_parallel = True
     options = HorovodOptions
     package = "horovod"
     colour = "#12876f"
