@@ -4,6 +4,7 @@ A run's settings describe all three; a script makes its optimizer itself, and se
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +29,15 @@ def as_it_is(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class Updates:
-    """What updates the weights of one rank; the scheduler is stepped after every update."""
+    """What updates the weights of one rank; the scheduler is stepped after every update.
+
+    `at_next_update` surrounds what needs the optimizer's settings as they are in its next update.
+    """
 
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     groups: GroupedParameters
+    at_next_update: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Updating(Protocol):

@@ -85,7 +85,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             module,
             policy,
             tied,
-            optimizer=self.basic_optimizer,
+            updates=self._updates,
             average=average,
             rules=GradientRules(parameters, settings, context.recorder, meeting),
             take_step=self._take_step,

@@ -1,7 +1,7 @@
 """Executes the programme of one stage: what every instruction does."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -26,6 +26,7 @@ from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.engine.updating import Updates
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.schedules.instructions import (
     Backward,
@@ -61,7 +62,7 @@ class StageExecutor:
         module: runs the stage's layers.
         policy: what is done with lagged micro-batches.
         tied: the stage's parameters that are tied to others.
-        optimizer: of the stage, from which the next weights are predicted.
+        updates: what updates the stage's weights, from which the next weights are predicted.
         average: averages the gradients over the stage's replicas, None without replicas.
         rules: apply to the gradients before an update.
         take_step: updates the weights from the accumulated gradients and clears these.
@@ -75,7 +76,7 @@ class StageExecutor:
         policy: WeightPolicy,
         tied: TiedParameters,
         *,
-        optimizer: torch.optim.Optimizer,
+        updates: Updates,
         average: GradientAverage | None,
         rules: GradientRules,
         take_step: Callable[[], None],
@@ -88,6 +89,7 @@ class StageExecutor:
         self._tied = tied
         self._average = average
         self._rules = rules
+        self._updates = updates
         self._take_step = take_step
         self._skip_step = skip_step
         self._device = context.device
@@ -109,10 +111,12 @@ class StageExecutor:
         )
         self._policy = policy
         self._predicted_weights = (
-            PredictedWeights(optimizer, in_place=own.weights == "live") if own.prediction else None
+            PredictedWeights(updates.optimizer, in_place=own.weights == "live")
+            if own.prediction
+            else None
         )
         self._training = False
-        self._updates = 0
+        self._version = 0
         self._programme: StepwiseProgramme | None = None
         self._per_step = context.settings.micro_batches
         self._batches: list[MicroBatches] = []
@@ -292,7 +296,7 @@ class StageExecutor:
             del self._in_flight[micro_batch]
             return
         self._record("forward", micro_batch, start)
-        flight.version = self._updates
+        flight.version = self._version
         self._recorder.add_in_flight(len(self._in_flight))
 
     def _load(self, micro_batch: int) -> None:
@@ -311,8 +315,11 @@ class StageExecutor:
 
     @contextmanager
     def _around_lagged_forward(self) -> Iterator[None]:
-        predicted = self._predicted_weights.applied() if self._predicted_weights else nullcontext()
-        with self._policy.lagged_forward(), predicted:
+        with ExitStack() as around:
+            around.enter_context(self._policy.lagged_forward())
+            if self._predicted_weights:
+                with self._updates.at_next_update():
+                    around.enter_context(self._predicted_weights.applied())
             yield
 
     def _score(self, flight: InFlight, outputs: Activation, samples: int) -> None:
@@ -361,7 +368,7 @@ class StageExecutor:
     def _backward(self, micro_batch: int) -> None:
         batch, place = self._located(micro_batch)
         flight = self._in_flight[micro_batch]
-        self._recorder.add_lag(self._updates - flight.version)
+        self._recorder.add_lag(self._version - flight.version)
         if flight.loss is not None:
             # Only now, since the forward pass may come before the end of the step before.
             self._recorder.add_loss(flight.loss, self._samples(micro_batch))
@@ -409,7 +416,7 @@ class StageExecutor:
             start = self._recorder.start()
         with self._policy.update(), self._tied.update():
             step_or_not()
-        self._updates += 1
+        self._version += 1
         if self._average:
             self._average.begin_step()
         if self._predicted_weights:
