@@ -14,7 +14,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.processor import processor_name
-from hpc_lpm.profile import LayerProfile, Link, Profile
+from hpc_lpm.profile_file import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
 from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
