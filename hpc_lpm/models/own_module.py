@@ -1,7 +1,7 @@
 """A module of the user's own script, with its loss, as a chain of layers."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import torch
@@ -65,8 +65,12 @@ def model_of(
         )
     check_module(module)
     name = name or type(module).__name__
-    with _left_as_found(module):
-        made = _divided(module, inputs, name)
+    state = ModuleState(module)
+    try:
+        with undisturbed():
+            made = _divided(module, inputs, name)
+    finally:
+        state.restore()
     return replace(made, loss=checked, correct=None, metrics=tuple(metrics))
 
 
@@ -173,12 +177,13 @@ def _divided(module: nn.Module, inputs: Activation, name: str) -> LayeredModel:
 
 
 @contextmanager
-def _left_as_found(module: nn.Module) -> Iterator[None]:
-    """Leave a module and all generators as they are, whatever the caller's modes of autograd."""
-    state = ModuleState(module)
-    plain = torch.autocast("cpu", enabled=False)
-    try:
-        with generators_kept(), torch.inference_mode(False), torch.enable_grad(), plain:
-            yield
-    finally:
-        state.restore()
+def undisturbed(device: torch.device | None = None) -> Iterator[None]:
+    """Keep all generators, and compute as usual whatever modes of autograd the caller has set."""
+    kinds = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    with ExitStack() as settings:
+        settings.enter_context(generators_kept(device))
+        settings.enter_context(torch.inference_mode(False))
+        settings.enter_context(torch.enable_grad())
+        for kind in kinds:
+            settings.enter_context(torch.autocast(kind, enabled=False))
+        yield
