@@ -20,7 +20,7 @@ from benchmarks.race import Contestant, markdown, median, race, shown
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pricing import price_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 MESSAGE_BYTES = 100_000
 MICRO_BATCH, MICRO_BATCHES = 2, 8

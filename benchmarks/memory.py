@@ -25,7 +25,7 @@ from hpc_lpm.engine.pipeline.transport.channel import RECEIVES_AHEAD
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.planning.options import OPTIMIZER_COPIES
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": "65536",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 TICKS_PER_SECOND = 2**30
 """A tick is about a nanosecond; with layer times in whole ticks, sums of doubles are exact."""

@@ -8,7 +8,7 @@ from benchmarks.planner_chains import TICKS_PER_SECOND, times_alone
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.registry import planner_named
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 
 @dataclass(frozen=True)

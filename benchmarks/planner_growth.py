@@ -11,7 +11,7 @@ from benchmarks.worker import Timed, Worker
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.lpm import optimal_cuts
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 SIZES = (
     (100, 4),

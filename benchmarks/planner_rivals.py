@@ -18,7 +18,7 @@ from benchmarks.planner_contestants import (
 )
 from benchmarks.race import markdown
 from benchmarks.worker import Timed, Worker
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 EVERYBODY = (OURS, *RIVALS)
 PROFILE = Path("results/reference/engine/profile-resnet110.json")

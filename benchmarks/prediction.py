@@ -22,7 +22,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.pricing import price_plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 WORSE = (1.2, 1.5)
 PERIOD = "period_milliseconds"

@@ -14,7 +14,7 @@ from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 TRACE, LAUNCH = "trace.json", "launch.json"
 

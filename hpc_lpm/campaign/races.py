@@ -22,7 +22,7 @@ from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import file_name
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 
 @dataclass(frozen=True)

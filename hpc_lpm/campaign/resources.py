@@ -12,7 +12,7 @@ from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.memory import whole_model_memory_bytes
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 File = TypeVar("File", Profile, Plan)
 

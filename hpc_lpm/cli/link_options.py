@@ -2,7 +2,7 @@
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profile import Link, Profile
+from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.quantities import parse_seconds
 
 MEASURED = "measured"

@@ -11,7 +11,7 @@ from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.files import check_can_write
 from hpc_lpm.models.compute_format import compute_format_named
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.profile import LayerProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, Profile
 from hpc_lpm.profiling.job import profile_in_job
 from hpc_lpm.ranks import rank_from_environment
 

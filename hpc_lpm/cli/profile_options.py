@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.profile import Link, Profile
+from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.profile_formats.pipedream_graph import ASSUMED_LINK
 from hpc_lpm.quantities import parse_seconds
 

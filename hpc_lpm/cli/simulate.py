@@ -20,7 +20,7 @@ from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.plan_checks import check_plan_of, check_prices
 from hpc_lpm.planning.prediction import Prediction, predict
 from hpc_lpm.planning.repricing import PlanUse, plan_for
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import read_profile, with_link
 from hpc_lpm.schedules.drawing import LEGEND, draw_timelines
 from hpc_lpm.schedules.registry import SCHEDULES, schedule_named

@@ -166,9 +166,9 @@ def _divided(
 ) -> LayeredModel:
     """Return a module as a chain: the children of an nn.Sequential, or what is captured of it."""
     # Imported here, because torch.export takes a while to import.
-    from hpc_lpm.models.capture import capture_model, layers_of
+    from hpc_lpm.models.capture import capture_model, is_sequence, layers_of
 
-    if isinstance(module, nn.Sequential) and len(module) and not captured:
+    if is_sequence(module) and not captured:
         return layers_of(module, name)
     return capture_model(module, example, name=name)
 

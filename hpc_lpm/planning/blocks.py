@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from hpc_lpm.planning.allowed_cuts import AllowedCuts
-from hpc_lpm.profile import LayerProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, Profile
 
 
 @dataclass(frozen=True)

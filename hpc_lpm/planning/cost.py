@@ -27,7 +27,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.exact_integers import Column
 from hpc_lpm.planning.memory import MemoryFactors
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profile import Link, Profile
+from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.schedules.registry import schedule_named
 
 

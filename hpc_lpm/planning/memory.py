@@ -8,7 +8,7 @@ what the passes in flight keep for their backwards.
 from dataclasses import dataclass
 
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, OTHER_OPTIMIZER, Optimizer, PlanOptions
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import Schedule
 
 

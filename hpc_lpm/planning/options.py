@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import OptimizerSettings, WeightPolicyName
-from hpc_lpm.profile import Link
+from hpc_lpm.profile_file import Link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 from hpc_lpm.typed_values import describe_validation_error
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
-from hpc_lpm.profile import LinkProfile
+from hpc_lpm.profile_file import LinkProfile
 
 _SEAL = "content_sha256"
 

@@ -11,7 +11,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.pricing import price_plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 _NEARLY = 1e-9
 """By which share a price may differ: files of earlier releases may have been rounded elsewhere."""

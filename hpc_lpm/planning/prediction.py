@@ -9,7 +9,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.plan_checks import check_plan_of
 from hpc_lpm.planning.stage_times import stage_times
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
 
 SETTLING_STEPS = 16

@@ -7,7 +7,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan, PlannedLayer, StagePlan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 
 def make_plan(

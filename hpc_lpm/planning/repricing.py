@@ -10,7 +10,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.memory import MemoryFactors
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import LEAD, WEIGHTS
 from hpc_lpm.schedules.registry import schedule_named
 

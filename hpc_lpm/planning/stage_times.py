@@ -9,7 +9,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.profile import LinkProfile
+from hpc_lpm.profile_file import LinkProfile
 
 
 @dataclass(frozen=True)

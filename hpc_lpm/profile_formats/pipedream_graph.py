@@ -20,7 +20,7 @@ from math import ceil
 from typing import NoReturn
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 from hpc_lpm.profile_formats.linearise import (
     CycleError,
     articulation_nodes,

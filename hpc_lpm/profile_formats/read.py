@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.profile import LinkProfile, Profile
+from hpc_lpm.profile_file import LinkProfile, Profile
 from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 
 

@@ -11,6 +11,7 @@ from hpc_lpm.activation import (
     tensors_of,
     versions_of,
 )
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.examination import failing_layer
 from hpc_lpm.models.layered import LayeredModel
@@ -66,6 +67,9 @@ class DetachedChain:
                 self._outputs[index] = self._run(index, leaves)
                 if index == len(self) - 1:
                     self._loss = self.model.loss(self._outputs[index], self._targets)
+        except InputError:
+            # A loss of the user's own has said what is wrong with it.
+            raise
         except Exception as error:
             raise failing_layer(self.model, index, leaves, error) from error
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
@@ -9,18 +10,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hpc_lpm.activation import Activation
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.processor import processor_name
-from hpc_lpm.profile import LayerProfile, Link, Profile
+from hpc_lpm.profile_file import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
 from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
 
 if TYPE_CHECKING:
     from mpi4py import MPI
+
+_LONGEST_WAIT_SECONDS, _POLL_SECONDS = 600.0, 1e-3
 
 
 def profile_in_job(
@@ -35,28 +39,61 @@ def profile_in_job(
 ) -> Profile:
     """Profile `model` on the first `micro_batch` training samples; every rank must call this.
 
+    Raises:
+        InputError: if there are fewer samples, or as `profile_micro_batch`.
+    """
+    if not 1 <= micro_batch <= len(dataset.train):
+        raise InputError(
+            f"the micro-batch is {micro_batch}, accepted are 1 to {len(dataset.train)}, the "
+            f"training samples of {dataset.name}."
+        )
+    indices = torch.arange(micro_batch)
+    profile = profile_micro_batch(
+        model,
+        dataset.train.inputs(indices),
+        dataset.train.targets(indices),
+        micro_batch,
+        repeats=repeats,
+        threads=threads,
+        device=device,
+        compute_format=compute_format,
+    )
+    samples = {"train_samples": len(dataset.train), "test_samples": len(dataset.test)}
+    return profile.model_copy(update=samples)
+
+
+def profile_micro_batch(
+    model: LayeredModel,
+    inputs: Activation,
+    targets: Activation,
+    samples: int,
+    *,
+    repeats: int,
+    threads: int,
+    device: str,
+    compute_format: ComputeFormat = PLAIN,
+) -> Profile:
+    """Profile `model` on one micro-batch of so many samples; every rank must call this.
+
     All ranks profile at the same time, because they share the memory bandwidth in training too.
     Times are medians over the ranks. The link is measured between neighbouring ranks, or assumed
     if there is only one rank (`environment["link"]` tells which). All ranks return the same
     profile.
 
     Raises:
-        InputError: if a number is out of range, the device is missing or a layer fails.
+        InputError: if a number is out of range, the device is missing, or a layer fails; on every
+            rank, if it does on one, and if the models of the ranks differ.
     """
-    _check(dataset, micro_batch, repeats, threads, device)
-    if device == "cuda":
-        # As in training: the ranks of a node take its GPUs in turn.
-        torch.cuda.set_device(local_rank_from_environment() % torch.cuda.device_count())
-    indices = torch.arange(micro_batch)
-    inputs, targets = dataset.train.inputs(indices), dataset.train.targets(indices)
+    _check(repeats, threads, device)
     communicator = _world() if ranks_from_environment() > 1 else None
-    if communicator is not None:
-        communicator.Barrier()
-    with compute_threads(threads):
+    _meet(communicator)
+    # As in training: the ranks of a node take its GPUs in turn.
+    gpu = local_rank_from_environment() % torch.cuda.device_count() if device == "cuda" else -1
+    with compute_threads(threads), torch.cuda.device(gpu), _all_or_none(communicator):
         layers = profile_model(
             model, inputs, targets, repeats=repeats, device=device, compute_format=compute_format
         )
-    environment = describe_environment(device, threads) | {"repeats": repeats}
+        environment = describe_environment(device, threads) | {"repeats": repeats}
     links: tuple[Link, ...]
     if communicator is None:
         link, links = assume_link(), ()
@@ -68,7 +105,7 @@ def profile_in_job(
         environment |= {"ranks": communicator.size, "link": "measured"}
     return Profile(
         model=model.name,
-        micro_batch=micro_batch,
+        micro_batch=samples,
         device=device,
         dtype=str(compute_format.dtype).removeprefix("torch."),
         memory_format=compute_format.memory_format,
@@ -76,13 +113,39 @@ def profile_in_job(
         link=link,
         links=links,
         environment=environment,
-        train_samples=len(dataset.train),
-        test_samples=len(dataset.test),
     )
 
 
+@contextmanager
+def _all_or_none(communicator: "MPI.Intracomm | None") -> Iterator[None]:
+    """Let an error of one rank be one of all ranks, so that none waits for a rank that is gone."""
+    own: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        own = error
+    _meet(communicator)
+    everywhere = [] if communicator is None else communicator.allgather(own and str(own))
+    if own is not None:
+        raise own
+    for rank, found in enumerate(everywhere):
+        if found is not None:
+            raise InputError(f"rank {rank} cannot profile the model, since {found}")
+
+
 def median_over_ranks(profiles: list[tuple[LayerProfile, ...]]) -> tuple[LayerProfile, ...]:
-    """Return rank 0's layers with each layer's times replaced by the median over all ranks."""
+    """Return rank 0's layers with each layer's times replaced by the median over all ranks.
+
+    Raises:
+        InputError: if the ranks have profiled different models.
+    """
+    for rank, layers in enumerate(profiles):
+        other = _first_difference(profiles[0], layers)
+        if other is not None:
+            raise InputError(
+                f"the models of ranks 0 and {rank} differ in {other}: build the same model on all "
+                "ranks."
+            )
     return tuple(
         same_layer[0].model_copy(
             update={
@@ -124,12 +187,19 @@ def compute_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check(dataset: Dataset, micro_batch: int, repeats: int, threads: int, device: str) -> None:
-    if not 1 <= micro_batch <= len(dataset.train):
-        raise InputError(
-            f"the micro-batch is {micro_batch}, accepted are 1 to {len(dataset.train)}, the "
-            f"training samples of {dataset.name}."
-        )
+def _first_difference(
+    first: tuple[LayerProfile, ...], second: tuple[LayerProfile, ...]
+) -> str | None:
+    if len(first) != len(second):
+        return f"their number of layers, {len(first)} and {len(second)}"
+    for index, (one, other) in enumerate(zip(first, second, strict=True)):
+        if (one.name, one.fingerprint) != (other.name, other.fingerprint):
+            names = one.name if one.name == other.name else f"{one.name} and {other.name}"
+            return f"layer {index} ({names})"
+    return None
+
+
+def _check(repeats: int, threads: int, device: str) -> None:
     for what, value in (("number of repeats", repeats), ("number of threads", threads)):
         if value < 1:
             raise InputError(f"the {what} is {value}, accepted are whole numbers from 1.")
@@ -137,6 +207,21 @@ def _check(dataset: Dataset, micro_batch: int, repeats: int, threads: int, devic
         raise InputError(f"the device is {device!r}, accepted are cpu and cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("the device is cuda but torch finds no GPU: use cpu or a GPU's build.")
+
+
+def _meet(communicator: "MPI.Intracomm | None") -> None:
+    """Wait until all ranks are here, but not for ever."""
+    if communicator is None:
+        return
+    request, start = communicator.Ibarrier(), time.monotonic()
+    while not request.Test():
+        if time.monotonic() - start > _LONGEST_WAIT_SECONDS:
+            raise InputError(
+                f"rank {communicator.rank} has waited {_LONGEST_WAIT_SECONDS:g} s for the others "
+                f"to profile, accepted is that all {communicator.size} ranks of a job do: call it "
+                "on each of them, or profile in a job of one rank."
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def _world() -> "MPI.Intracomm":

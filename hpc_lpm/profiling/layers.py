@@ -13,7 +13,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.fingerprint import layer_fingerprint
 from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
-from hpc_lpm.profile import LayerProfile, ProfiledEnd
+from hpc_lpm.profile_file import LayerProfile, ProfiledEnd
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.repeats import everything, shorten
 from hpc_lpm.profiling.timer import timer_for

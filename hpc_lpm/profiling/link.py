@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpc_lpm.profile import Link, LinkProfile
+from hpc_lpm.profile_file import Link, LinkProfile
 
 if TYPE_CHECKING:
     from mpi4py import MPI

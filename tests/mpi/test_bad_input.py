@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc_lpm.planning.plan import Plan, PlannedLayer, StagePlan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 from tests.mpi.ranks import mpirun
 
 pytestmark = pytest.mark.mpi

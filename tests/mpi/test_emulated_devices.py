@@ -5,7 +5,7 @@ from statistics import median
 
 import pytest
 
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 from tests.mpi.test_exactness import train_cases
 
 pytestmark = pytest.mark.mpi

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from tests.mpi.ranks import mpirun
 
 pytestmark = pytest.mark.mpi

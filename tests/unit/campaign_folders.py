@@ -13,7 +13,7 @@ from hpc_lpm.campaign.steps import settings_of
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 SPEEDS = {"sequential": 200.0, "deepspeed-1f1b": 260.0, "fbp": 320.0, "horovod": 290.0}
 STEPS_AN_EPOCH = 4

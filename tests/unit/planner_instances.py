@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profile import LayerProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, Profile
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from benchmarks.memory import table
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def layer(parameter_bytes: int) -> LayerProfile:

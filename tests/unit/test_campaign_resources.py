@@ -17,7 +17,7 @@ from hpc_lpm.campaign.resources import (
     request_of,
 )
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 MIB = 2**20
 

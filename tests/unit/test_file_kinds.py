@@ -19,7 +19,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.file_kinds import kind_of
 from hpc_lpm.files import VersionedFile
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 from hpc_lpm.profile_formats.read import read_profile
 
 register([])

@@ -12,7 +12,7 @@ from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 SHAPE = DataShape("image", (1, 1, 6), 5)
 MICRO_BATCH = 4

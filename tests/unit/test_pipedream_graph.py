@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipedream_files import RESIDUAL, node
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.profile import LayerProfile
+from hpc_lpm.profile_file import LayerProfile
 from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 
 

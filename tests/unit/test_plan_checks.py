@@ -17,7 +17,7 @@ from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.model_checks import check_layer_names, other_layer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.pricing import make_plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.profiling.layers import profile_model
 
 WHERE = Path("plan.json")

@@ -7,7 +7,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pricing import make_plan, price_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def profile_of(layers, overlap=True, latency=0.5, bandwidth=10.0):

@@ -10,7 +10,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.devices.candidates import Reason
 from hpc_lpm.planning.devices.search import search_devices
 from hpc_lpm.planning.options import PlanOptions
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 COPIES = {"sgd": 0, "momentum": 1, "adam": 2}
 

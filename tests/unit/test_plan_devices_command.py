@@ -11,7 +11,7 @@ from hpc_lpm.cli import train as train_module
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def write_profile(path, micro_batch=4, parameters=40_000, layers=8, **fields):

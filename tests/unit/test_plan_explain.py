@@ -10,7 +10,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.lpm import optimal_cuts
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def profile_of(seconds, output_bytes=1, bandwidth=1e9, overlap=True):

@@ -10,7 +10,7 @@ from hpc_lpm.cli import plan, simulate  # noqa: F401  registers them
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.errors import InputError
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import read_profile, with_link
 
 

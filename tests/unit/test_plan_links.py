@@ -8,7 +8,7 @@ import pytest
 from hpc_lpm.cli import plan  # noqa: F401  registers it
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
-from hpc_lpm.profile import LayerProfile, Link, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, Link, LinkProfile, Profile
 
 FAST, SLOW = Link(latency_seconds=0.0, bandwidth_bytes_per_second=1e9), "500ms:10"
 

@@ -11,7 +11,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pricing import make_plan
 from hpc_lpm.planning.search import dominance
-from hpc_lpm.profile import Link, LinkProfile, Profile
+from hpc_lpm.profile_file import Link, LinkProfile, Profile
 from tests.unit.planner_instances import Instance, layers_of, price
 
 

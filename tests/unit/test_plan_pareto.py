@@ -15,7 +15,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pareto import partial_plans, stage_ranks
 from hpc_lpm.planning.pareto.front import pareto_front
 from hpc_lpm.planning.pricing import make_plan
-from hpc_lpm.profile import LayerProfile, Link, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, Link, LinkProfile, Profile
 from tests.unit.planner_instances import Instance, layers_of, price
 
 PROFILES = Path(__file__).parents[2] / "results" / "reference" / "engine"

@@ -9,7 +9,7 @@ from hpc_lpm.cli import plan  # noqa: F401  registers it
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -12,7 +12,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.registry import PLANNERS, planner_named
 from hpc_lpm.planning.pricing import make_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def profile_of(sizes, seconds=None):

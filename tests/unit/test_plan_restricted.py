@@ -17,7 +17,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pareto.front import pareto_front
 from hpc_lpm.planning.planners.registry import PLANNERS
 from hpc_lpm.planning.pricing import make_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile, ProfiledEnd
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile, ProfiledEnd
 from tests.unit.planner_instances import Instance, price
 
 TIMES = st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0]) | st.floats(0, 1, allow_subnormal=False)

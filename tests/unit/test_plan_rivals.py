@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pricing import make_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 RIVALS = ("greedy", "pipedream")
 TIED = st.sampled_from([0.0, 1.0, 2.0, 3.0])

@@ -9,7 +9,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.prediction import predict
 from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.planning.round_trips import round_trip_period, sufficient_lead
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def model_of(layers, lead=1, tolerance=0.0, weights="live"):

@@ -10,7 +10,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 LAYERS, PARAMETERS, ACTIVATIONS = 4, 1000, 7
 

@@ -10,7 +10,7 @@ from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.memory import whole_model_memory_bytes
 from hpc_lpm.planning.options import OPTIMIZER_COPIES, PlanOptions
 from hpc_lpm.planning.pricing import make_plan, price_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 from hpc_lpm.schedules.instructions import Backward, Forward, Replay, Update
 from hpc_lpm.schedules.playback import UnitClock, play
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, SCHEDULES

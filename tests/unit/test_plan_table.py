@@ -11,7 +11,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import explain
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.pricing import price_plan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def profile_of(names, seconds, size=10**9):

@@ -10,7 +10,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.data.registry import DATASETS
 from hpc_lpm.models.registry import MODELS
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 
 def profile_arguments(model: str, out: Path, *more: str) -> list[str]:

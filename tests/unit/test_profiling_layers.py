@@ -13,7 +13,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_entropy
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.sharing import with_shared_parts_known
-from hpc_lpm.profile import LayerProfile
+from hpc_lpm.profile_file import LayerProfile
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.job import compute_threads, median_over_ranks, profile_in_job
 from hpc_lpm.profiling.layers import profile_model

@@ -11,7 +11,7 @@ import pytest
 
 from hpc_lpm.campaign.workflow import load_call
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.profile import LayerProfile, LinkProfile, Profile
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")

@@ -14,7 +14,7 @@ from hpc_lpm.campaign.figures.style import (
     to_svg,
 )
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 
 MILLISECONDS = 1e3
 KIB = 1024

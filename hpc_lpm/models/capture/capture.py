@@ -35,6 +35,7 @@ def capture_model(
     loss: Loss = cross_entropy,
     correct: Loss = count_correct,
     select: Callable[[Any], Any] | None = None,
+    if_it_fails: str = "return (module, example_input)",
 ) -> LayeredModel:
     """Return a chain of layers that computes what a module computes, with its weights.
 
@@ -66,7 +67,7 @@ def capture_model(
     module = getattr(module, "_orig_mod", module)
     call = Call.of_example(example, module)
     selected = plain_selection(select)
-    _check_runs(module, call, name)
+    _check_runs(module, call, name, if_it_fails)
     with state_kept(module):
         try:
             pieces = _pieces(module, call, selected, first=True)
@@ -133,7 +134,7 @@ def _of_child(name: str, child: nn.Module, argument: Any, first: bool) -> list[P
     return [piece.below(name, kind, number == len(inner) - 1) for number, piece in enumerate(inner)]
 
 
-def _check_runs(module: nn.Module, call: Call, name: str) -> None:
+def _check_runs(module: nn.Module, call: Call, name: str, if_it_fails: str) -> None:
     try:
         with state_kept(module), generators_kept(), torch.no_grad():
             for training in (False, True):
@@ -142,7 +143,7 @@ def _check_runs(module: nn.Module, call: Call, name: str) -> None:
     except Exception as error:
         raise InputError(
             f"model {name!r}: {type(module).__name__} raises {describe_raised(error)} on its "
-            "example input: correct the module, or return (module, example_input)."
+            f"example input: correct the module, or {if_it_fails}."
         ) from error
 
 

@@ -59,19 +59,34 @@ def as_model(
     loss: Callable[[Tensor, Tensor], Tensor],
     correct: Callable[[Tensor, Tensor], Tensor],
 ) -> LayeredModel:
-    """Return the model whose layers are the pieces of a module."""
+    """Return the model whose layers are the pieces of a module.
+
+    Buffers that the module's state_dict leaves out have no name outside.
+    """
     names = unique([piece.path for piece in pieces])
     first = first_names(module)
+    saved: dict[str, str] = {}
+    state = module.state_dict()
+    for found in state:
+        if found in first:
+            saved.setdefault(first[found], found)
     layers = tuple(
         Layer(
             name=name,
             build=piece.builder,
             ends=tuple(dict.fromkeys(piece.ends)),
             same_as=piece.same_as,
-            original={own: first[found] for own, found in piece.original.items()},
+            original={
+                own: saved[first[found]]
+                for own, found in piece.original.items()
+                if first[found] in saved
+            },
         )
         for name, piece in zip(names, pieces, strict=True)
     )
-    saved = module.state_dict()
-    aliases = {other: first[other] for other in saved if first.get(other, other) != other}
+    aliases = {
+        other: saved[one]
+        for other, one in first.items()
+        if one in saved and other != saved[one] and other in state
+    }
     return LayeredModel(name, layers, loss, correct, ties_between(pieces), aliases)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from hpc_lpm.user_functions import describe_raised
 
 
 class ModuleBuilder:
-    """Builds copies of a module, until it is released."""
+    """Builds copies of a module, without its gradients, until it is released."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module: nn.Module | None = module
@@ -37,6 +38,8 @@ class ModuleBuilder:
                 f"a {type(self._module).__name__} cannot be copied, {describe_raised(error)}: "
                 "return builders instead of modules, with lambda: in front of each."
             ) from error
+        for parameter in copy.parameters():
+            parameter.grad = None
         # A layer leaves its input alone; nobody else sees it within a chain.
         if getattr(copy, "inplace", False) is True and not list(copy.children()):
             copy.inplace = False  # type: ignore[assignment]
@@ -56,18 +59,24 @@ class Child:
     ends: tuple[ModuleEnd, ...]
 
 
+def is_sequence(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    """Tell if a module is nothing but its children, each called on what the one before returned."""
+    if not isinstance(module, nn.Sequential) or not len(module):
+        return False
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+    return type(module).forward is nn.Sequential.forward and not hooks
+
+
 def children_of(module: nn.Module, path: str = "") -> Iterator[Child]:
     """Yield the children of a module; an nn.Sequential among them gives its own instead."""
     children = list(module.named_children())
-    names = [name for name, _ in children]
     # An nn.Sequential may hold one module several times, which named_children gives once.
-    if type(module) is nn.Sequential:
-        children = list(module._modules.items())
-        names = [name for name, _ in children]
-    for name, child in zip(names, (child for _, child in children), strict=True):
+    if is_sequence(module):
+        children = list(zip(module._modules, module, strict=True))
+    for name, child in children:
         place = f"{path}{name}"
         end = ModuleEnd(place, type(child).__name__)
-        if type(child) is nn.Sequential and len(child):
+        if type(child) is nn.Sequential and is_sequence(child):
             *inner, last = children_of(child, f"{place}.")
             yield from inner
             yield Child(last.path, last.module, (*last.ends, end))

@@ -7,7 +7,7 @@ from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.candidates import LeftOut, Reason
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.search.alternatives import least_memory_limit
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 
 

@@ -21,7 +21,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.planning.search.cheapest import cheapest_within
 from hpc_lpm.planning.search.reach import Limits
-from hpc_lpm.profile import Profile
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import LEAD
 from hpc_lpm.schedules.registry import schedule_named
 

@@ -1,0 +1,34 @@
+"""Errors that name options of the command line, told to those who call functions instead."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hpc_lpm.errors import InputError
+
+_OPTION = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+_COMMAND = "`"
+
+
+@contextmanager
+def options_as_keywords() -> Iterator[None]:
+    """Let an `InputError` from here name the keywords of functions: `memory_limit` for an option.
+
+    Commands, which stand between backquotes, are left as they are.
+    """
+    try:
+        yield
+    except InputError as error:
+        error.args = (in_keywords(str(error)),)
+        raise
+
+
+def in_keywords(sentence: str) -> str:
+    """Return a sentence with keywords in the place of options."""
+    parts = sentence.split(_COMMAND)
+    parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
+    return _COMMAND.join(parts)
+
+
+def _keyword(option: re.Match[str]) -> str:
+    return option[1].replace("-", "_")
