@@ -17,7 +17,7 @@ from hpc_lpm.processor import processor_name
 from hpc_lpm.profile import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
-from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
+from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment, started_by_mpi
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -49,7 +49,7 @@ def profile_in_job(
         torch.cuda.set_device(local_rank_from_environment() % torch.cuda.device_count())
     indices = torch.arange(micro_batch)
     inputs, targets = dataset.train.inputs(indices), dataset.train.targets(indices)
-    communicator = _world() if ranks_from_environment() > 1 else None
+    communicator = _world() if started_by_mpi() and ranks_from_environment() > 1 else None
     if communicator is not None:
         communicator.Barrier()
     with compute_threads(threads):
