@@ -7,18 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.activation import Activation, copied, moved, tensors_of, versions_of
-from hpc_lpm.engine.collectives import receive_object
 from hpc_lpm.engine.evaluation import score
 from hpc_lpm.engine.faults import BoundaryError, Faults
-from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.derived_weights import keeps_derived_weights
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
-
-_TAG = 7
 
 
 class PipelineRehearsal:
@@ -45,8 +41,7 @@ class PipelineRehearsal:
         varies: bool = False,
     ) -> None:
         job = context.job
-        assert isinstance(job, MpiJob)
-        self._job = job
+        self._job, self._tag = job, job.own_tag()
         self._module = module
         self._context = context
         self._topology = context.topology
@@ -175,11 +170,11 @@ class PipelineRehearsal:
         return outputs
 
     def _send(self, what: object, rank: int) -> None:
-        self._job.communicator.send(what, dest=rank, tag=_TAG)
+        self._job.send(what, rank, self._tag)
 
     def _receive(self, rank: int) -> Any:
         try:
-            return receive_object(self._job.communicator, rank, _TAG, self._job.limit_seconds)
+            return self._job.receive(rank, self._tag)
         except TimeoutError:
             raise BoundaryError.silence(rank, self._job.limit_seconds) from None
 

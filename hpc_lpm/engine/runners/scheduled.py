@@ -7,7 +7,6 @@ from functools import partial
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
@@ -38,7 +37,6 @@ class PipelineRunner:
 
     def __init__(self, context: RunContext, schedule: Schedule) -> None:
         settings, job = context.settings, context.job
-        assert isinstance(job, MpiJob)
         join_process_group(job, context.device)
         cuts = context.required_plan().cuts
         self._context = context
