@@ -141,4 +141,8 @@ class VersionedFile(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the file as indented JSON, atomically."""
-        write_text_atomically(path, self.model_dump_json(indent=2) + "\n")
+        write_text_atomically(path, self.text())
+
+    def text(self) -> str:
+        """Return what `write` writes."""
+        return self.model_dump_json(indent=2) + "\n"
