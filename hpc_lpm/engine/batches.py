@@ -159,13 +159,33 @@ def training_micro_batches(
         torch.arange(len(samples)) if samples.in_order else epoch_order(len(samples), seed, epoch)
     )
     chunks = torch.split(order[: min(whole, steps) * batch_size], size)
-    smaller = _last_micro_batches(len(samples) % batch_size, size, replicas)
+    smaller = divided_batch(order[whole * batch_size :], batch_size, size, replicas)
     if last_batch == "drop":
-        smaller = 0
-    if smaller and steps > whole:
-        chunks += torch.tensor_split(order[whole * batch_size :], smaller)
-    first = epoch * (whole * micro_batches + smaller)
+        smaller = ()
+    if steps > whole:
+        chunks += smaller
+    first = epoch * (whole * micro_batches + len(smaller))
     return MicroBatches(samples, chunks, micro_batches, first, epoch, draws=Draws(seed, epoch))
+
+
+def divided_batch(
+    order: Tensor, batch_size: int, micro_batch_size: int, replicas: int
+) -> tuple[Tensor, ...]:
+    """Divide one batch into micro-batches.
+
+    A smaller batch is divided as evenly as possible into the fewest micro-batches that hold it, the
+    same number for every replica.
+
+    Args:
+        order: the numbers of its samples, int64 [n].
+        batch_size: the samples of a whole batch.
+        micro_batch_size: the samples of a micro-batch of a whole batch.
+        replicas: that share the micro-batches.
+    """
+    if len(order) == batch_size:
+        return torch.split(order, micro_batch_size)
+    count = _last_micro_batches(len(order), micro_batch_size, replicas)
+    return torch.tensor_split(order, count) if count else ()
 
 
 def _last_micro_batches(samples: int, largest: int, replicas: int) -> int:

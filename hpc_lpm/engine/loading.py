@@ -5,6 +5,7 @@ makes it, must not be made once MPI has started.
 """
 
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import ModuleType
@@ -21,6 +22,7 @@ from hpc_lpm.data.requests import (
     RequestedMicroBatches,
     leave_signals_to_the_rank,
 )
+from hpc_lpm.data.samples import Samples
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError, TrainingError
@@ -100,9 +102,9 @@ class LoadingAhead:
             worker_init_fn=leave_signals_to_the_rank,
             persistent_workers=True,
         )
-        self._begun: MicroBatches | None = None
+        self._part: Samples | None = None
         self._iterator: Iterator[Any] = iter(())
-        self._numbers: Iterator[int] = iter(())
+        self._numbers: deque[int] = deque()
         self._held: dict[int, Any] = {}
         resources.callback(self._close)
 
@@ -112,33 +114,41 @@ class LoadingAhead:
         ordered = list(numbers)
         part = self._names[id(batches.samples)]
         self._order.requests = [Request(part, batches.chunks[n], batches.draws) for n in ordered]
-        self._numbers = iter(ordered)
+        self._numbers = deque(batches.number(n) for n in ordered)
         self._held.clear()
-        self._begun = batches
+        self._part = batches.samples
         with _main_program_unknown():
             self._iterator = iter(self._loader)
 
     def inputs(self, batches: MicroBatches, n: int) -> Activation:
         """Return the model's inputs of a micro-batch."""
-        if batches is not self._begun:
+        number = batches.number(n)
+        if not self._will_arrive(batches, number):
             return batches.inputs(n)
-        inputs, targets = self._arrived(n)
+        inputs, targets = self._arrived(number)
         if self._both:
-            self._held[n] = (None, targets)
+            self._held[number] = (None, targets)
         return inputs
 
     def targets(self, batches: MicroBatches, n: int) -> Activation:
         """Return the targets of a micro-batch."""
-        return batches.targets(n) if batches is not self._begun else self._arrived(n)[1]
+        number = batches.number(n)
+        if not self._will_arrive(batches, number):
+            return batches.targets(n)
+        return self._arrived(number)[1]
 
-    def _arrived(self, n: int) -> Any:
-        while n not in self._held:
-            number = next(self._numbers)
+    def _will_arrive(self, batches: MicroBatches, number: int) -> bool:
+        here = number in self._held or (bool(self._numbers) and number >= self._numbers[0])
+        return batches.samples is self._part and here
+
+    def _arrived(self, number: int) -> Any:
+        while number not in self._held:
+            arriving = self._numbers.popleft()
             arrived = next(self._iterator)
             if isinstance(arrived, Refusal):
                 raise InputError(arrived.sentence)
-            self._held[number] = arrived
-        return self._held.pop(n)
+            self._held[arriving] = arrived
+        return self._held.pop(number)
 
     def _close(self) -> None:
         # The processes end once nothing refers to the iterator.

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import (
     MicroBatches,
     evaluation_micro_batches,
@@ -18,12 +19,15 @@ from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
 from hpc_lpm.engine.checkpoint.store import BEST, FOLDER, Checkpoint, TrainedData, checkpoint_name
 from hpc_lpm.engine.early_stopping import EarlyStop, WatchedMetric
+from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
+from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
-from hpc_lpm.engine.runners.runner import RunContext, Runner
-from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.stop_agreement import StopAgreement
+from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.stop_signals import StopSignals, nothing_to_save
 
 
@@ -37,7 +41,9 @@ class TrainingLoop:
 
     Args:
         context: the context of the run.
-        runner: this rank's part of the strategy.
+        dataset: what is trained and evaluated on.
+        engine: trains this rank's part of the model.
+        agreement: of the ranks on where a segment ends.
         watched: what evaluations are compared by; its part is evaluated inside epochs.
         steps_an_epoch: the optimizer steps of a whole epoch.
         out: the run's folder.
@@ -45,12 +51,15 @@ class TrainingLoop:
         meter: measures this rank's time, messages and memory.
         reporter: shows progress and logs metrics; None on all ranks but the reporting one.
         independent: whether no rank waits for another; such runs are neither saved nor resumed.
+        loaded_by: (r, R) where this rank loads the micro-batches with n mod R = r.
     """
 
     def __init__(
         self,
         context: RunContext,
-        runner: Runner,
+        dataset: Dataset,
+        engine: Engine,
+        agreement: StopAgreement,
         watched: WatchedMetric,
         steps_an_epoch: int,
         out: Path,
@@ -59,9 +68,13 @@ class TrainingLoop:
         reporter: RunReporter | None,
         *,
         independent: bool,
+        loaded_by: tuple[int, int],
     ) -> None:
         self._context = context
-        self._runner = runner
+        self._dataset = dataset
+        self._engine = engine
+        self._agreement = agreement
+        self._loaded_by = loaded_by
         self._watched = watched
         self._steps_an_epoch = steps_an_epoch
         self._folder, self._best = out / FOLDER, out / BEST
@@ -72,7 +85,7 @@ class TrainingLoop:
         self._meter = meter
         self._saved: Path | None = None
         size = context.micro_batch_size
-        parts = {VALIDATION: context.dataset.validation, TEST: context.dataset.test}
+        parts = {VALIDATION: dataset.validation, TEST: dataset.test}
         self._parts = {
             name: evaluation_micro_batches(part, size)
             for name, part in parts.items()
@@ -88,7 +101,7 @@ class TrainingLoop:
         """
         context = self._context
         self.history = restore(
-            checkpoint, context.job, context.cuts, self._runner.state(), self._meter
+            checkpoint, context.job, context.cuts, self._engine.trained_state(), self._meter
         )
         self._saved = checkpoint.path
 
@@ -145,17 +158,34 @@ class TrainingLoop:
         history, context, first = self.history, self._context, self.history.step
         end = next_drain(context.settings, first, self._steps_an_epoch, context.updates)
         batches = self._batches(first, end)
-        context.job.barrier()
-        context.agreement.begin_segment(end - first)
-        context.recorder.begin_segment()
-        self._runner.train(batches)
-        context.recorder.end_segment()
+        self._engine.begin_segment()
+        self._agreement.begin_segment(end - first)
+        self._load(batches)
+        for step in range(end - first):
+            self._ask_where_to_stop(step)
+            if step == self._agreement.end:
+                break
+            self._engine.train_micro_batches(batches.between(step, step + 1))
+        self._engine.drain()
         self._log_norms()
-        history.step = first + context.agreement.end
+        history.step = first + self._agreement.end
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
         self._epoch_seconds += context.recorder.segments[-1].end_seconds
         if not self._epoch_is_to_evaluate():
             history.drains.append(history.step)
+
+    def _ask_where_to_stop(self, step: int) -> None:
+        """Ask, before a step of the segment, where training stops (see `StopAgreement`)."""
+        try:
+            self._agreement.begin_step(step)
+        except BoundaryError as error:
+            rank = self._context.job.rank
+            raise TrainingError(f"rank {rank}, step {step} of the segment: {error}.") from error
+
+    def _load(self, batches: MicroBatches) -> None:
+        """Say which micro-batches this rank will load next."""
+        first, every = self._loaded_by
+        self._context.loading.begin(batches, range(first, len(batches), every))
 
     def _log_norms(self) -> None:
         """Report the norms that each stage has kept (collective, unless ranks are independent)."""
@@ -174,7 +204,7 @@ class TrainingLoop:
         epoch = first // self._steps_an_epoch
         before = epoch * self._steps_an_epoch
         return training_micro_batches(
-            context.dataset.train,
+            self._dataset.train,
             batch_size=settings.batch_size,
             micro_batches=settings.micro_batches * context.replicas,
             steps=end - before,
@@ -193,7 +223,9 @@ class TrainingLoop:
             each.after_epoch = after_epoch
         parts = list(self._parts) if after_epoch else [self._watched.part]
         parts = [name for name in parts if name not in {each.part for each in before}]
-        inside = nullcontext() if after_epoch else _buffers_kept(self._runner.state().layers)
+        inside = (
+            nullcontext() if after_epoch else _buffers_kept(self._engine.trained_state().layers)
+        )
         with inside:
             found = [self._evaluated(part, after_epoch=after_epoch) for part in parts]
             history.evaluations += found
@@ -216,7 +248,8 @@ class TrainingLoop:
     def _evaluated(self, part: str, *, after_epoch: bool) -> Evaluation:
         context, segments = self._context, self._context.recorder.segments
         start = time.perf_counter()
-        scores_here = self._runner.evaluate(self._parts[part])
+        self._load(self._parts[part])
+        scores_here = self._engine.score_micro_batches(self._parts[part])
         if not isinstance(scores_here, list):  # of a strategy of the user's own
             raise InputError(
                 f"the runner of strategy {context.settings.strategy} returned "
@@ -268,12 +301,12 @@ class TrainingLoop:
         save_checkpoint(
             path,
             context.job,
-            self._runner.state(),
-            self._meter.record(self._runner.bytes_sent()),
+            self._engine.trained_state(),
+            self._meter.record(self._engine.bytes_sent),
             self.history,
             CheckpointedRun(
                 context.settings.model_dump(mode="json"),
-                TrainedData.of(context.dataset),
+                TrainedData.of(self._dataset),
                 context.updates,
                 self._steps_an_epoch,
                 context.copies,

@@ -72,6 +72,7 @@ class Recorder:
         self._norms: list[tuple[int, Tensor, Tensor]] = []
         self._losses: list[Tensor] = []
         self._samples = 0
+        self._heard_loss: Tensor | None = None
         self._unread: list[_Unread] = []
         self._steps_ended = 0
         self._unreported: _EndedStep | None = None
@@ -145,6 +146,23 @@ class Recorder:
         self._losses.append(loss * samples)
         self._samples += samples
 
+    def step_loss(self) -> Tensor:
+        """Return the mean loss of the step so far, float64 [1], on the device of the losses."""
+        mean = torch.stack(self._losses).sum() / self._samples
+        return mean.to(torch.float64).reshape(1)
+
+    def hear_loss(self, loss: Tensor) -> None:
+        """Take note of the mean loss of a step that another rank has computed, a tensor [1]."""
+        self._heard_loss = loss
+
+    @property
+    def last_loss(self) -> float | None:
+        """The mean loss of the newest step that this rank has heard of; None before the first.
+
+        On a GPU, asking for it waits until that step has been computed.
+        """
+        return None if self._heard_loss is None else float(self._heard_loss)
+
     def add_norms(self, gradient: Tensor, weight: Tensor) -> None:
         """Keep the norms of this rank's gradients and weights for the log; nothing is read yet."""
         self._norms.append((self.step, gradient, weight))
@@ -175,7 +193,9 @@ class Recorder:
         """
         loss = None
         if self._losses:
-            loss = _on_its_way_to_host(torch.stack(self._losses).sum() / self._samples)
+            mean = torch.stack(self._losses).sum() / self._samples
+            self._heard_loss = mean
+            loss = _on_its_way_to_host(mean)
         end = self._timer.mark()
         ended = _EndedStep(self.step, loss, self._samples, self._skipped, end, self._unread)
         self._skipped = False

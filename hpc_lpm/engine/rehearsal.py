@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.activation import Activation, tensors_of
+from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.data.samples import Draws, Samples
 from hpc_lpm.engine.batches import evaluation_micro_batches, training_sizes
-from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.models.module_state import ModuleState
 from hpc_lpm.random_streams import generators_kept
 
@@ -55,29 +56,31 @@ class RehearsedPass:
         return Draws(0, 0) if self.training else None
 
 
-def passes_of(context: RunContext) -> list[RehearsedPass]:
-    """Return the passes of a rehearsal, the same ones on every rank.
+def passes_of(
+    dataset: Dataset, settings: TrainSettings, micro_batch_size: int, replicas: int
+) -> list[RehearsedPass]:
+    """Return the passes of the rehearsal of a run, the same ones on every rank.
 
     Each size of a micro-batch has its turn, the largest one with other samples once more: only
     then can shapes that depend on the samples show.
     """
-    settings, dataset = context.settings, context.dataset
-    size = context.micro_batch_size
+    size = micro_batch_size
     training = training_sizes(
-        dataset.train, settings.batch_size, size, settings.last_batch, context.replicas
+        dataset.train, settings.batch_size, size, settings.last_batch, replicas
     )
-    passes = list(_passes(training=True, part=dataset.train, sizes=training))
+    passes = list(passes_over(dataset.train, training, training=True))
     rehearsed: set[int] = set()
     for part in (dataset.test, dataset.validation):
         if part is not None:
             batches = evaluation_micro_batches(part, size)
             sizes = {batches.size(n) for n in range(len(batches))} - rehearsed
-            passes += _passes(training=False, part=part, sizes=sizes)
+            passes += passes_over(part, sizes, training=False)
             rehearsed |= sizes
     return passes
 
 
-def _passes(*, training: bool, part: Samples, sizes: Iterable[int]) -> Iterator[RehearsedPass]:
+def passes_over(part: Samples, sizes: Iterable[int], *, training: bool) -> Iterator[RehearsedPass]:
+    """Yield a pass for each number of samples, and for the largest one another with others."""
     ordered = sorted(sizes, reverse=True)
     for size in ordered:
         yield RehearsedPass(training, part, torch.arange(size))

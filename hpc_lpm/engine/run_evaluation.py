@@ -23,11 +23,10 @@ from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
-from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, strategy_named
+from hpc_lpm.engine.updating import UpdatingBySettings
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.registry import create_model
-from hpc_lpm.stop_signals import StopSignals
 
 Part = Literal["test", "validation", "training"]
 
@@ -95,17 +94,16 @@ def evaluate_run(
         job,
         device,
         model,
-        data,
         None,
         Recorder(0, lambda *_: None),
-        StopAgreement(job, StopSignals()),
+        UpdatingBySettings(model, settings.optimizer, settings.learning_rate, saved.updates, job),
         saved.updates,
         saved.history.epochs_evaluated,
         # Of the replicas of stages each had its share of a micro-batch.
         saved.replicas if strategy_named(saved.settings["strategy"]).needs_plan else 1,
     )
     start = time.perf_counter()
-    whole = WholeModel(context, rehearse=False)
+    whole = WholeModel(context)
     _load(checkpoint, whole, data)
     batches = evaluation_micro_batches(samples, context.micro_batch_size)
     scores = whole.evaluate(batches, range(len(batches)))

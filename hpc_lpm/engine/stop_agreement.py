@@ -7,20 +7,12 @@ begin step s left rank 0 after the message did. So every rank knows two steps ah
 will come, and posts receives for these alone: gloo and NCCL cannot cancel a receive.
 """
 
-from typing import Any
-
-import numpy as np
-
-from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
-from hpc_lpm.engine.job import Job, MpiJob
+from hpc_lpm.engine.job import Job
 from hpc_lpm.stop_signals import StopSignals
 
 STEPS_AHEAD = 2
 """How many steps ahead of the step that begins rank 0 decides."""
-
-_DECISION_TAG = 1
-_REQUEST_TAG = 2
 
 
 class StopAgreement:
@@ -37,17 +29,12 @@ class StopAgreement:
 
     def __init__(self, job: Job, signals: StopSignals, *, independent: bool = False) -> None:
         self.end = self.agreed = 0
+        self._job = job
         self._rank = 0 if independent else job.rank
-        self.limit_seconds = job.limit_seconds
+        self._others = range(1, 1 if independent else job.size)
+        self._decisions, self._requests = job.own_tag(), job.own_tag()
         self._signals = signals
-        self._communicator: Any = None
-        self._others = range(0)
-        self._sent: list[Any] = []
         self._asked = False
-        if isinstance(job, MpiJob) and job.size > 1 and not independent:
-            job.barrier()  # Dup itself has no time limit
-            self._communicator = job.communicator.Dup()
-            self._others = range(1, job.size)
 
     def begin_segment(self, steps: int) -> None:
         """Begin a segment of that many steps; every rank calls this after a barrier."""
@@ -64,42 +51,43 @@ class StopAgreement:
             self._decide(step + STEPS_AHEAD)
             return
         self._ask_to_stop()
-        if not wait_until(lambda: self._knows(step + 1), self.limit_seconds):
-            raise BoundaryError.silence(0, self.limit_seconds)
+        while not self._is_decided(step + 1):
+            self._receive_decision()
 
     def listen(self) -> None:
         """Take note of the decisions that have arrived, without waiting."""
         if self._rank != 0:
-            self._knows(self.end)
+            while not self._is_decided(self.end) and self._job.arrived(0, self._decisions):
+                self._receive_decision()
 
     def _decide(self, step: int) -> None:
         if step >= self.end:
             return
         stop = self._stop_wanted()
-        decision = np.array([step, stop], dtype=np.int64)
         for rank in self._others:
-            self._send(decision, rank, _DECISION_TAG)
+            self._job.send((step, stop), rank, self._decisions)
         self._note(step, stop=stop)
 
     def _stop_wanted(self) -> bool:
-        if self._others and not self._asked and self._communicator.Iprobe(tag=_REQUEST_TAG):
-            self._communicator.Recv(np.empty(1, dtype=np.int64), tag=_REQUEST_TAG)
-            self._asked = True
+        if not self._asked:
+            self._asked = any(self._job.arrived(rank, self._requests) for rank in self._others)
         return self._asked or self._signals.received is not None
 
     def _ask_to_stop(self) -> None:
         if self._signals.received is None or self._asked:
             return
         self._asked = True
-        self._send(np.zeros(1, dtype=np.int64), 0, _REQUEST_TAG)
+        self._job.send(None, 0, self._requests)
 
-    def _knows(self, step: int) -> bool:
-        """Receive the decisions that have arrived; return whether this step is decided."""
-        decision = np.empty(2, dtype=np.int64)
-        while self.agreed < self.end and self._communicator.Iprobe(source=0, tag=_DECISION_TAG):
-            self._communicator.Recv(decision, source=0, tag=_DECISION_TAG)
-            self._note(int(decision[0]), stop=bool(decision[1]))
+    def _is_decided(self, step: int) -> bool:
         return step < self.agreed or self.agreed == self.end
+
+    def _receive_decision(self) -> None:
+        try:
+            step, stop = self._job.receive(0, self._decisions)
+        except TimeoutError:
+            raise BoundaryError.silence(0, self._job.limit_seconds) from None
+        self._note(step, stop=stop)
 
     def _note(self, step: int, *, stop: bool) -> None:
         if stop:
@@ -107,8 +95,3 @@ class StopAgreement:
         else:
             self.agreed = step + 1
         assert self.agreed <= self.end
-
-    def _send(self, message: Any, rank: int, tag: int) -> None:
-        # MPI takes so short a message at once; its memory is held until MPI says so.
-        self._sent = [(held, request) for held, request in self._sent if not request.Test()]
-        self._sent.append((message, self._communicator.Isend(message, dest=rank, tag=tag)))

@@ -23,6 +23,7 @@ from hpc_lpm.engine.checkpoint.store import (
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
+from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.environment import own_device, run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
@@ -40,6 +41,7 @@ from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.records import RankRecord
+from hpc_lpm.engine.rehearsal import passes_of
 from hpc_lpm.engine.result import RESULT, ParameterGroup, RunResult
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
@@ -49,6 +51,7 @@ from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
 from hpc_lpm.engine.trackers import check_trackers
+from hpc_lpm.engine.updating import UpdatingBySettings
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
@@ -253,13 +256,22 @@ class Training:
         with deaths_explained(self.job.rank), ExitStack() as resources:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
-            context = self._context(reporter, signals or StopSignals(), resources)
+            context = self._context(reporter, resources)
             meter = RankMeter(context.recorder, PeakMemory(context.device))
+            # Communicators are made before anything else is sent over MPI.
+            agreement = StopAgreement(
+                self.job, signals or StopSignals(), independent=self.strategy.independent
+            )
             runner = self.strategy.start(context)
+            size = context.micro_batch_size
+            runner.rehearse(passes_of(self.dataset, context.settings, size, self.replicas))
+            engine = Engine(context, runner)
             self._groups, self._simulated = runner.state().groups, None
             loop = TrainingLoop(
                 context,
-                runner,
+                self.dataset,
+                engine,
+                agreement,
                 self.watched,
                 self.steps_an_epoch,
                 out,
@@ -267,12 +279,13 @@ class Training:
                 meter,
                 reporter,
                 independent=self.strategy.independent,
+                loaded_by=self._loaded_by,
             )
             if self.checkpoint:
                 loop.resume(self.checkpoint)
             loop.run()
-            fingerprint = weights_sha256(runner.state().layers, self.job)
-            records = self.job.all_gather(meter.record(runner.bytes_sent()))
+            fingerprint = weights_sha256(engine.trained_state().layers, self.job)
+            records = self.job.all_gather(meter.record(engine.bytes_sent))
             if self.job.rank != 0:
                 return None
             result = self._result(context.settings, loop, records, fingerprint)
@@ -282,9 +295,7 @@ class Training:
         result.write(out / RESULT)
         return result
 
-    def _context(
-        self, reporter: RunReporter | None, signals: StopSignals, resources: ExitStack
-    ) -> RunContext:
+    def _context(self, reporter: RunReporter | None, resources: ExitStack) -> RunContext:
         """Set this process up for the run and return the context for the strategy's runner."""
         settings = self.settings
         torch.set_num_threads(settings.threads)
@@ -305,16 +316,24 @@ class Training:
             self.job,
             device,
             self.model,
-            self.dataset,
             self.plan,
             recorder,
-            StopAgreement(self.job, signals, independent=self.strategy.independent),
+            UpdatingBySettings(
+                self.model, settings.optimizer, settings.learning_rate, self.steps, self.job
+            ),
             self.steps,
             self.epochs,
             self.replicas,
             resources,
             self._loading(resources),
         )
+
+    @property
+    def _loaded_by(self) -> tuple[int, int]:
+        """(r, R) where this rank loads the micro-batches with n mod R = r."""
+        if self.strategy.needs_plan:
+            return self.job.rank % self.replicas, self.replicas
+        return (self.job.rank, self.job.size) if self.strategy.data_parallel else (0, 1)
 
     def _loading(self, resources: ExitStack) -> Loading:
         stage = self.job.rank // self.replicas

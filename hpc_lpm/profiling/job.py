@@ -19,7 +19,7 @@ from hpc_lpm.processor import processor_name
 from hpc_lpm.profile_file import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
-from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment
+from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment, started_by_mpi
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -85,7 +85,7 @@ def profile_micro_batch(
             rank, if it does on one, and if the models of the ranks differ.
     """
     _check(repeats, threads, device)
-    communicator = _world() if ranks_from_environment() > 1 else None
+    communicator = _world() if started_by_mpi() and ranks_from_environment() > 1 else None
     _meet(communicator)
     # As in training: the ranks of a node take its GPUs in turn.
     gpu = local_rank_from_environment() % torch.cuda.device_count() if device == "cuda" else -1

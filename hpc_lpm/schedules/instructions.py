@@ -5,8 +5,8 @@ Micro-batches are numbered n = 0, 1, 2, ... over the whole programme, optimizer 
 STG0.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,10 @@ class _AboutMicroBatch:
     def arguments(self) -> tuple[int, ...]:
         """The arguments of an engine's method for this instruction."""
         return (self.micro_batch,)
+
+    def later(self, micro_batches: int, steps: int) -> Self:
+        """Return the same instruction so many micro-batches, which are so many steps, later."""
+        return replace(self, micro_batch=self.micro_batch + micro_batches)
 
     def __str__(self) -> str:
         return f"{self.symbol}{self.micro_batch}"
@@ -83,6 +87,10 @@ class Reduce:
         """The arguments of an engine's method for this instruction."""
         return (self.step,)
 
+    def later(self, micro_batches: int, steps: int) -> Self:
+        """Return the same instruction so many steps later."""
+        return replace(self, step=self.step + steps)
+
     def __str__(self) -> str:
         return f"A{self.step}"
 
@@ -101,6 +109,10 @@ class Update:
         """The arguments of an engine's method for this instruction."""
         return (self.step,)
 
+    def later(self, micro_batches: int, steps: int) -> Self:
+        """Return the same instruction so many steps later."""
+        return replace(self, step=self.step + steps)
+
     def __str__(self) -> str:
         return f"U{self.step}"
 
@@ -117,6 +129,10 @@ class _AboutTiedWeights:
     def arguments(self) -> tuple[int, ...]:
         """The arguments of an engine's method for this instruction."""
         return (self.step, self.stage)
+
+    def later(self, micro_batches: int, steps: int) -> Self:
+        """Return the same instruction so many steps later."""
+        return replace(self, step=self.step + steps)
 
     def __str__(self) -> str:
         return f"{self.symbol}{self.step}"

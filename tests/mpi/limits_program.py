@@ -123,7 +123,7 @@ def wait(world: MpiJob, where: str) -> None:
 
     job.barrier()
     if job.rank == 1:
-        job.limit_seconds = agreement.limit_seconds = LIMIT_SECONDS
+        job.limit_seconds = LIMIT_SECONDS
         start = time.monotonic()
         try:
             wait_in_vain(

@@ -35,13 +35,17 @@ GPUS, GPUS_ON_HOSTS = RankLocations(1, True), RankLocations(2, True)
 def test_auto_suits_the_place(
     asked: dict[str, object], locations: RankLocations, transport: str, progress_thread: bool
 ) -> None:
-    chosen = with_transport(checked_settings(**RUN, **asked), locations, threads_may_call_mpi=True)
+    chosen = with_transport(
+        checked_settings(**RUN, **asked), locations, mpi=True, threads_may_call_mpi=True
+    )
     assert (chosen.own.transport, chosen.own.progress_thread) == (transport, progress_thread)
 
 
 def test_an_mpi_without_threads_is_said_and_lived_with(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        chosen = with_transport(checked_settings(**RUN), TWO_HOSTS, threads_may_call_mpi=False)
+        chosen = with_transport(
+            checked_settings(**RUN), TWO_HOSTS, mpi=True, threads_may_call_mpi=False
+        )
     assert chosen.own.progress_thread is False
     assert "MPI_THREAD_MULTIPLE" in caplog.text
 

@@ -85,6 +85,8 @@ class TensorSpec:
 
 
 _NO_TENSOR = TensorSpec((1,), torch.uint8)
+LOSS = TensorSpec((1,), torch.float64)
+"""The mean loss of a step, which goes back with the gradients of its last micro-batch."""
 
 MessagePart = Tensor | TensorSpec
 """A part of a message: a tensor, or the spec of one where there is none to send."""
@@ -161,7 +163,7 @@ class BoundarySpec:
         return self.structure.fill(arrived)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Boundary:
     """What crosses between two stages, by the kind of pass and its number of samples.
 
@@ -170,6 +172,24 @@ class Boundary:
 
     specs: dict[tuple[bool, int], BoundarySpec] = field(default_factory=dict)
     varies: bool = False
+
+    def add(self, spec: BoundarySpec | None, *, training: bool, samples: int) -> None:
+        """Take note of what has crossed in a pass, None if the pipeline ends here."""
+        if spec is None:
+            return
+        key = training, samples
+        before = self.specs.setdefault(key, spec)
+        if before != spec:
+            self.varies = True
+            return
+        # A tensor may need a gradient with some samples only.
+        self.specs[key] = replace(
+            before,
+            tensors=tuple(
+                replace(one, requires_gradient=one.requires_gradient or other.requires_gradient)
+                for one, other in zip(before.tensors, spec.tensors, strict=True)
+            ),
+        )
 
     def agreed(self, *, training: bool, samples: int) -> BoundarySpec | None:
         """Return what crosses for a micro-batch, None if only its message tells."""

@@ -13,7 +13,13 @@ from torch import Tensor
 
 from hpc_lpm.activation import Activation
 from hpc_lpm.engine.faults import BoundaryError
-from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, TensorSpec
+from hpc_lpm.engine.pipeline.boundary import (
+    LOSS,
+    Boundary,
+    BoundarySpec,
+    MessagePart,
+    TensorSpec,
+)
 from hpc_lpm.engine.pipeline.transport.channel import Channel, StageChannels
 
 _LENGTH = TensorSpec((1,), torch.int64)
@@ -53,17 +59,21 @@ class IncomingBoundary:
         gradients: Sequence[Tensor | None],
         *,
         samples: int,
+        loss: Tensor | None = None,
     ) -> None:
-        """Send the gradients of an activation's tensors that require one."""
+        """Send the gradients of an activation's tensors that require one.
+
+        Behind them goes the `loss`, a tensor as `LOSS` describes, if there is one.
+        """
         agreed = self._boundary.agreed(training=True, samples=samples)
+        behind = () if loss is None else (loss,)
         if spec is agreed:
-            if gradients:
-                self._agreed_back.send(spec.arranged_gradients(gradients))
+            _send_any(self._agreed_back, (*spec.arranged_gradients(gradients), *behind))
             return
-        if agreed is not None and agreed.gradient_messages():
-            self._agreed_back.send(agreed.gradient_messages())
-        if gradients:
-            self._described_back.send(spec.arranged_gradients(gradients))
+        if agreed is not None:
+            _send_any(self._agreed_back, (*agreed.gradient_messages(), *behind))
+            behind = ()
+        _send_any(self._described_back, (*spec.arranged_gradients(gradients), *behind))
 
     def _description(self) -> BoundarySpec:
         length = self._one(_LENGTH)
@@ -150,31 +160,41 @@ class OutgoingBoundary:
             channel.flush()
 
     def receive_gradients(
-        self, spec: BoundarySpec, device: torch.device, *, samples: int
-    ) -> tuple[Tensor | None, ...]:
-        """Receive the gradients of the tensors of an activation that require one.
+        self, spec: BoundarySpec, device: torch.device, *, samples: int, with_loss: bool
+    ) -> tuple[tuple[Tensor | None, ...], Tensor | None]:
+        """Receive the gradients of the tensors of an activation that require one, and the loss.
 
-        None stands for a tensor that the stages after have not used.
+        None stands for a tensor that the stages after have not used, and for a loss that is not
+        expected.
 
         Raises:
             BoundaryError: if they do not come in time.
         """
         wanted = spec.gradients()
         agreed = self._boundary.agreed(training=True, samples=samples)
-        channel: Channel = self._agreed_back
+        behind: tuple[TensorSpec, ...] = (LOSS,) if with_loss else ()
+        received: tuple[Tensor | None, ...] = ()
+        if agreed is not None and (*agreed.gradient_messages(), *behind):
+            received = self._agreed_back.receive()
+        loss = received[-1] if received and with_loss else None
         if spec is not agreed:
-            if agreed is not None and agreed.gradient_messages():
-                self._agreed_back.receive()
-            channel = self._described_back
-            if wanted:
-                channel.expect([spec.gradient_messages()])
-        if not wanted:
-            return ()
-        received = zip(wanted, channel.receive(), strict=True)
-        return tuple(
+            if agreed is not None:
+                behind = ()
+            received = ()
+            if message := (*spec.gradient_messages(), *behind):
+                self._described_back.expect([message])
+                received = self._described_back.receive()
+            loss = received[-1] if behind else loss
+        gradients = tuple(
             None if tensor is None else gradient.arrived(tensor.to(device))
-            for gradient, tensor in received
+            for gradient, tensor in zip(wanted, received, strict=False)
         )
+        return gradients, loss
+
+
+def _send_any(channel: Channel, message: Sequence[MessagePart]) -> None:
+    if message:
+        channel.send(message)
 
 
 def _needs_more(found: BoundarySpec, known: BoundarySpec) -> bool:

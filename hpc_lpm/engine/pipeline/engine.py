@@ -1,6 +1,6 @@
 """DeepSpeed's pipeline engine, running schedules of ours instead of its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -11,15 +11,15 @@ from torch import Tensor
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.learning_rate import advance, build_scheduler
-from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.learning_rate import advance
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
-from hpc_lpm.engine.pipeline.lag_compensation import stage_optimizer
+from hpc_lpm.engine.pipeline.lag_compensation import rate_divisor
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.schedules.instructions import Programme
@@ -52,24 +52,23 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         settings = context.settings
         config = deepspeed_config(context)
         mpu = module.mpu()
-        self._groups = context.group_parameters(module.local_layers())
         parameters = tied.without_copies(module.parameters())
-        optimizer = build_optimizer(
-            parameters, stage_optimizer(settings, context.topology), self._groups
+        self._updates = context.updating.build(
+            parameters,
+            module.local_layers(),
+            rate_divisor=rate_divisor(settings, context.topology),
         )
-        scheduler = build_scheduler(optimizer, settings.learning_rate, context.updates)
         super().__init__(
             args=SimpleNamespace(),
             model=module,
-            optimizer=optimizer,
+            optimizer=self._updates.optimizer,
             # `_take_model_step` steps it once for each update.
-            lr_scheduler=scheduler,
+            lr_scheduler=self._updates.scheduler,
             mpu=mpu,
             config=config,
             config_class=DeepSpeedConfig(config, mpu),
             dont_change_device=True,
         )
-        self._scheduler = scheduler
         self._replica = context.topology.replica
         average = None
         if context.replicas > 1:
@@ -86,7 +85,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
             module,
             policy,
             tied,
-            optimizer=self.basic_optimizer,
+            updates=self._updates,
             average=average,
             rules=GradientRules(parameters, settings, context.recorder, meeting),
             take_step=self._take_step,
@@ -107,26 +106,34 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._placeholder = value.cpu()
 
     def connect(self, rehearsal: PipelineRehearsal, channels: StageChannels) -> None:
-        """Take over the channels to the neighbouring stages, and what a rehearsal has found."""
+        """Take over the channels to the neighbouring stages, and what rehearses passes."""
+        self._rehearsal = rehearsal
         self._executor.connect(rehearsal, channels)
+
+    def rehearse(self, passes: Iterable[RehearsedPass]) -> None:
+        """Run passes that leave no trace, to find out what they need; see `PipelineRehearsal`."""
+        self._rehearsal.rehearse(passes)
+        self._executor.heed(self._rehearsal)
 
     def state(self) -> TrainedState:
         """Return this stage's layers, optimizer and scheduler."""
         return TrainedState(
             self.module.local_layers(),
             self.basic_optimizer,
-            self._scheduler,
+            self._updates.scheduler,
             self._replica,
-            self._groups,
+            self._updates.groups,
         )
 
-    def train_on(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:
-        """Execute a training programme until it has drained; return the bytes this stage sent.
-
-        See `StageExecutor.train`.
-        """
+    def train_on(
+        self,
+        programme_of: Callable[[int], Programme],
+        batch: MicroBatches,
+        following: MicroBatches | None,
+    ) -> int:
+        """Train on a batch and return the bytes this stage sent; see `StageExecutor.train`."""
         with self._backward_announced():
-            return self._executor.train(programme_of, batches)
+            return self._executor.train(programme_of, batch, following)
 
     def evaluate_on(self, programme: Programme, batches: MicroBatches) -> list[MicroBatchScores]:
         """Execute a programme of forward passes; the last stage returns the scores."""
@@ -148,7 +155,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
 
     def _skip_step(self) -> None:
         self.zero_grad()
-        advance(self._scheduler, 1)
+        advance(self._updates.scheduler, 1)
 
 
 def deepspeed_config(context: RunContext) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Executes the programme of one stage: what every instruction does."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.pipeline.agreed_programme import AgreedProgramme, Announcements
+from hpc_lpm.engine.pipeline.announcements import Announcements
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.crossing import IncomingBoundary, OutgoingBoundary
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
@@ -26,6 +26,7 @@ from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.engine.updating import Updates
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.schedules.instructions import (
     Backward,
@@ -45,22 +46,23 @@ from hpc_lpm.schedules.instructions import (
     TiedMessage,
     Update,
 )
+from hpc_lpm.schedules.stepwise import StepwiseProgramme
 
 Gradients = tuple[Tensor | None, ...]
 
 
 class StageExecutor:
-    """Executes programmes on the layers of one stage, over any number of batches.
+    """Executes programmes on the layers of one stage, a batch at a time.
 
-    Nothing is drained or synchronised after a batch: one programme spans as many batches as there
-    are between two evaluations. It knows nothing of DeepSpeed, whose engine updates the weights.
+    Nothing is drained or synchronised after a batch: what is left to do of it is done with the
+    batches after it. It knows nothing of DeepSpeed, whose engine updates the weights.
 
     Args:
         context: of the run.
         module: runs the stage's layers.
         policy: what is done with lagged micro-batches.
         tied: the stage's parameters that are tied to others.
-        optimizer: of the stage, from which the next weights are predicted.
+        updates: what updates the stage's weights, from which the next weights are predicted.
         average: averages the gradients over the stage's replicas, None without replicas.
         rules: apply to the gradients before an update.
         take_step: updates the weights from the accumulated gradients and clears these.
@@ -74,7 +76,7 @@ class StageExecutor:
         policy: WeightPolicy,
         tied: TiedParameters,
         *,
-        optimizer: torch.optim.Optimizer,
+        updates: Updates,
         average: GradientAverage | None,
         rules: GradientRules,
         take_step: Callable[[], None],
@@ -87,6 +89,7 @@ class StageExecutor:
         self._tied = tied
         self._average = average
         self._rules = rules
+        self._updates = updates
         self._take_step = take_step
         self._skip_step = skip_step
         self._device = context.device
@@ -108,47 +111,77 @@ class StageExecutor:
         )
         self._policy = policy
         self._predicted_weights = (
-            PredictedWeights(optimizer, in_place=own.weights == "live") if own.prediction else None
+            PredictedWeights(updates.optimizer, in_place=own.weights == "live")
+            if own.prediction
+            else None
         )
         self._training = False
-        self._updates = 0
-        self._is_lagged: Callable[[int], bool] = _never
+        self._version = 0
+        self._programme: StepwiseProgramme | None = None
+        self._per_step = context.settings.micro_batches
+        self._batches: list[MicroBatches] = []
+        self._first_batch = self._step = 0
         self._in_flight: dict[int, InFlight] = {}
         self._leaving_activation: dict[int, tuple[BoundarySpec, Activation]] = {}
         self._leaving_gradient: dict[int, tuple[BoundarySpec, Gradients]] = {}
         self._arrived_gradient: dict[int, Gradients] = {}
+        self._heard_loss: Tensor | None = None
         self._scores: list[MicroBatchScores] = []
 
     def connect(self, rehearsal: PipelineRehearsal, channels: StageChannels) -> None:
-        """Take over the channels to the neighbouring stages, and what a rehearsal has found."""
-        self._boundaries = boundaries = rehearsal.boundaries
+        """Take over the channels to the neighbouring stages, and what rehearsals find to cross."""
+        boundaries = rehearsal.boundaries
         self._channels = channels
         self._incoming = IncomingBoundary(boundaries.incoming, channels)
         self._outgoing = OutgoingBoundary(
             boundaries.outgoing, channels, max(self._module.local_layers())
         )
         self._tied_exchange = TiedExchange(self._tied, channels.tied)
+        self._announcements = Announcements(
+            boundaries,
+            channels.agreed,
+            self._tied_exchange,
+            is_first=self._is_first_stage,
+            is_last=self._is_last_stage,
+        )
+
+    def heed(self, rehearsal: PipelineRehearsal) -> None:
+        """Do in every pass what rehearsals have found to be necessary."""
         self._stage_pass.heed(rehearsal)
 
-    def train(self, programme_of: Callable[[int], Programme], batches: MicroBatches) -> int:
-        """Execute a training programme until it has drained; return the bytes this stage sent.
+    def train(
+        self,
+        programme_of: Callable[[int], Programme],
+        batch: MicroBatches,
+        following: MicroBatches | None,
+    ) -> int:
+        """Train on the next batch and return the bytes this stage sent meanwhile.
 
         Args:
-            programme_of: returns the programme for a number of micro-batches: fewer than there are
-                if the ranks agree to stop.
-            batches: all micro-batches of the segment.
+            programme_of: returns the programme of the training since the pipeline was empty, for a
+                number of micro-batches.
+            batch: the micro-batches of one optimizer step.
+            following: those of the step that comes next, whose messages may be on their way before
+                it has begun; None if the pipeline drains after this step.
 
         Raises:
             TrainingError: if anything fails, naming the micro-batch and, where known, the layer.
         """
-        self._begin(training=True)
         sent_before = self._bytes_sent()
-        agreed = AgreedProgramme(
-            programme_of, len(batches), batches.per_step, self._context.agreement
-        )
-        self._is_lagged = agreed.is_lagged
-        announcements = self._announcements(agreed.whole(), batches, batches.per_step)
-        self._execute(agreed.run(announcements), batches)
+        if self._programme is None:
+            self._begin(training=True)
+            self._programme = StepwiseProgramme(programme_of, self._per_step)
+        if self._first_batch + len(self._batches) <= self._step:
+            self._take(batch)
+        if following is None:
+            part = self._programme.rest(self._step, len(batch))
+        else:
+            part = self._programme.step(self._step)
+            self._take(following)
+        self._execute(part)
+        self._step += 1
+        if following is None:
+            self._end()
         return self._bytes_sent() - sent_before
 
     @torch.no_grad()
@@ -159,10 +192,11 @@ class StageExecutor:
             TrainingError: if anything fails.
         """
         self._begin(training=False)
-        self._is_lagged = _never
         self._scores = []
-        self._announcements(programme, batches, 1).announce(len(batches))
-        self._execute(programme, batches)
+        self._batches = [batches]
+        self._announcements.evaluation(batches)
+        self._execute(programme)
+        self._end()
         return self._scores
 
     def _begin(self, *, training: bool) -> None:
@@ -174,40 +208,57 @@ class StageExecutor:
         to_neighbours = sum(channel.bytes_sent for channel in self._channels.senders())
         return to_neighbours + self._tied_exchange.bytes_sent + averaged
 
-    def _announcements(
-        self, programme: Programme, batches: MicroBatches, micro_batches_per_step: int
-    ) -> Announcements:
-        return Announcements(
-            programme,
-            batches,
-            self._boundaries,
-            self._channels.agreed,
-            self._tied_exchange,
-            micro_batches_per_step,
-            training=self._training,
-        )
-
-    def _execute(self, instructions: Iterable[Instruction], batches: MicroBatches) -> None:
-        self._batches = batches
-        current: Instruction | None = None
+    def _end(self) -> None:
+        """Wait until everything has left, and forget what was trained."""
         try:
-            if self._is_first_stage or self._is_last_stage:
-                self._context.loading.begin(batches, range(len(batches)))
-            for current in instructions:
-                self._EXECUTES[type(current)](self, *current.arguments)
             for channel in self._channels.senders():
                 channel.flush()
             self._tied_exchange.flush()
+        except Exception as error:
+            raise self._described(error, None) from error
+        self._programme = None
+        self._batches.clear()
+        self._first_batch = self._step = 0
+
+    def _take(self, batch: MicroBatches) -> None:
+        self._batches.append(batch)
+        self._announcements.training(batch)
+
+    def _located(self, micro_batch: int) -> tuple[MicroBatches, int]:
+        """Return the batch that a micro-batch belongs to, and its place there."""
+        if not self._training:
+            return self._batches[0], micro_batch
+        step, place = divmod(micro_batch, self._per_step)
+        return self._batches[step - self._first_batch], place
+
+    def _samples(self, micro_batch: int) -> int:
+        batch, place = self._located(micro_batch)
+        return batch.size(place)
+
+    def _number(self, micro_batch: int) -> int:
+        batch, place = self._located(micro_batch)
+        return batch.number(place)
+
+    def _ends_step(self, micro_batch: int) -> bool:
+        batch, place = self._located(micro_batch)
+        return place == len(batch) - 1
+
+    def _execute(self, instructions: Programme) -> None:
+        current: Instruction | None = None
+        try:
+            for current in instructions:
+                self._EXECUTES[type(current)](self, *current.arguments)
         except Exception as error:
             raise self._described(error, current) from error
 
     def _described(self, error: Exception, current: Instruction | None) -> TrainingError:
         if current is None or isinstance(current, Reduce | Update | TiedMessage):
-            return self._faults.describe(error, "update" if current else "start")
+            return self._faults.describe(error, "update" if current else "drain")
         number = current.micro_batch
         computes = isinstance(current, Forward | Replay | Backward)
         flight = self._in_flight.get(number) if computes else None
-        named = f"micro-batch {self._batches.number(number)}"
+        batch, place = self._located(number)
+        named = f"micro-batch {batch.number(place)}"
         if not self._training:
             named = f"evaluation {named}"
         return self._faults.describe(error, named, flight.inputs if flight else None)
@@ -215,7 +266,7 @@ class StageExecutor:
     def _receive_activation(self, micro_batch: int) -> None:
         start = self._recorder.start()
         inputs, spec = self._incoming.receive(
-            training=self._training, samples=self._batches.size(micro_batch), device=self._device
+            training=self._training, samples=self._samples(micro_batch), device=self._device
         )
         self._in_flight[micro_batch] = InFlight(inputs, incoming=spec)
         self._record("receive", micro_batch, start)
@@ -224,12 +275,12 @@ class StageExecutor:
         self._load(micro_batch)
         start = self._recorder.start()
         flight = self._in_flight[micro_batch]
-        lagged = self._is_lagged(micro_batch)
+        lagged = self._programme is not None and self._programme.is_lagged(micro_batch)
         keep_graph = not (lagged and self._policy.replays)
         with self._around_lagged_forward() if lagged else nullcontext():
             outputs = self._stage_pass.forward(
                 flight,
-                self._batches.number(micro_batch),
+                self._number(micro_batch),
                 keep_graph=keep_graph,
                 lagged=lagged,
             )
@@ -237,34 +288,38 @@ class StageExecutor:
             flight.outgoing = self._outgoing.check(
                 outputs,
                 training=self._training,
-                samples=self._batches.size(micro_batch),
+                samples=self._samples(micro_batch),
             )
             self._leaving_activation[micro_batch] = flight.outgoing, outputs
         if not self._training:
-            self._score(self._in_flight[micro_batch], outputs, self._batches.size(micro_batch))
+            self._score(self._in_flight[micro_batch], outputs, self._samples(micro_batch))
             del self._in_flight[micro_batch]
             return
         self._record("forward", micro_batch, start)
-        flight.version = self._updates
+        flight.version = self._version
         self._recorder.add_in_flight(len(self._in_flight))
 
     def _load(self, micro_batch: int) -> None:
         start = self._recorder.start()
+        batch, place = self._located(micro_batch)
         if self._is_first_stage:
-            loaded = self._context.loading.inputs(self._batches, micro_batch)
+            loaded = self._context.loading.inputs(batch, place)
             inputs = moved(loaded, self._device)
             arranged = self._context.compute_format.arranged(inputs)
             self._in_flight[micro_batch] = InFlight(arranged)
         if self._is_last_stage:
-            loaded = self._context.loading.targets(self._batches, micro_batch)
+            loaded = self._context.loading.targets(batch, place)
             targets = moved(loaded, self._device)
             self._in_flight[micro_batch].targets = targets
         self._record("load", micro_batch, start)
 
     @contextmanager
     def _around_lagged_forward(self) -> Iterator[None]:
-        predicted = self._predicted_weights.applied() if self._predicted_weights else nullcontext()
-        with self._policy.lagged_forward(), predicted:
+        with ExitStack() as around:
+            around.enter_context(self._policy.lagged_forward())
+            if self._predicted_weights:
+                with self._updates.at_next_update():
+                    around.enter_context(self._predicted_weights.applied())
             yield
 
     def _score(self, flight: InFlight, outputs: Activation, samples: int) -> None:
@@ -282,16 +337,14 @@ class StageExecutor:
         self._outgoing.send(
             *self._leaving_activation.pop(micro_batch),
             training=self._training,
-            samples=self._batches.size(micro_batch),
+            samples=self._samples(micro_batch),
         )
         self._record("send", micro_batch, start)
 
     def _replay(self, micro_batch: int) -> None:
         start = self._recorder.start()
         flight = self._in_flight[micro_batch]
-        outputs = self._stage_pass.forward(
-            flight, self._batches.number(micro_batch), keep_graph=True
-        )
+        outputs = self._stage_pass.forward(flight, self._number(micro_batch), keep_graph=True)
         if flight.outgoing is not None:
             self._outgoing.check_again(outputs, flight.outgoing)
         self._record("replay", micro_batch, start)
@@ -300,28 +353,34 @@ class StageExecutor:
         start = self._recorder.start()
         spec = self._in_flight[micro_batch].outgoing
         assert spec is not None
-        self._arrived_gradient[micro_batch] = self._outgoing.receive_gradients(
-            spec, self._device, samples=self._batches.size(micro_batch)
+        gradients, loss = self._outgoing.receive_gradients(
+            spec,
+            self._device,
+            samples=self._samples(micro_batch),
+            with_loss=self._ends_step(micro_batch),
         )
+        self._arrived_gradient[micro_batch] = gradients
+        if loss is not None:
+            self._heard_loss = loss
+            self._recorder.hear_loss(loss)
         self._record("receive", micro_batch, start)
 
     def _backward(self, micro_batch: int) -> None:
+        batch, place = self._located(micro_batch)
         flight = self._in_flight[micro_batch]
-        self._recorder.add_lag(self._updates - flight.version)
+        self._recorder.add_lag(self._version - flight.version)
         if flight.loss is not None:
             # Only now, since the forward pass may come before the end of the step before.
-            self._recorder.add_loss(flight.loss, self._batches.size(micro_batch))
+            self._recorder.add_loss(flight.loss, self._samples(micro_batch))
         start = self._recorder.start()
         gradients = self._stage_pass.backward(
             flight,
             self._arrived_gradient.pop(micro_batch, ()),
-            self._batches.loss_divisor(micro_batch),
+            batch.loss_divisor(place),
         )
         del self._in_flight[micro_batch]
         if self._predicted_weights:
-            self._predicted_weights.add_gradients(
-                self._batches.size(micro_batch), self._batches.samples_of_step(micro_batch)
-            )
+            self._predicted_weights.add_gradients(batch.size(place), batch.samples_of_step(place))
         if not self._is_first_stage:
             assert flight.incoming is not None
             self._leaving_gradient[micro_batch] = flight.incoming, gradients
@@ -329,8 +388,13 @@ class StageExecutor:
 
     def _send_gradient(self, micro_batch: int) -> None:
         start = self._recorder.start()
+        loss = None
+        if self._ends_step(micro_batch):
+            loss = self._recorder.step_loss() if self._is_last_stage else self._heard_loss
         self._incoming.send_gradients(
-            *self._leaving_gradient.pop(micro_batch), samples=self._batches.size(micro_batch)
+            *self._leaving_gradient.pop(micro_batch),
+            samples=self._samples(micro_batch),
+            loss=loss,
         )
         self._record("send", micro_batch, start)
 
@@ -352,13 +416,16 @@ class StageExecutor:
             start = self._recorder.start()
         with self._policy.update(), self._tied.update():
             step_or_not()
-        self._updates += 1
+        self._version += 1
         if self._average:
             self._average.begin_step()
         if self._predicted_weights:
             self._predicted_weights.clear_gradients()
         self._record("update", step, start)
         self._recorder.end_step()
+        # Nothing of this step is in flight any more.
+        del self._batches[0]
+        self._first_batch += 1
 
     def _release_sent(self) -> None:
         for channel in self._channels.senders():
@@ -404,8 +471,3 @@ class StageExecutor:
         Reduce: _reduce,
         Update: _update,
     }
-
-
-def _never(micro_batch: int) -> bool:
-    """Say that no micro-batch lags."""
-    return False

@@ -14,7 +14,6 @@ from torch import Tensor
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.topology import PipelineTopology
-from hpc_lpm.options import OptimizerSettings
 from hpc_lpm.schedules.registry import schedule_named
 
 
@@ -81,16 +80,15 @@ class PredictedWeights:
         return None if step is None else step.mul_(group["lr"])
 
 
-def stage_optimizer(settings: TrainSettings, topology: PipelineTopology) -> OptimizerSettings:
-    """Return the optimizer settings of one stage, discounted for its lag if that was asked for.
+def rate_divisor(settings: TrainSettings, topology: PipelineTopology) -> float:
+    """Return what the learning rate of one stage is divided by, for its lag, if that was asked for.
 
-    The learning rate is divided by max(1, d_k / M): d_k is the delay of the stage's weight versions
-    in micro-batches and M the micro-batches of an optimizer step, so that d_k / M is the mean lag
-    in updates.
+    That is max(1, d_k / M): d_k is the delay of the stage's weight versions in micro-batches and M
+    the micro-batches of an optimizer step, so that d_k / M is the mean lag in updates.
     """
-    optimizer, own = settings.optimizer, LaggingOptions.of(settings.own)
+    own = LaggingOptions.of(settings.own)
     if not own.lr_discount:
-        return optimizer
+        return 1.0
     delay = schedule_named(settings.strategy).version_delay(
         topology.stage,
         topology.stages,
@@ -98,5 +96,4 @@ def stage_optimizer(settings: TrainSettings, topology: PipelineTopology) -> Opti
         own.lead,
         replicas=topology.replicas,
     )
-    lag = max(1.0, delay / settings.micro_batches)
-    return optimizer.model_copy(update={"lr": optimizer.lr / lag})
+    return max(1.0, delay / settings.micro_batches)

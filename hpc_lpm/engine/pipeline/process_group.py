@@ -1,10 +1,11 @@
-"""Starts torch.distributed and DeepSpeed on the ranks that MPI started."""
+"""Starts torch.distributed and DeepSpeed on the ranks of a job."""
 
 import logging
 import os
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed
@@ -13,6 +14,7 @@ from torch._C._distributed_c10d import TCPStore
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.errors import InputError
 from hpc_lpm.host_names import host_names
 from hpc_lpm.ranks import local_rank_from_environment
 
@@ -27,23 +29,25 @@ _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
 
 
 def join_process_group(job: Job, device: torch.device) -> None:
-    """Make the MPI ranks a torch process group and hand it to DeepSpeed (collective).
+    """Make the ranks a torch process group, unless they are one, and hand it to DeepSpeed.
 
     The operations of the group give up after `job.limit_seconds`. Tensors in host memory travel
-    over gloo, those on GPUs over NCCL unless two ranks share a GPU.
+    over gloo, those on GPUs over NCCL unless two ranks share a GPU. Every rank calls this.
 
     Raises:
+        InputError: if the user has made a group that cannot carry the tensors of these ranks.
         TrainingError: if a rank does not come in time.
     """
     _export_rank(job, device)
     if torch.distributed.is_initialized():
-        return
-    locations = find_rank_locations(job, device)
-    if locations.hosts == 1:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
-    with making_process_groups(job):
-        _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
+        _require_backends(device)
+    else:
+        locations = find_rank_locations(job, device)
+        if locations.hosts == 1:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
+        with making_process_groups(job):
+            _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
     quieten_deepspeed()
     import deepspeed
 
@@ -54,6 +58,13 @@ def join_process_group(job: Job, device: torch.device) -> None:
 
 def _meet(job: Job, address: str, backend: str) -> None:
     limit = timedelta(seconds=job.limit_seconds)
+    store = _common_store(job, address, limit) if job.store is None else job.store
+    torch.distributed.init_process_group(
+        backend=backend, store=store, rank=job.rank, world_size=job.size, timeout=limit
+    )
+
+
+def _common_store(job: Job, address: str, limit: timedelta) -> TCPStore:
     port = 0
     if job.rank == 0:
         store = open_store(address, limit)
@@ -62,9 +73,22 @@ def _meet(job: Job, address: str, backend: str) -> None:
     if job.rank != 0:
         store = TCPStore(address, port, is_master=False, timeout=limit)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
-    torch.distributed.init_process_group(
-        backend=backend, store=store, rank=job.rank, world_size=job.size, timeout=limit
-    )
+    return store
+
+
+def _require_backends(device: torch.device) -> None:
+    """Refuse the user's own process group if it cannot carry what stages exchange."""
+    group: Any = torch.distributed.group.WORLD
+    for kind in {"cpu", device.type}:
+        try:
+            group._get_backend(torch.device(kind))
+        except RuntimeError:
+            raise InputError(
+                "torch.distributed was initialised with the backend "
+                f"{torch.distributed.get_backend()}, which carries no tensors of a {kind}: call "
+                "init_process_group('cpu:gloo,cuda:nccl'), or 'gloo' where there are no GPUs, or "
+                "leave it to hpc_lpm."
+            ) from None
 
 
 def quieten_deepspeed() -> None:

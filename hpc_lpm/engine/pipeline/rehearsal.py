@@ -1,34 +1,28 @@
 """The rehearsal of a pipeline, which finds out what crosses the boundaries of its stages."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hpc_lpm.activation import Activation, copied, moved, tensors_of, versions_of
-from hpc_lpm.engine.collectives import receive_object
 from hpc_lpm.engine.evaluation import score
 from hpc_lpm.engine.faults import BoundaryError, Faults
-from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.derived_weights import keeps_derived_weights
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
-from hpc_lpm.engine.rehearsal import RehearsedPass, passes_of, rehearse_backward, rehearsing
+from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
-
-_TAG = 7
 
 
 class PipelineRehearsal:
-    """Passes real samples through the pipeline, stage by stage, before training.
+    """Passes real samples through the pipeline, stage by stage, before it trains on their number.
 
     `boundaries` is what crosses, `deriving` are the stage's layers whose graph keeps something that
     was computed from their weights, and `changes_inputs` tells if a layer changes what the stage is
     given in place. What a graph keeps of buffers that passes change is told to the module's calls.
-    Every stage makes one (collective).
 
     Args:
         module: the stage.
@@ -36,9 +30,6 @@ class PipelineRehearsal:
         reads_anew: tells of a tensor that a graph keeps if the weight policy computes it anew in
             the backward pass; None if nothing derived from weights is to be found.
         varies: True if boundaries are to be taken as varying, whatever the rehearsal finds.
-
-    Raises:
-        TrainingError: if a layer raises anything, or the stage before sends nothing in time.
     """
 
     def __init__(
@@ -50,8 +41,7 @@ class PipelineRehearsal:
         varies: bool = False,
     ) -> None:
         job = context.job
-        assert isinstance(job, MpiJob)
-        self._job = job
+        self._job, self._tag = job, job.own_tag()
         self._module = module
         self._context = context
         self._topology = context.topology
@@ -67,15 +57,22 @@ class PipelineRehearsal:
         self.deriving: set[int] = set()
         self.changes_inputs = False
         self._kept: set[int] = set()
-        incoming, outgoing = _Found(varies), _Found(varies)
-        for rehearsed in passes_of(context):
+        self._incoming, self._outgoing = Boundary(varies=varies), Boundary(varies=varies)
+        self.boundaries = StageBoundaries(self._incoming, self._outgoing)
+
+    def rehearse(self, passes: Iterable[RehearsedPass]) -> None:
+        """Run some passes; every stage must call this with the same ones (collective).
+
+        Raises:
+            TrainingError: if a layer raises anything, or the stage before sends nothing in time.
+        """
+        for rehearsed in passes:
             try:
-                self._rehearse(rehearsed, incoming, outgoing)
+                self._rehearse(rehearsed)
             except Exception as error:
                 raise self._faults.describe(error, rehearsed.name) from error
-        self.boundaries = StageBoundaries(incoming.boundary(), outgoing.boundary())
 
-    def _rehearse(self, rehearsed: RehearsedPass, incoming: "_Found", outgoing: "_Found") -> None:
+    def _rehearse(self, rehearsed: RehearsedPass) -> None:
         topology = self._topology
         is_first, is_last = topology.stage == 0, topology.stage == topology.stages - 1
         layers = self._layers.values()
@@ -108,8 +105,8 @@ class PipelineRehearsal:
                 )
             if rehearsed.training:
                 entering, leaving = self._backward(rehearsed, inputs, entering, outputs, leaving)
-            incoming.add(rehearsed, entering)
-            outgoing.add(rehearsed, leaving)
+            self._incoming.add(entering, training=rehearsed.training, samples=rehearsed.samples)
+            self._outgoing.add(leaving, training=rehearsed.training, samples=rehearsed.samples)
 
     def _backward(
         self,
@@ -173,11 +170,11 @@ class PipelineRehearsal:
         return outputs
 
     def _send(self, what: object, rank: int) -> None:
-        self._job.communicator.send(what, dest=rank, tag=_TAG)
+        self._job.send(what, rank, self._tag)
 
     def _receive(self, rank: int) -> Any:
         try:
-            return receive_object(self._job.communicator, rank, _TAG, self._job.limit_seconds)
+            return self._job.receive(rank, self._tag)
         except TimeoutError:
             raise BoundaryError.silence(rank, self._job.limit_seconds) from None
 
@@ -188,33 +185,3 @@ def _address(tensor: Tensor) -> int:
 
 def _ones(spec: TensorSpec, device: torch.device) -> Tensor:
     return spec.arrived(spec.crossing().empty(device).fill_(1))
-
-
-class _Found:
-    """What was found to cross one boundary."""
-
-    def __init__(self, varies: bool) -> None:
-        self._specs: dict[tuple[bool, int], BoundarySpec] = {}
-        self._varies = varies
-
-    def add(self, rehearsed: RehearsedPass, spec: BoundarySpec | None) -> None:
-        """Take note of what has crossed in a pass, None if the pipeline ends here."""
-        if spec is None:
-            return
-        key = rehearsed.training, rehearsed.samples
-        before = self._specs.setdefault(key, spec)
-        if before != spec:
-            self._varies = True
-            return
-        # A tensor may need a gradient with some samples only.
-        self._specs[key] = replace(
-            before,
-            tensors=tuple(
-                replace(one, requires_gradient=one.requires_gradient or other.requires_gradient)
-                for one, other in zip(before.tensors, spec.tensors, strict=True)
-            ),
-        )
-
-    def boundary(self) -> Boundary:
-        """Return what was found."""
-        return Boundary(self._specs, self._varies)

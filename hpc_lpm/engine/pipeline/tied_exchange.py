@@ -1,6 +1,6 @@
 """Exchanges gradients and weights of tied parameters between stages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -8,7 +8,6 @@ from torch import nn
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import Channel, TiedChannels
 from hpc_lpm.engine.ties import TiedParameters, add_gradient
-from hpc_lpm.schedules.instructions import ReceiveTiedGradient, ReceiveTiedWeights
 
 
 class TiedExchange:
@@ -25,13 +24,14 @@ class TiedExchange:
         channels = (*self._gradients.values(), *self._weights.values())
         return sum(channel.bytes_sent for channel in channels)
 
-    def awaited(
-        self, message: ReceiveTiedGradient | ReceiveTiedWeights
-    ) -> tuple[Channel, tuple[TensorSpec, ...]]:
-        """Return the channel over which a message comes, and the tensors that it consists of."""
-        if isinstance(message, ReceiveTiedGradient):
-            return self._gradients[message.stage], _specs(self._tied.owned[message.stage])
-        return self._weights[message.stage], _specs(self._tied.copied[message.stage])
+    def of_each_step(self) -> Iterator[tuple[Channel, tuple[TensorSpec, ...]]]:
+        """Yield the channels over which a message comes in every step, with its tensors."""
+        for stage, channel in self._gradients.items():
+            if owned := self._tied.owned.get(stage):
+                yield channel, _specs(owned)
+        for stage, channel in self._weights.items():
+            if copied := self._tied.copied.get(stage):
+                yield channel, _specs(copied)
 
     def flush(self) -> None:
         """Wait until every message has left."""

@@ -1,7 +1,7 @@
 """Runs DeepSpeed's own 1F1B pipeline with a plan's cuts, so that it trains as one device would."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,17 +11,16 @@ from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
-from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
+from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.job import MpiJob
-from hpc_lpm.engine.learning_rate import advance, build_scheduler
-from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.learning_rate import advance
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.deepspeed_carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.deepspeed_crossing import UNVARYING, Crossing
 from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
@@ -52,7 +51,6 @@ class StockPipelineRunner:
 
     def __init__(self, context: RunContext) -> None:
         settings, job = context.settings, context.job
-        assert isinstance(job, MpiJob)
         join_process_group(job, context.device)
         import deepspeed
 
@@ -72,16 +70,14 @@ class StockPipelineRunner:
             stage=context.topology.stage,
             compute_format=context.compute_format,
         )
-        self._groups = context.group_parameters(self._module.local_layers())
-        self._optimizer = build_optimizer(
-            self._module.parameters(), settings.optimizer, self._groups
+        self._updates = context.updating.build(
+            list(self._module.parameters()), self._module.local_layers()
         )
-        self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
         with making_process_groups(job), equal_on_replicas(self._module):
             self._engine, *_ = deepspeed.initialize(
                 model=self._module,
-                optimizer=self._optimizer,
-                lr_scheduler=self._scheduler,
+                optimizer=self._updates.optimizer,
+                lr_scheduler=self._updates.scheduler,
                 config=deepspeed_config(context),
             )
         self._rules = GradientRules(
@@ -89,13 +85,17 @@ class StockPipelineRunner:
         )
         mend_gradients(self._engine, self._module, context.replicas)
         self._module.arrange()
-        self._crossing = self._rehearsed_crossing()
+        self._rehearsal = PipelineRehearsal(self._module, context)
+        self._crossing = Crossing(
+            self._rehearsal.boundaries, context.device, max(self._module.local_layers())
+        )
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._module.parameters())
         self._bytes_sent = 0
         self._scores: list[MicroBatchScores] = []
         self._held_inputs: list[Activation] = []
         self._held_targets: list[Activation] = []
         self._done: Counter[str] = Counter()
+        self._expected: tuple[bool, int] | None = None
         self._wrap_instructions()
 
     def _build_module(self) -> PlannedModule:
@@ -111,13 +111,18 @@ class StockPipelineRunner:
         self._loss = context.compute_format.loss(context.model.loss)
         return module
 
-    def _rehearsed_crossing(self) -> Crossing:
-        context, module = self._context, self._module
-        boundaries = PipelineRehearsal(module, context).boundaries
-        last = max(module.local_layers())
+    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+        """Find out what crosses the boundaries of the stages in passes of these kinds.
+
+        Raises:
+            InputError: on every rank, if it varies.
+        """
+        context, rehearsal = self._context, self._rehearsal
+        rehearsal.rehearse(passes)
+        last = max(self._module.local_layers())
 
         def check() -> None:
-            if boundaries.outgoing.varies:
+            if rehearsal.boundaries.outgoing.varies:
                 raise InputError(
                     f"--strategy {context.settings.strategy} was given a plan that cuts behind "
                     f"layer {last} {context.model.layers[last].name}, whose output varies between "
@@ -127,22 +132,21 @@ class StockPipelineRunner:
         run_on_every_rank(
             context.job, check, (InputError,), lambda problem, _: InputError(f"{problem}.")
         )
-        return Crossing(boundaries, context.device, last)
 
-    def train(self, batches: MicroBatches) -> None:
-        """Train on this replica's share step by step; DeepSpeed drains after every step."""
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
+        """Train on this replica's share of a batch; DeepSpeed drains after every step."""
         replicas = self._context.replicas
-        self._share = batches.share(self._context.topology.replica, replicas)
-        stream = self._stream(self._share, range(len(self._share)))
+        self._share = batch.share(self._context.topology.replica, replicas)
         self._expect(training=True, samples=self._context.micro_batch_size)
-        for step, _ in enumerate(batches.steps()):
-            self._begin_step(step)
-            if step == self._context.agreement.end:
-                break
-            self._engine.train_batch(data_iter=stream)
-            # The bytes that a ring all-reduce of the gradients sends.
-            self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
-            self._context.recorder.end_step()
+        self._count_anew(range(len(self._share)))
+        loss = self._engine.train_batch(
+            data_iter=self._stream(self._share, range(len(self._share)))
+        )
+        # The bytes that a ring all-reduce of the gradients sends.
+        self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
+        self._context.recorder.end_step()
+        # DeepSpeed has told it to all ranks.
+        self._context.recorder.hear_loss(loss)
 
     def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
         """Return the scores of this replica's share on the last stage, none on others."""
@@ -156,7 +160,7 @@ class StockPipelineRunner:
         for size in sorted({batches.size(n) for n in range(len(batches))}, reverse=True):
             numbers = [n for n in range(len(self._share)) if self._share.size(n) == size]
             self._expect(training=False, samples=size)
-            self._numbers = [self._share.number(n) for n in numbers]
+            self._count_anew(numbers)
             self._engine.eval_batch(
                 data_iter=self._stream(self._share, numbers),
                 reduce_output=None,
@@ -166,38 +170,39 @@ class StockPipelineRunner:
         return self._scores
 
     def _expect(self, *, training: bool, samples: int) -> None:
+        """Prepare for micro-batches of this kind and size, unless the last ones were the same."""
+        if self._expected == (training, samples):
+            return
+        self._expected = training, samples
         self._module.enter = (
             self._crossing.enter(training=training, samples=samples) or self._enter_first_stage
         )
         self._samples = samples
-        self._held_inputs.clear()
-        self._held_targets.clear()
         self._module.leave = self._crossing.leave(training=training, samples=samples)
         # DeepSpeed says what it sends before the first tensor, then no more.
         self._engine.reset_activation_shape()
         self._module.calls.training = training
-        self._numbers = [self._share.number(n) for n in range(len(self._share))]
+
+    def _count_anew(self, numbers: Iterable[int]) -> None:
+        """Count instructions from 0 again, for these micro-batches of this replica's share."""
+        self._numbers = [self._share.number(n) for n in numbers]
         self._done.clear()
+        self._held_inputs.clear()
+        self._held_targets.clear()
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of this stage."""
         return TrainedState(
             self._module.local_layers(),
-            self._optimizer,
-            self._scheduler,
+            self._updates.optimizer,
+            self._updates.scheduler,
             self._context.topology.replica,
-            self._groups,
+            self._updates.groups,
         )
 
     def bytes_sent(self) -> int:
         """Return the bytes sent to neighbouring stages and replicas while training."""
         return self._bytes_sent
-
-    def _begin_step(self, step: int) -> None:
-        try:
-            self._context.agreement.begin_step(step)
-        except BoundaryError as error:
-            raise self._faults.describe(error, f"step {step} of the segment") from error
 
     def _loss_or_score(self, outputs: Activation, handed: Tensor) -> Tensor:
         # In evaluation, too, DeepSpeed calls the loss function; what that returns is not used.
@@ -214,10 +219,7 @@ class StockPipelineRunner:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         topology, loading = self._context.topology, self._context.loading
         is_first, is_last = topology.stage == 0, topology.stage == topology.stages - 1
-        ordered = list(numbers)
-        if is_first or is_last:
-            loading.begin(batches, ordered)
-        for n in ordered:
+        for n in numbers:
             inputs = targets = torch.zeros(1)
             if is_first:
                 arranged = self._context.compute_format.arranged(loading.inputs(batches, n))
@@ -266,7 +268,8 @@ class StockPipelineRunner:
                 named = self._named(instruction, count)
                 raise self._faults.describe(error, named, inputs) from error
             if self._module.training:
-                self._context.recorder.add(kind, count, start)
+                number = self._numbers[count] if kind != "update" else count
+                self._context.recorder.add(kind, number, start)
 
         return run
 
@@ -280,7 +283,7 @@ class StockPipelineRunner:
             execute(self._engine)
         else:
             self._engine.zero_grad()
-            advance(self._scheduler, 1)
+            advance(self._updates.scheduler, 1)
             self._engine.global_steps += 1
         return start
 

@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import nn
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.learning_rate import advance, build_scheduler
-from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.learning_rate import advance
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.strategies.horovod import HorovodOptions
@@ -38,17 +38,10 @@ class HorovodRunner:
         self._model = WholeModel(context)
         parameters = list(self._model.module.parameters())
         _check_types(self._model.layers, context)
-        self._groups = context.group_parameters(self._model.layers)
-        alone = build_optimizer(parameters, settings.optimizer, self._groups)
-        self._optimizer = hvd.DistributedOptimizer(
-            alone,
-            named_parameters=self._model.module.named_parameters(),
-            backward_passes_per_step=settings.micro_batches // context.job.size,
+        self._updates = context.updating.build(
+            parameters, self._model.layers, wrap=self._distributed
         )
-        # Horovod builds a new optimizer without the options, so state that depends on them is taken
-        # over from ours.
-        self._optimizer.state.update(alone.state)
-        self._scheduler = build_scheduler(self._optimizer, settings.learning_rate, context.updates)
+        self._optimizer: Any = self._updates.optimizer
         self._rules = GradientRules(
             self._model.tied.without_copies(parameters), settings, context.recorder
         )
@@ -56,24 +49,35 @@ class HorovodRunner:
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in parameters)
         self._steps = 0
 
-    def train(self, batches: MicroBatches) -> None:
-        """Train on this rank's share of these micro-batches."""
+    def _distributed(self, alone: torch.optim.Optimizer) -> Any:
+        context = self._context
+        made = self._hvd.DistributedOptimizer(
+            alone,
+            named_parameters=self._model.module.named_parameters(),
+            backward_passes_per_step=context.settings.micro_batches // context.job.size,
+        )
+        # Horovod builds a new optimizer without the options, so state that depends on them is taken
+        # over from ours.
+        made.state.update(alone.state)
+        return made
+
+    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+        """Find mistakes of the model before it trains."""
+        self._model.rehearse(passes)
+
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
+        """Train on this rank's share of a batch; what follows changes nothing."""
         self._model.module.train()
-        own = [n for micro_batches in batches.steps() for n in self._share(micro_batches)]
-        self._context.loading.begin(batches, own)
-        for step, micro_batches in enumerate(batches.steps()):
-            self._model.begin_step(step)
-            if step == self._context.agreement.end:
-                break
-            for n in self._share(micro_batches):
-                self._model.forward_backward(batches, n, self._context.job.size)
-            self._update(step)
+        for n in self._share(range(len(batch))):
+            self._model.forward_backward(batch, n, self._context.job.size)
+        self._update()
 
     def _share(self, micro_batches: range) -> range:
         return micro_batches[self._context.job.rank :: self._context.job.size]
 
-    def _update(self, step: int) -> None:
+    def _update(self) -> None:
         recorder = self._context.recorder
+        step = recorder.step
         start = recorder.start()
         self._average_gradients()
         recorder.add("receive", step, start)
@@ -81,9 +85,9 @@ class HorovodRunner:
         with self._model.tied.update(), self._optimizer.skip_synchronize():
             if self._rules.apply():
                 self._optimizer.step()
-                self._scheduler.step()
+                self._updates.scheduler.step()
             else:
-                advance(self._scheduler, 1)
+                advance(self._updates.scheduler, 1)
         self._optimizer.zero_grad()
         recorder.add("update", step, start)
         recorder.end_step()
@@ -116,7 +120,11 @@ class HorovodRunner:
         """Return the layers, optimizer and scheduler, which are the same on every rank."""
         rank = self._context.job.rank
         return TrainedState(
-            self._model.layers, self._optimizer, self._scheduler, rank, self._groups
+            self._model.layers,
+            self._optimizer,
+            self._updates.scheduler,
+            rank,
+            self._updates.groups,
         )
 
     def bytes_sent(self) -> int:

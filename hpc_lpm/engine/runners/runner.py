@@ -1,6 +1,6 @@
 """The interface between the training loop and the runner of a strategy."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.loading import Loading, LoadingInTurn
-from hpc_lpm.engine.parameter_groups import ALL_ALIKE, GroupedParameters, group_parameters
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE, GroupedParameters
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.settings import TrainSettings
-from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.engine.updating import Updating
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.initial_weights import load_initial_weights
@@ -36,17 +36,16 @@ class RunContext:
 
     `updates` and `epochs` count those of the whole run, including an epoch that is cut short;
     `replicas` counts the replicas of every stage; `resources` are released at the end of the run;
-    `loading` loads the micro-batches that this rank runs.
+    `updating` makes what updates the weights; `loading` loads the micro-batches of this rank.
     """
 
     settings: TrainSettings
     job: Job
     device: torch.device
     model: LayeredModel
-    dataset: Dataset
     plan: Plan | None
     recorder: Recorder
-    agreement: StopAgreement
+    updating: Updating
     updates: int
     epochs: int
     replicas: int = 1
@@ -117,14 +116,6 @@ class RunContext:
         topology = self.topology
         return self.job.all_gather(value)[topology.replica :: topology.replicas]
 
-    def group_parameters(self, layers: Mapping[int, nn.Module]) -> GroupedParameters:
-        """Return the groups of the parameters of the layers that this rank holds (collective).
-
-        Raises:
-            InputError: on every rank, if a pattern of the settings chooses no parameter at all.
-        """
-        return group_parameters(self.model, layers, self.settings.optimizer, self.job)
-
     def required_plan(self) -> Plan:
         """Return the plan of a strategy that cannot run without one.
 
@@ -159,10 +150,17 @@ class TrainedState:
 class Runner(Protocol):
     """Trains and evaluates one rank's part of a run."""
 
-    def train(self, batches: MicroBatches) -> None:
-        """Train on these micro-batches and drain, recording when each instruction ran.
+    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+        """Run passes that leave no trace, to learn what training on such micro-batches needs.
 
-        Before each optimizer step a runner asks the stop agreement where training stops.
+        Every size of a micro-batch is rehearsed before it is trained on or evaluated.
+        """
+
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
+        """Train on the micro-batches of one optimizer step, recording when each instruction ran.
+
+        Something of it may stay undone until `following`, the batch of the next call, is trained;
+        without one, nothing is in flight at the end.
         """
 
     def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:

@@ -7,7 +7,6 @@ from functools import partial
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.evaluation import MicroBatchScores
-from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
@@ -18,6 +17,7 @@ from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.engine.topology import find_rank_locations
@@ -37,7 +37,6 @@ class PipelineRunner:
 
     def __init__(self, context: RunContext, schedule: Schedule) -> None:
         settings, job = context.settings, context.job
-        assert isinstance(job, MpiJob)
         join_process_group(job, context.device)
         cuts = context.required_plan().cuts
         self._context = context
@@ -83,11 +82,14 @@ class PipelineRunner:
         self._engine.connect(rehearsal, channels)
         self._bytes_sent = 0
 
-    def train(self, batches: MicroBatches) -> None:
-        """Train on this replica's share of these micro-batches, then drain."""
+    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+        """Find out what crosses the boundaries of the stages in passes of these kinds."""
+        self._engine.rehearse(passes)
+
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
+        """Train on this replica's share of a batch; drain if nothing follows."""
         settings, topology = self._context.settings, self._topology
-        share = batches.share(topology.replica, topology.replicas)
-        in_tail = self._own.flushes_in(batches.epoch, self._context.epochs)
+        in_tail = self._own.flushes_in(batch.epoch, self._context.epochs)
         schedule = _TAIL_SCHEDULE if in_tail else self._schedule
 
         def programme_of(micro_batches: int) -> Programme:
@@ -102,12 +104,17 @@ class PipelineRunner:
                 replicas=topology.replicas,
             )
 
-        self._bytes_sent += self._engine.train_on(programme_of, share)
+        self._bytes_sent += self._engine.train_on(
+            programme_of, self._share(batch), None if following is None else self._share(following)
+        )
+
+    def _share(self, batch: MicroBatches) -> MicroBatches:
+        return batch.share(self._topology.replica, self._topology.replicas)
 
     def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
         """Return the scores of this replica's share on the last stage, none on others."""
         topology = self._topology
-        share = batches.share(topology.replica, topology.replicas)
+        share = self._share(batches)
         forwards = evaluation(len(share))
         if topology.replicas > 1:
             group = self._module.mpu().get_data_parallel_group()

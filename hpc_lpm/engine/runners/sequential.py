@@ -1,10 +1,12 @@
 """Plain training on one device: the baseline of every comparison."""
 
+from collections.abc import Sequence
+
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.learning_rate import advance, build_scheduler
-from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.learning_rate import advance
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 
@@ -15,35 +17,30 @@ class SequentialRunner:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._model = WholeModel(context)
-        self._groups = context.group_parameters(self._model.layers)
         parameters = self._model.tied.without_copies(self._model.module.parameters())
-        self._optimizer = build_optimizer(parameters, context.settings.optimizer, self._groups)
+        self._updates = context.updating.build(parameters, self._model.layers)
         self._rules = GradientRules(parameters, context.settings, context.recorder)
-        self._scheduler = build_scheduler(
-            self._optimizer, context.settings.learning_rate, context.updates
-        )
 
-    def train(self, batches: MicroBatches) -> None:
-        """Train on these micro-batches."""
+    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+        """Find mistakes of the model before it trains."""
+        self._model.rehearse(passes)
+
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
+        """Train on a batch; what follows changes nothing."""
         recorder = self._context.recorder
         self._model.module.train()
-        self._context.loading.begin(batches, range(len(batches)))
-        for step, micro_batches in enumerate(batches.steps()):
-            self._model.begin_step(step)
-            if step == self._context.agreement.end:
-                break
-            for n in micro_batches:
-                self._model.forward_backward(batches, n)
-            start = recorder.start()
-            with self._model.tied.update():
-                if self._rules.apply():
-                    self._optimizer.step()
-                    self._scheduler.step()
-                else:
-                    advance(self._scheduler, 1)
-            self._optimizer.zero_grad()
-            recorder.add("update", step, start)
-            recorder.end_step()
+        for n in range(len(batch)):
+            self._model.forward_backward(batch, n)
+        start = recorder.start()
+        with self._model.tied.update():
+            if self._rules.apply():
+                self._updates.optimizer.step()
+                self._updates.scheduler.step()
+            else:
+                advance(self._updates.scheduler, 1)
+        self._updates.optimizer.zero_grad()
+        recorder.add("update", recorder.step, start)
+        recorder.end_step()
 
     def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
         """Return the scores of all micro-batches."""
@@ -52,7 +49,10 @@ class SequentialRunner:
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of the whole model."""
         return TrainedState(
-            self._model.layers, self._optimizer, self._scheduler, groups=self._groups
+            self._model.layers,
+            self._updates.optimizer,
+            self._updates.scheduler,
+            groups=self._updates.groups,
         )
 
     def bytes_sent(self) -> int:

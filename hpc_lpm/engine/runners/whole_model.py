@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
-from hpc_lpm.engine.faults import BoundaryError, Faults, NonFiniteLossError
-from hpc_lpm.engine.rehearsal import passes_of, rehearse_backward, rehearsing
+from hpc_lpm.engine.faults import Faults, NonFiniteLossError
+from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.models.layer_calls import LayerCalls
@@ -20,10 +20,9 @@ class WholeModel:
 
     Args:
         context: the context of the run.
-        rehearse: whether to find mistakes of the model before training starts.
     """
 
-    def __init__(self, context: RunContext, *, rehearse: bool = True) -> None:
+    def __init__(self, context: RunContext) -> None:
         self._context = context
         model = context.model
         self._format = context.compute_format
@@ -33,11 +32,14 @@ class WholeModel:
         self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
-        if rehearse:
-            self._rehearse()
 
-    def _rehearse(self) -> None:
-        for rehearsed in passes_of(self._context):
+    def rehearse(self, passes: Iterable[RehearsedPass]) -> None:
+        """Run passes that leave no trace, to find mistakes of the model before it trains.
+
+        Raises:
+            TrainingError: if a layer, the loss or a metric fails.
+        """
+        for rehearsed in passes:
             try:
                 layers = self.layers.values()
                 with rehearsing(self.module, layers, training=rehearsed.training):
@@ -60,17 +62,6 @@ class WholeModel:
     def _loss(self, outputs: Activation, targets: Activation) -> Tensor:
         return self._calls.loss(self._format.loss(self._context.model.loss), outputs, targets)
 
-    def begin_step(self, step: int) -> None:
-        """Ask, before a step of the segment, where training stops (see `StopAgreement`).
-
-        Raises:
-            TrainingError: if rank 0 does not answer in time.
-        """
-        try:
-            self._context.agreement.begin_step(step)
-        except BoundaryError as error:
-            raise self._faults.describe(error, f"step {step} of the segment") from error
-
     def forward_backward(self, batches: MicroBatches, n: int, replicas: int = 1) -> None:
         """Run micro-batch `n` forward and backward, and accumulate its gradients.
 
@@ -79,14 +70,15 @@ class WholeModel:
         Raises:
             TrainingError: if a layer fails or the loss is not finite.
         """
-        named = f"micro-batch {batches.first_index + n}"
+        number = batches.first_index + n
+        named = f"micro-batch {number}"
         recorder = self._context.recorder
         start = recorder.start()
         try:
             inputs, targets = self._inputs(batches, n), self._targets(batches, n)
         except Exception as error:
             raise self._faults.describe(error, named, None) from error
-        recorder.add("load", n, start)
+        recorder.add("load", number, start)
         try:
             self._forward_backward(batches, n, replicas, inputs, targets)
         except Exception as error:
@@ -107,12 +99,12 @@ class WholeModel:
         recorder = self._context.recorder
         start = recorder.start()
         loss = self._loss(self._run(inputs, batches.number(n)), targets)
-        recorder.add("forward", n, start)
+        recorder.add("forward", batches.first_index + n, start)
         recorder.add_loss(loss, batches.size(n))
         start = recorder.start()
         if loss.requires_grad:
             torch.autograd.backward(loss / (batches.loss_divisor(n) / replicas))
-        recorder.add("backward", n, start)
+        recorder.add("backward", batches.first_index + n, start)
 
     def _inputs(self, batches: MicroBatches, n: int) -> Activation:
         return self._arranged(self._context.loading.inputs(batches, n))
@@ -132,9 +124,7 @@ class WholeModel:
         """
         self.module.eval()
         scores = []
-        ordered = list(numbers)
-        self._context.loading.begin(batches, ordered)
-        for n in ordered:
+        for n in numbers:
             inputs = None
             try:
                 inputs = self._inputs(batches, n)

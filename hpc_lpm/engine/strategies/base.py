@@ -66,6 +66,8 @@ class Strategy(ABC):
     """Whether its last stage is the first to see a loss."""
     parallel: bool = True
     """Whether it runs on several ranks."""
+    data_parallel: bool = False
+    """Whether every rank holds the whole model, and rank r of R trains the n with n mod R = r."""
     independent: bool = False
     """Whether each rank trains batches of its own and waits for no other; their speeds add up."""
     lags: bool = False

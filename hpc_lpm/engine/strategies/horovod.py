@@ -9,6 +9,7 @@ from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import CommandOption, StrategyOptions
 from hpc_lpm.quantities import Milliseconds
+from hpc_lpm.ranks import agreed_claim
 
 if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
@@ -32,12 +33,19 @@ class Horovod(Strategy):
 
     name = "horovod"
     description = "data parallelism, gradients averaged by Horovod over MPI"
+    data_parallel = True
     options = HorovodOptions
     package = "horovod"
     colour = "#12876f"
 
     def require_installed(self) -> None:
-        """Refuse to train where Horovod cannot be imported."""
+        """Refuse to train where Horovod cannot be imported, or ranks do without MPI."""
+        claim = agreed_claim()
+        if claim is not None and not claim.by_mpi and claim.size > 1:
+            raise InputError(
+                f"--strategy horovod averages gradients over MPI, but the {claim.size} ranks were "
+                f"started by {claim.source}: start them with mpirun."
+            )
         from hpc_lpm.engine.runners.horovod import import_horovod
 
         import_horovod()

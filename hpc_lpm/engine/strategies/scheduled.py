@@ -36,12 +36,19 @@ class Scheduled(Strategy):
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
         """Return the settings with the transport that suits where the ranks run (collective)."""
-        from hpc_lpm.engine.pipeline.transport.mpi_library import threads_may_call_mpi
         from hpc_lpm.engine.pipeline.transport.registry import with_transport
         from hpc_lpm.engine.topology import find_rank_locations
 
+        mpi, threads_may_call_mpi = job.communicator is not None, False
+        if mpi:
+            from hpc_lpm.engine.pipeline.transport import mpi_library  # importing it starts MPI
+
+            threads_may_call_mpi = mpi_library.threads_may_call_mpi()
         return with_transport(
-            settings, find_rank_locations(job, device), threads_may_call_mpi=threads_may_call_mpi()
+            settings,
+            find_rank_locations(job, device),
+            mpi=mpi,
+            threads_may_call_mpi=threads_may_call_mpi,
         )
 
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:

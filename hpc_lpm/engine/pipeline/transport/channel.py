@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.topology import PipelineTopology
 
@@ -108,7 +108,7 @@ class Circumstances:
     stopped or closed at the end of the run.
     """
 
-    job: MpiJob
+    job: Job
     topology: PipelineTopology
     tied_stages: Sequence[tuple[int, int]]
     device: torch.device

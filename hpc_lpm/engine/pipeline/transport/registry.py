@@ -8,14 +8,21 @@ from collections.abc import Callable
 
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
-from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.topology import RankLocations
-from hpc_lpm.errors import look_up
+from hpc_lpm.errors import InputError, look_up
+
+
+def _open_mpi_channels(circumstances: Circumstances) -> StageChannels:
+    # Importing it starts MPI, which ranks of torchrun do without.
+    from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
+
+    return open_mpi_channels(circumstances)
+
 
 TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
-    "mpi": open_mpi_channels,
+    "mpi": _open_mpi_channels,
     "torch": open_torch_channels,
 }
 
@@ -28,18 +35,26 @@ def open_channels(name: str, circumstances: Circumstances) -> StageChannels:
 
 
 def with_transport(
-    settings: TrainSettings, locations: RankLocations, *, threads_may_call_mpi: bool
+    settings: TrainSettings, locations: RankLocations, *, mpi: bool, threads_may_call_mpi: bool
 ) -> TrainSettings:
     """Return the settings with `transport` and `progress_thread` decided.
 
-    `auto` becomes `torch` (NCCL) if every rank has a GPU of its own, else `mpi`. By default the
-    progress thread runs where MPI's messages cross a network; shared memory needs none, and gloo
-    and NCCL have threads of their own.
+    `auto` becomes `torch` if every rank has a GPU of its own (NCCL) or the ranks do without `mpi`,
+    else `mpi`. By default the progress thread runs where MPI's messages cross a network; shared
+    memory needs none, and gloo and NCCL have threads of their own.
+
+    Raises:
+        InputError: if MPI is asked for where the ranks do without.
     """
     own = LaggingOptions.of(settings.own)
     transport = own.transport
     if transport == "auto":
-        transport = "torch" if locations.own_gpus else "mpi"
+        transport = "mpi" if mpi and not locations.own_gpus else "torch"
+    if transport == "mpi" and not mpi:
+        raise InputError(
+            "--transport mpi was given, but these ranks found each other without MPI: start them "
+            "with mpirun, or leave the transport out."
+        )
     wanted = own.progress_thread
     if wanted is None:
         wanted = locations.hosts > 1

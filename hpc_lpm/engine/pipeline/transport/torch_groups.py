@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.job import Job
 from hpc_lpm.errors import TrainingError
 
 
@@ -26,7 +26,7 @@ class PairGroups:
 
 
 def make_pair_groups(
-    job: MpiJob,
+    job: Job,
     pairs: Sequence[tuple[int, int]],
     device: torch.device,
     backend: str,
@@ -54,7 +54,7 @@ def make_pair_groups(
 
 
 def _make(
-    job: MpiJob,
+    job: Job,
     pairs: Sequence[tuple[int, int]],
     device: torch.device,
     backend: str,

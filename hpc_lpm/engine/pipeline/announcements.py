@@ -1,0 +1,71 @@
+"""Announces to the channels of a stage what it will receive, a step at a time, before it needs it.
+
+Channels post receives for what has been announced, so a message that was announced must come: gloo
+and NCCL cannot cancel a receive.
+"""
+
+from hpc_lpm.engine.batches import MicroBatches
+from hpc_lpm.engine.pipeline.boundary import LOSS, StageBoundaries, TensorSpec
+from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
+from hpc_lpm.engine.pipeline.transport.channel import Channel, NeighbourChannels
+
+
+class Announcements:
+    """Announces the messages of whole steps, and those of an evaluation.
+
+    Args:
+        boundaries: what crosses.
+        channels: to and from the neighbours.
+        tied: the messages about tied weights.
+        is_first: whether no stage is before this one.
+        is_last: whether no stage is behind it.
+    """
+
+    def __init__(
+        self,
+        boundaries: StageBoundaries,
+        channels: NeighbourChannels,
+        tied: TiedExchange,
+        *,
+        is_first: bool,
+        is_last: bool,
+    ) -> None:
+        self._boundaries = boundaries
+        self._channels = channels
+        self._tied = tied
+        self._is_first = is_first
+        self._is_last = is_last
+
+    def training(self, batch: MicroBatches) -> None:
+        """Announce all messages of one optimizer step."""
+        if not self._is_first:
+            self._activations(batch, training=True)
+        if not self._is_last:
+            self._gradients(batch)
+        for channel, specs in self._tied.of_each_step():
+            channel.expect([specs])
+
+    def evaluation(self, batches: MicroBatches) -> None:
+        """Announce all messages of an evaluation."""
+        if not self._is_first:
+            self._activations(batches, training=False)
+
+    def _activations(self, batches: MicroBatches, *, training: bool) -> None:
+        boundary, channel = self._boundaries.incoming, self._channels.from_previous
+        for n in range(len(batches)):
+            spec = boundary.agreed(training=training, samples=batches.size(n))
+            _expect(channel, spec.messages() if spec else ())
+
+    def _gradients(self, batch: MicroBatches) -> None:
+        boundary, channel = self._boundaries.outgoing, self._channels.from_next
+        for n in range(len(batch)):
+            spec = boundary.agreed(training=True, samples=batch.size(n))
+            if spec is not None:
+                loss = (LOSS,) if n == len(batch) - 1 else ()
+                _expect(channel, (*spec.gradient_messages(), *loss))
+
+
+def _expect(channel: Channel, message: tuple[TensorSpec, ...]) -> None:
+    # What only the messages themselves tell cannot be announced; of nothing, nothing is sent.
+    if message:
+        channel.expect([message])

@@ -1,0 +1,162 @@
+"""An optimizer that a script makes, and the rates that the script sets on it.
+
+A script sets rates between its batches, through a scheduler of torch or by hand, as it would in a
+loop of its own: those that the optimizer has when a batch is handed over are the rates of that
+batch's update. A stage makes the update later, when the script may have set others.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE
+from hpc_lpm.engine.updating import Updates, Wrap, as_it_is
+from hpc_lpm.errors import InputError
+from hpc_lpm.user_functions import describe_raised
+
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+"""Makes an optimizer of a list of parameters."""
+
+_ACCEPTED = (
+    "accepted is a function of a list of parameters that returns a torch.optim.Optimizer of all of "
+    "them, such as lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)"
+)
+
+
+class UpdatingByScript:
+    """Makes the optimizer that a script's own function returns."""
+
+    def __init__(self, make: MakeOptimizer) -> None:
+        self._make = make
+
+    def build(
+        self,
+        parameters: Sequence[nn.Parameter],
+        layers: Mapping[int, nn.Module],
+        *,
+        rate_divisor: float = 1.0,
+        wrap: Wrap = as_it_is,
+    ) -> Updates:
+        """Make what updates these parameters.
+
+        Raises:
+            InputError: if the function fails, or returns no optimizer of all of them.
+        """
+        owned = list(parameters) or [nn.Parameter(torch.zeros(0))]
+        try:
+            optimizer = self._make(owned)
+        except Exception as error:
+            raise InputError(
+                f"the optimizer given to initialize raises {describe_raised(error)}: {_ACCEPTED}."
+            ) from error
+        _check(optimizer, owned)
+        wrapped = wrap(optimizer)
+        rates = RatesOfBatches(wrapped, rate_divisor)
+        return Updates(wrapped, rates, ALL_ALIKE, rates.of_next_update)
+
+
+def _check(optimizer: object, owned: list[nn.Parameter]) -> None:
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(
+            f"the optimizer given to initialize returned {type(optimizer).__name__}, {_ACCEPTED}."
+        )
+    if isinstance(optimizer, torch.optim.LBFGS | torch.optim.SparseAdam):
+        raise InputError(
+            f"the optimizer given to initialize is {type(optimizer).__name__}, which runs forward "
+            "and backward again or takes sparse gradients alone: choose another one."
+        )
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    if held != set(owned):
+        raise InputError(
+            f"the optimizer given to initialize has {len(held)} of the {len(owned)} parameters "
+            f"that it was given: {_ACCEPTED}; those that shall not learn have requires_grad False."
+        )
+
+
+class RatesOfBatches(LRScheduler):
+    """Lets every update of an optimizer have the settings of the batch that it belongs to.
+
+    Between updates the optimizer's groups have what the script has set.
+
+    Args:
+        optimizer: whose groups the script changes.
+        rate_divisor: what learning rates are divided by in updates.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, rate_divisor: float) -> None:
+        # The base class would set rates of its own.
+        self.optimizer = optimizer
+        self.last_epoch = 0
+        self._divisor = rate_divisor
+        self._due: deque[list[dict[str, Any]]] = deque()
+        self._present: list[dict[str, Any]] = []
+        self._depth = 0
+        optimizer.register_step_pre_hook(lambda *_: self._enter())
+        optimizer.register_step_post_hook(lambda *_: self._leave())
+
+    def take_batch(self) -> None:
+        """Keep the settings that the groups have now, for the update of the next batch."""
+        # torch warns of a rate that is stepped before the optimizer is, as it is here on purpose.
+        self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        found = [
+            {name: _copied(value) for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        same = bool(self._due) and _alike(self._due[-1], found)
+        self._due.append(self._due[-1] if same else found)
+
+    def step(self, epoch: int | None = None) -> None:
+        """Go on to the settings of the next update."""
+        self.last_epoch += 1
+        if self._due:
+            self._due.popleft()
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """Return the rates that the script has set last."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    @contextmanager
+    def of_next_update(self) -> Iterator[None]:
+        """Surround what needs the settings of the next update, such as its prediction."""
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        self._depth += 1
+        if self._depth > 1 or not self._due:
+            return
+        groups = self.optimizer.param_groups
+        self._present = [
+            {name: group[name] for name in due}
+            for group, due in zip(groups, self._due[0], strict=True)
+        ]
+        for group, due in zip(groups, self._due[0], strict=True):
+            group.update(due)
+            if self._divisor != 1.0:
+                group["lr"] = group["lr"] / self._divisor
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        for group, present in zip(self.optimizer.param_groups, self._present, strict=False):
+            group.update(present)
+        self._present = []
+
+
+def _copied(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _alike(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+    if any(isinstance(value, Tensor) for group in one for value in group.values()):
+        return False
+    return one == other
