@@ -57,7 +57,7 @@ from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.options import flatten_settings
-from hpc_lpm.planning.model_checks import check_layer_names
+from hpc_lpm.planning.model_checks import check_layer_names, check_ranks
 from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
@@ -442,13 +442,7 @@ def _plan_of_run(
         )
     plan = Plan.read(settings.plan)
     check_layer_names(plan, settings.plan, model, settings.remaking_commands(len(plan.stages)))
-    if job.size % len(plan.stages):
-        raise InputError(
-            f"plan {settings.plan} has {len(plan.stages)} stages but {job.size} "
-            f"{'ranks were' if job.size > 1 else 'rank was'} started: start one rank per stage "
-            f"(mpirun -n {len(plan.stages)}), or R times as many for R replicas of every stage, or "
-            f"plan {job.size} stages."
-        )
+    check_ranks(plan, settings.plan, job.size)
     return plan
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -96,9 +95,9 @@ class Plan(VersionedFile):
         """Return the plan with the hash of its content."""
         return self.model_copy(update={_SEAL: _content_sha256(json.loads(self.model_dump_json()))})
 
-    def write(self, path: Path) -> None:
-        """Write the sealed plan as indented JSON, atomically."""
-        VersionedFile.write(self.sealed(), path)
+    def text(self) -> str:
+        """Return what `write` writes: the sealed plan."""
+        return VersionedFile.text(self.sealed())
 
     @model_validator(mode="after")
     def _stages_are_contiguous(self) -> Self:

@@ -103,7 +103,7 @@ def profile_micro_batch(
         measurement = measure_link(communicator)
         link, links = measurement.link, measurement.pairs
         environment |= {"ranks": communicator.size, "link": "measured"}
-    return Profile(
+    profile = Profile(
         model=model.name,
         micro_batch=samples,
         device=device,
@@ -114,6 +114,8 @@ def profile_micro_batch(
         links=links,
         environment=environment,
     )
+    # Ranks may run on different processors, which the environment tells.
+    return profile if communicator is None else communicator.bcast(profile)
 
 
 @contextmanager
