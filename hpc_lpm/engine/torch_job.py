@@ -20,6 +20,7 @@ import torch.distributed
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from hpc_lpm.engine.collectives import LOOK_SECONDS, look_around
 from hpc_lpm.engine.job import not_all_came
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
@@ -145,10 +146,14 @@ class TorchJob:
 
     def _wait(self, keys: Sequence[str]) -> None:
         # torch's own waiting writes lines about sockets to stderr when its time is over.
-        deadline, pause = time.monotonic() + self.limit_seconds, _SHORTEST_PAUSE_SECONDS
+        start, pause, next_look = time.monotonic(), _SHORTEST_PAUSE_SECONDS, LOOK_SECONDS
         while not self._has(keys):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - start
+            if waited > self.limit_seconds:
                 raise TimeoutError
+            if waited > next_look:
+                next_look += LOOK_SECONDS
+                look_around()
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
