@@ -19,7 +19,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.quiet_end import (
     abort_ranks,
     abort_ranks_after,
@@ -29,6 +28,7 @@ from hpc_lpm.engine.quiet_end import (
     speak,
 )
 from hpc_lpm.errors import InputError, TrainingError
+from hpc_lpm.ranks import rank_from_environment, ranks_from_environment
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_BY_INTERRUPT = 1, 2, 130
 
@@ -47,7 +47,7 @@ class Standing:
     step: int | None = None
 
 
-def guard_script(job: Job) -> Standing:
+def guard_script() -> Standing:
     """See to it that all ranks end together, however this script ends.
 
     An exception that the script does not catch is reported once, by the first rank that meets it:
@@ -57,14 +57,14 @@ def guard_script(job: Job) -> Standing:
     script ends while batches are in flight, as by `sys.exit`, ends the others with one sentence,
     unless they all end there. With one rank, only our own two errors are treated in this way.
 
-    A hook that the script installs later takes the place of this one. Every rank calls this, for
-    each of its engines.
+    A hook that the script installs later takes the place of this one. Every rank calls this for
+    each of its engines, before it joins the job: that may fail too.
 
     Returns:
         what the engine keeps up to date.
     """
     if not _GUARDS:
-        guard = _Guard(job.rank, job.size, sys.excepthook)
+        guard = _Guard(sys.excepthook)
         _GUARDS.append(guard)
         sys.excepthook = guard.end_by_exception
         atexit.register(guard.end_early)
@@ -74,8 +74,8 @@ def guard_script(job: Job) -> Standing:
 
 
 class _Guard:
-    def __init__(self, rank: int, size: int, hook: Hook) -> None:
-        self._rank, self._size, self._previous_hook = rank, size, hook
+    def __init__(self, hook: Hook) -> None:
+        self._previous_hook = hook
         self.standings: list[Standing] = []
 
     def end_by_exception(
@@ -83,7 +83,7 @@ class _Guard:
     ) -> None:
         ours = isinstance(error, InputError | TrainingError)
         show = partial(self._previous_hook, kind, error, trace)
-        if self._size == 1 and not ours:
+        if ranks_from_environment() == 1 and not ours:
             show()
             return
         if ours and logging.getLogger("hpc_lpm").isEnabledFor(logging.DEBUG):
@@ -103,10 +103,10 @@ class _Guard:
     def end_early(self) -> None:
         """End all ranks if this one leaves while others may rely on it; run at exit."""
         step = self._step_in_flight()
-        if self._size == 1 or step is None or others_stopped_too():
+        if ranks_from_environment() == 1 or step is None or others_stopped_too():
             return
         speak(
-            f"rank {self._rank} on {platform.node()}: the script has ended after step {step}, "
+            f"{_place()}: the script has ended after step {step}, "
             "while other ranks still train: call engine.drain() on every rank after the same "
             "batch, or let all ranks end there."
         )
@@ -117,12 +117,12 @@ class _Guard:
         return next((each.step for each in self.standings if each.step is not None), None)
 
     def _report(self, error: BaseException, show: Callable[[], object]) -> None:
-        speak(f"rank {self._rank} on {platform.node()} ends all ranks by {type(error).__name__}:")
+        speak(f"{_place()} ends all ranks by {type(error).__name__}:")
         show()
         _flush()
 
     def _end_by_bad_input(self, error: InputError) -> None:
-        if self._size == 1:
+        if ranks_from_environment() == 1:
             speak(str(error))
             raise SystemExit(EXIT_BAD_INPUT)
         complain(str(error))
@@ -136,7 +136,7 @@ class _Guard:
         _exit_now(EXIT_BAD_INPUT)
 
     def _end(self, exit_code: int, report: Callable[[], None]) -> None:
-        if self._size == 1:
+        if ranks_from_environment() == 1:
             report()
             raise SystemExit(exit_code)
         _flush()  # what MPI aborts it does not flush
@@ -145,6 +145,10 @@ class _Guard:
 
 
 _GUARDS: list[_Guard] = []
+
+
+def _place() -> str:
+    return f"rank {rank_from_environment()} on {platform.node()}"
 
 
 def _exit_now(exit_code: int) -> None:

@@ -174,6 +174,8 @@ class _Connection:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, torch.distributed.DistError):
+            # What is written to a broken connection makes torch write pages to stderr.
+            _MEMBERSHIP.ended = True
             raise TrainingError(
                 f"rank {self._job.rank}: the connection to the store through which the "
                 f"{self._job.size} ranks exchange messages is broken: the process that keeps it, "
@@ -182,13 +184,16 @@ class _Connection:
 
 
 class _Membership:
-    """How this process belongs to a job without MPI, which it joins once."""
+    """How this process belongs to a job without MPI, which it joins once.
+
+    It has `ended` once the others know that this rank has failed, or cannot be told any more.
+    """
 
     def __init__(self) -> None:
         self.claim: Claim | None = None
         self.store: Any = None
         self.jobs = itertools.count()
-        self.failed = False
+        self.ended = False
 
 
 _MEMBERSHIP = _Membership()
@@ -206,8 +211,8 @@ def all_stop_within(seconds: float) -> bool:
 
 def tell_failure() -> None:
     """Let ranks that wait for this one know that it will not come."""
-    if _MEMBERSHIP.claim is not None:
-        _MEMBERSHIP.failed = True
+    if _MEMBERSHIP.claim is not None and not _MEMBERSHIP.ended:
+        _MEMBERSHIP.ended = True
         with suppress(torch.distributed.DistError):
             _MEMBERSHIP.store.set(_FAILED, str(_MEMBERSHIP.claim.rank))
 
@@ -270,7 +275,7 @@ def _no_meeting(claim: Claim, address: str, limit_seconds: float, error: Excepti
 
 def _say_goodbye() -> None:
     """Keep rank 0, and the store with it, until all ranks have read what they need."""
-    if not _MEMBERSHIP.failed:
+    if not _MEMBERSHIP.ended:
         keeps_store = _MEMBERSHIP.claim is not None and _MEMBERSHIP.claim.rank == 0
         _all_say("goodbye", _GOODBYE_SECONDS if keeps_store else 0.0)
 

@@ -33,8 +33,8 @@ def end(how: str) -> None:
 def main() -> None:
     how, ranks = sys.argv[1:3]
     limit_seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 60.0
+    standing = guard_script()
     job = start_job(parallel=False, limit_seconds=limit_seconds)
-    standing = guard_script(job)
     standing.step = None if how == "input" else 7
     sys.stdout.write(f"rank {job.rank} has begun\n")
     sys.stdout.flush()
