@@ -76,14 +76,17 @@ class VersionedFile(BaseModel):
     schema_version: int = 1
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path | str) -> Self:
         """Read and validate the file.
 
+        Args:
+            path: The file.
+
         Raises:
-            InputError: if the file is missing, is not JSON, has another schema version or does
+            InputError: If the file is missing, is not JSON, has another schema version or does
                 not match its definition.
         """
-        text = ""
+        path, text = Path(path), ""
         try:
             text = path.read_text(encoding="utf-8")
             document = json.loads(text)
@@ -139,6 +142,17 @@ class VersionedFile(BaseModel):
     def _mistaken(cls, where: Path | str, what: str) -> InputError:
         return InputError(f"{where} is {what}, and no {cls.kind}: name the {cls.kind} instead.")
 
-    def write(self, path: Path) -> None:
-        """Write the file as indented JSON, atomically."""
-        write_text_atomically(path, self.model_dump_json(indent=2) + "\n")
+    def write(self, path: Path | str) -> None:
+        """Write the file as indented JSON, atomically; folders that lead to it are made.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        write_text_atomically(Path(path), self.text())
+
+    def text(self) -> str:
+        """Return what `write` writes."""
+        return self.model_dump_json(indent=2) + "\n"

@@ -2,7 +2,6 @@
 
 import shlex
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 from rich import box
@@ -11,13 +10,8 @@ from rich.text import Text
 
 from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS
-from hpc_lpm.errors import InputError
-from hpc_lpm.planning.blocks import Blocks
-from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
-from hpc_lpm.planning.devices.search import LEADS, search_devices
-from hpc_lpm.planning.options import OTHER_OPTIMIZER, PlanOptions
-from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
+from hpc_lpm.planning.options import OTHER_OPTIMIZER
 
 MOST_ROWS = 8
 _COLUMNS = (
@@ -30,86 +24,6 @@ _COLUMNS = (
     "memory\nMiB",
     "bounded by",
 )
-
-
-def check_stages_alone(
-    option: str, profiles: list[Path], devices: int | None, global_batch: int | None
-) -> None:
-    """Refuse options with `option`, --stages or --cuts, that belong to --devices.
-
-    Raises:
-        InputError: if one is given.
-    """
-    if devices is not None:
-        raise InputError(
-            f"{option} and --devices are both given, and --devices searches the number of stages: "
-            "give one of the two."
-        )
-    if global_batch is not None:
-        raise InputError(
-            f"--global-batch is given with {option}, where nothing depends on it: leave it out, or "
-            f"give --devices instead of {option}."
-        )
-    if len(profiles) > 1:
-        raise InputError(
-            f"{len(profiles)} profiles are given with {option}, which takes one: leave the others "
-            "out, or give --devices to compare their micro-batches."
-        )
-
-
-def search(
-    blocks: list[Blocks],
-    devices: int | None,
-    global_batch: int | None,
-    options: PlanOptions,
-    *,
-    planner: str,
-    lead: int | None,
-    micro_batches: int | None,
-) -> DeviceSearch:
-    """Search with the user's options; where a lead is given no other is tried.
-
-    The profiles are searched merged into `blocks`; the candidates are those of the profiles.
-
-    Raises:
-        InputError: if an option is missing or does not go with --devices, or as `search_devices`.
-    """
-    if devices is None:
-        raise InputError(
-            "neither --stages nor --devices is given: give the number of stages, or --devices and "
-            "--global-batch to have it searched."
-        )
-    if global_batch is None:
-        raise InputError(
-            "--devices is given without --global-batch: give the samples of an optimizer step on "
-            "all devices, at which combinations are compared."
-        )
-    if planner != DEFAULT_PLANNER:
-        raise InputError(
-            f"--planner is {planner!r}, but --devices searches with {DEFAULT_PLANNER} alone: "
-            "leave --planner out, or ask for --stages."
-        )
-    if micro_batches is not None:
-        raise InputError(
-            f"--micro-batches is {micro_batches}, but with --devices it follows from "
-            "--global-batch, the micro-batch of a profile and the replicas: leave it out."
-        )
-    leads = LEADS if lead is None else (lead,)
-    merged = [each.merged for each in blocks]
-    found = search_devices(merged, devices, global_batch, options, leads)
-    whole = {id(each.merged): each for each in blocks}
-    return replace(
-        found,
-        candidates=tuple(
-            _in_layers(candidate, whole[id(candidate.model.profile)])
-            for candidate in found.candidates
-        ),
-    )
-
-
-def _in_layers(candidate: Candidate, blocks: Blocks) -> Candidate:
-    model = CostModel(blocks.profile, candidate.stages, candidate.model.options)
-    return replace(candidate, model=model, cuts=blocks.in_layers(candidate.cuts))
 
 
 def show_search(found: DeviceSearch) -> None:

@@ -1,4 +1,4 @@
-"""The options of `hpc-lpm plan`, and how those that are lists are read."""
+"""The options of `hpc-lpm plan`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,9 +6,7 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.cli.profile_options import PROFILE_HELP
-from hpc_lpm.errors import InputError
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
-from hpc_lpm.quantities import parse_bytes
 from hpc_lpm.schedules.registry import SCHEDULES
 
 ProfilesArgument = Annotated[
@@ -126,78 +124,3 @@ FigureOption = Annotated[
 ]
 OutOption = Annotated[Path | None, typer.Option(help="File to write the plan to (JSON).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")]
-
-
-def memory_limit_of(text: str | None) -> int | tuple[int, ...] | None:
-    """Read `--memory-limit`, in bytes.
-
-    Raises:
-        InputError: if it is not sizes above 0, separated by commas.
-    """
-    if text is None:
-        return None
-    try:
-        limits = tuple(parse_bytes(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(f"--memory-limit is {text!r}: {error}.") from None
-    if not all(limits):
-        raise InputError(
-            f"--memory-limit is {text!r}, accepted is a size above 0 such as 4GiB, or one for each "
-            "stage separated by commas."
-        )
-    return limits if len(limits) > 1 else limits[0]
-
-
-def speeds_of(text: str | None) -> tuple[float, ...] | None:
-    """Read `--speeds`.
-
-    Raises:
-        InputError: if it is not numbers separated by commas.
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(
-            f"--speeds is {text!r}, accepted are numbers separated by commas, one for each stage."
-        ) from None
-
-
-def names_of(option: str, text: str | None) -> tuple[str, ...]:
-    """Read `--cuts` or `--cut-only-at`.
-
-    Raises:
-        InputError: if there is nothing before, between or behind commas.
-    """
-    if text is None:
-        return ()
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        raise InputError(
-            f"{option} is {text!r}, accepted are names separated by commas: correct the list."
-        )
-    return names
-
-
-def stages_of(
-    cuts: tuple[str, ...], stages: int | None, *, planner: str | None, pareto: bool
-) -> int:
-    """Return the number of stages that `--cuts` makes, which `--stages` may say too.
-
-    Raises:
-        InputError: if `--stages` is another number, or an option is given that belongs to a search.
-    """
-    for option, is_given in ((f"--planner {planner}", planner is not None), ("--pareto", pareto)):
-        if is_given:
-            raise InputError(
-                f"{option} is given with --cuts, which leaves nothing to search: leave one of the "
-                "two out."
-            )
-    made = len(cuts) + 1
-    if stages not in {None, made}:
-        raise InputError(
-            f"--stages is {stages}, but --cuts {','.join(cuts)} makes {made} stages: leave "
-            "--stages out, or give as many cuts as it needs."
-        )
-    return made

@@ -22,13 +22,18 @@ one of the shortest period, where the default planner takes the smallest cuts.""
 
 
 def check_pareto_options(
-    *, pareto: bool, planner: str | None, within: float | None, figure: Path | None
+    *,
+    pareto: bool,
+    planner: str | None,
+    cuts: str | None,
+    within: float | None,
+    figure: Path | None,
 ) -> None:
     """Check the options that go with `--pareto` and those that do not.
 
     Raises:
-        InputError: if one is given without `--pareto`, the planner is another than `lpm`, or the
-            figure is no SVG.
+        InputError: if one is given without `--pareto`, the planner is another than `lpm`, the cuts
+            are given, or the figure is no SVG.
     """
     if not pareto:
         for name, value in (("--pareto-within", within), ("--figure", figure)):
@@ -36,6 +41,11 @@ def check_pareto_options(
                 raise InputError(
                     f"{name} is {value} without --pareto: add --pareto or leave it out."
                 )
+    elif cuts is not None:
+        raise InputError(
+            "--pareto is given with --cuts, which leaves nothing to search: leave one of the two "
+            "out."
+        )
     elif planner not in {None, DEFAULT_PLANNER}:
         raise InputError(
             f"--planner is {planner!r} with --pareto, which chooses as {DEFAULT_PLANNER!r} does: "
@@ -45,13 +55,13 @@ def check_pareto_options(
         raise InputError(f"--figure is {str(figure)!r}, accepted is a file that ends in .svg.")
 
 
-def check_stages_given(*, pareto: bool) -> None:
-    """Refuse `--pareto` without `--stages`.
+def check_stages_given(stages: int | None) -> None:
+    """Refuse a front without a number of stages.
 
     Raises:
-        InputError: if the front is asked for.
+        InputError: if it is not given.
     """
-    if pareto:
+    if stages is None:
         raise InputError(
             "--pareto is given without --stages, but a front belongs to one number of stages: give "
             "--stages."

@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hpc_lpm.errors import InputError
 from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.profile_formats.pipedream_graph import ASSUMED_LINK
-from hpc_lpm.quantities import parse_seconds
 
 PROFILE_HELP = "Profile, written by `hpc-lpm profile`, or a graph.txt of PipeDream's profiler."
 
@@ -29,22 +27,6 @@ BandwidthOption = Annotated[
         f"files {ASSUMED_LINK.bandwidth_bytes_per_second:g} is assumed."
     ),
 ]
-
-
-def latency_of(option: str, text: str | None) -> float | None:
-    """Read a latency, in seconds.
-
-    Raises:
-        InputError: if it is no time.
-    """
-    if text is None:
-        return None
-    try:
-        return float(parse_seconds(text))
-    except ValueError:
-        raise InputError(
-            f"{option} is {text!r}, accepted are seconds from 0, or a time such as 50us."
-        ) from None
 
 
 def link_source(profile: Profile) -> str:

@@ -12,7 +12,6 @@ from hpc_lpm.cli.profile_options import (
     BandwidthOption,
     LatencyOption,
     assumptions,
-    latency_of,
     link_document,
     link_sentence,
 )
@@ -21,7 +20,7 @@ from hpc_lpm.planning.plan_checks import check_plan_of, check_prices
 from hpc_lpm.planning.prediction import Prediction, predict
 from hpc_lpm.planning.repricing import PlanUse, plan_for
 from hpc_lpm.profile_file import Profile
-from hpc_lpm.profile_formats.read import read_profile, with_link
+from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
 from hpc_lpm.schedules.drawing import LEGEND, draw_timelines
 from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 

@@ -23,7 +23,6 @@ from hpc_lpm.engine.checkpoint.store import (
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
-from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.environment import own_device, run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
@@ -38,6 +37,7 @@ from hpc_lpm.engine.loading import (
 from hpc_lpm.engine.loop import TrainingLoop
 from hpc_lpm.engine.optimizer import GroupRates
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group
+from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.records import RankRecord
@@ -57,7 +57,7 @@ from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.options import flatten_settings
-from hpc_lpm.planning.model_checks import check_layer_names
+from hpc_lpm.planning.model_checks import check_layer_names, check_ranks
 from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
@@ -257,16 +257,21 @@ class Training:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
             context = self._context(reporter, resources)
-            meter = RankMeter(context.recorder, PeakMemory(context.device))
             # Communicators are made before anything else is sent over MPI.
             agreement = StopAgreement(
                 self.job, signals or StopSignals(), independent=self.strategy.independent
             )
-            runner = self.strategy.start(context)
-            size = context.micro_batch_size
-            runner.rehearse(passes_of(self.dataset, context.settings, size, self.replicas))
-            engine = Engine(context, runner)
-            self._groups, self._simulated = runner.state().groups, None
+            engine = RankEngine(
+                context,
+                self.strategy.start(context),
+                RankMeter(context.recorder, PeakMemory(context.device)),
+                looks_ahead=self.strategy.pipelined,
+            )
+            passes = passes_of(
+                self.dataset, context.settings, context.micro_batch_size, self.replicas
+            )
+            engine.rehearse(passes, self.model.evaluation_metrics)
+            self._groups, self._simulated = engine.trained_state().groups, None
             loop = TrainingLoop(
                 context,
                 self.dataset,
@@ -276,7 +281,6 @@ class Training:
                 self.steps_an_epoch,
                 out,
                 signals or StopSignals(),
-                meter,
                 reporter,
                 independent=self.strategy.independent,
                 loaded_by=self._loaded_by,
@@ -285,7 +289,7 @@ class Training:
                 loop.resume(self.checkpoint)
             loop.run()
             fingerprint = weights_sha256(engine.trained_state().layers, self.job)
-            records = self.job.all_gather(meter.record(engine.bytes_sent))
+            records = self.job.all_gather(engine.record())
             if self.job.rank != 0:
                 return None
             result = self._result(context.settings, loop, records, fingerprint)
@@ -438,13 +442,7 @@ def _plan_of_run(
         )
     plan = Plan.read(settings.plan)
     check_layer_names(plan, settings.plan, model, settings.remaking_commands(len(plan.stages)))
-    if job.size % len(plan.stages):
-        raise InputError(
-            f"plan {settings.plan} has {len(plan.stages)} stages but {job.size} "
-            f"{'ranks were' if job.size > 1 else 'rank was'} started: start one rank per stage "
-            f"(mpirun -n {len(plan.stages)}), or R times as many for R replicas of every stage, or "
-            f"plan {job.size} stages."
-        )
+    check_ranks(plan, settings.plan, job.size)
     return plan
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -55,6 +54,7 @@ class Plan(VersionedFile):
             in files of earlier releases.
         link: the profile's link, or what was given instead of it.
         layers: those of the profiled model, in order.
+        inputs: what the profile tells of the model's inputs.
         content_sha256: the hash of the rest of the file, by which a change by hand is seen.
     """
 
@@ -70,6 +70,7 @@ class Plan(VersionedFile):
     options: dict[str, object] = Field(default_factory=dict)
     link: LinkProfile | None = None
     layers: tuple[PlannedLayer, ...] = ()
+    inputs: dict[str, object] | None = None
     content_sha256: str | None = None
 
     @classmethod
@@ -96,9 +97,9 @@ class Plan(VersionedFile):
         """Return the plan with the hash of its content."""
         return self.model_copy(update={_SEAL: _content_sha256(json.loads(self.model_dump_json()))})
 
-    def write(self, path: Path) -> None:
-        """Write the sealed plan as indented JSON, atomically."""
-        VersionedFile.write(self.sealed(), path)
+    def text(self) -> str:
+        """Return what `write` writes: the sealed plan."""
+        return VersionedFile.text(self.sealed())
 
     @model_validator(mode="after")
     def _stages_are_contiguous(self) -> Self:

@@ -5,6 +5,7 @@ from pathlib import Path
 from hpc_lpm.errors import InputError
 from hpc_lpm.profile_file import LinkProfile, Profile
 from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
+from hpc_lpm.quantities import parse_seconds
 
 
 def read_profile(path: Path) -> Profile:
@@ -24,6 +25,22 @@ def read_profile(path: Path) -> Profile:
     if path.suffix == ".json" or text.lstrip().startswith(("{", "[{")):
         return Profile.read(path)
     return parse_pipedream_graph(text, model=_model_name(path), where=str(path))
+
+
+def latency_of(option: str, latency: str | float | None) -> float | None:
+    """Return a latency in seconds, which may be a text such as `50us`.
+
+    Raises:
+        InputError: if it is no time.
+    """
+    if not isinstance(latency, str):
+        return latency
+    try:
+        return float(parse_seconds(latency))
+    except ValueError:
+        raise InputError(
+            f"{option} is {latency!r}, accepted are seconds from 0, or a time such as 50us."
+        ) from None
 
 
 def with_link(

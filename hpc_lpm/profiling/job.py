@@ -14,6 +14,7 @@ from hpc_lpm.activation import Activation
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
+from hpc_lpm.models.example_inputs import describe_inputs
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.processor import processor_name
 from hpc_lpm.profile_file import LayerProfile, Link, Profile
@@ -103,7 +104,7 @@ def profile_micro_batch(
         measurement = measure_link(communicator)
         link, links = measurement.link, measurement.pairs
         environment |= {"ranks": communicator.size, "link": "measured"}
-    return Profile(
+    profile = Profile(
         model=model.name,
         micro_batch=samples,
         device=device,
@@ -113,7 +114,10 @@ def profile_micro_batch(
         link=link,
         links=links,
         environment=environment,
+        inputs=describe_inputs(inputs, samples),
     )
+    # Ranks may run on different processors, which the environment tells.
+    return profile if communicator is None else communicator.bcast(profile)
 
 
 @contextmanager

@@ -6,9 +6,9 @@ import pytest
 from campaign_folders import campaign
 
 from hpc_lpm.cli.option_values import command_parameters, document_of
-from hpc_lpm.cli.plan_options import memory_limit_of
 from hpc_lpm.engine.settings import checked_settings, settings_fields
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.lists import memory_limit_of
 from hpc_lpm.quantities import parse_bytes, parse_seconds
 
 

@@ -1,5 +1,7 @@
 """The links between stages as a user gives them."""
 
+from collections.abc import Sequence
+
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profile_file import Link, Profile
@@ -12,7 +14,7 @@ _ONE_LINK = "LATENCY:BANDWIDTH in seconds and bytes per second, such as 5e-5:1.2
 def boundary_links(
     profile: Profile,
     stages: int | None,
-    links: str | None,
+    links: str | Sequence[str] | None,
     node_link: str | None,
     devices_per_node: int | None,
 ) -> tuple[Link, ...] | None:
@@ -21,7 +23,7 @@ def boundary_links(
     Args:
         profile: whose links are taken for `measured` and inside nodes.
         stages: K, None where it is searched: then all boundaries have the profile's link.
-        links: `measured`, or one `LATENCY:BANDWIDTH` a boundary, separated by commas.
+        links: `measured`, or a `LATENCY:BANDWIDTH` for each boundary; commas may separate them.
         node_link: the link between nodes; that inside them is the profile's.
         devices_per_node: how many neighbouring stages share a node.
 
@@ -51,7 +53,8 @@ def boundary_links(
     if links is None:
         return None
     if links != MEASURED:
-        return tuple(_link("--links", text) for text in links.split(","))
+        listed = links.split(",") if isinstance(links, str) else links
+        return tuple(_link("--links", text) for text in listed)
     if len(profile.links) != stages - 1:
         raise InputError(
             f"--links is {MEASURED}, but the profile holds {len(profile.links)} links between "

@@ -1,0 +1,260 @@
+"""What is asked of a plan, by the command and by `hpc_lpm.plan`, and the plan that answers it."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.planning.blocks import Blocks
+from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.cut_names import CUT_ONLY_AT, CUTS
+from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
+from hpc_lpm.planning.devices.search import LEADS, search_devices
+from hpc_lpm.planning.links import boundary_links
+from hpc_lpm.planning.lists import memory_limit_of, names_of, speeds_of
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.own_split import OWN, check_within_limits
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
+from hpc_lpm.planning.pricing import price_plan, searched_cuts
+from hpc_lpm.profile_file import Profile
+from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
+
+
+@dataclass(frozen=True)
+class ProfileAndHash:
+    """A profile, and the SHA-256 of its file, by which a plan knows it."""
+
+    profile: Profile
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a profile in either format.
+
+        Raises:
+            InputError: as `read_profile`.
+        """
+        profile = read_profile(path)
+        return cls(profile, hashlib.sha256(path.read_bytes()).hexdigest())
+
+    @classmethod
+    def of(cls, profile: Profile) -> Self:
+        """Return a profile with the hash of the file that its `write` writes."""
+        return cls(profile, hashlib.sha256(profile.text().encode()).hexdigest())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A plan, what it was priced by, and the search over devices that it came from, if any."""
+
+    plan: Plan
+    model: CostModel
+    blocks: Blocks
+    search: DeviceSearch | None = None
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """A request that has been checked as far as can be without a search.
+
+    Attributes:
+        blocks: the profiles, each with the layers merged that may not be cut apart.
+        hashes: those of their files.
+        stages: K; None where it is searched.
+        devices: how many are shared among stages and replicas, where K is searched.
+        global_batch: the samples of an optimizer step on all devices, likewise.
+        cuts: the user's own, empty if a planner chooses them.
+        planner: the planner's name.
+        options: the plan's.
+        lead: None if none was asked for.
+        micro_batches: None if none were asked for.
+    """
+
+    blocks: tuple[Blocks, ...]
+    hashes: tuple[str, ...]
+    stages: int | None
+    devices: int | None
+    global_batch: int | None
+    cuts: tuple[int | str, ...]
+    planner: str
+    options: PlanOptions
+    lead: int | None
+    micro_batches: int | None
+
+    @classmethod
+    def of(
+        cls,
+        profiles: Sequence[ProfileAndHash],
+        *,
+        stages: int | None = None,
+        devices: int | None = None,
+        global_batch: int | None = None,
+        cuts: str | Sequence[int | str] | None = None,
+        cut_only_at: str | Sequence[str] | None = None,
+        planner: str | None = None,
+        schedule: str = DEFAULT_SCHEDULE,
+        tolerance: float = 0.02,
+        memory_limit: int | str | Sequence[int | str] | None = None,
+        lead: int | None = None,
+        micro_batches: int | None = None,
+        weights: str | None = None,
+        optimizer: str = "momentum",
+        overlap: bool | None = None,
+        speeds: str | Sequence[float] | None = None,
+        latency: str | float | None = None,
+        bandwidth: float | None = None,
+        links: str | Sequence[str] | None = None,
+        node_link: str | None = None,
+        devices_per_node: int | None = None,
+    ) -> Self:
+        """Check what is asked for; the arguments are those of `hpc_lpm.plan`.
+
+        Raises:
+            InputError: if a value is not accepted, or two exclude each other; the sentence names
+                options as the command line spells them.
+        """
+        own = names_of(CUTS, cuts)
+        if own:
+            stages = _stages_of(own, stages, planner)
+        name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
+        schedule_named(schedule).check_options(lead=lead, weights=weights)
+        delay = latency_of("--latency", latency)
+        linked = [with_link(one.profile, delay, bandwidth) for one in profiles]
+        asked = {
+            "tolerance": tolerance,
+            "memory_limit": memory_limit_of(memory_limit),
+            "schedule": schedule,
+            "lead": lead,
+            "micro_batches": micro_batches,
+            "weights": weights,
+            "optimizer": optimizer,
+            "overlap": overlap,
+            "speeds": speeds_of(speeds),
+            "links": boundary_links(linked[0], stages, links, node_link, devices_per_node),
+            "cut_only_at": names_of(CUT_ONLY_AT, cut_only_at),
+        }
+        known = {option: value for option, value in asked.items() if value is not None}
+        options = PlanOptions.checked(**known)
+        return cls(
+            blocks=tuple(Blocks.of(one, options.cut_only_at) for one in linked),
+            hashes=tuple(one.sha256 for one in profiles),
+            stages=stages,
+            devices=devices,
+            global_batch=global_batch,
+            cuts=own,
+            planner=name,
+            options=options,
+            lead=lead,
+            micro_batches=micro_batches,
+        )
+
+    def answer(self) -> Answer:
+        """Return the plan: with the user's own cuts if there are any, else with the planner's.
+
+        Raises:
+            InputError: if an option is missing or goes with others only, or no plan is feasible.
+        """
+        if self.stages is None:
+            found = self._search()
+            best = found.best
+            number = next(
+                place for place, one in enumerate(self.blocks) if one.profile is best.model.profile
+            )
+            plan = price_plan(best.model, best.cuts, self.planner, self.hashes[number])
+            return Answer(plan, best.model, self.blocks[number], found)
+        model, blocks = self.in_stages()
+        if self.cuts:
+            cuts = blocks.allowed.own(self.cuts)
+            check_within_limits(model, cuts)
+        else:
+            cuts = searched_cuts(blocks, model.stages, self.options, self.planner)
+        return Answer(price_plan(model, cuts, self.planner, self.hashes[0]), model, blocks)
+
+    def in_stages(self) -> tuple[CostModel, Blocks]:
+        """Return the costs of a given number of stages, and where they may be cut.
+
+        Raises:
+            InputError: if an option is given that goes with a search over devices only, or there
+                are fewer places to cut than the stages need.
+        """
+        option = CUTS if self.cuts else "--stages"
+        if self.stages is None or self.devices is not None:
+            raise InputError(
+                f"{option} and --devices are both given, and --devices searches the number of "
+                "stages: give one of the two."
+            )
+        if self.global_batch is not None:
+            raise InputError(
+                f"--global-batch is given with {option}, where nothing depends on it: leave it "
+                f"out, or give --devices instead of {option}."
+            )
+        if len(self.blocks) > 1:
+            raise InputError(
+                f"{len(self.blocks)} profiles are given with {option}, which takes one: leave the "
+                "others out, or give --devices to compare their micro-batches."
+            )
+        (blocks,) = self.blocks
+        blocks.allowed.check_stages(self.stages)
+        return CostModel(blocks.profile, self.stages, self.options), blocks
+
+    def _search(self) -> DeviceSearch:
+        """Search with the user's options; where a lead is given no other is tried.
+
+        The profiles are searched merged into blocks; the candidates are those of the profiles.
+        """
+        if self.devices is None:
+            raise InputError(
+                "neither --stages nor --devices is given: give the number of stages, or --devices "
+                "and --global-batch to have it searched."
+            )
+        if self.global_batch is None:
+            raise InputError(
+                "--devices is given without --global-batch: give the samples of an optimizer step "
+                "on all devices, at which combinations are compared."
+            )
+        if self.planner != DEFAULT_PLANNER:
+            raise InputError(
+                f"--planner is {self.planner!r}, but --devices searches with {DEFAULT_PLANNER} "
+                "alone: leave --planner out, or ask for --stages."
+            )
+        if self.micro_batches is not None:
+            raise InputError(
+                f"--micro-batches is {self.micro_batches}, but with --devices it follows from "
+                "--global-batch, the micro-batch of a profile and the replicas: leave it out."
+            )
+        leads = LEADS if self.lead is None else (self.lead,)
+        merged = [each.merged for each in self.blocks]
+        found = search_devices(merged, self.devices, self.global_batch, self.options, leads)
+        whole = {id(each.merged): each for each in self.blocks}
+        return replace(
+            found,
+            candidates=tuple(
+                _in_layers(candidate, whole[id(candidate.model.profile)])
+                for candidate in found.candidates
+            ),
+        )
+
+
+def _in_layers(candidate: Candidate, blocks: Blocks) -> Candidate:
+    model = CostModel(blocks.profile, candidate.stages, candidate.model.options)
+    return replace(candidate, model=model, cuts=blocks.in_layers(candidate.cuts))
+
+
+def _stages_of(cuts: tuple[int | str, ...], stages: int | None, planner: str | None) -> int:
+    """Return the number of stages that cuts make, which `--stages` may say too."""
+    if planner is not None:
+        raise InputError(
+            f"--planner {planner} is given with --cuts, which leaves nothing to search: leave one "
+            "of the two out."
+        )
+    made = len(cuts) + 1
+    if stages not in {None, made}:
+        raise InputError(
+            f"--stages is {stages}, but --cuts {','.join(map(str, cuts))} makes {made} stages: "
+            "leave --stages out, or give as many cuts as it needs."
+        )
+    return made
