@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.errors import TrainingError
@@ -19,6 +20,9 @@ Value = TypeVar("Value")
 
 _EAGER_SECONDS = 200e-6
 _POLL_SECONDS = 50e-6
+_LOOK_SECONDS = 0.25
+
+_WATCH: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
 
 class Ranks(Protocol):
@@ -35,19 +39,34 @@ class Ranks(Protocol):
 def wait_until(done: Callable[[], bool], limit_seconds: float) -> bool:
     """Call `done` until it returns True; return False if it has not within the limit.
 
-    Keeps the core busy for a moment only: another rank may need it.
+    Keeps the core busy for a moment only: another rank may need it. What `watching` has named is
+    called every now and then, and ends the wait if it raises something.
     """
     start = time.perf_counter()
+    watch, next_look = _WATCH.get(), _LOOK_SECONDS
     while not done():
         waited = time.perf_counter() - start
         if waited > limit_seconds:
             return False
+        if watch is not None and waited > next_look:
+            next_look += _LOOK_SECONDS
+            watch()
         if waited > _EAGER_SECONDS:
             time.sleep(_POLL_SECONDS)
         else:
             # A rank that shares the core may be the one that is waited for.
             os.sched_yield()
     return True
+
+
+@contextmanager
+def watching(watch: Callable[[], None]) -> Iterator[None]:
+    """Let waits within call `watch`, which raises an error once it is in vain to wait."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
 
 
 def receive_object(communicator: Any, source: int, tag: int, limit_seconds: float) -> Any:

@@ -76,6 +76,7 @@ def score(
     outputs: "Activation",
     targets: "Activation",
     samples: int,
+    metrics: "Sequence[EvaluationMetric]",
 ) -> MicroBatchScores:
     """Compute loss and metrics of the micro-batch that `calls` has just run in evaluation.
 
@@ -83,7 +84,6 @@ def score(
         InputError: if a metric returns no sum and count.
     """
     loss = float(calls.loss(compute_format.loss(model.loss), outputs, targets))
-    metrics = model.evaluation_metrics
     found = tuple(metric.of_micro_batch(outputs, targets) for metric in metrics)
     return MicroBatchScores(calls.number, samples, loss, found)
 

@@ -12,7 +12,8 @@ from hpc_lpm.options import ACCURACY
 class History:
     """How far a training is and how it got there; every rank has the same.
 
-    `step` counts the optimizer steps done, `epochs_evaluated` the epochs after which the model has
+    `step` counts the optimizer steps done, `micro_batches` those of a script over all replicas,
+    `epochs_evaluated` the epochs after which the model has
     been evaluated; `evaluations` has an entry for each part of the data in each evaluation.
     `drains` are the steps inside epochs after which training drained, in order. `interruptions`
     counts how often the run stopped and resumed from a checkpoint. `earlier` holds the segments
@@ -21,6 +22,7 @@ class History:
     """
 
     step: int = 0
+    micro_batches: int = 0
     epochs_evaluated: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
     drains: list[int] = field(default_factory=list)

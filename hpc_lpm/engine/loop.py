@@ -2,12 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-
-import torch
-from torch import nn
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import (
@@ -15,17 +11,15 @@ from hpc_lpm.engine.batches import (
     evaluation_micro_batches,
     training_micro_batches,
 )
-from hpc_lpm.engine.checkpoint.load import restore
-from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
+from hpc_lpm.engine.checkpoint.save import CheckpointedRun
 from hpc_lpm.engine.checkpoint.store import BEST, FOLDER, Checkpoint, TrainedData, checkpoint_name
 from hpc_lpm.engine.early_stopping import EarlyStop, WatchedMetric
 from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.history import History, next_drain
-from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.run_reporter import RunReporter
-from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.runners.runner import RunContext, buffers_kept
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.stop_signals import StopSignals, nothing_to_save
@@ -48,7 +42,6 @@ class TrainingLoop:
         steps_an_epoch: the optimizer steps of a whole epoch.
         out: the run's folder.
         signals: the stop signals that this process has received.
-        meter: measures this rank's time, messages and memory.
         reporter: shows progress and logs metrics; None on all ranks but the reporting one.
         independent: whether no rank waits for another; such runs are neither saved nor resumed.
         loaded_by: (r, R) where this rank loads the micro-batches with n mod R = r.
@@ -64,7 +57,6 @@ class TrainingLoop:
         steps_an_epoch: int,
         out: Path,
         signals: StopSignals,
-        meter: RankMeter,
         reporter: RunReporter | None,
         *,
         independent: bool,
@@ -82,7 +74,6 @@ class TrainingLoop:
         self._reporter = reporter
         self._independent = independent
         self.history = History()
-        self._meter = meter
         self._saved: Path | None = None
         size = context.micro_batch_size
         parts = {VALIDATION: dataset.validation, TEST: dataset.test}
@@ -99,10 +90,7 @@ class TrainingLoop:
         Raises:
             InputError: on every rank, if the checkpoint is damaged or belongs to another model.
         """
-        context = self._context
-        self.history = restore(
-            checkpoint, context.job, context.cuts, self._engine.trained_state(), self._meter
-        )
+        self.history = self._engine.resume(checkpoint)
         self._saved = checkpoint.path
 
     def run(self) -> None:
@@ -166,7 +154,7 @@ class TrainingLoop:
             if step == self._agreement.end:
                 break
             self._engine.train_micro_batches(batches.between(step, step + 1))
-        self._engine.drain()
+        self._engine.end_segment()
         self._log_norms()
         history.step = first + self._agreement.end
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
@@ -223,9 +211,7 @@ class TrainingLoop:
             each.after_epoch = after_epoch
         parts = list(self._parts) if after_epoch else [self._watched.part]
         parts = [name for name in parts if name not in {each.part for each in before}]
-        inside = (
-            nullcontext() if after_epoch else _buffers_kept(self._engine.trained_state().layers)
-        )
+        inside = nullcontext() if after_epoch else buffers_kept(self._engine.trained_state().layers)
         with inside:
             found = [self._evaluated(part, after_epoch=after_epoch) for part in parts]
             history.evaluations += found
@@ -249,7 +235,8 @@ class TrainingLoop:
         context, segments = self._context, self._context.recorder.segments
         start = time.perf_counter()
         self._load(self._parts[part])
-        scores_here = self._engine.score_micro_batches(self._parts[part])
+        asked = context.model.evaluation_metrics
+        scores_here = self._engine.score_micro_batches(self._parts[part], asked)
         if not isinstance(scores_here, list):  # of a strategy of the user's own
             raise InputError(
                 f"the runner of strategy {context.settings.strategy} returned "
@@ -298,11 +285,9 @@ class TrainingLoop:
 
     def _save_in(self, path: Path) -> None:
         context = self._context
-        save_checkpoint(
+        self.history.micro_batches = self._engine.micro_batches
+        self._engine.save_as(
             path,
-            context.job,
-            self._engine.trained_state(),
-            self._meter.record(self._engine.bytes_sent),
             self.history,
             CheckpointedRun(
                 context.settings.model_dump(mode="json"),
@@ -335,14 +320,3 @@ class TrainingLoop:
             f"{where}: checkpoint saved in {self._folder}; the same command with --resume "
             "continues the run."
         )
-
-
-@contextmanager
-def _buffers_kept(layers: Mapping[int, nn.Module]) -> Iterator[None]:
-    """Put buffers back afterwards: replicas average theirs to evaluate, unseen by training."""
-    buffers = [buffer for layer in layers.values() for buffer in layer.buffers()]
-    saved = [buffer.clone() for buffer in buffers]
-    yield
-    with torch.no_grad():
-        for buffer, value in zip(buffers, saved, strict=True):
-            buffer.copy_(value)

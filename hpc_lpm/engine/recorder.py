@@ -77,6 +77,10 @@ class Recorder:
         self._steps_ended = 0
         self._unreported: _EndedStep | None = None
 
+    def go_on_after(self, steps: int) -> None:
+        """Number the steps to come as those behind so many others; no segment has begun."""
+        self._steps_before, self._steps_ended = steps, 0
+
     def begin_segment(self) -> None:
         """Start the clock of a segment; every rank calls this right after a barrier."""
         if self.segments and self._trace_from is None:

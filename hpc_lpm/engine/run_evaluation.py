@@ -106,7 +106,7 @@ def evaluate_run(
     whole = WholeModel(context)
     _load(checkpoint, whole, data)
     batches = evaluation_micro_batches(samples, context.micro_batch_size)
-    scores = whole.evaluate(batches, range(len(batches)))
+    scores = whole.evaluate(batches, range(len(batches)), model.evaluation_metrics)
     mean_loss, values, predictions = combined(scores, model.evaluation_metrics)
     found = Evaluation(
         saved.history.step,

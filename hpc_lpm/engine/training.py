@@ -257,16 +257,21 @@ class Training:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
             context = self._context(reporter, resources)
-            meter = RankMeter(context.recorder, PeakMemory(context.device))
             # Communicators are made before anything else is sent over MPI.
             agreement = StopAgreement(
                 self.job, signals or StopSignals(), independent=self.strategy.independent
             )
-            runner = self.strategy.start(context)
-            size = context.micro_batch_size
-            runner.rehearse(passes_of(self.dataset, context.settings, size, self.replicas))
-            engine = Engine(context, runner)
-            self._groups, self._simulated = runner.state().groups, None
+            engine = Engine(
+                context,
+                self.strategy.start(context),
+                RankMeter(context.recorder, PeakMemory(context.device)),
+                looks_ahead=self.strategy.pipelined,
+            )
+            passes = passes_of(
+                self.dataset, context.settings, context.micro_batch_size, self.replicas
+            )
+            engine.rehearse(passes, self.model.evaluation_metrics)
+            self._groups, self._simulated = engine.trained_state().groups, None
             loop = TrainingLoop(
                 context,
                 self.dataset,
@@ -276,7 +281,6 @@ class Training:
                 self.steps_an_epoch,
                 out,
                 signals or StopSignals(),
-                meter,
                 reporter,
                 independent=self.strategy.independent,
                 loaded_by=self._loaded_by,
@@ -285,7 +289,7 @@ class Training:
                 loop.resume(self.checkpoint)
             loop.run()
             fingerprint = weights_sha256(engine.trained_state().layers, self.job)
-            records = self.job.all_gather(meter.record(engine.bytes_sent))
+            records = self.job.all_gather(engine.record())
             if self.job.rank != 0:
                 return None
             result = self._result(context.settings, loop, records, fingerprint)

@@ -7,6 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from hpc_lpm.data.dataset import OWN
 from hpc_lpm.engine.checkpoint.store import (
     MANIFEST,
     CheckpointFile,
@@ -26,7 +27,7 @@ from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.records import RankRecord
-from hpc_lpm.engine.runners.runner import TrainedState
+from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.errors import TrainingError
 
 
@@ -40,6 +41,18 @@ class CheckpointedRun:
     steps_an_epoch: int
     replicas: int
     cuts: list[int]
+
+    @staticmethod
+    def of_script(context: RunContext, step: int) -> "CheckpointedRun":
+        """Describe the training of a script, which has neither a data set nor a length."""
+        return CheckpointedRun(
+            context.settings.model_dump(mode="json"),
+            TrainedData("other", (), 1, OWN, None),
+            step,
+            max(1, step),
+            context.copies,
+            context.cuts,
+        )
 
 
 def save_checkpoint(

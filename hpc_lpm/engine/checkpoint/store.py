@@ -130,8 +130,15 @@ class Checkpoint:
             InputError: if a file is missing or has another size.
         """
         path = newest_checkpoint(folder)
-        if path is None:
-            return None
+        return None if path is None else Checkpoint.opened(path)
+
+    @staticmethod
+    def opened(path: Path) -> "Checkpoint":
+        """Open one checkpoint and check the sizes of its files.
+
+        Raises:
+            InputError: if a file is missing or has another size.
+        """
         opened = Checkpoint(path, Manifest.read(path / MANIFEST))
         for file in opened.manifest.files:
             try:
@@ -221,6 +228,23 @@ def _settings_up_to(step: int, settings: dict[str, object]) -> dict[str, object]
 def checkpoint_name(history: History, *, evaluation_is_due: bool) -> str:
     """Return the name of a checkpoint that is saved at this point of a training."""
     return f"step-{history.step}{_PENDING if evaluation_is_due else ''}"
+
+
+def checkpoint_in(folder: Path) -> Checkpoint:
+    """Open the newest checkpoint of a folder of checkpoints or of a run, or one that is named.
+
+    Raises:
+        InputError: if there is none, or a file of it is damaged.
+    """
+    if (folder / MANIFEST).exists():
+        return Checkpoint.opened(folder)
+    found = Checkpoint.newest(folder) or Checkpoint.newest(folder / FOLDER)
+    if found is None:
+        raise InputError(
+            f"{folder} holds no checkpoint, accepted are a folder that Engine.save was given, the "
+            "--out folder of a run of `hpc-lpm train`, and a checkpoint of either: name one."
+        )
+    return found
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -1,6 +1,6 @@
 """DeepSpeed's pipeline engine, running schedules of ours instead of its own."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -22,6 +22,7 @@ from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.schedules.instructions import Programme
 
 
@@ -110,9 +111,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         self._rehearsal = rehearsal
         self._executor.connect(rehearsal, channels)
 
-    def rehearse(self, passes: Iterable[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Run passes that leave no trace, to find out what they need; see `PipelineRehearsal`."""
-        self._rehearsal.rehearse(passes)
+        self._rehearsal.rehearse(passes, metrics)
         self._executor.heed(self._rehearsal)
 
     def state(self) -> TrainedState:
@@ -135,9 +138,11 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
         with self._backward_announced():
             return self._executor.train(programme_of, batch, following)
 
-    def evaluate_on(self, programme: Programme, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate_on(
+        self, programme: Programme, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Execute a programme of forward passes; the last stage returns the scores."""
-        return self._executor.evaluate(programme, batches)
+        return self._executor.evaluate(programme, batches, metrics)
 
     @contextmanager
     def _backward_announced(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """Executes the programme of one stage: what every instruction does."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import ClassVar
 
@@ -28,6 +28,7 @@ from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.engine.updating import Updates
 from hpc_lpm.errors import TrainingError
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
@@ -127,6 +128,7 @@ class StageExecutor:
         self._arrived_gradient: dict[int, Gradients] = {}
         self._heard_loss: Tensor | None = None
         self._scores: list[MicroBatchScores] = []
+        self._metrics: Sequence[EvaluationMetric] = ()
 
     def connect(self, rehearsal: PipelineRehearsal, channels: StageChannels) -> None:
         """Take over the channels to the neighbouring stages, and what rehearsals find to cross."""
@@ -185,14 +187,16 @@ class StageExecutor:
         return self._bytes_sent() - sent_before
 
     @torch.no_grad()
-    def evaluate(self, programme: Programme, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, programme: Programme, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Execute a programme of forward passes; the last stage returns the scores.
 
         Raises:
             TrainingError: if anything fails.
         """
         self._begin(training=False)
-        self._scores = []
+        self._scores, self._metrics = [], metrics
         self._batches = [batches]
         self._announcements.evaluation(batches)
         self._execute(programme)
@@ -326,7 +330,9 @@ class StageExecutor:
         if self._is_last_stage:
             context = self._context
             calls, form = self._module.calls, context.compute_format
-            found = score(context.model, calls, form, outputs, flight.targets, samples)
+            found = score(
+                context.model, calls, form, outputs, flight.targets, samples, self._metrics
+            )
             self._scores.append(found)
 
     def _send_activation(self, micro_batch: int) -> None:

@@ -1,6 +1,6 @@
 """The rehearsal of a pipeline, which finds out what crosses the boundaries of its stages."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 
 
 class PipelineRehearsal:
@@ -60,7 +61,9 @@ class PipelineRehearsal:
         self._incoming, self._outgoing = Boundary(varies=varies), Boundary(varies=varies)
         self.boundaries = StageBoundaries(self._incoming, self._outgoing)
 
-    def rehearse(self, passes: Iterable[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Run some passes; every stage must call this with the same ones (collective).
 
         Raises:
@@ -68,11 +71,11 @@ class PipelineRehearsal:
         """
         for rehearsed in passes:
             try:
-                self._rehearse(rehearsed)
+                self._rehearse(rehearsed, metrics)
             except Exception as error:
                 raise self._faults.describe(error, rehearsed.name) from error
 
-    def _rehearse(self, rehearsed: RehearsedPass) -> None:
+    def _rehearse(self, rehearsed: RehearsedPass, metrics: Sequence[EvaluationMetric]) -> None:
         topology = self._topology
         is_first, is_last = topology.stage == 0, topology.stage == topology.stages - 1
         layers = self._layers.values()
@@ -102,6 +105,7 @@ class PipelineRehearsal:
                     outputs,
                     moved(rehearsed.targets(), self._context.device),
                     rehearsed.samples,
+                    metrics,
                 )
             if rehearsed.training:
                 entering, leaving = self._backward(rehearsed, inputs, entering, outputs, leaving)

@@ -27,6 +27,7 @@ from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
 _KINDS = {
@@ -92,6 +93,7 @@ class StockPipelineRunner:
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._module.parameters())
         self._bytes_sent = 0
         self._scores: list[MicroBatchScores] = []
+        self._metrics: Sequence[EvaluationMetric] = ()
         self._held_inputs: list[Activation] = []
         self._held_targets: list[Activation] = []
         self._done: Counter[str] = Counter()
@@ -111,14 +113,16 @@ class StockPipelineRunner:
         self._loss = context.compute_format.loss(context.model.loss)
         return module
 
-    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Find out what crosses the boundaries of the stages in passes of these kinds.
 
         Raises:
             InputError: on every rank, if it varies.
         """
         context, rehearsal = self._context, self._rehearsal
-        rehearsal.rehearse(passes)
+        rehearsal.rehearse(passes, metrics)
         last = max(self._module.local_layers())
 
         def check() -> None:
@@ -148,14 +152,16 @@ class StockPipelineRunner:
         # DeepSpeed has told it to all ranks.
         self._context.recorder.hear_loss(loss)
 
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Return the scores of this replica's share on the last stage, none on others."""
         topology = self._context.topology
         if topology.replicas > 1:
             group = self._module.mpu().get_data_parallel_group()
             average_buffers(self._module, group, topology.replicas)
         self._share = batches.share(topology.replica, topology.replicas)
-        self._scores = []
+        self._scores, self._metrics = [], metrics
         # All replicas take part for every size: DeepSpeed begins an evaluation with a barrier.
         for size in sorted({batches.size(n) for n in range(len(batches))}, reverse=True):
             numbers = [n for n in range(len(self._share)) if self._share.size(n) == size]
@@ -211,7 +217,9 @@ class StockPipelineRunner:
         if self._module.training:
             return calls.loss(self._loss, outputs, targets)
         form = context.compute_format
-        self._scores.append(score(context.model, calls, form, outputs, targets, self._samples))
+        self._scores.append(
+            score(context.model, calls, form, outputs, targets, self._samples, self._metrics)
+        )
         return torch.zeros(())
 
     def _stream(

@@ -17,6 +17,7 @@ from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
 from hpc_lpm.engine.strategies.horovod import HorovodOptions
 from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 
 _AVERAGED = (torch.float32, torch.float64, torch.float16)
 
@@ -61,9 +62,11 @@ class HorovodRunner:
         made.state.update(alone.state)
         return made
 
-    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Find mistakes of the model before it trains."""
-        self._model.rehearse(passes)
+        self._model.rehearse(passes, metrics)
 
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on this rank's share of a batch; what follows changes nothing."""
@@ -111,10 +114,12 @@ class HorovodRunner:
             if not anywhere:
                 parameter.grad = None
 
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Return the scores of this rank's share."""
         self._average_buffers()
-        return self._model.evaluate(batches, self._share(range(len(batches))))
+        return self._model.evaluate(batches, self._share(range(len(batches))), metrics)
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler, which are the same on every rank."""

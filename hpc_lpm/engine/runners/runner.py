@@ -1,7 +1,7 @@
 """The interface between the training loop and the runner of a strategy."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from hpc_lpm.engine.topology import PipelineTopology
 from hpc_lpm.engine.updating import Updating
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import ComputeFormat
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.initial_weights import load_initial_weights
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.planning.model_checks import other_layer
@@ -150,8 +151,10 @@ class TrainedState:
 class Runner(Protocol):
     """Trains and evaluates one rank's part of a run."""
 
-    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
-        """Run passes that leave no trace, to learn what training on such micro-batches needs.
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
+        """Run passes that leave no trace, to learn what such micro-batches need (collective).
 
         Every size of a micro-batch is rehearsed before it is trained on or evaluated.
         """
@@ -163,11 +166,24 @@ class Runner(Protocol):
         without one, nothing is in flight at the end.
         """
 
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
-        """Return the scores of the micro-batches whose outputs this rank computes."""
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
+        """Return loss and metrics of the micro-batches whose outputs this rank computes."""
 
     def state(self) -> TrainedState:
         """Return this rank's state, which checkpoints are saved from and restored into."""
 
     def bytes_sent(self) -> int:
         """Return the number of bytes that this rank has sent while training."""
+
+
+@contextmanager
+def buffers_kept(layers: Mapping[int, nn.Module]) -> Iterator[None]:
+    """Put buffers back afterwards: replicas average theirs to evaluate, unseen by training."""
+    buffers = [buffer for layer in layers.values() for buffer in layer.buffers()]
+    saved = [buffer.clone() for buffer in buffers]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)

@@ -21,6 +21,7 @@ from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.schedules.base import Schedule
@@ -82,9 +83,11 @@ class PipelineRunner:
         self._engine.connect(rehearsal, channels)
         self._bytes_sent = 0
 
-    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Find out what crosses the boundaries of the stages in passes of these kinds."""
-        self._engine.rehearse(passes)
+        self._engine.rehearse(passes, metrics)
 
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on this replica's share of a batch; drain if nothing follows."""
@@ -111,7 +114,9 @@ class PipelineRunner:
     def _share(self, batch: MicroBatches) -> MicroBatches:
         return batch.share(self._topology.replica, self._topology.replicas)
 
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Return the scores of this replica's share on the last stage, none on others."""
         topology = self._topology
         share = self._share(batches)
@@ -120,7 +125,7 @@ class PipelineRunner:
             group = self._module.mpu().get_data_parallel_group()
             average_buffers(self._module, group, topology.replicas)
         return self._engine.evaluate_on(
-            list(with_communication(forwards, topology.stage, topology.stages)), share
+            list(with_communication(forwards, topology.stage, topology.stages)), share, metrics
         )
 
     def state(self) -> TrainedState:

@@ -9,6 +9,7 @@ from hpc_lpm.engine.learning_rate import advance
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.runners.whole_model import WholeModel
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 
 
 class SequentialRunner:
@@ -21,9 +22,11 @@ class SequentialRunner:
         self._updates = context.updating.build(parameters, self._model.layers)
         self._rules = GradientRules(parameters, context.settings, context.recorder)
 
-    def rehearse(self, passes: Sequence[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Find mistakes of the model before it trains."""
-        self._model.rehearse(passes)
+        self._model.rehearse(passes, metrics)
 
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on a batch; what follows changes nothing."""
@@ -42,9 +45,11 @@ class SequentialRunner:
         recorder.add("update", recorder.step, start)
         recorder.end_step()
 
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Return the scores of all micro-batches."""
-        return self._model.evaluate(batches, range(len(batches)))
+        return self._model.evaluate(batches, range(len(batches)), metrics)
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of the whole model."""

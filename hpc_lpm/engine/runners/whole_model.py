@@ -1,6 +1,6 @@
 """The uncut model on one device, which sequential training and data-parallel replicas use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
 
@@ -33,7 +34,9 @@ class WholeModel:
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
 
-    def rehearse(self, passes: Iterable[RehearsedPass]) -> None:
+    def rehearse(
+        self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
         """Run passes that leave no trace, to find mistakes of the model before it trains.
 
         Raises:
@@ -50,7 +53,7 @@ class WholeModel:
                         loss = self._loss(outputs, targets)
                         rehearse_backward(self.layers, [(loss, torch.ones_like(loss))], inputs)
                     else:
-                        self._score(outputs, targets, rehearsed.samples)
+                        self._score(outputs, targets, rehearsed.samples, metrics)
             except Exception as error:
                 raise self._faults.describe(error, rehearsed.name) from error
 
@@ -116,7 +119,12 @@ class WholeModel:
         return self._format.arranged(moved(loaded, self._context.device))
 
     @torch.no_grad()
-    def evaluate(self, batches: MicroBatches, numbers: Iterable[int]) -> list[MicroBatchScores]:
+    def evaluate(
+        self,
+        batches: MicroBatches,
+        numbers: Iterable[int],
+        metrics: Sequence[EvaluationMetric],
+    ) -> list[MicroBatchScores]:
         """Return the scores of these micro-batches.
 
         Raises:
@@ -129,12 +137,19 @@ class WholeModel:
             try:
                 inputs = self._inputs(batches, n)
                 outputs = self._run(inputs, batches.number(n))
-                scores.append(self._score(outputs, self._targets(batches, n), batches.size(n)))
+                targets = self._targets(batches, n)
+                scores.append(self._score(outputs, targets, batches.size(n), metrics))
             except Exception as error:
                 named = f"evaluation micro-batch {batches.number(n)}"
                 raise self._faults.describe(error, named, inputs) from error
         return scores
 
-    def _score(self, outputs: Activation, targets: Activation, samples: int) -> MicroBatchScores:
+    def _score(
+        self,
+        outputs: Activation,
+        targets: Activation,
+        samples: int,
+        metrics: Sequence[EvaluationMetric],
+    ) -> MicroBatchScores:
         model = self._context.model
-        return score(model, self._calls, self._format, outputs, targets, samples)
+        return score(model, self._calls, self._format, outputs, targets, samples, metrics)

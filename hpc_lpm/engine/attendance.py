@@ -1,0 +1,95 @@
+"""Whether all ranks of a script do the same: how many batches each was given, and what it calls."""
+
+from collections import deque
+from contextlib import AbstractContextManager
+
+from hpc_lpm.engine.collectives import watching
+from hpc_lpm.engine.job import Job
+from hpc_lpm.errors import InputError, TrainingError
+
+_SAME = (
+    "every rank must call the same methods of the engine in the same order, and train_batch "
+    "equally often: let their loaders yield the same number of batches"
+)
+_TRAIN = "train_batch"
+
+Whereabouts = tuple[str, int]
+"""The method of the engine that a rank is in, and how many batches it was given before."""
+
+
+class Attendance:
+    """Compares what the ranks of a script do, without a message a batch.
+
+    A rank tells the others whenever it calls anything but `train_batch`; they look for that once
+    they have waited for a moment, since what they wait for may then never come.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._tag = job.own_tag()
+        self._told: dict[int, deque[Whereabouts]] = {
+            rank: deque() for rank in range(job.size) if rank != job.rank
+        }
+        self._batches = 0
+
+    def take_batch(self) -> AbstractContextManager[None]:
+        """Surround the training of one more batch.
+
+        Within it an InputError is raised once a rank turns out to have been given fewer batches.
+        """
+        self._batches += 1
+        return watching(lambda: self._look((_TRAIN, self._batches)))
+
+    def meet(self, call: str) -> None:
+        """Wait until all ranks have made this call after as many batches (collective).
+
+        Raises:
+            InputError: if a rank has made another call, or was given more or fewer batches.
+            TrainingError: if a rank does not come in time.
+        """
+        own = call, self._batches
+        for rank in self._told:
+            self._job.send(own, rank, self._tag)
+        try:
+            with watching(lambda: self._look(own)):
+                found = self._job.all_gather(own)
+        except TrainingError as error:
+            raise TrainingError(
+                f"rank {self._job.rank} waited in vain for the others in {_in_words(own)}: "
+                f"{str(error).rstrip('.')}; {_SAME}."
+            ) from error
+        for rank, told in self._told.items():
+            self._compare(own, rank, found[rank])
+            if told:
+                told.popleft()
+            else:
+                self._job.receive(rank, self._tag)
+
+    def _look(self, own: Whereabouts) -> None:
+        for rank, told in self._told.items():
+            while self._job.arrived(rank, self._tag):
+                told.append(self._job.receive(rank, self._tag))
+            if told:
+                self._compare(own, rank, told[0])
+
+    def _compare(self, own: Whereabouts, rank: int, other: Whereabouts) -> None:
+        """Raise an InputError if the other rank is where this one will not come.
+
+        While this rank trains, another may be in a call that this one makes later: after more
+        batches, or after this one unless it is about this one.
+        """
+        comes_later = own[0] == _TRAIN and (
+            other[1] > own[1] or (other[1] == own[1] and not other[0].startswith(_TRAIN))
+        )
+        if other != own and not comes_later:
+            raise InputError(
+                f"rank {self._job.rank} is in {_in_words(own)}, rank {rank} in "
+                f"{_in_words(other)}: {_SAME}."
+            )
+
+
+def _in_words(where: Whereabouts) -> str:
+    call, batches = where
+    if call.startswith(_TRAIN):
+        return f"{call}, for batch {batches}"
+    return f"{call} after {batches} batch{'' if batches == 1 else 'es'}"
