@@ -17,9 +17,10 @@ root_doc = "index"
 # Two dashes begin an option more often than they mean a dash.
 smartquotes = False
 
-# Docstrings are Google's style, in Markdown as far as code is concerned; types stand with each
-# argument, and long signatures have a line for each.
+# Docstrings are in Google's style, with code between single backquotes as in Markdown; types stand
+# with each argument, and long signatures have a line for each.
 napoleon_numpy_docstring = False
+default_role = "code"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 python_maximum_signature_line_length = 80
