@@ -59,7 +59,8 @@ class Profile(VersionedFile):
 
     `dtype` is the type that matrix products and convolutions compute in. `link` is the median over
     the pairs of neighbouring ranks that were measured, `links` holds all pairs in order of ranks.
-    `train_samples` and `test_samples` count the whole data set; None in imported profiles.
+    `train_samples` and `test_samples` count the whole data set; None in imported profiles, as is
+    what `inputs` tells of the model's inputs (`hpc_lpm.models.example_inputs`).
     """
 
     kind: ClassVar[str] = "profile"
@@ -75,3 +76,4 @@ class Profile(VersionedFile):
     memory_format: MemoryFormat = "contiguous"
     train_samples: int | None = Field(default=None, gt=0)
     test_samples: int | None = Field(default=None, ge=0)
+    inputs: dict[str, object] | None = None

@@ -29,10 +29,16 @@ _ACCEPTED = (
 
 
 class UpdatingByScript:
-    """Makes the optimizer that a script's own function returns."""
+    """Makes the optimizer that a script's own function returns.
 
-    def __init__(self, make: MakeOptimizer) -> None:
+    Args:
+        make: the function.
+        predicts: whether the optimizer's next step is to be predicted.
+    """
+
+    def __init__(self, make: MakeOptimizer, *, predicts: bool = False) -> None:
         self._make = make
+        self._predicts = predicts
 
     def build(
         self,
@@ -55,6 +61,8 @@ class UpdatingByScript:
                 f"the optimizer given to initialize raises {describe_raised(error)}: {_ACCEPTED}."
             ) from error
         _check(optimizer, owned)
+        if self._predicts:
+            _check_predicted(optimizer)
         wrapped = wrap(optimizer)
         rates = RatesOfBatches(wrapped, rate_divisor)
         return Updates(wrapped, rates, ALL_ALIKE, rates.of_next_update)
@@ -75,6 +83,19 @@ def _check(optimizer: object, owned: list[nn.Parameter]) -> None:
         raise InputError(
             f"the optimizer given to initialize has {len(held)} of the {len(owned)} parameters "
             f"that it was given: {_ACCEPTED}; those that shall not learn have requires_grad False."
+        )
+
+
+def _check_predicted(optimizer: torch.optim.Optimizer) -> None:
+    plain = type(optimizer) is torch.optim.SGD and not any(
+        group["nesterov"] or group["dampening"] or group["maximize"]
+        for group in optimizer.param_groups
+    )
+    if not plain:
+        raise InputError(
+            f"prediction was given with an optimizer {type(optimizer).__name__}, but only the step "
+            "of torch.optim.SGD with lr, momentum and weight_decay can be predicted: leave it out "
+            "or use that one."
         )
 
 

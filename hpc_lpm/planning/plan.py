@@ -54,6 +54,7 @@ class Plan(VersionedFile):
             in files of earlier releases.
         link: the profile's link, or what was given instead of it.
         layers: those of the profiled model, in order.
+        inputs: what the profile tells of the model's inputs.
         content_sha256: the hash of the rest of the file, by which a change by hand is seen.
     """
 
@@ -69,6 +70,7 @@ class Plan(VersionedFile):
     options: dict[str, object] = Field(default_factory=dict)
     link: LinkProfile | None = None
     layers: tuple[PlannedLayer, ...] = ()
+    inputs: dict[str, object] | None = None
     content_sha256: str | None = None
 
     @classmethod

@@ -65,6 +65,7 @@ def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sh
         micro_batch=model.profile.micro_batch,
         options={**model.options.model_dump(mode="json"), "overlap": model.overlap},
         link=model.profile.link,
+        inputs=model.profile.inputs,
         layers=tuple(
             PlannedLayer(name=layer.name, fingerprint=layer.fingerprint)
             for layer in model.profile.layers

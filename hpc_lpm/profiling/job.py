@@ -14,6 +14,7 @@ from hpc_lpm.activation import Activation
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
+from hpc_lpm.models.example_inputs import describe_inputs
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.processor import processor_name
 from hpc_lpm.profile_file import LayerProfile, Link, Profile
@@ -113,6 +114,7 @@ def profile_micro_batch(
         link=link,
         links=links,
         environment=environment,
+        inputs=describe_inputs(inputs, samples),
     )
     # Ranks may run on different processors, which the environment tells.
     return profile if communicator is None else communicator.bcast(profile)

@@ -103,8 +103,10 @@ class RunContext:
         cuts, stage = self.cuts, self.topology.stage if self.plan else 0
         for index in range(cuts[stage], cuts[stage + 1]):
             layers[index] = self.model.build_layer(index, self.settings.seed).to(self.device)
-        if self.plan and self.settings.plan:
-            remedy = self.settings.remaking_commands(len(self.plan.stages))
+        if self.plan:
+            remedy = None
+            if self.settings.plan:
+                remedy = self.settings.remaking_commands(len(self.plan.stages))
             found = other_layer(self.plan, self.settings.plan, layers, self.model, remedy)
             if found is not None:
                 raise InputError(found)
