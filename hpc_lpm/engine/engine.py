@@ -10,27 +10,24 @@ from torch import Tensor
 
 from hpc_lpm.activation import Activation
 from hpc_lpm.engine.attendance import Attendance
-from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.checkpoint.load import CheckpointReader, restore
-from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
-from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_in, checkpoint_name
+from hpc_lpm.engine.checkpoint.load import CheckpointReader
+from hpc_lpm.engine.checkpoint.save import CheckpointedRun
+from hpc_lpm.engine.checkpoint.store import checkpoint_in, checkpoint_name
 from hpc_lpm.engine.evaluation import MicroBatchScores, combined
 from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.history import History
+from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import RankMeter
-from hpc_lpm.engine.records import RankRecord
-from hpc_lpm.engine.rehearsal import RehearsedPass
-from hpc_lpm.engine.runners.runner import RunContext, Runner, TrainedState, buffers_kept
+from hpc_lpm.engine.runners.runner import RunContext, Runner, buffers_kept
 from hpc_lpm.engine.script_metrics import Metrics, named_metrics
 from hpc_lpm.engine.script_updates import RatesOfBatches
 from hpc_lpm.engine.times import chrome_trace, traced_intervals
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.own_module import undisturbed
 from hpc_lpm.models.state_names import under_outside_names
 
 
-class Engine:
+class Engine(RankEngine):
     """Trains one rank's part of a model, a batch at a time; `hpc_lpm.initialize` makes it.
 
     No stage waits for a flush or for another stage's update: when `train_batch` returns, part of
@@ -42,34 +39,17 @@ class Engine:
     """
 
     def __init__(
-        self,
-        context: RunContext,
-        runner: Runner,
-        meter: RankMeter,
-        *,
-        looks_ahead: bool,
-        batches: GivenBatches | None = None,
+        self, context: RunContext, runner: Runner, meter: RankMeter, batches: GivenBatches
     ) -> None:
-        self._context = context
-        self._runner = runner
-        self._meter = meter
-        self._looks_ahead = looks_ahead
+        super().__init__(context, runner, meter, looks_ahead=batches.in_stages)
         self._batches = batches
         self._attendance = Attendance(context.job)
-        self._waiting: MicroBatches | None = None
-        self._in_segment = False
-        self._step = self._micro_batches = 0
         self._closed = False
 
     @property
     def step(self) -> int:
         """The number of batches that this rank has been given, those before `load` included."""
         return self._step
-
-    @property
-    def micro_batches(self) -> int:
-        """The number of micro-batches of these batches, over all replicas."""
-        return self._micro_batches
 
     @property
     def last_loss(self) -> float | None:
@@ -130,7 +110,7 @@ class Engine:
         """
         self._given("drain")
         self._attendance.meet("drain")
-        self._drained()
+        self.end_segment()
 
     def evaluate(
         self, batches: Iterable[tuple[Activation, Activation]], metric: Metrics = None
@@ -280,85 +260,12 @@ class Engine:
         if kind is None:
             self.close()
 
-    def rehearse(self, passes: list[RehearsedPass], metrics: Iterable[EvaluationMetric]) -> None:
-        """Run passes that leave no trace, to find mistakes and what training needs (collective)."""
-        if passes:
-            self._runner.rehearse(passes, list(metrics))
-
-    def begin_segment(self) -> None:
-        """Wait for all ranks and start the clock; nothing is in flight before (collective)."""
-        self._context.job.barrier()
-        self._context.recorder.begin_segment()
-        self._in_segment = True
-
-    def train_micro_batches(self, batch: MicroBatches) -> None:
-        """Train on the micro-batches of one optimizer step, which are those of all replicas."""
-        if not self._in_segment:
-            self.begin_segment()
-        if self._waiting is not None:
-            self._runner.train(self._waiting, batch)
-        self._waiting = batch
-        self._step += 1
-        self._micro_batches += len(batch)
-        if not self._looks_ahead:
-            self._train_waiting()
-        elif len(batch) < batch.per_step:
-            # The order of the steps behind one with fewer micro-batches is that of a new beginning.
-            self._drained()
-
-    def end_segment(self) -> None:
-        """Finish all that has been begun and stop the clock; no rank is waited for after that."""
-        self._drained()
-
-    def _drained(self) -> None:
-        self._train_waiting()
-        if self._in_segment:
-            self._context.recorder.end_segment()
-            self._in_segment = False
-
-    def _train_waiting(self) -> None:
-        if self._waiting is not None:
-            self._runner.train(self._waiting, None)
-            self._waiting = None
-
-    def score_micro_batches(
-        self, batches: MicroBatches, metrics: Iterable[EvaluationMetric]
-    ) -> list[MicroBatchScores]:
-        """Return loss and metrics of the micro-batches whose outputs this rank computes."""
-        return self._runner.evaluate(batches, list(metrics))
-
-    def trained_state(self) -> TrainedState:
-        """Return this rank's state, which checkpoints are saved from and restored into."""
-        return self._runner.state()
-
-    def record(self) -> RankRecord:
-        """Return what this rank has measured so far."""
-        return self._meter.record(self._runner.bytes_sent())
-
-    def save_as(self, path: Path, history: History, about: CheckpointedRun) -> None:
-        """Save a checkpoint under this name and remove older ones beside it (collective)."""
-        save_checkpoint(
-            path, self._context.job, self._runner.state(), self.record(), history, about
-        )
-
-    def resume(self, checkpoint: Checkpoint) -> History:
-        """Restore what a checkpoint holds before anything is trained; return how far it was.
-
-        Raises:
-            InputError: on every rank, if the checkpoint is damaged or belongs to another model.
-        """
-        context = self._context
-        history = restore(checkpoint, context.job, context.cuts, self._runner.state(), self._meter)
-        self._step, self._micro_batches = history.step, history.micro_batches
-        return history
-
     def _given(self, call: str) -> GivenBatches:
         if self._closed:
             raise InputError(
                 f"{call} was called on an engine that has been closed: call it before close(), or "
                 "make another engine with initialize."
             )
-        assert self._batches is not None, "this engine is given its batches by a run"
         return self._batches
 
 

@@ -58,11 +58,15 @@ class GivenBatches:
 
     Args:
         context: of the run.
+        in_stages: whether stages train the model.
         check_size: refuses a batch that is smaller than usual, given the number of its samples.
     """
 
-    def __init__(self, context: RunContext, check_size: Callable[[int], None]) -> None:
+    def __init__(
+        self, context: RunContext, check_size: Callable[[int], None], *, in_stages: bool
+    ) -> None:
         self._context = context
+        self.in_stages = in_stages
         self._check_size = check_size
         self._rehearsed: dict[bool, set[int]] = {True: set(), False: set()}
         self._sizes = {context.settings.batch_size}
@@ -90,11 +94,22 @@ class GivenBatches:
                 f"fewer for a last one: give batch_size={count} to initialize, or smaller batches."
             )
         if count not in self._sizes:
-            self._check_size(count)
+            self._check_smaller(count)
             self._sizes.add(count)
         per_step = settings.micro_batches * replicas
         chunks = divided_batch(torch.arange(count), usual, usual // per_step, replicas)
         return MicroBatches(samples, chunks, per_step, micro_batches_before)
+
+    def _check_smaller(self, count: int) -> None:
+        try:
+            self._check_size(count)
+        except InputError:
+            settings = self._context.settings
+            raise InputError(
+                f"train_batch was given a batch of {count} samples, accepted with strategy "
+                f"{settings.strategy} are whole batches of {settings.batch_size}: let the loader "
+                "drop its last batch, as with drop_last=True."
+            ) from None
 
     def evaluation(self, pair: object, micro_batches_before: int) -> MicroBatches:
         """Return the micro-batches of a batch (inputs, targets) of an evaluation.

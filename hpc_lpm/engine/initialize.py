@@ -19,7 +19,6 @@ from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.environment import own_device
 from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.job import Job, start_job
-from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.runners.runner import RunContext
@@ -97,12 +96,15 @@ def initialize(
     with undisturbed(), options_as_keywords():
         limit_seconds = _settings({"receive_timeout_seconds": limit}).receive_timeout_seconds
         job = start_job(parallel=False, limit_seconds=limit_seconds)
+        if job.communicator is None:
+            # Only under MPI do all ranks get the same from `hpc_lpm.profile`.
+            plan = job.broadcast(plan)
         made: list[_Script] = []
         run_on_every_rank(
             job,
             lambda: made.append(_Script.of(job, model, plan, loss, strategy, example, options)),
             (InputError,),
-            lambda problem, rank: InputError(f"{problem}{rank}."),
+            lambda problem, _: InputError(f"{problem}."),
         )
         _compare(job, made[0], model)
         return made[0].start(job, optimizer)
@@ -192,20 +194,23 @@ class _Script:
             self.model,
             self.plan,
             recorder,
-            UpdatingByScript(make, predicts=LaggingOptions.of(settings.own).prediction),
+            UpdatingByScript(make, predicts=bool(getattr(settings.own, "prediction", False))),
             _NO_END,
             _NO_END,
             job.size // self.stages if self.plan else 1,
             resources,
         )
         runner = self.strategy.start(context)
-        given = GivenBatches(context, lambda samples: check_run(self.planned(job, samples)))
+        given = GivenBatches(
+            context,
+            lambda samples: check_run(self.planned(job, samples)),
+            in_stages=self.strategy.pipelined,
+        )
         return Engine(
             context,
             runner,
             RankMeter(recorder, PeakMemory(device)),
-            looks_ahead=self.strategy.pipelined,
-            batches=given,
+            given,
         )
 
 

@@ -14,10 +14,10 @@ from hpc_lpm.engine.batches import (
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun
 from hpc_lpm.engine.checkpoint.store import BEST, FOLDER, Checkpoint, TrainedData, checkpoint_name
 from hpc_lpm.engine.early_stopping import EarlyStop, WatchedMetric
-from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.history import History, next_drain
+from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext, buffers_kept
 from hpc_lpm.engine.stop_agreement import StopAgreement
@@ -51,7 +51,7 @@ class TrainingLoop:
         self,
         context: RunContext,
         dataset: Dataset,
-        engine: Engine,
+        engine: RankEngine,
         agreement: StopAgreement,
         watched: WatchedMetric,
         steps_an_epoch: int,

@@ -23,7 +23,6 @@ from hpc_lpm.engine.checkpoint.store import (
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
-from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.environment import own_device, run_environment
 from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
 from hpc_lpm.engine.history import History
@@ -38,6 +37,7 @@ from hpc_lpm.engine.loading import (
 from hpc_lpm.engine.loop import TrainingLoop
 from hpc_lpm.engine.optimizer import GroupRates
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group
+from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.records import RankRecord
@@ -261,7 +261,7 @@ class Training:
             agreement = StopAgreement(
                 self.job, signals or StopSignals(), independent=self.strategy.independent
             )
-            engine = Engine(
+            engine = RankEngine(
                 context,
                 self.strategy.start(context),
                 RankMeter(context.recorder, PeakMemory(context.device)),
