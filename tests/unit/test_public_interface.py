@@ -51,11 +51,9 @@ def public_functions() -> dict[str, object]:
         offered = getattr(hpc_lpm, name)
         found[name] = offered
         if inspect.isclass(offered) and not issubclass(offered, Exception):
-            own = {"read", "write"} if hasattr(offered, "model_dump") else vars(offered)
-            methods = {
-                each: inspect.getattr_static(offered, each) for each in own if each[0] != "_"
-            }
-            found |= {f"{name}.{each}": method for each, method in methods.items()}
+            own = ("read", "write") if hasattr(offered, "model_dump") else tuple(vars(offered))
+            methods = [each for each in own if not each.startswith("_")]
+            found |= {f"{name}.{each}": inspect.getattr_static(offered, each) for each in methods}
     return found
 
 
