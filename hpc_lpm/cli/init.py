@@ -57,8 +57,11 @@ def _show_outcome(folder: Path, outcome: "Outcome", as_json: bool) -> None:
         print_json({"folder": str(folder), "version": __version__, **asdict(outcome)})
         return
     say = console().print
+    place = "this folder" if folder == Path() else str(folder)
     if outcome.written:
-        say(f"hpc-lpm {__version__} has written into {folder}:", soft_wrap=True)
+        say(f"hpc-lpm {__version__} has written into {place}:", soft_wrap=True)
+    else:
+        say("Nothing is missing.")
     for name in outcome.written:
         say(f"  {name}")
     if outcome.kept:
@@ -72,11 +75,11 @@ def _show_differences(folder: Path, found: "Comparison", as_json: bool) -> int:
     if as_json:
         print_json({"folder": str(folder), "version": __version__, **asdict(found)})
         return exit_code
-    made_by = f"was made by hpc-lpm {', '.join(found.versions)}" if found.versions else "has no record"
-    what = f"{len(found.differences)} files" if len(found.differences) != 1 else "1 file"
+    versions = ", ".join(found.versions) or "an unknown version"
+    count = len(found.differences)
+    what = {0: "nothing", 1: "1 file"}.get(count, f"{count} files")
     console().print(
-        f"{folder.resolve().name} {made_by}; hpc-lpm {__version__} would write "
-        f"{what if found.differences else 'nothing'} differently.",
+        f"Made by hpc-lpm {versions}; hpc-lpm {__version__} would write {what} differently.",
         soft_wrap=True,
     )
     if found.edited:

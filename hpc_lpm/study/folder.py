@@ -156,8 +156,8 @@ def _text_of(path: Path) -> str | None:
 
 def _difference(name: str, then: str | None, now: str | None) -> Iterator[str]:
     """Yield the lines of a difference as `patch -p1` reads them."""
-    texts = [(text or "").splitlines(keepends=True) for text in (then, now)]
-    old = "/dev/null" if then is None else f"a/{name}"
-    new = "/dev/null" if now is None else f"b/{name}"
-    for line in difflib.unified_diff(*texts, old, new):
+    old, new = ((text or "").splitlines(keepends=True) for text in (then, now))
+    before = "/dev/null" if then is None else f"a/{name}"
+    after = "/dev/null" if now is None else f"b/{name}"
+    for line in difflib.unified_diff(old, new, before, after):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"

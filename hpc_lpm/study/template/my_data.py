@@ -20,8 +20,9 @@ def stripes(data_dir, samples=2400, size=12):
     def part(seed, count):
         chances = torch.Generator().manual_seed(seed)
         targets = torch.arange(count) % 2
-        images = torch.randn(count, 1, size, size, generator=chances)
+        noise = torch.randn(count, 1, size, size, generator=chances)
         upright = targets.view(-1, 1, 1, 1) == 1
-        return TensorDataset(images + torch.where(upright, bars.view(1, -1), bars.view(-1, 1)), targets)
+        stripes = torch.where(upright, bars.view(1, -1), bars.view(-1, 1))
+        return TensorDataset(stripes + noise, targets)
 
     return part(0, samples), part(1, samples // 6)

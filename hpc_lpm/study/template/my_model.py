@@ -1,4 +1,4 @@
-"""A model to edit: a function that returns a builder for each layer, in the order in which they run.
+"""A model to edit: a function that returns a builder for each layer, in the order of the layers.
 
 The finer the layers, the better stages can be balanced. It may return any `nn.Module` instead.
 """
