@@ -20,7 +20,7 @@ def stripes(data_dir, samples=2400, size=12):
     def part(seed, count):
         chances = torch.Generator().manual_seed(seed)
         targets = torch.arange(count) % 2
-        noise = torch.randn(count, 1, size, size, generator=chances)
+        noise = 2 * torch.randn(count, 1, size, size, generator=chances)
         upright = targets.view(-1, 1, 1, 1) == 1
         stripes = torch.where(upright, bars.view(1, -1), bars.view(-1, 1))
         return TensorDataset(stripes + noise, targets)

@@ -8,8 +8,8 @@ from functools import partial
 from torch import nn
 
 
-def network(shape, width=128, depth=4):
-    """Return a perceptron; `width` and `depth` are options, as in `my_model:network,width=64`.
+def network(shape, width=1024, depth=4):
+    """Return a perceptron; `width` and `depth` are options, as in `my_model:network,width=512`.
 
     Args:
         shape: describes the data: `shape.input_shape` and `shape.classes`.
