@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ def caches_left_out(module: nn.Module) -> Iterator[None]:
 
     Configurations ask for one by default, as `use_cache`; they are as they were at the end.
     """
-    found = [getattr(part, "config", None) for part in module.modules()]
+    found: list[Any] = [getattr(part, "config", None) for part in module.modules()]
     asking = [config for config in found if getattr(config, "use_cache", None) is True]
     try:
         for config in asking:
