@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from hpc_lpm.engine.collectives import wait_until
+from hpc_lpm.engine.collectives import run_watched, wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
@@ -145,7 +146,7 @@ class TorchChannel:
         deadline = time.perf_counter() + self._timeout_seconds
         try:
             with _Connection(self._peer):
-                work.wait(timedelta(seconds=self._timeout_seconds))
+                run_watched(partial(work.wait, timedelta(seconds=self._timeout_seconds)))
         except BoundaryError as error:
             if time.perf_counter() < deadline:
                 raise
