@@ -23,6 +23,7 @@ Value = TypeVar("Value")
 _EAGER_SECONDS = 200e-6
 _POLL_SECONDS = 50e-6
 _LOOK_SECONDS = 0.25
+"""How often a wait calls `_look_around`."""
 
 _WATCH: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
@@ -50,15 +51,14 @@ def wait_until(
     become longer up to `longest_pause_seconds`, for what takes long to ask.
     """
     start = time.perf_counter()
-    watch, next_look = _WATCH.get(), _LOOK_SECONDS
-    pause = _POLL_SECONDS
+    next_look, pause = _LOOK_SECONDS, _POLL_SECONDS
     while not done():
         waited = time.perf_counter() - start
         if waited > limit_seconds:
             return False
-        if watch is not None and waited > next_look:
+        if waited > next_look:
             next_look += _LOOK_SECONDS
-            watch()
+            _look_around()
         if waited > _EAGER_SECONDS:
             time.sleep(pause)
             pause = min(2 * pause, longest_pause_seconds)
@@ -69,7 +69,7 @@ def wait_until(
 
 
 @contextmanager
-def watching(watch: Callable[[], None]) -> Iterator[None]:
+def watching(watch: Callable[[], None] | None) -> Iterator[None]:
     """Let waits within call `watch`, which raises an error once it is in vain to wait."""
     token = _WATCH.set(watch)
     try:
@@ -78,20 +78,27 @@ def watching(watch: Callable[[], None]) -> Iterator[None]:
         _WATCH.reset(token)
 
 
+def _look_around() -> None:
+    """Call what `watching` has named, if anything."""
+    watch = _WATCH.get()
+    if watch is not None:
+        with watching(None):
+            watch()
+
+
 def run_watched(action: Callable[[], Any]) -> None:
     """Run what waits by itself and cannot be polled, such as a receive of gloo.
 
     Where something is `watching`, this is done in a thread, which is left behind if the watch
     raises an error.
     """
-    watch = _WATCH.get()
-    if watch is None:
+    if _WATCH.get() is None:
         action()
         return
     helper = _HELPERS.pop() if _HELPERS else _Helper()
     helper.begin(action)
     while not helper.has_ended(_LOOK_SECONDS):
-        watch()
+        _look_around()
     _HELPERS.append(helper)
     if helper.error is not None:
         raise helper.error
