@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from io import StringIO
 from types import TracebackType
 from typing import Any
 
@@ -81,6 +82,9 @@ class _Guard:
     def end_by_exception(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        if isinstance(sys.stderr, StringIO) and sys.__stderr__ is not None:
+            # The hook of torch.distributed collects what others write until they return.
+            sys.stderr = sys.__stderr__
         ours = isinstance(error, InputError | TrainingError)
         show = partial(self._previous_hook, kind, error, trace)
         if ranks_from_environment() == 1 and not ours:
