@@ -8,10 +8,12 @@ What cannot be polled, the making of torch's process groups, has torch's own lim
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.errors import TrainingError
@@ -20,8 +22,8 @@ Value = TypeVar("Value")
 
 _EAGER_SECONDS = 200e-6
 _POLL_SECONDS = 50e-6
-LOOK_SECONDS = 0.25
-"""How often a wait calls `look_around`."""
+_LOOK_SECONDS = 0.25
+"""How often a wait calls `_look_around`."""
 
 _WATCH: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
@@ -37,23 +39,29 @@ class Ranks(Protocol):
         """Return every rank's value, in rank order, on every rank."""
 
 
-def wait_until(done: Callable[[], bool], limit_seconds: float) -> bool:
+def wait_until(
+    done: Callable[[], bool],
+    limit_seconds: float,
+    longest_pause_seconds: float = _POLL_SECONDS,
+) -> bool:
     """Call `done` until it returns True; return False if it has not within the limit.
 
     Keeps the core busy for a moment only: another rank may need it. What `watching` has named is
-    called every now and then, and ends the wait if it raises something.
+    called every now and then, and ends the wait if it raises something. The pauses between calls
+    become longer up to `longest_pause_seconds`, for what takes long to ask.
     """
     start = time.perf_counter()
-    next_look = LOOK_SECONDS
+    next_look, pause = _LOOK_SECONDS, _POLL_SECONDS
     while not done():
         waited = time.perf_counter() - start
         if waited > limit_seconds:
             return False
         if waited > next_look:
-            next_look += LOOK_SECONDS
-            look_around()
+            next_look += _LOOK_SECONDS
+            _look_around()
         if waited > _EAGER_SECONDS:
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, longest_pause_seconds)
         else:
             # A rank that shares the core may be the one that is waited for.
             os.sched_yield()
@@ -70,12 +78,63 @@ def watching(watch: Callable[[], None] | None) -> Iterator[None]:
         _WATCH.reset(token)
 
 
-def look_around() -> None:
+def _look_around() -> None:
     """Call what `watching` has named, if anything."""
     watch = _WATCH.get()
     if watch is not None:
         with watching(None):
             watch()
+
+
+def run_watched(action: Callable[[], Any]) -> None:
+    """Run what waits by itself and cannot be polled, such as a receive of gloo.
+
+    Where something is `watching`, this is done in a thread, which is left behind if the watch
+    raises an error.
+    """
+    if _WATCH.get() is None:
+        action()
+        return
+    helper = _HELPERS.pop() if _HELPERS else _Helper()
+    helper.begin(action)
+    while not helper.has_ended(_LOOK_SECONDS):
+        _look_around()
+    _HELPERS.append(helper)
+    if helper.error is not None:
+        raise helper.error
+
+
+class _Helper:
+    """A thread that runs one action after the other: making one for each takes too long."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self._actions: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="watched wait", daemon=True).start()
+
+    def begin(self, action: Callable[[], Any]) -> None:
+        """Let the thread run an action."""
+        self.error = None
+        self._ended.clear()
+        self._actions.put(action)
+
+    def has_ended(self, seconds: float) -> bool:
+        """Tell if the action ends within so many seconds; `error` is what it has raised."""
+        return self._ended.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            action = self._actions.get()
+            try:
+                action()
+            except Exception as error:
+                self.error = error
+            del action  # and what it holds
+            self._ended.set()
+
+
+_HELPERS: list[_Helper] = []
 
 
 def receive_object(communicator: Any, source: int, tag: int, limit_seconds: float) -> Any:

@@ -20,7 +20,7 @@ import torch.distributed
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from hpc_lpm.engine.collectives import LOOK_SECONDS, look_around
+from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.job import not_all_came
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
@@ -31,7 +31,10 @@ LOOPBACK = "127.0.0.1"
 _PART_BYTES = 4 * 2**20
 """A store takes values of up to 8 MiB."""
 
-_SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 2e-4, 5e-3
+_LONGEST_PAUSE_SECONDS = 5e-3
+_QUESTIONS_BETWEEN_LOOKS = 20
+"""How often a rank asks for a value before it asks if another rank has failed."""
+
 _ASK_AGAIN_SECONDS = 1e-2
 """How long "has not arrived" holds: asking the store takes longer than a tiny forward pass."""
 
@@ -148,18 +151,15 @@ class TorchJob:
 
     def _wait(self, keys: Sequence[str]) -> None:
         # torch's own waiting writes lines about sockets to stderr when its time is over.
-        start, pause, next_look = time.monotonic(), _SHORTEST_PAUSE_SECONDS, LOOK_SECONDS
-        while not self._has(keys):
-            waited = time.monotonic() - start
-            if waited > self.limit_seconds:
-                raise TimeoutError
-            if waited > next_look:
-                next_look += LOOK_SECONDS
-                look_around()
-            if pause == _LONGEST_PAUSE_SECONDS:
+        questions = itertools.count(1)
+
+        def there() -> bool:
+            if next(questions) % _QUESTIONS_BETWEEN_LOOKS == 0:
                 self._end_if_another_failed()
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            return self._has(keys)
+
+        if not wait_until(there, self.limit_seconds, _LONGEST_PAUSE_SECONDS):
+            raise TimeoutError
 
     def _end_if_another_failed(self) -> None:
         with _Connection(self):

@@ -4,8 +4,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch
 
-from hpc_lpm.engine.pipeline.process_group import LOOPBACK, master_address, master_port, open_store
+from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.pipeline.process_group import (
+    LOOPBACK,
+    join_process_group,
+    master_address,
+    master_port,
+    open_store,
+)
+from hpc_lpm.errors import InputError
 
 
 @pytest.fixture
@@ -48,3 +57,17 @@ def test_a_port_that_is_taken_is_left_to_its_owner(monkeypatch: pytest.MonkeyPat
     second = open_store(LOOPBACK, limit)
     assert first.port == master_port({"SLURM_JOB_ID": "4711"})
     assert second.port not in (0, first.port)
+
+
+def test_a_group_of_the_users_own_that_cannot_carry_what_stages_exchange_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")  # joining sets them
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("cpu:gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(InputError, match=r"gloo, .* no tensors on cuda: call init_"):
+            join_process_group(SingleProcess(), torch.device("cuda", 0))
+    finally:
+        torch.distributed.destroy_process_group()

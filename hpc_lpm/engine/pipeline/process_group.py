@@ -85,7 +85,7 @@ def _require_backends(device: torch.device) -> None:
         except RuntimeError:
             raise InputError(
                 "torch.distributed was initialised with the backend "
-                f"{torch.distributed.get_backend()}, which carries no tensors of a {kind}: call "
+                f"{torch.distributed.get_backend()}, which carries no tensors on {kind}: call "
                 "init_process_group('cpu:gloo,cuda:nccl'), or 'gloo' where there are no GPUs, or "
                 "leave it to hpc_lpm."
             ) from None

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from hpc_lpm.engine.collectives import wait_until
+from hpc_lpm.engine.collectives import run_watched, wait_until
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
@@ -139,13 +140,18 @@ class TorchChannel:
                 raise BoundaryError.silence(self._peer, self._timeout_seconds)
 
     def _wait(self, work: Any) -> None:
-        # NCCL's own wait returns at once and lets the device wait, which has no limit.
-        if self._works_tell and not wait_until(work.is_completed, self._timeout_seconds):
-            raise BoundaryError.silence(self._peer, self._timeout_seconds)
+        wait = partial(work.wait, timedelta(seconds=self._timeout_seconds))
+        if self._works_tell:
+            # NCCL's own wait returns at once and lets the device wait, which has no limit.
+            if not wait_until(work.is_completed, self._timeout_seconds):
+                raise BoundaryError.silence(self._peer, self._timeout_seconds)
+            with _Connection(self._peer):
+                wait()  # in this thread, whose stream is to wait
+            return
         deadline = time.perf_counter() + self._timeout_seconds
         try:
             with _Connection(self._peer):
-                work.wait(timedelta(seconds=self._timeout_seconds))
+                run_watched(wait)
         except BoundaryError as error:
             if time.perf_counter() < deadline:
                 raise
