@@ -83,7 +83,8 @@ def _show_differences(folder: Path, found: "Comparison", as_json: bool) -> int:
         soft_wrap=True,
     )
     if found.edited:
-        console().print(f"Edited, and yours: {', '.join(found.edited)}.", soft_wrap=True)
+        names = ", ".join(found.edited)
+        console().print(f"Edited since they were made: {names}.", soft_wrap=True)
     for text in found.differences.values():
         print(text, end="")
     return exit_code

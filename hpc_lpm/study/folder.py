@@ -11,14 +11,9 @@ from pathlib import Path
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
-from hpc_lpm.study.record import RECORD, StudyRecord
+from hpc_lpm.study.record import RECORD, StudyRecord, digest
 
 TEMPLATE = Path(__file__).parent / "template"
-
-STARTING_POINTS = frozenset(
-    {".gitignore", "README.md", "config/campaign.yaml", "my_data.py", "my_model.py"}
-)
-"""Files that a study edits as it likes, unlike those by which it uses the toolkit."""
 
 _HIDDEN = {"gitignore": ".gitignore"}
 """Files that must not have their effect inside the package."""
@@ -37,8 +32,8 @@ class Outcome:
 class Comparison:
     """How the files of a study differ from what this version would write.
 
-    `differences` holds a unified diff for each file that differs. `edited` names starting points
-    of which the toolkit would write the same as when they were made.
+    `differences` holds a unified diff for each file that would be written differently than when it
+    was made, or that is missing. `edited` names the files that their owner has changed since.
     """
 
     versions: tuple[str, ...]
@@ -114,17 +109,12 @@ def compare_study(folder: Path) -> Comparison:
     gone = [name for name in (record.files if record else ()) if name not in files]
     for name in [*files, *gone]:
         now, then = files.get(name), _text_of(folder / name)
-        if now == then:
-            continue
-        if (
-            name in STARTING_POINTS
-            and then is not None
-            and now is not None
-            and record is not None
-            and record.made_this(name, now)
-        ):
+        made = record.files.get(name) if record else None
+        if made and then is not None and made.sha256 != digest(then):
             edited.append(name)
-        else:
+        # What the toolkit writes has not changed, so that only the owner can have changed the file.
+        as_ever = made and then is not None and now is not None and made.sha256 == digest(now)
+        if now != then and not as_ever:
             differences[name] = "".join(_difference(name, then, now))
     return Comparison(tuple(record.versions) if record else (), differences, tuple(edited))
 

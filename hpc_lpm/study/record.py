@@ -65,10 +65,6 @@ class StudyRecord(VersionedFile):
         """The versions that made the files, without repetition."""
         return list(dict.fromkeys(made.version for made in self.files.values()))
 
-    def made_this(self, name: str, text: str) -> bool:
-        """Tell if a file was made with that very text, whatever has become of it since."""
-        return name in self.files and self.files[name].sha256 == digest(text)
-
 
 def digest(text: str) -> str:
     """Return the hash by which texts are told apart."""

@@ -1,7 +1,7 @@
 """`hpc-lpm init`: what it writes, what it keeps, and what it says of an older folder."""
 
+import hashlib
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -120,16 +120,20 @@ def test_places_that_cannot_hold_a_study_are_refused_in_one_sentence(
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_nothing_differs_in_a_new_study_whatever_its_starting_points_have_become(
+def test_the_owners_edits_are_no_difference_of_the_toolkit(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "would write nothing differently" in init(capsys, "--diff", study)
-    (study / "my_model.py").write_text("mine\n")
-    (study / "config" / "campaign.yaml").unlink()
-    shutil.copy(TEMPLATE / "config" / "campaign.yaml", study / "config")
+    for name in ("my_model.py", "slurm/config.v8+.yaml"):
+        (study / name).write_text("mine\n")
     said = init(capsys, "--diff", study)
-    assert "Edited, and yours: my_model.py." in said
-    assert "---" not in said
+    assert "would write nothing differently" in said
+    assert said.endswith("Edited since they were made: my_model.py, slurm/config.v8+.yaml.\n")
+    # Nothing is known of what was written where there is no record.
+    (study / ".hpc-lpm.json").unlink()
+    said = init(capsys, "--diff", study, code=1)
+    assert "+++ b/my_model.py" in said
+    assert "+++ b/slurm/config.v8+.yaml" in said
 
 
 def test_a_newer_release_says_what_it_would_change_and_git_takes_it(
@@ -140,6 +144,7 @@ def test_a_newer_release_says_what_it_would_change_and_git_takes_it(
     monkeypatch.chdir(study)
     patch = init(capsys, "--diff", code=1)
     assert patch.startswith("Made by hpc-lpm 0.1.0, 0.0.9; hpc-lpm 0.1.0 would write 4 files")
+    assert "Edited since they were made: my_data.py." in patch
     assert files_of(study) == before
     document = json.loads(init(capsys, "--diff", "--json", code=1))
     assert set(document["differences"]) == {
@@ -159,7 +164,9 @@ def make_older(study: Path) -> None:
     (study / "slurm" / "job.sh").unlink()
     (study / "slurm" / "old.sh").write_text("# no longer made\n")
     for name in ("Snakefile", "my_data.py", "slurm/old.sh"):
-        record["files"][name] = {"version": "0.0.9", "sha256": "0" * 64}
+        made = (study / name).read_bytes()
+        record["files"][name] = {"version": "0.0.9", "sha256": hashlib.sha256(made).hexdigest()}
+    (study / "my_data.py").write_text("# edited since\n")
     (study / ".hpc-lpm.json").write_text(json.dumps(record))
 
 
