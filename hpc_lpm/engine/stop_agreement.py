@@ -54,12 +54,6 @@ class StopAgreement:
         while not self._is_decided(step + 1):
             self._receive_decision()
 
-    def listen(self) -> None:
-        """Take note of the decisions that have arrived, without waiting."""
-        if self._rank != 0:
-            while not self._is_decided(self.end) and self._job.arrived(0, self._decisions):
-                self._receive_decision()
-
     def _decide(self, step: int) -> None:
         if step >= self.end:
             return

@@ -1,5 +1,6 @@
 """One toy of every kind that users can add, in a file of its own that knows only public things."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,9 +14,11 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.learning_rate import build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, Runner, TrainedState
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.options import CommandOption, StrategyOptions
 from hpc_lpm.planning.cost import CostModel
@@ -101,19 +104,20 @@ class RelayRunner:
         self.world: Any = context.job.communicator  # type: ignore[attr-defined]
         self.sent = 0
 
-    def train(self, batches: MicroBatches) -> None:
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
+        """Rehearse nothing: stages learn of shapes as they receive."""
+
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train, one micro-batch after the other."""
         self.module.train()
-        for step, micro_batches in enumerate(batches.steps()):
-            self.context.agreement.begin_step(step)
-            if step == self.context.agreement.end:
-                break
-            for n in micro_batches:
-                self.pass_on(batches, n)
-            self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad()
-            self.context.recorder.end_step()
+        for n in range(len(batch)):
+            self.pass_on(batch, n)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.context.recorder.end_step()
 
     def pass_on(self, batches: MicroBatches, n: int) -> None:
         """Pass a micro-batch forward and its gradient back."""
@@ -146,7 +150,9 @@ class RelayRunner:
         self.world.send(tensor, dest=rank)
 
     @torch.no_grad()
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Return the scores on the last stage."""
         self.module.eval()
         scores = []
@@ -156,7 +162,9 @@ class RelayRunner:
                 context, targets = self.context, batches.targets(n)
                 self.calls.number, self.calls.training = n, False
                 form, size = context.compute_format, batches.size(n)
-                scores.append(score(context.model, self.calls, form, outputs, targets, size))
+                scores.append(
+                    score(context.model, self.calls, form, outputs, targets, size, metrics)
+                )
             else:
                 self.send(outputs, self.stage + 1)
         return scores
