@@ -102,6 +102,7 @@ class RelayRunner:
         self.stage = context.topology.stage
         self.is_last = self.stage == context.topology.stages - 1
         self.world: Any = context.job.communicator  # type: ignore[attr-defined]
+        self.tag = context.job.own_tag()
         self.sent = 0
 
     def rehearse(
@@ -131,7 +132,7 @@ class RelayRunner:
             (loss / batches.loss_divisor(n)).backward()
         else:
             self.send(outputs.detach(), self.stage + 1)
-            outputs.backward(self.world.recv(source=self.stage + 1))
+            outputs.backward(self.world.recv(source=self.stage + 1, tag=self.tag))
         if self.stage > 0:
             assert inputs.grad is not None
             self.send(inputs.grad, self.stage - 1)
@@ -141,13 +142,13 @@ class RelayRunner:
         """Return what enters this stage."""
         if self.stage == 0:
             return batches.inputs(n)
-        received: Tensor = self.world.recv(source=self.stage - 1)
+        received: Tensor = self.world.recv(source=self.stage - 1, tag=self.tag)
         return received
 
     def send(self, tensor: Tensor, rank: int) -> None:
         """Send a pickled tensor."""
         self.sent += tensor.numel() * tensor.element_size()
-        self.world.send(tensor, dest=rank)
+        self.world.send(tensor, dest=rank, tag=self.tag)
 
     @torch.no_grad()
     def evaluate(
