@@ -82,6 +82,7 @@ class ScriptCase:
         with self.engine(other_weights=source is not None) as engine:
             if source is not None:
                 engine.load(folder)
+                assert engine.step == self.drains[0]
             self.train(engine, self.steps)
             script = self.found(engine)
         return {"script": script, "command": command, "changed": self.changed}
@@ -115,7 +116,7 @@ class ScriptCase:
         if other_weights:
             with torch.no_grad():
                 for parameter in module.parameters():
-                    parameter += 1
+                    parameter.add_(1)
         with self.unchanged("initialize"):
             return hpc_lpm.initialize(
                 module,
@@ -165,7 +166,8 @@ class ScriptCase:
         if self.case.get("rates") == "linear":
             more["learning_rate"] = {"schedule": "linear", "final_factor": 0.5}
         if self.case.get("go_on") == "command":
-            more["checkpoint_steps"] = self.drains[0]
+            # Of that step alone: a later checkpoint would take its place.
+            more |= {"checkpoint_steps": self.drains[0], "checkpoint_epochs": 0}
         if self.plan is not None:
             more["plan"] = str(self.plan)
         options = [f",{name}={str(value).lower()}" for name, value in self.case["net"].items()]

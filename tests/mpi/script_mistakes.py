@@ -107,7 +107,9 @@ def optimizer_on_one_rank() -> None:
 
 
 def loss_of_each_sample() -> None:
-    given = engine(loss=lambda outputs, targets: functional.cross_entropy(outputs, targets, reduction="none"))
+    given = engine(
+        loss=lambda outputs, targets: functional.cross_entropy(outputs, targets, reduction="none")
+    )
     given.train_batch(*batch())
 
 

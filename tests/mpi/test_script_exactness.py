@@ -83,7 +83,9 @@ def test_two_stages_of_a_script_compute_what_loop_and_command_do(tmp_path: Path)
         "deepspeed": command("deepspeed-1f1b", TWO, PLAIN, rates="linear", go_on="script"),
         "horovod": command("horovod", None, OF_REPLICAS, rates="linear", go_on="command"),
     }
-    found = run_scripts(2, {f"loop {name}": case for name, case in plain.items()} | as_command, tmp_path)
+    found = run_scripts(
+        2, {f"loop {name}": case for name, case in plain.items()} | as_command, tmp_path
+    )
     check_as_loop({name: of_ranks for name, of_ranks in found.items() if name.startswith("loop")})
     check_as_command({name: found[name] for name in as_command})
     for outcome in found["replay"]:

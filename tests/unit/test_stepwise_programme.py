@@ -1,10 +1,12 @@
-"""A stage that learns step by step whether another one follows executes its schedule's programme."""
+"""A stage that hears step by step whether another one follows executes its schedule as it is."""
 
 import itertools
-from functools import partial
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.insertions import lagged_micro_batches
 from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Update
 from hpc_lpm.schedules.registry import SCHEDULES
@@ -12,6 +14,12 @@ from hpc_lpm.schedules.stepwise import StepwiseProgramme
 
 LAST_STEPS = 1, 2, 3, 8, 11
 """Trainings of this many steps: shorter than any warm-up, and longer than what is kept of one."""
+
+
+def programmes_of(
+    schedule: Schedule, stage: int, stages: int, per_step: int, lead: int, **more: Any
+) -> Callable[[int], Programme]:
+    return lambda total: schedule.programme(stage, stages, per_step, total, lead, **more)
 
 
 def executed(stepwise: StepwiseProgramme, steps: int, last: int) -> Programme:
@@ -29,11 +37,9 @@ def test_steps_and_the_rest_are_the_programme_for_as_many_micro_batches(
         pairs = [(0, stages - 1), (0, 1), (1, 2)]
         tied = sorted({(owner, copy) for owner, copy in pairs if owner < copy < stages})
         for stage, ties in itertools.product(range(stages), ([], tied) if tied else ([],)):
-            programme_of = partial(
-                lambda total, **rest: schedule.programme(
-                    rest.pop("stage"), stages, per_step, total, lead, **rest
-                ),
-                stage=stage,
+            programme_of = programmes_of(
+                schedule,
+                *(stage, stages, per_step, lead),
                 replay=replay,
                 replicas=replicas,
                 ties=ties,
