@@ -1,12 +1,14 @@
 """A script trains to the bits of a plain torch loop, and to those of `hpc-lpm train`."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.mpi.ranks import run_in_ranks
+from hpc_lpm.engine.job import SingleProcess
+from tests.mpi.ranks import PROGRAMS, run_in_ranks
 
 pytestmark = pytest.mark.mpi
 
@@ -26,6 +28,14 @@ def run_scripts(ranks: int, cases: dict[str, dict], folder: Path) -> dict[str, l
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(zip(cases, json.loads((folder / "out.json").read_text()), strict=True))
+
+
+def run_alone(cases: dict[str, dict], folder: Path) -> dict[str, list[dict]]:
+    """Return the same of this process, which is the only rank."""
+    folder.mkdir()
+    program = importlib.import_module("script_cases")
+    job = SingleProcess()
+    return {name: [program.ScriptCase(case, job, folder).run()] for name, case in cases.items()}
 
 
 def loop(strategy: str, cuts: list[str] | None, net: dict, **more: Any) -> dict[str, Any]:
@@ -59,7 +69,9 @@ def check_as_loop(found: dict[str, list[dict]]) -> None:
         assert [outcome["differ"] for outcome in of_ranks] == [[]] * len(of_ranks), name
 
 
-def test_two_stages_of_a_script_compute_what_loop_and_command_do(tmp_path: Path) -> None:
+def test_stages_of_a_script_compute_what_loop_and_command_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = {
         "gpipe": loop("gpipe", TWO, TIED),
         "1f1b": loop("1f1b", TWO, {}, optimizer="momentum"),
@@ -98,6 +110,16 @@ def test_two_stages_of_a_script_compute_what_loop_and_command_do(tmp_path: Path)
         "naive": loop("naive", THREE, {}),
     }
     check_as_loop(run_scripts(3, three, tmp_path / "three"))
+
+    monkeypatch.syspath_prepend(PROGRAMS)
+    alone = {
+        "fbp": loop("fbp", TWO, TIED, loaded=str(tmp_path / "of-two")),
+        "naive": loop("naive", THREE, {}),
+    }
+    check_as_loop(run_alone(alone, tmp_path / "alone"))
+    net = {**PLAIN, "tied": True}
+    alone = {"sequential": command("sequential", None, net, rates="linear", go_on="script")}
+    check_as_command(run_alone(alone, tmp_path / "sequential"))
 
 
 def test_replicas_of_a_script_compute_what_the_command_does(tmp_path: Path) -> None:
