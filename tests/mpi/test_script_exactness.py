@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hpc_lpm.engine.job import SingleProcess
 from tests.mpi.ranks import PROGRAMS, run_in_ranks
@@ -34,8 +35,12 @@ def run_alone(cases: dict[str, dict], folder: Path) -> dict[str, list[dict]]:
     """Return the same of this process, which is the only rank."""
     folder.mkdir()
     program = importlib.import_module("script_cases")
-    job = SingleProcess()
-    return {name: [program.ScriptCase(case, job, folder).run()] for name, case in cases.items()}
+    job, threads = SingleProcess(), torch.get_num_threads()
+    torch.set_num_threads(1)  # as ranks of tests have, which sum up in this order
+    try:
+        return {name: [program.ScriptCase(case, job, folder).run()] for name, case in cases.items()}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def loop(strategy: str, cuts: list[str] | None, net: dict, **more: Any) -> dict[str, Any]:
