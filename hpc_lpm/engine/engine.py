@@ -107,8 +107,10 @@ class Engine(RankEngine):
                 self._train(batch, given.passes_before(batch, training=True))
 
     def _train(self, batch: MicroBatches, passes: list[RehearsedPass]) -> None:
-        if passes:
+        if passes or len(batch) < batch.per_step:
+            # Behind fewer micro-batches than usual the pipeline drains: those must be everywhere.
             self._attendance.meet(f"train_batch with {len(batch.samples)} samples")
+        if passes:
             self.rehearse(passes, ())
         scheduler = self._runner.state().scheduler
         assert isinstance(scheduler, RatesOfBatches)

@@ -196,7 +196,7 @@ class _Script:
             self.model,
             self.plan,
             recorder,
-            UpdatingByScript(make, predicts=bool(getattr(settings.own, "prediction", False))),
+            UpdatingByScript(make, job, predicts=bool(getattr(settings.own, "prediction", False))),
             _NO_END,
             _NO_END,
             job.size // self.stages if self.plan else 1,

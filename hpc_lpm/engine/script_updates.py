@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from hpc_lpm.engine.collectives import run_on_every_rank
+from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE
 from hpc_lpm.engine.updating import Updates, Wrap, as_it_is
 from hpc_lpm.errors import InputError
@@ -33,11 +35,13 @@ class UpdatingByScript:
 
     Args:
         make: the function.
+        job: the ranks, which build together.
         predicts: whether the optimizer's next step is to be predicted.
     """
 
-    def __init__(self, make: MakeOptimizer, *, predicts: bool = False) -> None:
+    def __init__(self, make: MakeOptimizer, job: Job, *, predicts: bool = False) -> None:
         self._make = make
+        self._job = job
         self._predicts = predicts
 
     def build(
@@ -48,12 +52,25 @@ class UpdatingByScript:
         rate_divisor: float = 1.0,
         wrap: Wrap = as_it_is,
     ) -> Updates:
-        """Make what updates these parameters.
+        """Make what updates these parameters (collective).
 
         Raises:
-            InputError: if the function fails, or returns no optimizer of all of them.
+            InputError: on every rank, if the function fails, or returns no optimizer of all of
+                them.
         """
-        owned = list(parameters) or [nn.Parameter(torch.zeros(0))]
+        made: list[torch.optim.Optimizer] = []
+        # All ranks together, since those where it works would go on to wait for the others.
+        run_on_every_rank(
+            self._job,
+            lambda: made.append(self._made(list(parameters) or [nn.Parameter(torch.zeros(0))])),
+            (InputError,),
+            lambda problem, _: InputError(f"{problem}."),
+        )
+        wrapped = wrap(made[0])
+        rates = RatesOfBatches(wrapped, rate_divisor)
+        return Updates(wrapped, rates, ALL_ALIKE, rates.of_next_update)
+
+    def _made(self, owned: list[nn.Parameter]) -> torch.optim.Optimizer:
         try:
             optimizer = self._make(owned)
         except Exception as error:
@@ -63,9 +80,7 @@ class UpdatingByScript:
         _check(optimizer, owned)
         if self._predicts:
             _check_predicted(optimizer)
-        wrapped = wrap(optimizer)
-        rates = RatesOfBatches(wrapped, rate_divisor)
-        return Updates(wrapped, rates, ALL_ALIKE, rates.of_next_update)
+        return optimizer
 
 
 def _check(optimizer: object, owned: list[nn.Parameter]) -> None:

@@ -27,10 +27,12 @@ from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.recorder import Recorder
+from hpc_lpm.engine.rehearsal import passes_over
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.engine.updating import UpdatingBySettings
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layer_calls import LayerCalls
@@ -116,10 +118,10 @@ def wait(world: MpiJob, where: str) -> None:
             boundary_bytes=0,
             profile_sha256="",
         )
-        PipelineRehearsal(
-            module,
-            RunContext(settings, job, CPU, model, DATASET, plan, recorder, agreement, 1, 1),
-        )
+        updating = UpdatingBySettings(model, settings.optimizer, settings.learning_rate, 1, job)
+        context = RunContext(settings, job, CPU, model, plan, recorder, updating, 1, 1)
+        passes = list(passes_over(DATASET.train, [2], training=True))
+        PipelineRehearsal(module, context).rehearse(passes, [])
 
     job.barrier()
     if job.rank == 1:

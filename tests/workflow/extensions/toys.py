@@ -1,5 +1,6 @@
 """One toy of every kind that users can add, in a file of its own that knows only public things."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -13,9 +14,11 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.learning_rate import build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, Runner, TrainedState
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.options import CommandOption, StrategyOptions
 from hpc_lpm.planning.cost import CostModel
@@ -99,21 +102,23 @@ class RelayRunner:
         self.stage = context.topology.stage
         self.is_last = self.stage == context.topology.stages - 1
         self.world: Any = context.job.communicator  # type: ignore[attr-defined]
+        self.tag = context.job.own_tag()
         self.sent = 0
 
-    def train(self, batches: MicroBatches) -> None:
+    def rehearse(
+        self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
+        """Rehearse nothing: stages learn of shapes as they receive."""
+
+    def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train, one micro-batch after the other."""
         self.module.train()
-        for step, micro_batches in enumerate(batches.steps()):
-            self.context.agreement.begin_step(step)
-            if step == self.context.agreement.end:
-                break
-            for n in micro_batches:
-                self.pass_on(batches, n)
-            self.optimizer.step()
-            self.scheduler.step()
-            self.optimizer.zero_grad()
-            self.context.recorder.end_step()
+        for n in range(len(batch)):
+            self.pass_on(batch, n)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.context.recorder.end_step()
 
     def pass_on(self, batches: MicroBatches, n: int) -> None:
         """Pass a micro-batch forward and its gradient back."""
@@ -127,7 +132,7 @@ class RelayRunner:
             (loss / batches.loss_divisor(n)).backward()
         else:
             self.send(outputs.detach(), self.stage + 1)
-            outputs.backward(self.world.recv(source=self.stage + 1))
+            outputs.backward(self.world.recv(source=self.stage + 1, tag=self.tag))
         if self.stage > 0:
             assert inputs.grad is not None
             self.send(inputs.grad, self.stage - 1)
@@ -137,16 +142,18 @@ class RelayRunner:
         """Return what enters this stage."""
         if self.stage == 0:
             return batches.inputs(n)
-        received: Tensor = self.world.recv(source=self.stage - 1)
+        received: Tensor = self.world.recv(source=self.stage - 1, tag=self.tag)
         return received
 
     def send(self, tensor: Tensor, rank: int) -> None:
         """Send a pickled tensor."""
         self.sent += tensor.numel() * tensor.element_size()
-        self.world.send(tensor, dest=rank)
+        self.world.send(tensor, dest=rank, tag=self.tag)
 
     @torch.no_grad()
-    def evaluate(self, batches: MicroBatches) -> list[MicroBatchScores]:
+    def evaluate(
+        self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
+    ) -> list[MicroBatchScores]:
         """Return the scores on the last stage."""
         self.module.eval()
         scores = []
@@ -156,7 +163,9 @@ class RelayRunner:
                 context, targets = self.context, batches.targets(n)
                 self.calls.number, self.calls.training = n, False
                 form, size = context.compute_format, batches.size(n)
-                scores.append(score(context.model, self.calls, form, outputs, targets, size))
+                scores.append(
+                    score(context.model, self.calls, form, outputs, targets, size, metrics)
+                )
             else:
                 self.send(outputs, self.stage + 1)
         return scores
