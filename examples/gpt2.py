@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
 
 folder, text, out = sys.argv[1:]
-LENGTH, STEPS = 64, 100
+LENGTH, EPOCHS = 64, 1
 
 
 def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -39,7 +39,8 @@ engine = hpc_lpm.initialize(
     optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
     clip_norm=1.0,
 )
-rates = get_linear_schedule_with_warmup(engine.optimizer, STEPS // 10, STEPS)
+steps = EPOCHS * len(loader)
+rates = get_linear_schedule_with_warmup(engine.optimizer, steps // 10, steps)
 
 
 def perplexity() -> float:
@@ -52,14 +53,12 @@ def say(what: str) -> None:
 
 
 say(f"before: perplexity {perplexity():.2f}")
-while engine.step < STEPS:
+for _ in range(EPOCHS):
     for inputs, targets in loader:
         engine.train_batch(inputs, targets)
         rates.step()
-        if engine.step % 20 == 0:
+        if engine.step % 10 == 0:
             say(f"step {engine.step}: loss {engine.last_loss:.3f}")
-        if engine.step == STEPS:
-            break
 say(f"after: perplexity {perplexity():.2f}")
 
 if weights := engine.state_dict():

@@ -17,5 +17,13 @@ tokenizer.decoder = decoders.ByteLevel()
 PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 torch.manual_seed(0)
-configuration = GPT2Config(vocab_size=len(bytes_), n_positions=64, n_embd=64, n_layer=4, n_head=4)
+configuration = GPT2Config(
+    vocab_size=len(bytes_),
+    n_positions=64,
+    n_embd=64,
+    n_layer=4,
+    n_head=4,
+    bos_token_id=None,
+    eos_token_id=None,
+)
 GPT2LMHeadModel(configuration).save_pretrained(folder)
