@@ -11,11 +11,20 @@ project = "hpc-lpm"
 author = "The hpc-lpm developers"
 copyright = "The hpc-lpm developers, Apache-2.0"
 
-extensions = ["myst_parser", "generated_parts"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_parts"]
 exclude_patterns = ["_build"]
 root_doc = "index"
 # Two dashes begin an option more often than they mean a dash.
 smartquotes = False
+
+# Docstrings are in Google's style, with code between single backquotes as in Markdown; types stand
+# with each argument, and long signatures have a line for each.
+napoleon_numpy_docstring = False
+default_role = "code"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+python_maximum_signature_line_length = 80
+add_module_names = False
 
 # Headings down to this level can be linked to by the same anchors as on code hosts.
 myst_heading_anchors = 4

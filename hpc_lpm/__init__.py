@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 from hpc_lpm.errors import InputError, TrainingError
 
 if TYPE_CHECKING:
+    from hpc_lpm.engine.engine import Engine
+    from hpc_lpm.engine.initialize import initialize
     from hpc_lpm.planning.api import plan
     from hpc_lpm.planning.plan import Plan
     from hpc_lpm.profile_file import Profile
     from hpc_lpm.profiling.api import profile
 
 __version__ = "0.1.0"
+"""The version of the package, by the rules of semantic versioning."""
 
 __all__ = [
     "Engine",

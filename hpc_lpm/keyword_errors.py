@@ -4,21 +4,26 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, TrainingError
 
 _OPTION = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+_OTHERWISE = {
+    "receive-timeout": "receive_timeout_seconds",
+    "cycle-time": "cycle_time_milliseconds",
+}
+"""Options whose names differ from those of their keywords in more than dashes."""
 _COMMAND = "`"
 
 
 @contextmanager
 def options_as_keywords() -> Iterator[None]:
-    """Let an `InputError` from here name the keywords of functions: `memory_limit` for an option.
+    """Let errors from here name the keywords of functions: `memory_limit` in place of an option.
 
     Commands, which stand between backquotes, are left as they are.
     """
     try:
         yield
-    except InputError as error:
+    except (InputError, TrainingError) as error:
         error.args = (in_keywords(str(error)),)
         raise
 
@@ -31,4 +36,4 @@ def in_keywords(sentence: str) -> str:
 
 
 def _keyword(option: re.Match[str]) -> str:
-    return option[1].replace("-", "_")
+    return _OTHERWISE.get(option[1], option[1].replace("-", "_"))

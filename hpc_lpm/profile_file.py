@@ -57,10 +57,21 @@ class LinkProfile(Link):
 class Profile(VersionedFile):
     """A model profiled layer by layer on one device.
 
-    `dtype` is the type that matrix products and convolutions compute in. `link` is the median over
-    the pairs of neighbouring ranks that were measured, `links` holds all pairs in order of ranks.
-    `train_samples` and `test_samples` count the whole data set; None in imported profiles, as is
-    what `inputs` tells of the model's inputs (`hpc_lpm.models.example_inputs`).
+    Attributes:
+        model: The model's name.
+        micro_batch: Samples of the micro-batch that was measured.
+        device: What it was measured on, `cpu` or `cuda`.
+        dtype: The type that matrix products and convolutions compute in.
+        layers: Every layer in order, with its `name`, `forward_seconds`, `backward_seconds`,
+            `output_bytes`, `parameter_bytes` and `activation_bytes`.
+        link: The median over the pairs of neighbouring ranks that were measured.
+        links: All pairs in order of ranks.
+        environment: The machine and the software that the times depend on.
+        memory_format: The order of images in memory.
+        train_samples: Training samples of the whole data set; None in profiles that were imported
+            or made in a script.
+        test_samples: Test samples, likewise.
+        inputs: What the model's inputs look like; None in imported profiles.
     """
 
     kind: ClassVar[str] = "profile"

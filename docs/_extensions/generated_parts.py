@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from campaign_keys import campaign_keys
 from command_pages import command_pages
+from library_page import library_page
 from named_entries import named_entries
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -16,6 +17,7 @@ from sphinx.environment import BuildEnvironment
 PARTS: dict[str, Callable[[], str]] = {
     "campaign keys": campaign_keys,
     "commands": command_pages,
+    "library": library_page,
     "named entries": named_entries,
 }
 """Returns the Markdown of every part that a page may ask for."""

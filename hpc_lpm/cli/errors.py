@@ -3,8 +3,6 @@
 import errno
 import logging
 import os
-import platform
-import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,9 +10,8 @@ from functools import partial
 import typer
 from pydantic import ValidationError
 
-from hpc_lpm.cli.quiet_end import abort_ranks_after, others_stopped_too
+from hpc_lpm.engine.quiet_end import abort_ranks_after, complain, speak
 from hpc_lpm.errors import EXIT_INTERRUPTED, InputError, InterruptedTrainingError, TrainingError
-from hpc_lpm.ranks import rank_from_environment
 from hpc_lpm.typed_values import describe_validation_error
 
 EXIT_DONE = 0
@@ -66,7 +63,7 @@ def run_guarded(
     except TrainingError as error:
         if debug:
             traceback.print_exc()
-        abort_ranks_after(partial(_speak, str(error)), EXIT_NOT_HELD)
+        abort_ranks_after(partial(speak, str(error)), EXIT_NOT_HELD)
         return EXIT_NOT_HELD
     except typer.TyperException as error:
         return _complain(_one_sentence(_message(error)))
@@ -104,19 +101,5 @@ def _one_sentence(message: str) -> str:
 
 
 def _complain(sentence: str, exit_code: int = EXIT_BAD_INPUT) -> int:
-    rank = rank_from_environment()
-    where = ""
-    if not others_stopped_too():
-        # Say where the fault is: a file may be missing on one node only.
-        where = f"rank {rank} on {platform.node()}: "
-    elif rank != 0:
-        return exit_code
-    _speak(f"{where}{sentence}")
+    complain(sentence)
     return exit_code
-
-
-def _speak(sentence: str) -> None:
-    # One write: where Python does not buffer, `print` writes the end of the line by itself, and the
-    # launcher's own notice may come between the two.
-    sys.stderr.write(f"hpc-lpm: {sentence}\n")
-    sys.stderr.flush()

@@ -7,7 +7,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.cli.lossy_output import make_output_lossy
-from hpc_lpm.cli.quiet_end import end_before_training, end_ranks
+from hpc_lpm.engine.quiet_end import end_before_training, end_ranks
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
 

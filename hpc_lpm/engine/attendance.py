@@ -1,15 +1,16 @@
 """Whether all ranks of a script do the same: how many batches each was given, and what it calls."""
 
 from collections import deque
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from hpc_lpm.engine.collectives import watching
 from hpc_lpm.engine.job import Job
 from hpc_lpm.errors import InputError, TrainingError
 
 _SAME = (
-    "every rank must call the same methods of the engine in the same order, and train_batch "
-    "equally often: let their loaders yield the same number of batches"
+    "every rank must call the same methods of the engine in the same order, with the same batches: "
+    "let their loaders yield as many batches, of the same sizes"
 )
 _TRAIN = "train_batch"
 
@@ -32,13 +33,33 @@ class Attendance:
         }
         self._batches = 0
 
-    def take_batch(self) -> AbstractContextManager[None]:
-        """Surround the training of one more batch.
+    @contextmanager
+    def take_batch(self, samples: int) -> Iterator[None]:
+        """Surround the training of one more batch, of so many samples.
 
         Within it an InputError is raised once a rank turns out to have been given fewer batches.
         """
         self._batches += 1
-        return watching(lambda: self._look((_TRAIN, self._batches)))
+        own = f"{_TRAIN} with {samples} samples", self._batches
+        try:
+            with watching(lambda: self._look(own)):
+                yield
+        except TrainingError:
+            # Some waits cannot look around, and end with an error that does not know the reason.
+            self._look(own)
+            raise
+
+    @contextmanager
+    def call(self, call: str) -> Iterator[None]:
+        """Surround a call in which ranks wait for each other.
+
+        If it fails while another rank is in another call, an InputError says so.
+        """
+        try:
+            yield
+        except TrainingError:
+            self._look((call, self._batches))
+            raise
 
     def meet(self, call: str) -> None:
         """Wait until all ranks have made this call after as many batches (collective).
@@ -78,7 +99,7 @@ class Attendance:
         While this rank trains, another may be in a call that this one makes later: after more
         batches, or after this one unless it is about this one.
         """
-        comes_later = own[0] == _TRAIN and (
+        comes_later = own[0].startswith(_TRAIN) and (
             other[1] > own[1] or (other[1] == own[1] and not other[0].startswith(_TRAIN))
         )
         if other != own and not comes_later:

@@ -20,7 +20,8 @@ Value = TypeVar("Value")
 
 _EAGER_SECONDS = 200e-6
 _POLL_SECONDS = 50e-6
-_LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.25
+"""How often a wait calls `look_around`."""
 
 _WATCH: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
@@ -43,14 +44,14 @@ def wait_until(done: Callable[[], bool], limit_seconds: float) -> bool:
     called every now and then, and ends the wait if it raises something.
     """
     start = time.perf_counter()
-    watch, next_look = _WATCH.get(), _LOOK_SECONDS
+    next_look = LOOK_SECONDS
     while not done():
         waited = time.perf_counter() - start
         if waited > limit_seconds:
             return False
-        if watch is not None and waited > next_look:
-            next_look += _LOOK_SECONDS
-            watch()
+        if waited > next_look:
+            next_look += LOOK_SECONDS
+            look_around()
         if waited > _EAGER_SECONDS:
             time.sleep(_POLL_SECONDS)
         else:
@@ -60,13 +61,21 @@ def wait_until(done: Callable[[], bool], limit_seconds: float) -> bool:
 
 
 @contextmanager
-def watching(watch: Callable[[], None]) -> Iterator[None]:
+def watching(watch: Callable[[], None] | None) -> Iterator[None]:
     """Let waits within call `watch`, which raises an error once it is in vain to wait."""
     token = _WATCH.set(watch)
     try:
         yield
     finally:
         _WATCH.reset(token)
+
+
+def look_around() -> None:
+    """Call what `watching` has named, if anything."""
+    watch = _WATCH.get()
+    if watch is not None:
+        with watching(None):
+            watch()
 
 
 def receive_object(communicator: Any, source: int, tag: int, limit_seconds: float) -> Any:

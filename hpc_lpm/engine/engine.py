@@ -1,6 +1,7 @@
 """The engine: trains a model batch by batch, this rank's part of it on this rank's device."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from hpc_lpm.activation import Activation
 from hpc_lpm.engine.attendance import Attendance
+from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun
 from hpc_lpm.engine.checkpoint.store import checkpoint_in, checkpoint_name
@@ -18,11 +20,13 @@ from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import RankMeter
+from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, Runner, buffers_kept
 from hpc_lpm.engine.script_metrics import Metrics, named_metrics
 from hpc_lpm.engine.script_updates import RatesOfBatches
 from hpc_lpm.engine.times import chrome_trace, traced_intervals
 from hpc_lpm.errors import InputError
+from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.models.own_module import undisturbed
 from hpc_lpm.models.state_names import under_outside_names
 
@@ -89,15 +93,20 @@ class Engine(RankEngine):
             TrainingError: if a layer or the loss fails, or another rank does not answer in time.
         """
         given = self._given("train_batch")
-        with undisturbed(self._context.device), self._attendance.take_batch():
+        with _for_scripts(self._context.device):
             batch = given.training(inputs, targets, self._micro_batches)
-            if passes := given.passes_before(batch, training=True):
-                self._attendance.meet(f"train_batch with {len(batch.samples)} samples")
-                self.rehearse(passes, ())
-            scheduler = self._runner.state().scheduler
-            if isinstance(scheduler, RatesOfBatches):
-                scheduler.take_batch()
-            self.train_micro_batches(batch)
+            samples = len(batch.samples)
+            with self._attendance.take_batch(samples):
+                self._train(batch, given.passes_before(batch, training=True))
+
+    def _train(self, batch: MicroBatches, passes: list[RehearsedPass]) -> None:
+        if passes:
+            self._attendance.meet(f"train_batch with {len(batch.samples)} samples")
+            self.rehearse(passes, ())
+        scheduler = self._runner.state().scheduler
+        assert isinstance(scheduler, RatesOfBatches)
+        scheduler.take_batch()
+        self.train_micro_batches(batch)
 
     def drain(self) -> None:
         """Finish everything that has been begun, so that all weights are up to date (collective).
@@ -109,8 +118,9 @@ class Engine(RankEngine):
             TrainingError: if a layer or the loss fails, or another rank does not answer in time.
         """
         self._given("drain")
-        self._attendance.meet("drain")
-        self.end_segment()
+        with _for_scripts(self._context.device):
+            self._attendance.meet("drain")
+            self.end_segment()
 
     def evaluate(
         self, batches: Iterable[tuple[Activation, Activation]], metric: Metrics = None
@@ -139,15 +149,21 @@ class Engine(RankEngine):
         number = 0
         with buffers_kept(self._runner.state().layers):
             for pair in batches:
-                with undisturbed(self._context.device):
+                with _for_scripts(self._context.device), self._attendance.call("evaluate"):
                     batch = given.evaluation(pair, number)
                     number += len(batch)
                     passes = given.passes_before(batch, training=False)
                     self.rehearse(passes, list(metrics.values()))
                     scores += self.score_micro_batches(batch, list(metrics.values()))
-        found = self._context.job.all_gather((number, scores))
-        _check_alike([count for count, _ in found])
-        everywhere = [score for _, of_rank in found for score in of_rank]
+        with _for_scripts(self._context.device):
+            self._attendance.meet(f"the end of evaluate, which got {number} micro-batches,")
+            found = self._context.job.all_gather(scores)
+        if not number:
+            raise InputError(
+                "evaluate was given no batch, accepted is at least one (inputs, targets): an "
+                "iterator that has ended yields no more."
+            )
+        everywhere = [score for of_rank in found for score in of_rank]
         loss, values, _ = combined(everywhere, list(metrics.values()))
         if metric is None:
             return loss
@@ -219,11 +235,13 @@ class Engine(RankEngine):
                 f"each, this model has {accepted[0]} and {accepted[1]}: load one of the same model "
                 "on as many replicas."
             )
+        reader = CheckpointReader(checkpoint)
         if self._step == 0:
             self.resume(checkpoint)
         else:
-            CheckpointReader(checkpoint).restore(self._runner.state())
+            reader.restore(self._runner.state())
             self._step, self._micro_batches = saved.history.step, saved.history.micro_batches
+        reader.restore_groups(self._runner.state())
         context.recorder.go_on_after(self._step)
 
     def trace(self) -> str:
@@ -269,12 +287,8 @@ class Engine(RankEngine):
         return self._batches
 
 
-def _check_alike(counts: list[int]) -> None:
-    if len(set(counts)) > 1:
-        other = next(rank for rank, count in enumerate(counts) if count != counts[0])
-        raise InputError(
-            f"evaluate was given batches of {counts[0]} micro-batches on rank 0 and of "
-            f"{counts[other]} on rank {other}: give every rank the same batches."
-        )
-    if not counts[0]:
-        raise InputError("evaluate was given no batch: give it at least one, (inputs, targets).")
+@contextmanager
+def _for_scripts(device: torch.device) -> Iterator[None]:
+    """Leave the script's random generators and modes alone, and name keywords in errors."""
+    with options_as_keywords(), undisturbed(device):
+        yield

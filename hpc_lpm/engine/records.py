@@ -11,6 +11,7 @@ COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
 """Kinds of intervals in which a rank computes; the rest of its time it is idle."""
 
 StateValue = bool | int | float | None
+GroupValue = StateValue | str | list[StateValue]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class SegmentRecord:
 class RankRecord(VersionedFile):
     """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
 
-    `optimizer_values` are keyed by parameter and by their name in the optimizer's state.
+    `optimizer_values` are keyed by parameter and by their name in the optimizer's state;
+    `optimizer_groups` are the settings of its groups, such as the rate, that JSON can hold.
     """
 
     kind: ClassVar[str] = "record of a rank"
@@ -68,3 +70,4 @@ class RankRecord(VersionedFile):
     peak_memory_bytes: int
     skipped_updates: int = 0
     optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})
+    optimizer_groups: list[dict[str, GroupValue]] = Field(default=[])

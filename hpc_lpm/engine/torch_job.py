@@ -20,6 +20,7 @@ import torch.distributed
 from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from hpc_lpm.engine.collectives import LOOK_SECONDS, look_around
 from hpc_lpm.engine.job import not_all_came
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
@@ -35,6 +36,8 @@ _ASK_AGAIN_SECONDS = 1e-2
 """How long "has not arrived" holds: asking the store takes longer than a tiny forward pass."""
 
 _GOODBYE_SECONDS = 5.0
+
+_FAILED = "hpc-lpm/failed"
 
 _FIRST_PORT, _PORTS = 20_000, 12_000
 """These are below the ports that Linux gives to outgoing connections (32768 and above)."""
@@ -54,7 +57,7 @@ class TorchJob:
         self.limit_seconds = limit_seconds
         self.store = _store_of_process(claim, limit_seconds)
         # All ranks join the same jobs one after the other.
-        self._store: Any = PrefixStore(f"hpc-lpm/{next(_NUMBERS)}", self.store)
+        self._store: Any = PrefixStore(f"hpc-lpm/{next(_MEMBERSHIP.jobs)}", self.store)
         self._next_tag = 0
         self._gathered = 0
         self._sent: Counter[tuple[int, int]] = Counter()
@@ -145,12 +148,24 @@ class TorchJob:
 
     def _wait(self, keys: Sequence[str]) -> None:
         # torch's own waiting writes lines about sockets to stderr when its time is over.
-        deadline, pause = time.monotonic() + self.limit_seconds, _SHORTEST_PAUSE_SECONDS
+        start, pause, next_look = time.monotonic(), _SHORTEST_PAUSE_SECONDS, LOOK_SECONDS
         while not self._has(keys):
-            if time.monotonic() > deadline:
+            waited = time.monotonic() - start
+            if waited > self.limit_seconds:
                 raise TimeoutError
+            if waited > next_look:
+                next_look += LOOK_SECONDS
+                look_around()
+            if pause == _LONGEST_PAUSE_SECONDS:
+                self._end_if_another_failed()
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _end_if_another_failed(self) -> None:
+        with _Connection(self):
+            if self.store.check([_FAILED]):
+                rank = self.store.get(_FAILED).decode()
+                raise TrainingError(f"rank {self.rank}: rank {rank} has failed; see what it said.")
 
 
 class _Connection:
@@ -164,6 +179,8 @@ class _Connection:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, torch.distributed.DistError):
+            # What is written to a broken connection makes torch write pages to stderr.
+            _MEMBERSHIP.ended = True
             raise TrainingError(
                 f"rank {self._job.rank}: the connection to the store through which the "
                 f"{self._job.size} ranks exchange messages is broken: the process that keeps it, "
@@ -171,18 +188,51 @@ class _Connection:
             ) from error
 
 
-_NUMBERS = itertools.count()
-_STORES: list[Any] = []
+class _Membership:
+    """How this process belongs to a job without MPI, which it joins once.
+
+    It has `ended` once the others know that this rank has failed, or cannot be told any more.
+    """
+
+    def __init__(self) -> None:
+        self.claim: Claim | None = None
+        self.store: Any = None
+        self.jobs = itertools.count()
+        self.ended = False
+
+
+_MEMBERSHIP = _Membership()
+
+
+def has_joined() -> bool:
+    """Tell if this process is one of several ranks that share a store."""
+    return _MEMBERSHIP.claim is not None and _MEMBERSHIP.claim.size > 1
+
+
+def all_stop_within(seconds: float) -> bool:
+    """Tell the other ranks that this one has stopped, and return if they all do so in time."""
+    return _all_say("stopped", seconds)
+
+
+def tell_failure() -> None:
+    """Let ranks that wait for this one know that it will not come."""
+    if _MEMBERSHIP.claim is not None and not _MEMBERSHIP.ended:
+        _MEMBERSHIP.ended = True
+        with suppress(torch.distributed.DistError):
+            _MEMBERSHIP.store.set(_FAILED, str(_MEMBERSHIP.claim.rank))
 
 
 def _store_of_process(claim: Claim, limit_seconds: float) -> Any:
-    """Return the store that the ranks share, which every process joins once (collective)."""
-    if not _STORES:
+    """Return the store that the ranks share (collective)."""
+    if _MEMBERSHIP.claim is None:
         if torch.distributed.is_initialized():
-            _STORES.append(torch.distributed.distributed_c10d._get_default_store())
+            _MEMBERSHIP.store = torch.distributed.distributed_c10d._get_default_store()
         else:
-            _STORES.append(_meet(claim, limit_seconds))
-    return _STORES[0]
+            _MEMBERSHIP.store = _meet(claim, limit_seconds)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+            atexit.register(_say_goodbye)
+        _MEMBERSHIP.claim = claim
+    return _MEMBERSHIP.store
 
 
 def _meet(claim: Claim, limit_seconds: float) -> Any:
@@ -192,8 +242,6 @@ def _meet(claim: Claim, limit_seconds: float) -> Any:
         store, _, _ = next(rendezvous(address, claim.rank, claim.size, timeout=limit))
     except (torch.distributed.DistError, ValueError) as error:
         raise _no_meeting(claim, address, limit_seconds, error) from error
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        atexit.register(_say_goodbye, store, claim)
     return store
 
 
@@ -230,11 +278,23 @@ def _no_meeting(claim: Claim, address: str, limit_seconds: float, error: Excepti
     )
 
 
-def _say_goodbye(store: Any, claim: Claim) -> None:
+def _say_goodbye() -> None:
     """Keep rank 0, and the store with it, until all ranks have read what they need."""
-    keys = [f"hpc-lpm/goodbye/{rank}" for rank in range(claim.size)]
+    if not _MEMBERSHIP.ended:
+        keeps_store = _MEMBERSHIP.claim is not None and _MEMBERSHIP.claim.rank == 0
+        _all_say("goodbye", _GOODBYE_SECONDS if keeps_store else 0.0)
+
+
+def _all_say(word: str, seconds: float) -> bool:
+    """Say a word to the other ranks, and return if they all do within the time."""
+    claim, store = _MEMBERSHIP.claim, _MEMBERSHIP.store
+    assert claim is not None
+    keys = [f"hpc-lpm/{word}/{rank}" for rank in range(claim.size)]
+    deadline = time.monotonic() + seconds
     with suppress(torch.distributed.DistError):
         store.set(keys[claim.rank], "")
-        deadline = time.monotonic() + _GOODBYE_SECONDS
-        while claim.rank == 0 and not store.check(keys) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if store.check(keys):
+                return True
             time.sleep(_LONGEST_PAUSE_SECONDS)
+    return False

@@ -48,14 +48,21 @@ class Plan(VersionedFile):
     """Merged stages covering every layer once, in order.
 
     Attributes:
-        options: the `PlanOptions` that the plan was made for, its schedule among them (files of
-            earlier releases name none; their plans are for the default one).
-        micro_batch: how many samples the profiled micro-batches had; like the rest, None or empty
-            in files of earlier releases.
-        link: the profile's link, or what was given instead of it.
-        layers: those of the profiled model, in order.
-        inputs: what the profile tells of the model's inputs.
-        content_sha256: the hash of the rest of the file, by which a change by hand is seen.
+        planner: The planner that chose the cuts.
+        model: The profiled model's name.
+        stages: Every stage in order: its layers `[start, stop)`, and its predicted
+            `compute_seconds`, `send_bytes` and `memory_bytes`.
+        period_seconds: Predicted seconds a micro-batch in steady state.
+        boundary_bytes: What one micro-batch sends over all boundaries, one way.
+        profile_sha256: The hash of the profile's file.
+        micro_batch: Samples of the profiled micro-batch; like the rest, None or empty in files of
+            earlier releases.
+        options: The options that the plan was made for, its schedule among them (files of earlier
+            releases name none; their plans are for the default one).
+        link: The profile's link, or what was given instead of it.
+        layers: Name and fingerprint of the profiled model's layers, in order.
+        inputs: What the profile tells of the model's inputs.
+        content_sha256: The hash of the rest of the file, by which a change by hand is seen.
     """
 
     kind: ClassVar[str] = "plan"

@@ -9,7 +9,7 @@ import time
 import typer
 
 from hpc_lpm.cli.errors import run_guarded
-from hpc_lpm.cli.quiet_end import end_ranks
+from hpc_lpm.engine.quiet_end import end_ranks
 from hpc_lpm.errors import InputError
 from hpc_lpm.ranks import rank_from_environment
 

@@ -73,6 +73,43 @@ def start(
     )
 
 
+def start_script(
+    launcher: str, ranks: int, *arguments: str, folder: Path | None = None
+) -> subprocess.Popen[str]:
+    """Start `python ARGUMENTS` on so many ranks, as a user does with a script of their own.
+
+    Args:
+        launcher: mpirun or torchrun; "alone" starts the only rank without any.
+        ranks: how many.
+        arguments: the script and its arguments, or `-m` and a module.
+        folder: where the launcher and its ranks put what they need while they run.
+    """
+    environment = {
+        **os.environ,
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        "OMP_NUM_THREADS": "1",
+        **({} if folder is None else {"TMPDIR": str(folder)}),
+    }
+    beside = Path(sys.executable).parent
+    start = {
+        "mpirun": (
+            *(beside / "mpirun", "--bind-to", "none", "--oversubscribe"),
+            *("--mca", "mpi_yield_when_idle", "1", "-n", str(ranks), sys.executable),
+        ),
+        "torchrun": (beside / "torchrun", "--standalone", "--nproc-per-node", str(ranks)),
+        "alone": (sys.executable,),
+    }[launcher]
+    return subprocess.Popen(
+        [*start, *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 class _Server:
     """Ranks that run the programs of many tests: see rank_server.py."""
 

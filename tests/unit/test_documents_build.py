@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hpc_lpm
 from hpc_lpm.campaign.config import campaign_schema
 from hpc_lpm.engine.strategies.registry import STRATEGIES
 from tests.unit.documents import ROOT
@@ -35,6 +36,10 @@ def test_the_pages_build_without_a_warning_and_hold_every_command_key_and_name(
     keys = (reference / "campaign-file.html").read_text(encoding="utf-8")
     for key in campaign_schema()["properties"]:
         assert f">{key}<" in keys, key
+    library = (reference / "library.html").read_text(encoding="utf-8")
+    methods = ["Profile.read", "Profile.write", "Plan.read", "Plan.write", "Engine.train_batch"]
+    for name in [*hpc_lpm.__all__, *methods]:
+        assert f'id="hpc_lpm.{name}"' in library, name
     names = (reference / "names.html").read_text(encoding="utf-8")
     for name in dict(STRATEGIES.items()):
         assert f">{name}<" in names, name

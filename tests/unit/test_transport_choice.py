@@ -41,6 +41,16 @@ def test_auto_suits_the_place(
     assert (chosen.own.transport, chosen.own.progress_thread) == (transport, progress_thread)
 
 
+def test_ranks_without_mpi_use_torch_alone() -> None:
+    chosen = with_transport(
+        checked_settings(**RUN), TWO_HOSTS, mpi=False, threads_may_call_mpi=False
+    )
+    assert (chosen.own.transport, chosen.own.progress_thread) == ("torch", False)
+    asked = checked_settings(**RUN, transport="mpi")
+    with pytest.raises(InputError, match=r"--transport mpi .* without MPI"):
+        with_transport(asked, ONE_HOST, mpi=False, threads_may_call_mpi=False)
+
+
 def test_an_mpi_without_threads_is_said_and_lived_with(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         chosen = with_transport(

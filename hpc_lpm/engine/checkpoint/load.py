@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile, sha256_of
 from hpc_lpm.engine.checkpoint.tensors import (
+    restore_groups,
     restore_layers,
     restore_optimizer,
 )
@@ -99,6 +100,14 @@ class CheckpointReader:
         """
         restore_layers(state, self._tensor)
         restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
+
+    def restore_groups(self, state: TrainedState) -> None:
+        """Restore the settings of the optimizer's groups, such as the rate that a script had set.
+
+        They are those of the rank that held the first of these layers.
+        """
+        record = self.record(self._rank_with(min(state.layers), 0))
+        restore_groups(state, record.optimizer_groups)
 
     def _tensor(self, layer: int, name: str, replica: int, shape: torch.Size) -> Tensor:
         held = self._opened(self._rank_with(layer, replica))

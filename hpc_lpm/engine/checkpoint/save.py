@@ -21,6 +21,7 @@ from hpc_lpm.engine.checkpoint.store import (
 )
 from hpc_lpm.engine.checkpoint.tensors import (
     layer_tensors,
+    optimizer_groups,
     optimizer_state,
 )
 from hpc_lpm.engine.collectives import run_on_every_rank
@@ -120,7 +121,8 @@ def _write(
     save_file({**layer_tensors(state), **of_optimizer}, tensors)
     sync(tensors)
     figures = folder / f"rank-{rank}.json"
-    record.model_copy(update={"optimizer_values": values}).write(figures)
+    of_state = {"optimizer_values": values, "optimizer_groups": optimizer_groups(state)}
+    record.model_copy(update=of_state).write(figures)
     return [_entry(path, rank, state) for path in (tensors, figures)]
 
 

@@ -284,9 +284,11 @@ def publish(path: Path) -> None:
     """
     aside = aside_of(path)
     sync(aside)
+    if path.exists():  # of another training that has saved here before
+        path.rename(path.with_name(f"{_ASIDE}{path.name}.replaced"))
     aside.rename(path)
     sync(path.parent)
-    for other in path.parent.glob("step-*"):
+    for other in [*path.parent.glob("step-*"), *path.parent.glob(f"{_ASIDE}step-*.replaced")]:
         if other != path:
             shutil.rmtree(other)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.learning_rate import advance
-from hpc_lpm.engine.records import StateValue
+from hpc_lpm.engine.records import GroupValue, StateValue
 from hpc_lpm.engine.runners.runner import TrainedState
 
 
@@ -40,6 +40,28 @@ def optimizer_state(
             else:
                 values.setdefault(f"{index}.{name}", {})[key] = value
     return tensors, values
+
+
+def optimizer_groups(state: TrainedState) -> list[dict[str, GroupValue]]:
+    """Return the settings of the optimizer's groups, but for those that JSON cannot hold."""
+    return [
+        {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in group.items()
+            if isinstance(value, bool | int | float | str | None | tuple)
+        }
+        for group in state.optimizer.param_groups
+    ]
+
+
+def restore_groups(state: TrainedState, saved: list[dict[str, GroupValue]]) -> None:
+    """Set the optimizer's groups as `optimizer_groups` has found them, if there are as many."""
+    groups = state.optimizer.param_groups
+    if len(groups) != len(saved):
+        return
+    for group, values in zip(groups, saved, strict=True):
+        for name, value in values.items():
+            group[name] = tuple(value) if isinstance(value, list) else value
 
 
 def restore_layers(

@@ -1,4 +1,4 @@
-"""Ends all ranks of a job without MPI's abort notice where possible, and never hangs."""
+"""Reports a fault once and ends all ranks of a job, quietly where possible; never hangs."""
 
 import os
 import platform
@@ -25,7 +25,9 @@ def others_stopped_too() -> bool:
     If so, they have all found the same fault in the same input, and one of them may report it for
     all. A rank that waits in vain is alone with its fault.
     """
-    mpi = _started_mpi()
+    mpi, store = _started_mpi(), _joined_store()
+    if store is not None:
+        return bool(store.all_stop_within(_PATIENCE_SECONDS))
     if mpi is None:
         return _first_or_ended_by_launcher()
     request = mpi.COMM_WORLD.Ibarrier()
@@ -37,14 +39,38 @@ def others_stopped_too() -> bool:
     return True
 
 
+def complain(sentence: str) -> None:
+    """Report bad input, which all ranks may have found: then the first one speaks for all.
+
+    A rank that is alone with its fault says where that is: a file may be missing on one node only.
+    """
+    rank = rank_from_environment()
+    if not others_stopped_too():
+        speak(f"rank {rank} on {platform.node()}: {sentence}")
+    elif rank == 0:
+        speak(sentence)
+
+
+def speak(sentence: str) -> None:
+    """Write a sentence to stderr as ours."""
+    # One write: where Python does not buffer, `print` writes the end of the line by itself, and the
+    # launcher's own notice may come between the two.
+    sys.stderr.write(f"hpc-lpm: {sentence}\n")
+    sys.stderr.flush()
+
+
 def end_ranks(exit_code: int) -> None:
     """Finalise MPI before exiting, so that mpi4py does not abort the job over the exit code.
 
     If another rank is still working, the job is aborted: that rank could wait for this one for
     ever.
     """
-    mpi = _started_mpi()
-    if mpi is None or exit_code == 0:
+    mpi, store = _started_mpi(), _joined_store()
+    if exit_code == 0:
+        return
+    if store is not None:
+        store.tell_failure()
+    if mpi is None:
         return
     if others_stopped_too():
         mpi.Finalize()
@@ -52,8 +78,8 @@ def end_ranks(exit_code: int) -> None:
         mpi.COMM_WORLD.Abort(exit_code)
 
 
-def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
-    """Report a fault with `speak`, then end all ranks, which may be waiting for this one.
+def abort_ranks_after(report: Callable[[], None], exit_code: int) -> None:
+    """Report a fault with `report`, then end all ranks, which may be waiting for this one.
 
     If several ranks fail at about the same time, the first one to report ends the others before it
     is their turn.
@@ -64,8 +90,15 @@ def abort_ranks_after(speak: Callable[[], None], exit_code: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(_KILLED_WITHIN_SECONDS if terminated else _TERMINATED_WITHIN_SECONDS)
     time.sleep(min(_TURN_SECONDS * rank_from_environment(), _PATIENCE_SECONDS))
-    speak()
-    mpi = _started_mpi()
+    report()
+    abort_ranks(exit_code)
+
+
+def abort_ranks(exit_code: int) -> None:
+    """End all ranks at once; return where that takes this process's own end."""
+    mpi, store = _started_mpi(), _joined_store()
+    if store is not None:
+        store.tell_failure()
     if mpi is not None:
         mpi.COMM_WORLD.Abort(exit_code)
 
@@ -111,3 +144,9 @@ def _started_mpi() -> Any:
     if mpi is None or not mpi.Is_initialized() or mpi.Is_finalized():
         return None
     return mpi
+
+
+def _joined_store() -> Any:
+    """Return the module of ranks without MPI if this process is one of several, else None."""
+    torch_job = sys.modules.get("hpc_lpm.engine.torch_job")
+    return torch_job if torch_job is not None and torch_job.has_joined() else None
