@@ -76,7 +76,7 @@ lint: environment
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/snakefmt --check Snakefile
+	.venv/bin/snakefmt --check Snakefile hpc_lpm
 
 clean:
 	rm -rf docs/_build .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,8 +21,13 @@ from hpc_lpm.cluster.launchers import launcher_options
 from hpc_lpm.cluster.machine import describe_machine
 from hpc_lpm.cluster.slurm import slurm_settings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-CONSTRAINTS = REPOSITORY / "config" / "environment" / "constraints.txt"
+_HOME = Path(__file__).resolve().parents[2]
+CHECKOUT = _HOME if (_HOME / "pyproject.toml").is_file() else None
+"""The checkout that the toolkit runs from; None where it is an installed package."""
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+
+_WHOLE_BYTES = 2**24
+"""Of larger files that git does not know, such as data, the size stands for the contents."""
 
 SLURM_VARIABLES = (
     "SLURM_CLUSTER_NAME",
@@ -46,7 +51,8 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
         "campaign_sha256": campaign_sha256(campaign),
         "seeds": campaign.seeds,
         "user": _user(),
-        "git": describe_source(REPOSITORY),
+        "git": describe_source(CHECKOUT),
+        "study": describe_study(Path.cwd()),
         "host": machine.host,
         "kernel": platform.platform(),
         "processor": _lscpu(),
@@ -85,25 +91,28 @@ def campaign_sha256(campaign: Campaign) -> str:
     return hashlib.sha256(campaign.model_dump_json().encode()).hexdigest()
 
 
-def describe_source(repository: Path) -> dict[str, Any]:
+def describe_source(repository: Path | None) -> dict[str, Any]:
     """Return the git revision and the hash of uncommitted changes; all None outside a repository.
 
-    `diff_sha256` covers changes of tracked files and the contents of untracked ones, except in
-    `results/`, where campaigns write; it is None without any.
+    `diff_sha256` covers changes of tracked files and the contents of untracked ones (the sizes of
+    those of more than 16 MiB), except in `results/`, where campaigns write; it is None without any.
+
+    Args:
+        repository: a folder of the repository, whose files alone are looked at; None if there is
+            none.
     """
-    revision = _run(["git", "-C", str(repository), "rev-parse", "--verify", "-q", "HEAD"])
-    if revision is None:
+    git, source = ["git", "-C", str(repository)], ["--", ".", ":(exclude)results"]
+    revision = _run([*git, "rev-parse", "--verify", "-q", "HEAD"]) if repository else None
+    if repository is None or revision is None:
         return {"revision": None, "dirty": None, "diff_sha256": None}
     difference = hashlib.sha256()
-    git, source = ["git", "-C", str(repository)], ["--", ".", ":(exclude)results"]
     diff = _run([*git, "diff", "HEAD", "--binary", *source]) or ""
     untracked = _run([*git, "ls-files", "--others", "--exclude-standard", "-z", *source])
     names = sorted(filter(None, (untracked or "").split("\0")))
     difference.update(diff.encode())
     for name in names:
-        path = repository / name
         difference.update(name.encode())
-        difference.update(path.read_bytes() if path.is_file() else b"")
+        difference.update(_contents(repository / name))
     dirty = bool(diff or names)
     return {
         "revision": revision.strip(),
@@ -112,9 +121,25 @@ def describe_source(repository: Path) -> dict[str, Any]:
     }
 
 
+def describe_study(folder: Path) -> dict[str, Any] | None:
+    """Return the source, as `describe_source` does, of the folder that a campaign is run in.
+
+    None if that is the toolkit's own checkout.
+    """
+    own = CHECKOUT is not None and folder.resolve().is_relative_to(CHECKOUT)
+    return None if own else describe_source(folder)
+
+
+def _contents(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    size = path.stat().st_size
+    return path.read_bytes() if size <= _WHOLE_BYTES else f"{size} bytes".encode()
+
+
 def _user() -> str | None:
     """Return the user's name in git, or else the name of the account."""
-    name = _first_line(["git", "-C", str(REPOSITORY), "config", "user.name"])
+    name = _first_line(["git", "config", "user.name"])
     try:
         return name or getpass.getuser()
     except (OSError, KeyError):  # an account without a name, as in some containers

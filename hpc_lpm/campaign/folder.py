@@ -74,7 +74,7 @@ class CampaignFolder:
 
     @property
     def workflow(self) -> Path:
-        """The Snakefile that the campaign was started with."""
+        """The rules that the campaign was started with."""
         return self.root / "provenance" / "Snakefile"
 
     @property

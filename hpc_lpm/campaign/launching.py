@@ -10,7 +10,7 @@ from shutil import rmtree
 
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.campaign.environment import REPOSITORY, describe_source
+from hpc_lpm.campaign.environment import CHECKOUT, describe_source
 from hpc_lpm.campaign.identity import IDENTITY, Identity
 from hpc_lpm.campaign.launch_records import (
     Attempt,
@@ -153,7 +153,7 @@ def launch_trial(
     if done.exit_code == 0:
         done = replace(done, exit_code=_keep_model(steps, name, say))
     attempts = end_attempt(record, attempts, done.ended, done.exit_code)
-    Launch.of(done, where, attempts, describe_source(REPOSITORY)).write(folder / "launch.json")
+    Launch.of(done, where, attempts, describe_source(CHECKOUT)).write(folder / "launch.json")
     say(progress.closing_line(done.exit_code))
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)

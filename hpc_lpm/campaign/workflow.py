@@ -1,6 +1,8 @@
-"""Gives the Snakefile the steps of the campaign that Snakemake was asked to run."""
+"""Gives the rules of Snakemake the steps of the campaign that Snakemake was asked to run."""
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,29 @@ from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.options import merged_documents
+
+RULES = str(Path(__file__).resolve().parent / "rules" / "campaign.smk")
+"""The rules of a campaign, which a Snakefile includes as a module."""
+
+JOB_SCRIPT = "HPC_LPM_JOB_SCRIPT"
+"""The environment variable that tells the jobs of a cluster what they run first; the profile in
+slurm/ names it as `precommand`."""
+
+
+def put_first(variable: str, folder: Path) -> None:
+    """Put a folder first on a search path of this process and of those that it starts."""
+    paths = [str(folder), *os.environ.get(variable, "").split(os.pathsep)]
+    os.environ[variable] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+
+
+def prepare_jobs(folder: Path) -> None:
+    """Have the rules use this Python and the scripts in `slurm/`, whatever directory they run in.
+
+    Args:
+        folder: the folder of the Snakefile.
+    """
+    put_first("PATH", Path(sys.executable).parent)
+    os.environ[JOB_SCRIPT] = str(folder / "slurm" / "job.sh")
 
 
 def load_call(

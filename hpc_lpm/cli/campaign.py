@@ -47,17 +47,16 @@ def prune(
 @campaign_app.command()
 def environment(folder: Folder) -> None:
     """Record in provenance/ what the campaign runs on."""
-    from hpc_lpm.campaign.environment import REPOSITORY, describe_environment
+    from hpc_lpm.campaign.environment import describe_environment
     from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.workflow import RULES
     from hpc_lpm.files import write_text_atomically
 
     files = CampaignFolder(folder)
     campaign = files.read_campaign()
     described = json.dumps(describe_environment(campaign), indent=2)
     write_text_atomically(files.environment, described + "\n")
-    workflow = REPOSITORY / "Snakefile"
-    if workflow.is_file():  # it is not where the toolkit was installed without its checkout
-        write_text_atomically(files.workflow, workflow.read_text(encoding="utf-8"))
+    write_text_atomically(files.workflow, Path(RULES).read_text(encoding="utf-8"))
 
 
 @campaign_app.command()

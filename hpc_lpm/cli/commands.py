@@ -9,6 +9,7 @@ COMMANDS = {
     "doctor": "hpc_lpm.cli.doctor",
     "evaluate": "hpc_lpm.cli.evaluate",
     "export": "hpc_lpm.cli.export",
+    "init": "hpc_lpm.cli.init",
     "models": "hpc_lpm.cli.models",
     "plan": "hpc_lpm.cli.plan",
     "planners": "hpc_lpm.cli.planners",

@@ -22,6 +22,7 @@ from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, Runner, buffers_kept
+from hpc_lpm.engine.script_end import Standing
 from hpc_lpm.engine.script_metrics import Metrics, named_metrics
 from hpc_lpm.engine.script_updates import RatesOfBatches
 from hpc_lpm.engine.times import chrome_trace, traced_intervals
@@ -43,11 +44,17 @@ class Engine(RankEngine):
     """
 
     def __init__(
-        self, context: RunContext, runner: Runner, meter: RankMeter, batches: GivenBatches
+        self,
+        context: RunContext,
+        runner: Runner,
+        meter: RankMeter,
+        batches: GivenBatches,
+        standing: Standing,
     ) -> None:
         super().__init__(context, runner, meter, looks_ahead=batches.in_stages)
         self._batches = batches
         self._attendance = Attendance(context.job)
+        self._standing = standing
         self._closed = False
 
     @property
@@ -106,6 +113,7 @@ class Engine(RankEngine):
         scheduler = self._runner.state().scheduler
         assert isinstance(scheduler, RatesOfBatches)
         scheduler.take_batch()
+        self._standing.step = self._step
         self.train_micro_batches(batch)
 
     def drain(self) -> None:
@@ -121,6 +129,7 @@ class Engine(RankEngine):
         with _for_scripts(self._context.device):
             self._attendance.meet("drain")
             self.end_segment()
+        self._standing.step = None
 
     def evaluate(
         self, batches: Iterable[tuple[Activation, Activation]], metric: Metrics = None

@@ -22,6 +22,7 @@ from hpc_lpm.engine.job import Job, start_job
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.engine.script_end import Standing, guard_script
 from hpc_lpm.engine.script_updates import MakeOptimizer, UpdatingByScript
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
@@ -92,6 +93,7 @@ def initialize(
             model or number of ranks, or the ranks were given different models, plans or options.
         TrainingError: if a rank does not come in time.
     """
+    standing = guard_script()
     limit = options.get("receive_timeout_seconds")
     with undisturbed(), options_as_keywords():
         limit_seconds = _settings({"receive_timeout_seconds": limit}).receive_timeout_seconds
@@ -107,7 +109,7 @@ def initialize(
             lambda problem, _: InputError(f"{problem}."),
         )
         _compare(job, made[0], model)
-        return made[0].start(job, optimizer)
+        return made[0].start(job, optimizer, standing)
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class _Script:
         """Describe the run for those who accept or refuse it."""
         return PlannedRun(self.settings, self.model, job.size, self.stages, samples)
 
-    def start(self, job: Job, make: MakeOptimizer) -> Engine:
+    def start(self, job: Job, make: MakeOptimizer, standing: Standing) -> Engine:
         """Start this rank's part and return the engine (collective)."""
         settings, resources = self.settings, ExitStack()
         if settings.threads != torch.get_num_threads():
@@ -211,6 +213,7 @@ class _Script:
             runner,
             RankMeter(recorder, PeakMemory(device)),
             given,
+            standing,
         )
 
 

@@ -125,6 +125,20 @@ def test_a_source_outside_git_is_not_known_to_be_the_same(pair: Callable[..., Pa
     assert compared(folders).comparability.source is None
 
 
+def test_revisions_of_the_folders_of_installed_toolkits_are_compared(
+    pair: Callable[..., Pair],
+) -> None:
+    folders = pair()
+    nowhere = {"revision": None, "dirty": None, "diff_sha256": None}
+    for folder, revision in zip(folders, "rs", strict=True):
+        here = {"revision": revision, "dirty": False, "diff_sha256": None}
+        change_environment(
+            folder, lambda document, here=here: document.update(git=nowhere, study=here)
+        )
+    named = different(compared(folders), "source revision")
+    assert named == ["revision of the study: r in A, s in B"]
+
+
 def test_weights_that_differ_for_no_reason_are_a_finding(pair: Callable[..., Pair]) -> None:
     folders = pair()
     change_result(folders[1], FBP, weights_sha256="other")

@@ -11,6 +11,7 @@ from campaign_folders import STARTED, campaign, write_folder
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, Launch
 from hpc_lpm.campaign.report import write_report
+from hpc_lpm.campaign.workflow import RULES
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -19,7 +20,6 @@ from tests.crates import PROFILES, STRICTEST, complaints_about
 
 register([])
 
-REPOSITORY = Path(__file__).parents[2]
 CONTINUED = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"
 
 Entities = dict[str, dict[str, Any]]
@@ -42,7 +42,7 @@ def continue_a_trial_in_slurm(folder: CampaignFolder) -> None:
 
 def finish(root: Path) -> CampaignFolder:
     folder = write_folder(root, campaign())
-    folder.workflow.write_text((REPOSITORY / "Snakefile").read_text())
+    folder.workflow.write_text(Path(RULES).read_text())
     continue_a_trial_in_slurm(folder)
     write_report(root)
     return folder

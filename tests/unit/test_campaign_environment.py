@@ -2,6 +2,7 @@ import hashlib
 import subprocess
 from pathlib import Path
 
+import pytest
 from campaign_folders import campaign
 
 from hpc_lpm.campaign.environment import (
@@ -39,6 +40,31 @@ def test_every_change_of_the_source_changes_its_hash(tmp_path: Path) -> None:
         assert state["revision"] == clean["revision"]
         hashes.append(state["diff_sha256"])
     assert len(set(hashes)) == 3
+
+
+def test_of_large_files_that_git_does_not_know_the_size_is_looked_at(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--no-verify", "--allow-empty", "-m", "first")
+    hashes = []
+    for size in (2**34, 2**34, 2**35):  # holes, of which nothing is read
+        with (tmp_path / "data").open("wb") as data:
+            data.truncate(size)
+        hashes.append(describe_source(tmp_path)["diff_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_campaign_in_a_folder_of_ones_own_records_the_revision_of_that_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert describe_environment(campaign())["study"]["revision"] is None
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--no-verify", "--allow-empty", "-m", "first")
+    described = describe_environment(campaign())
+    assert len(described["study"]["revision"]) == 40
+    assert described["study"]["revision"] != described["git"]["revision"]
+    monkeypatch.chdir(Path(__file__).parent)
+    assert describe_environment(campaign())["study"] is None
 
 
 def test_the_campaign_hash_follows_the_meaning_of_the_file() -> None:

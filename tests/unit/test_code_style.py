@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
         ("ruff", "check", "--no-cache"),
         ("ruff", "format", "--check", "--no-cache"),
         ("mypy",),
-        ("snakefmt", "--check", "Snakefile"),
+        ("snakefmt", "--check", "Snakefile", "hpc_lpm"),
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )

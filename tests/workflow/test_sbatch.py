@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpc_lpm.study.record import StudyRecord
+
 SCRIPT = Path(__file__).parents[2] / "slurm" / "campaign.sbatch"
 STAND_IN = """#!/bin/bash
 echo "called with: $*" >> calls.txt
@@ -67,7 +69,7 @@ def test_it_drives_the_profile_without_the_variables_of_its_own_job(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     calls = (folder / "calls.txt").read_text().splitlines()
     assert calls == [
-        "called with: --profile slurm --configfile config/quick.yaml",
+        "called with: --profile slurm",
         "SLURM_CONF=/etc/slurm.conf",
     ]
 
@@ -90,10 +92,32 @@ def test_the_exit_code_is_that_of_the_campaign(tmp_path: Path, code: str) -> Non
 def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
     folder = checkout(tmp_path / "c")
     (folder / missing).unlink()
-    done = submit(folder)
+    done = submit(folder, "config/quick.yaml", PATH="/usr/bin:/bin")
     assert done.returncode == 2
     assert missing in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_snakemake_is_that_of_the_folder_else_of_the_shell_else_of_the_environment_of_init(
+    tmp_path: Path,
+) -> None:
+    folder = checkout(tmp_path / "c")
+    programs = {}
+    for name in ("of the shell", "of init"):
+        program = tmp_path / name / "snakemake"
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/bash\necho '{name}' >> calls.txt\n")
+        program.chmod(0o755)
+        programs[name] = str(program.parent)
+    StudyRecord(programs=programs["of init"], files={}).write(folder / ".hpc-lpm.json")
+    path = f"{programs['of the shell']}:/usr/bin:/bin"
+    submit(folder, PATH=path)
+    (folder / ".venv" / "bin" / "snakemake").unlink()
+    submit(folder, PATH=path)
+    submit(folder, PATH="/usr/bin:/bin")
+    calls = (folder / "calls.txt").read_text().splitlines()
+    assert calls[0].startswith("called with")
+    assert calls[-2:] == ["of the shell", "of init"]
 
 
 def test_the_end_of_its_time_stops_the_driver_in_order(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def comparability_of(first: CampaignResults, second: CampaignResults) -> Compara
         return Comparability(configuration, None, None, None)
     return Comparability(
         configuration=configuration,
-        source=_source(a["git"], b["git"]),
+        source=_source(a, b),
         machine=_differences(_machine(a), _machine(b)),
         software=_differences(_software(a), _software(b)),
     )
@@ -72,10 +72,15 @@ def _settings(campaign: Campaign) -> dict[str, object]:
 
 
 def _source(a: dict[str, Any], b: dict[str, Any]) -> list[Difference] | None:
-    if not a["revision"] or not b["revision"]:
-        return None
+    """Compare the revisions of the toolkit, and those of the folders that the campaigns ran in."""
+    found: list[Difference] | None = None
     keys = {"revision": "revision", "diff_sha256": "uncommitted changes"}
-    return _differences(*({name: git[key] for key, name in keys.items()} for git in (a, b)))
+    for part, suffix in (("git", ""), ("study", " of the study")):
+        sources = [environment.get(part) or {} for environment in (a, b)]
+        if all(source.get("revision") for source in sources):
+            shown = ({f"{name}{suffix}": git[key] for key, name in keys.items()} for git in sources)
+            found = (found or []) + _differences(*shown)
+    return found
 
 
 def _machine(environment: dict[str, Any]) -> dict[str, object]:
