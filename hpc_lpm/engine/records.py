@@ -58,7 +58,7 @@ class RankRecord(VersionedFile):
     """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
 
     `optimizer_values` are keyed by parameter and by their name in the optimizer's state;
-    `optimizer_groups` are the settings of its groups, such as the rate, that JSON can hold.
+    `optimizer` is its class, "" in files of earlier releases; `optimizer_groups` are the settings of its groups, such as the rate, that JSON can hold.
     """
 
     kind: ClassVar[str] = "record of a rank"
@@ -70,4 +70,5 @@ class RankRecord(VersionedFile):
     peak_memory_bytes: int
     skipped_updates: int = 0
     optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})
+    optimizer: str = ""
     optimizer_groups: list[dict[str, GroupValue]] = Field(default=[])

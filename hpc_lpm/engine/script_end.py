@@ -6,6 +6,7 @@ already reported the same fault.
 """
 
 import atexit
+import io
 import logging
 import os
 import platform
@@ -81,6 +82,10 @@ class _Guard:
     def end_by_exception(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
+        if isinstance(sys.stderr, io.StringIO) and sys.__stderr__ is not None:
+            # torch.distributed calls this hook from one of its own, and writes what it has caught
+            # once the hook returns, which this one does not.
+            sys.stderr = sys.__stderr__
         ours = isinstance(error, InputError | TrainingError)
         show = partial(self._previous_hook, kind, error, trace)
         if ranks_from_environment() == 1 and not ours:

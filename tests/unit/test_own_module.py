@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -115,6 +116,26 @@ def test_a_sequence_with_a_forward_or_a_hook_of_its_own_is_captured_whole() -> N
         for index in range(len(model.layers)):
             outputs = model.build_layer(index, 0)(outputs)
         assert torch.equal(outputs, module(INPUTS))
+
+
+def test_a_cache_that_a_configuration_asks_for_is_left_out() -> None:
+    class Cache:
+        """What torch.export knows nothing of."""
+
+    class Generating(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = SimpleNamespace(use_cache=True)
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, inputs: Tensor) -> dict[str, Any]:
+            cached = {"cache": Cache()} if self.config.use_cache else {}
+            return {"logits": self.head(inputs), **cached}
+
+    module = Generating()
+    model = model_of(module, INPUTS, loss=functional.cross_entropy)
+    assert torch.equal(model.build_layer(0, 0)(INPUTS), module(INPUTS)["logits"])
+    assert module.config.use_cache
 
 
 def test_inputs_may_be_several_and_may_require_a_gradient() -> None:

@@ -98,6 +98,12 @@ class CheckpointReader:
         Raises:
             InputError: if a file is damaged or holds a different model.
         """
+        saved, own = self.record(0).optimizer, type(state.optimizer).__name__
+        if saved not in ("", own):
+            raise InputError(
+                f"checkpoint {self._checkpoint.path} holds the state of the optimizer {saved}, "
+                f"this training has {own}: train on with the same one."
+            )
         restore_layers(state, self._tensor)
         restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
 

@@ -121,7 +121,11 @@ def _write(
     save_file({**layer_tensors(state), **of_optimizer}, tensors)
     sync(tensors)
     figures = folder / f"rank-{rank}.json"
-    of_state = {"optimizer_values": values, "optimizer_groups": optimizer_groups(state)}
+    of_state = {
+        "optimizer": type(state.optimizer).__name__,
+        "optimizer_values": values,
+        "optimizer_groups": optimizer_groups(state),
+    }
     record.model_copy(update=of_state).write(figures)
     return [_entry(path, rank, state) for path in (tensors, figures)]
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.capture.caches import caches_left_out
 from hpc_lpm.models.capture.call import Call
 from hpc_lpm.models.capture.captured import captured_pieces
 from hpc_lpm.models.capture.children import chained_children
@@ -67,8 +68,8 @@ def capture_model(
     module = getattr(module, "_orig_mod", module)
     call = Call.of_example(example, module)
     selected = plain_selection(select)
-    _check_runs(module, call, name, if_it_fails)
-    with state_kept(module):
+    with caches_left_out(module), state_kept(module):
+        _check_runs(module, call, name, if_it_fails)
         try:
             pieces = _pieces(module, call, selected, first=True)
         except RefusedError as refusal:
