@@ -12,6 +12,8 @@
 #                    Slurm cluster that it starts (results/reference/cluster); needs root, a little over an hour
 # make bench-own-models  what capture and random numbers cost, and the guide's networks in two stages
 #                    against one device (results/reference/own-models); about 15 minutes on two idle cores
+# make bench-script  FBP from a script of one's own beside the command hpc-lpm train: rates and weights
+#                    (results/reference/script); about 10 minutes on two idle cores
 # make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
 #             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
@@ -23,8 +25,9 @@ ENGINE := results/reference/engine
 PLANNER := results/reference/planner
 CLUSTER := results/reference/cluster
 OWN_MODELS := results/reference/own-models
+SCRIPT := results/reference/script
 
-.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models zoo lint clean
+.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models bench-script zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -68,6 +71,9 @@ bench-own-models: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.captured --out "$(OWN_MODELS)"
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.random_numbers --out "$(OWN_MODELS)"
 	.venv/bin/python -m benchmarks.guide --out "$(OWN_MODELS)"
+
+bench-script: environment
+	.venv/bin/python -m benchmarks.script --out "$(SCRIPT)"
 
 zoo: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo

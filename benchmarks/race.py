@@ -25,16 +25,24 @@ class Contestant:
     kind: Literal["trained", "predicted"] = "trained"
 
 
-def race(contestants: list[Contestant], ranks: int, repeats: int) -> pd.DataFrame:
-    """Let all contestants train `repeats` times in turn; return one row per training, in order."""
+def race(
+    contestants: list[Contestant], ranks: int, repeats: int, program: Path = _PROGRAM
+) -> pd.DataFrame:
+    """Let all contestants train `repeats` times in turn; return one row per training, in order.
+
+    Args:
+        contestants: in the order of a turn.
+        ranks: that all of them share.
+        repeats: the number of turns.
+        program: what the ranks run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         spec, out = Path(folder) / "race.json", Path(folder) / "out.json"
         spec.write_text(
             json.dumps({"repeats": repeats, "contestants": [asdict(c) for c in contestants]})
         )
         command = rank_command([], ranks, "mpirun")
-        program = command.index("hpc_lpm") - 1
-        command[program:] = [str(_PROGRAM), str(spec), str(out)]
+        command[command.index("hpc_lpm") - 1 :] = [str(program), str(spec), str(out)]
         subprocess.run(
             command,
             env=rank_environment(os.environ, threads=1),

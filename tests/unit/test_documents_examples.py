@@ -12,7 +12,8 @@ from tests.unit.cifar_copies import CIFAR10
 from tests.unit.documents import ROOT, code_blocks
 
 
-def run_as_printed(commands: str, folder: Path) -> None:
+def run_as_printed(commands: str, folder: Path) -> str:
+    """Return what the commands print."""
     programs = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
@@ -31,6 +32,7 @@ def run_as_printed(commands: str, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.mark.mpi
