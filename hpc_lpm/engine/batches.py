@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -74,7 +75,11 @@ class MicroBatches:
 
     def size(self, micro_batch: int) -> int:
         """Return the number of samples of a micro-batch."""
-        return len(self.chunks[micro_batch])
+        return self._sizes[micro_batch]
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [len(chunk) for chunk in self.chunks]
 
     def steps(self) -> Iterator[range]:
         """Yield the range of micro-batches of each optimizer step."""

@@ -47,7 +47,7 @@ class GivenSamples(Samples):
 
         def part(tensor: Tensor) -> Tensor:
             of_samples = tensor.dim() > 0 and len(tensor) == self._samples
-            # Copied, since layers may change their input in place.
+            # Copied, since layers may change their input in place, and the batch is the script's.
             return (tensor[first:stop] if of_samples else tensor).detach().clone()
 
         return mapped(activation, part)

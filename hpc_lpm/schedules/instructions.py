@@ -5,7 +5,7 @@ Micro-batches are numbered n = 0, 1, 2, ... over the whole programme, optimizer 
 STG0.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 
@@ -21,7 +21,7 @@ class _AboutMicroBatch:
 
     def later(self, micro_batches: int, steps: int) -> Self:
         """Return the same instruction so many micro-batches, which are so many steps, later."""
-        return replace(self, micro_batch=self.micro_batch + micro_batches)
+        return type(self)(self.micro_batch + micro_batches)
 
     def __str__(self) -> str:
         return f"{self.symbol}{self.micro_batch}"
@@ -89,7 +89,7 @@ class Reduce:
 
     def later(self, micro_batches: int, steps: int) -> Self:
         """Return the same instruction so many steps later."""
-        return replace(self, step=self.step + steps)
+        return type(self)(self.step + steps)
 
     def __str__(self) -> str:
         return f"A{self.step}"
@@ -111,7 +111,7 @@ class Update:
 
     def later(self, micro_batches: int, steps: int) -> Self:
         """Return the same instruction so many steps later."""
-        return replace(self, step=self.step + steps)
+        return type(self)(self.step + steps)
 
     def __str__(self) -> str:
         return f"U{self.step}"
@@ -132,7 +132,7 @@ class _AboutTiedWeights:
 
     def later(self, micro_batches: int, steps: int) -> Self:
         """Return the same instruction so many steps later."""
-        return replace(self, step=self.step + steps)
+        return type(self)(self.step + steps, self.stage)
 
     def __str__(self) -> str:
         return f"{self.symbol}{self.step}"
