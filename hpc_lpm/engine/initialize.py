@@ -78,7 +78,8 @@ def initialize(
             divides that of the ranks. None for strategies that hold the whole model on each rank.
         loss: called with what the model returns and the targets; returns the mean over a
             micro-batch as a tensor of one number.
-        optimizer: makes the optimizer of a list of parameters, those of this rank.
+        optimizer: makes the optimizer of a list of parameters: those of this rank that require a
+            gradient, or an empty one where none does.
         strategy: a name of `hpc-lpm strategies`, by default the plan's schedule.
         example: inputs of a few samples, by which a module that is no nn.Sequential is divided; by
             default they are made up from what the plan tells of the profiled ones.

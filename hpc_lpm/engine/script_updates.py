@@ -22,7 +22,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.user_functions import describe_raised
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
-"""Makes an optimizer of a list of parameters."""
+"""Makes an optimizer of a list of parameters: those of a rank that require a gradient."""
 
 _ACCEPTED = (
     "accepted is a function of a list of parameters that returns a torch.optim.Optimizer of all of "
@@ -59,10 +59,11 @@ class UpdatingByScript:
                 them.
         """
         made: list[torch.optim.Optimizer] = []
+        learning = [parameter for parameter in parameters if parameter.requires_grad]
         # All ranks together, since those where it works would go on to wait for the others.
         run_on_every_rank(
             self._job,
-            lambda: made.append(self._made(list(parameters) or [nn.Parameter(torch.zeros(0))])),
+            lambda: made.append(self._made(learning or [nn.Parameter(torch.zeros(0))])),
             (InputError,),
             lambda problem, _: InputError(f"{problem}."),
         )
