@@ -14,7 +14,7 @@ from hpc_lpm.engine.attendance import Attendance
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun
-from hpc_lpm.engine.checkpoint.store import checkpoint_in, checkpoint_name
+from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_in, checkpoint_name
 from hpc_lpm.engine.evaluation import MicroBatchScores, combined
 from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.history import History
@@ -127,9 +127,13 @@ class Engine(RankEngine):
             InputError: if a rank was given another number of batches.
             TrainingError: if a layer or the loss fails, or another rank does not answer in time.
         """
-        self._given("drain")
+        self._drain("drain")
+
+    def _drain(self, call: str) -> None:
+        """Drain at the beginning of a call, which all ranks must make (collective)."""
+        self._given(call)
         with _for_scripts(self._context.device):
-            self._attendance.meet("drain")
+            self._attendance.meet(call)
             self.end_segment()
         self._standing.step = None
 
@@ -155,7 +159,7 @@ class Engine(RankEngine):
         """
         given = self._given("evaluate")
         metrics = named_metrics(metric)
-        self.drain()
+        self._drain("evaluate")
         scores: list[MicroBatchScores] = []
         number = 0
         with buffers_kept(self._runner.state().layers):
@@ -189,7 +193,7 @@ class Engine(RankEngine):
             On rank 0 copies in host memory under the names of the module that was given to
             `initialize`, whose `load_state_dict` takes them; on all other ranks {}.
         """
-        self.drain()
+        self._drain("state_dict")
         job, tag, state = self._context.job, self._context.job.own_tag(), self._runner.state()
         own = {
             (index, name): tensor.detach().cpu().clone()
@@ -217,10 +221,11 @@ class Engine(RankEngine):
         Raises:
             TrainingError: on every rank, if one of them cannot write.
         """
-        self.drain()
+        self._drain("save")
         history = History(step=self._step, micro_batches=self._micro_batches)
         path = Path(folder) / checkpoint_name(history, evaluation_is_due=False)
-        self.save_as(path, history, CheckpointedRun.of_script(self._context, self._step))
+        with _for_scripts(self._context.device):
+            self.save_as(path, history, CheckpointedRun.of_script(self._context, self._step))
 
     def load(self, folder: str | Path) -> None:
         """Go on from the newest checkpoint in a folder (collective).
@@ -233,8 +238,11 @@ class Engine(RankEngine):
         Raises:
             InputError: if there is none, a file is damaged, or it is one of another model.
         """
-        self.drain()
-        checkpoint = checkpoint_in(Path(folder))
+        self._drain("load")
+        with _for_scripts(self._context.device):
+            self._restore(checkpoint_in(Path(folder)))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
         context, saved = self._context, checkpoint.manifest
         found, accepted = (
             (saved.cuts[-1], saved.replicas),
@@ -262,7 +270,7 @@ class Engine(RankEngine):
             On rank 0 a Chrome trace as text, which Perfetto opens once it is in a file; on all
             other ranks "". It has as many steps as the option `trace_steps` says.
         """
-        self.drain()
+        self._drain("trace")
         records = self._context.job.all_gather(self.record())
         if self._context.job.rank != 0:
             return ""
@@ -273,7 +281,7 @@ class Engine(RankEngine):
         """Drain, and release what the engine holds; it cannot be used afterwards (collective)."""
         if self._closed:
             return
-        self.drain()
+        self._drain("close")
         self._closed = True
         self._context.resources.close()
 

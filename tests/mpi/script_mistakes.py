@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import hpc_lpm
+import hpc_lpm.engine.pipeline.engine  # which takes long, and is no part of any mistake
 from hpc_lpm.engine.job import MpiJob
 
 LIMIT_SECONDS = 5

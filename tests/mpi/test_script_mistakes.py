@@ -47,7 +47,7 @@ ON_ONE_RANK = {
     "fewer micro-batches, fbp, 0": "rank 0 in train_batch with 4 samples, for batch 3: every rank",
     "fewer micro-batches, gpipe, 1": "rank 1 in train_batch with 4 samples, for batch 3: every",
     "smaller micro-batches, fbp, 1": "rank 1 in train_batch with 6 samples, for batch 3: every",
-    "other calls": "no word from|" + SAME_CALLS,
+    "other calls": f"rank . is in (save|evaluate) after 1 batch, rank . in .*: {SAME_CALLS}",
     "loss is nan": "stage 1 .rank 1., step 3, micro-batch 6, layer 2 2: the loss is nan",
 }
 """What one rank says, whose error ends the script on all of them; the others wait in vain."""
