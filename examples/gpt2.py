@@ -24,7 +24,7 @@ def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
 
 torch.manual_seed(0)
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = AutoModelForCausalLM.from_pretrained(folder, use_cache=False)
+model = AutoModelForCausalLM.from_pretrained(folder)
 tokens = tokenizer(Path(text).read_text(encoding="utf-8"), return_tensors="pt").input_ids[0]
 windows = tokens[: len(tokens) // LENGTH * LENGTH].view(-1, LENGTH)
 windows, held_out = windows[:-50], windows[-50:]
