@@ -1,10 +1,11 @@
 """The engine: trains a model batch by batch, this rank's part of it on this rank's device."""
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, overload
 
 import torch
 from torch import Tensor
@@ -21,15 +22,18 @@ from hpc_lpm.engine.history import History
 from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.rehearsal import RehearsedPass
-from hpc_lpm.engine.runners.runner import RunContext, Runner, buffers_kept
+from hpc_lpm.engine.runners.runner import RunContext, Runner
 from hpc_lpm.engine.script_end import Standing
-from hpc_lpm.engine.script_metrics import Metrics, named_metrics
+from hpc_lpm.engine.script_metrics import Metric, Metrics, SeveralMetrics, named_metrics
 from hpc_lpm.engine.script_updates import RatesOfBatches
 from hpc_lpm.engine.times import chrome_trace, traced_intervals
 from hpc_lpm.errors import InputError
 from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.models.own_module import undisturbed
 from hpc_lpm.models.state_names import under_outside_names
+
+Batches = Iterable[tuple[Activation, Activation]]
+"""Pairs (inputs, targets)."""
 
 
 class Engine(RankEngine):
@@ -137,10 +141,17 @@ class Engine(RankEngine):
             self.end_segment()
         self._standing.step = None
 
-    def evaluate(
-        self, batches: Iterable[tuple[Activation, Activation]], metric: Metrics = None
-    ) -> Any:
-        """Evaluate the model after draining; nothing that training depends on is changed.
+    @overload
+    def evaluate(self, batches: Batches, metric: Metric | None = None) -> float: ...
+
+    @overload
+    def evaluate(self, batches: Batches, metric: SeveralMetrics) -> dict[str, float]: ...
+
+    def evaluate(self, batches: Batches, metric: Metrics = None) -> float | dict[str, float]:
+        """Evaluate the model after draining (collective).
+
+        Replicas of a stage average their buffers, such as running statistics, as at the end of an
+        epoch of `hpc-lpm train`; nothing else changes.
 
         Args:
             batches: pairs (inputs, targets) as `train_batch` takes them, of any sizes, the same on
@@ -151,7 +162,8 @@ class Engine(RankEngine):
 
         Returns:
             On every rank the mean over all samples: of the loss without a metric, else of the
-            metric. For several metrics a dictionary of them by name, with the loss as "loss".
+            metric. For several metrics a dictionary of them by name, with the loss as "loss". Not a
+            number stands for what is not finite.
 
         Raises:
             InputError: if there is no batch, or ranks were given different ones.
@@ -162,14 +174,13 @@ class Engine(RankEngine):
         self._drain("evaluate")
         scores: list[MicroBatchScores] = []
         number = 0
-        with buffers_kept(self._runner.state().layers):
-            for pair in batches:
-                with _for_scripts(self._context.device), self._attendance.call("evaluate"):
-                    batch = given.evaluation(pair, number)
-                    number += len(batch)
-                    passes = given.passes_before(batch, training=False)
-                    self.rehearse(passes, list(metrics.values()))
-                    scores += self.score_micro_batches(batch, list(metrics.values()))
+        for pair in batches:
+            with _for_scripts(self._context.device), self._attendance.call("evaluate"):
+                batch = given.evaluation(pair, number)
+                number += len(batch)
+                passes = given.passes_before(batch, training=False)
+                self.rehearse(passes, list(metrics.values()))
+                scores += self.score_micro_batches(batch, list(metrics.values()))
         with _for_scripts(self._context.device):
             self._attendance.meet(f"the end of evaluate, which got {number} micro-batches,")
             found = self._context.job.all_gather(scores)
@@ -181,10 +192,11 @@ class Engine(RankEngine):
         everywhere = [score for of_rank in found for score in of_rank]
         loss, values, _ = combined(everywhere, list(metrics.values()))
         if metric is None:
-            return loss
-        if len(metrics) == 1 and (isinstance(metric, str) or callable(metric)):
-            return next(iter(values.values()))
-        return {"loss": loss, **dict(zip(metrics, values.values(), strict=True))}
+            return _number(loss)
+        if isinstance(metric, str) or callable(metric):
+            return _number(next(iter(values.values())))
+        named = zip(metrics, values.values(), strict=True)
+        return {"loss": _number(loss), **{name: _number(value) for name, value in named}}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the model's weights and buffers after draining (collective).
@@ -304,6 +316,10 @@ class Engine(RankEngine):
                 "make another engine with initialize."
             )
         return self._batches
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 @contextmanager

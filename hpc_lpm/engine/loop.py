@@ -2,8 +2,12 @@
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import (
@@ -19,7 +23,7 @@ from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.run_reporter import RunReporter
-from hpc_lpm.engine.runners.runner import RunContext, buffers_kept
+from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.stop_signals import StopSignals, nothing_to_save
@@ -211,7 +215,9 @@ class TrainingLoop:
             each.after_epoch = after_epoch
         parts = list(self._parts) if after_epoch else [self._watched.part]
         parts = [name for name in parts if name not in {each.part for each in before}]
-        inside = nullcontext() if after_epoch else buffers_kept(self._engine.trained_state().layers)
+        inside = (
+            nullcontext() if after_epoch else _buffers_kept(self._engine.trained_state().layers)
+        )
         with inside:
             found = [self._evaluated(part, after_epoch=after_epoch) for part in parts]
             history.evaluations += found
@@ -320,3 +326,14 @@ class TrainingLoop:
             f"{where}: checkpoint saved in {self._folder}; the same command with --resume "
             "continues the run."
         )
+
+
+@contextmanager
+def _buffers_kept(layers: Mapping[int, nn.Module]) -> Iterator[None]:
+    """Put buffers back afterwards: replicas average theirs to evaluate, unseen by training."""
+    buffers = [buffer for layer in layers.values() for buffer in layer.buffers()]
+    saved = [buffer.clone() for buffer in buffers]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)

@@ -1,6 +1,7 @@
 """The metrics that a script asks for when it evaluates."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hpc_lpm.activation import tensors_of
@@ -14,7 +15,8 @@ A function returns the mean over the samples of a micro-batch as one number, or 
 to be divided by, which are then added up over all micro-batches.
 """
 
-Metrics = Metric | Sequence[Metric] | Mapping[str, Metric] | None
+SeveralMetrics = list[Metric] | tuple[Metric, ...] | Mapping[str, Metric]
+Metrics = Metric | SeveralMetrics | None
 
 
 def named_metrics(asked: Metrics) -> dict[str, EvaluationMetric]:
@@ -28,20 +30,29 @@ def named_metrics(asked: Metrics) -> dict[str, EvaluationMetric]:
     if isinstance(asked, Mapping):
         return {name: _as_metric(name, metric) for name, metric in asked.items()}
     listed = [asked] if isinstance(asked, str) or callable(asked) else asked
-    if not isinstance(listed, Sequence):
+    if not isinstance(listed, list | tuple):
         raise _not_accepted(asked)
-    return {name: _as_metric(name, metric) for metric in listed for name in [_name_of(metric)]}
+    names = [_name_of(metric) for metric in listed]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(
+                f"evaluate was given two metrics called {name!r}, accepted is one of each name: "
+                "give a dictionary of them by names of your own."
+            )
+    return {name: _as_metric(name, metric) for name, metric in zip(names, listed, strict=True)}
 
 
 def _name_of(metric: Metric) -> str:
     if isinstance(metric, str):
         return evaluation_metrics_named([metric])[0].name
+    if not callable(metric):
+        raise _not_accepted(metric)
     return str(getattr(metric, "__name__", type(metric).__name__))
 
 
 def _as_metric(name: str, metric: object) -> EvaluationMetric:
     if isinstance(metric, str):
-        return evaluation_metrics_named([metric])[0]
+        return replace(evaluation_metrics_named([metric])[0], name=name)
     if not callable(metric):
         raise _not_accepted(metric)
 

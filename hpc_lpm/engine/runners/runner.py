@@ -1,7 +1,7 @@
 """The interface between the training loop and the runner of a strategy."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -178,14 +178,3 @@ class Runner(Protocol):
 
     def bytes_sent(self) -> int:
         """Return the number of bytes that this rank has sent while training."""
-
-
-@contextmanager
-def buffers_kept(layers: Mapping[int, nn.Module]) -> Iterator[None]:
-    """Put buffers back afterwards: replicas average theirs to evaluate, unseen by training."""
-    buffers = [buffer for layer in layers.values() for buffer in layer.buffers()]
-    saved = [buffer.clone() for buffer in buffers]
-    yield
-    with torch.no_grad():
-        for buffer, value in zip(buffers, saved, strict=True):
-            buffer.copy_(value)
