@@ -12,6 +12,10 @@ _OTHERWISE = {
     "cycle-time": "cycle_time_milliseconds",
 }
 """Options whose names differ from those of their keywords in more than dashes."""
+_DEBUG = (
+    "--debug shows the traceback",
+    "logging.getLogger('hpc_lpm').setLevel('DEBUG') shows the traceback",
+)
 _COMMAND = "`"
 
 
@@ -30,7 +34,7 @@ def options_as_keywords() -> Iterator[None]:
 
 def in_keywords(sentence: str) -> str:
     """Return a sentence with keywords in the place of options."""
-    parts = sentence.split(_COMMAND)
+    parts = sentence.replace(*_DEBUG).split(_COMMAND)
     parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
     return _COMMAND.join(parts)
 

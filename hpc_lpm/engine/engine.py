@@ -60,6 +60,14 @@ class Engine(RankEngine):
         self._attendance = Attendance(context.job)
         self._standing = standing
         self._closed = False
+        rates = runner.state().scheduler
+        if not isinstance(rates, RatesOfBatches):
+            raise InputError(
+                f"strategy {context.settings.strategy} makes an optimizer of its own, accepted in "
+                "a script is one whose runner asks context.updating for it: change its runner."
+            )
+        rates.end_updates()
+        self._rates = rates
 
     @property
     def step(self) -> int:
@@ -116,11 +124,10 @@ class Engine(RankEngine):
             self._attendance.meet(f"train_batch with {len(batch.samples)} samples")
         if passes:
             self.rehearse(passes, ())
-        scheduler = self._runner.state().scheduler
-        assert isinstance(scheduler, RatesOfBatches)
-        scheduler.take_batch()
-        self._standing.step = self._step
-        self.train_micro_batches(batch)
+        self._rates.take_batch()
+        self._standing.step = self._step + 1
+        with self._rates.updating():
+            self.train_micro_batches(batch)
 
     def drain(self) -> None:
         """Finish everything that has been begun, so that all weights are up to date (collective).
@@ -138,7 +145,8 @@ class Engine(RankEngine):
         self._given(call)
         with _for_scripts(self._context.device):
             self._attendance.meet(call)
-            self.end_segment()
+            with self._rates.updating():
+                self.end_segment()
         self._standing.step = None
 
     @overload

@@ -269,7 +269,10 @@ def _settings(values: Mapping[str, Any]) -> TrainSettings:
     given = {name: value for name, value in values.items() if value is not None}
     threads = torch.get_num_threads()
     always = {"dataset": _SCRIPT, "steps": _NO_END, "last_batch": "keep", "threads": threads}
-    return checked_settings(**{"model": _SCRIPT, **always, **given})
+    try:
+        return checked_settings(**{"model": _SCRIPT, **always, **given})
+    except InputError as error:
+        raise InputError(f"initialize: {str(error).removeprefix('train: ')}") from None
 
 
 def _compare(job: Job, script: _Script, module: nn.Module | LayeredModel) -> None:

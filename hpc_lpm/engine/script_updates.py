@@ -133,8 +133,25 @@ class RatesOfBatches(LRScheduler):
         self._due: deque[list[dict[str, Any]]] = deque()
         self._present: list[dict[str, Any]] = []
         self._depth = 0
+        self._updating = True
+        self._clear = optimizer.zero_grad
+        # Micro-batches in flight have accumulated gradients that a script must not clear.
+        optimizer.zero_grad = self._guarded_zero_grad  # type: ignore[method-assign]
         optimizer.register_step_pre_hook(lambda *_: self._enter())
         optimizer.register_step_post_hook(lambda *_: self._leave())
+
+    def end_updates(self) -> None:
+        """Refuse updates from now on, but for those within `updating`."""
+        self._updating = False
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        """Surround what updates the weights."""
+        self._updating = True
+        try:
+            yield
+        finally:
+            self._updating = False
 
     def take_batch(self) -> None:
         """Keep the settings that the groups have now, for the update of the next batch."""
@@ -167,6 +184,7 @@ class RatesOfBatches(LRScheduler):
             self._leave()
 
     def _enter(self) -> None:
+        self._check_updating("step")
         self._depth += 1
         if self._depth > 1 or not self._due:
             return
@@ -179,6 +197,17 @@ class RatesOfBatches(LRScheduler):
             group.update(due)
             if self._divisor != 1.0:
                 group["lr"] = group["lr"] / self._divisor
+
+    def _check_updating(self, call: str) -> None:
+        if not self._updating:
+            raise InputError(
+                f"the script called {call}() of the engine's optimizer, accepted is train_batch "
+                f"alone, which makes the update itself: remove the call of {call}()."
+            )
+
+    def _guarded_zero_grad(self, set_to_none: bool = True) -> None:
+        self._check_updating("zero_grad")
+        self._clear(set_to_none=set_to_none)
 
     def _leave(self) -> None:
         self._depth -= 1
