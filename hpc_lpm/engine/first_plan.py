@@ -1,6 +1,5 @@
 """The plan of a run that was given none: its own ranks profile the model and cut it."""
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -13,10 +12,9 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.planning.blocks import Blocks
-from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions, planned_optimizer
-from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
-from hpc_lpm.planning.pricing import price_plan, searched_cuts
+from hpc_lpm.planning.pricing import make_plan as plan_stages
+from hpc_lpm.planning.request import ProfileAndHash
 from hpc_lpm.profiling.job import profile_in_job
 
 PROFILE, PLAN = "profile.json", "plan.json"
@@ -50,14 +48,11 @@ def make_plan(
         optimizer=planned_optimizer(settings.optimizer),
         **strategy.plan_options(settings),
     )
-    blocks = Blocks.of(profile, options.cut_only_at)
-    blocks.allowed.check_stages(job.size)
+    Blocks.of(profile, options.cut_only_at).allowed.check_stages(job.size)
     if job.rank == 0:
         profile.write(folder / PROFILE)
-        costs = CostModel(blocks.profile, job.size, options)
-        sha256 = hashlib.sha256((folder / PROFILE).read_bytes()).hexdigest()
-        cuts = searched_cuts(blocks, job.size, options, DEFAULT_PLANNER)
-        price_plan(costs, cuts, DEFAULT_PLANNER, sha256).write(folder / PLAN)
+        sha256 = ProfileAndHash.of(profile).sha256
+        plan_stages(profile, sha256, job.size, options=options).write(folder / PLAN)
     job.barrier()
     return folder / PLAN
 
