@@ -11,7 +11,7 @@ from hpc_lpm.engine.batches import MicroBatches, divided_batch
 from hpc_lpm.engine.rehearsal import RehearsedPass, passes_over
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.own_module import count_samples
+from hpc_lpm.models.own_module import as_arguments, count_samples
 
 
 class GivenSamples(Samples):
@@ -138,6 +138,7 @@ class GivenBatches:
         return passes
 
     def _samples(self, inputs: Activation, targets: Activation) -> GivenSamples:
+        inputs = as_arguments(inputs)
         count = count_samples(inputs, targets)
         context = self._context
         is_first = is_last = True

@@ -32,7 +32,7 @@ from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.models.example_inputs import made_up_inputs
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.losses import Loss
-from hpc_lpm.models.own_module import model_of, needs_inputs, undisturbed
+from hpc_lpm.models.own_module import as_arguments, model_of, needs_inputs, undisturbed
 from hpc_lpm.options import RunOptions
 from hpc_lpm.planning.model_checks import check_layer_names, check_ranks
 from hpc_lpm.planning.plan import Plan
@@ -229,7 +229,7 @@ def _divided(
             )
         with seeded_generators(0):
             example = made_up_inputs(plan.inputs)
-    return model_of(module, example, loss=loss)
+    return model_of(module, as_arguments(example), loss=loss)
 
 
 def _schedule_of(plan: Plan | None) -> str:

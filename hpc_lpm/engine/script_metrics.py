@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from hpc_lpm.activation import tensors_of
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric, evaluation_metrics_named
@@ -61,14 +63,21 @@ def _as_metric(name: str, metric: object) -> EvaluationMetric:
         if isinstance(found, tuple | list) and len(found) == 2:
             return found[0], found[1]
         samples = len(tensors_of(targets)[0])
+        # A whole number is more likely a count, which would pass for a mean.
+        whole = isinstance(found, int) or (
+            isinstance(found, Tensor) and not found.is_floating_point()
+        )
         try:
-            return float(found) * samples, samples
+            if not whole:
+                return float(found) * samples, samples
         except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                f"metric {name!r} returned {type(found).__name__}, accepted are one number, the "
-                "mean over the samples, and two, a sum and what it is to be divided by: return one "
-                "of these."
-            ) from None
+            pass
+        kind = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f"metric {name!r} returned {kind}, accepted are one floating-point number, the mean "
+            "over the samples, and two numbers, a sum and what it is to be divided by: return one "
+            "of these."
+        )
 
     return EvaluationMetric(name, sum_and_count)
 

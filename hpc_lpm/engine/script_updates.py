@@ -141,8 +141,9 @@ class RatesOfBatches(LRScheduler):
         optimizer.register_step_post_hook(lambda *_: self._leave())
 
     def end_updates(self) -> None:
-        """Refuse updates from now on, but for those within `updating`."""
+        """Refuse updates from now on, but for those within `updating`, and further parameters."""
         self._updating = False
+        self.optimizer.add_param_group = _refuse_parameters  # type: ignore[method-assign]
 
     @contextmanager
     def updating(self) -> Iterator[None]:
@@ -216,6 +217,14 @@ class RatesOfBatches(LRScheduler):
         for group, present in zip(self.optimizer.param_groups, self._present, strict=False):
             group.update(present)
         self._present = []
+
+
+def _refuse_parameters(param_group: object) -> None:
+    raise InputError(
+        "the script called add_param_group() of the engine's optimizer, accepted are the groups "
+        "that the optimizer given to initialize is made with: make all of them there, and let a "
+        "rate be 0 as long as a group is not to learn."
+    )
 
 
 def _copied(value: Any) -> Any:

@@ -81,6 +81,11 @@ def needs_inputs(module: nn.Module | LayeredModel) -> bool:
     return not isinstance(module, LayeredModel) and not is_sequence(module)
 
 
+def as_arguments(inputs: Activation) -> Activation:
+    """Return inputs as a module takes them: a list, as loaders collate several, is a tuple."""
+    return tuple(inputs) if type(inputs) is list else inputs
+
+
 def count_samples(inputs: Activation, targets: Activation) -> int:
     """Return how many samples inputs and targets hold, which their first dimensions tell.
 

@@ -11,7 +11,7 @@ from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.models.compute_format import compute_format_named
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.losses import Loss
-from hpc_lpm.models.own_module import count_samples, model_of, undisturbed
+from hpc_lpm.models.own_module import as_arguments, count_samples, model_of, undisturbed
 from hpc_lpm.options import MemoryFormat, Precision
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profiling.job import profile_micro_batch
@@ -68,6 +68,7 @@ def profile(
             "targets: write profile(model, (inputs, targets), loss=loss)."
         )
     inputs, targets = micro_batch
+    inputs = as_arguments(inputs)
     samples = count_samples(inputs, targets)
     with options_as_keywords(), undisturbed(_gpu(device)):
         return profile_micro_batch(

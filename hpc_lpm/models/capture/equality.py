@@ -125,6 +125,11 @@ def _equal(first: Tensor | None, second: Tensor | None) -> bool:
         return first is second
     if first.dtype != second.dtype or first.shape != second.shape:
         return False
+    if first.layout != second.layout:
+        return False
+    if first.layout != torch.strided:
+        # Such as the gradient of nn.Embedding(sparse=True).
+        first, second = first.to_dense(), second.to_dense()
     bits = [tensor.detach().contiguous().flatten().view(torch.uint8) for tensor in (first, second)]
     return torch.equal(*bits)
 
