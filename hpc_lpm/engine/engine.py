@@ -27,7 +27,7 @@ from hpc_lpm.engine.script_end import Standing
 from hpc_lpm.engine.script_metrics import Metric, Metrics, SeveralMetrics, named_metrics
 from hpc_lpm.engine.script_updates import RatesOfBatches
 from hpc_lpm.engine.times import chrome_trace, traced_intervals
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.models.own_module import undisturbed
 from hpc_lpm.models.state_names import under_outside_names
@@ -60,6 +60,7 @@ class Engine(RankEngine):
         self._attendance = Attendance(context.job)
         self._standing = standing
         self._closed = False
+        self._failed = ""
         rates = runner.state().scheduler
         if not isinstance(rates, RatesOfBatches):
             raise InputError(
@@ -112,7 +113,7 @@ class Engine(RankEngine):
             TrainingError: if a layer or the loss fails, or another rank does not answer in time.
         """
         given = self._given("train_batch")
-        with _for_scripts(self._context.device):
+        with self._for_script():
             batch = given.training(inputs, targets, self._micro_batches)
             samples = len(batch.samples)
             with self._attendance.take_batch(samples):
@@ -143,7 +144,7 @@ class Engine(RankEngine):
     def _drain(self, call: str) -> None:
         """Drain at the beginning of a call, which all ranks must make (collective)."""
         self._given(call)
-        with _for_scripts(self._context.device):
+        with self._for_script():
             self._attendance.meet(call)
             with self._rates.updating():
                 self.end_segment()
@@ -183,13 +184,13 @@ class Engine(RankEngine):
         scores: list[MicroBatchScores] = []
         number = 0
         for pair in batches:
-            with _for_scripts(self._context.device), self._attendance.call("evaluate"):
+            with self._for_script(), self._attendance.call("evaluate"):
                 batch = given.evaluation(pair, number)
                 number += len(batch)
                 passes = given.passes_before(batch, training=False)
                 self.rehearse(passes, list(metrics.values()))
                 scores += self.score_micro_batches(batch, list(metrics.values()))
-        with _for_scripts(self._context.device):
+        with self._for_script():
             self._attendance.meet(f"the end of evaluate, which got {number} micro-batches,")
             found = self._context.job.all_gather(scores)
         if not number:
@@ -244,7 +245,7 @@ class Engine(RankEngine):
         self._drain("save")
         history = History(step=self._step, micro_batches=self._micro_batches)
         path = Path(folder) / checkpoint_name(history, evaluation_is_due=False)
-        with _for_scripts(self._context.device):
+        with self._for_script():
             self.save_as(path, history, CheckpointedRun.of_script(self._context, self._step))
 
     def load(self, folder: str | Path) -> None:
@@ -259,7 +260,7 @@ class Engine(RankEngine):
             InputError: if there is none, a file is damaged, or it is one of another model.
         """
         self._drain("load")
-        with _for_scripts(self._context.device):
+        with self._for_script():
             self._restore(checkpoint_in(Path(folder)))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -317,7 +318,25 @@ class Engine(RankEngine):
         if kind is None:
             self.close()
 
+    @contextmanager
+    def _for_script(self) -> Iterator[None]:
+        """Leave the script's random generators and modes alone, and name keywords in errors.
+
+        After a TrainingError ranks are not where the others take them to be.
+        """
+        with options_as_keywords(), undisturbed(self._context.device):
+            try:
+                yield
+            except TrainingError as error:
+                self._failed = str(error)
+                raise
+
     def _given(self, call: str) -> GivenBatches:
+        if self._failed:
+            raise InputError(
+                f"{call} was called on an engine that has failed ({self._failed.rstrip('.')}): let "
+                "the script end, or make another engine with initialize."
+            )
         if self._closed:
             raise InputError(
                 f"{call} was called on an engine that has been closed: call it before close(), or "
@@ -328,10 +347,3 @@ class Engine(RankEngine):
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-@contextmanager
-def _for_scripts(device: torch.device) -> Iterator[None]:
-    """Leave the script's random generators and modes alone, and name keywords in errors."""
-    with options_as_keywords(), undisturbed(device):
-        yield

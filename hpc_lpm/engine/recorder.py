@@ -145,6 +145,8 @@ class Recorder:
                 skipped.
         """
         loss = loss.detach()
+        if loss.dtype in (torch.bfloat16, torch.float16):
+            loss = loss.float()  # in which micro-batches are added up
         if loss.device.type == "cpu":
             self._check_finite(self.step, float(loss))
         self._losses.append(loss * samples)

@@ -133,6 +133,7 @@ class RatesOfBatches(LRScheduler):
         self._due: deque[list[dict[str, Any]]] = deque()
         self._present: list[dict[str, Any]] = []
         self._depth = 0
+        self._groups = len(optimizer.param_groups)
         self._updating = True
         self._clear = optimizer.zero_grad
         # Micro-batches in flight have accumulated gradients that a script must not clear.
@@ -156,6 +157,8 @@ class RatesOfBatches(LRScheduler):
 
     def take_batch(self) -> None:
         """Keep the settings that the groups have now, for the update of the next batch."""
+        if len(self.optimizer.param_groups) != self._groups:
+            _refuse_parameters(None)
         # torch warns of a rate that is stepped before the optimizer is, as it is here on purpose.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         found = [
@@ -221,7 +224,7 @@ class RatesOfBatches(LRScheduler):
 
 def _refuse_parameters(param_group: object) -> None:
     raise InputError(
-        "the script called add_param_group() of the engine's optimizer, accepted are the groups "
+        "the script added a group of parameters to the engine's optimizer, accepted are the groups "
         "that the optimizer given to initialize is made with: make all of them there, and let a "
         "rate be 0 as long as a group is not to learn."
     )

@@ -1,12 +1,15 @@
 """A loss that a script hands over as a callable, checked before and whenever it is called."""
 
 import copy
+import math
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.activation import describe_tensors, device_of, tensors_of
+from hpc_lpm.activation import describe_tensors, device_of, mapped, tensors_of
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.losses import Loss
 from hpc_lpm.user_functions import describe_raised
@@ -27,7 +30,8 @@ def own_loss(loss: object) -> Loss:
     Raises:
         InputError: if it is not callable, is a class, has parameters, or is a module of torch that
             does not return the mean. The loss that is returned raises it if the user's raises
-            anything, or returns anything but one number that depends on the outputs.
+            anything, returns anything but one number that depends on the outputs, or turns out to
+            return the sum over the samples.
     """
     if isinstance(loss, _OwnLoss):
         return loss
@@ -66,6 +70,7 @@ class _OwnLoss:
     def __init__(self, loss: Any) -> None:
         self._loss = loss
         self._copies: dict[torch.device, nn.Module] = {}
+        self._is_mean = False
         self.__name__ = getattr(loss, "__name__", type(loss).__name__)
 
     def __call__(self, outputs: Any, targets: Any) -> Tensor:
@@ -89,7 +94,37 @@ class _OwnLoss:
                 f"the loss {self.__name__} returned a number without its history, from which no "
                 "gradient can be computed: return the tensor itself, without detach() or item()."
             )
+        if not self._is_mean:
+            self._check_mean(float(returned), outputs, targets)
         return returned.reshape(())
+
+    @torch.no_grad()
+    def _check_mean(self, whole: float, outputs: Any, targets: Any) -> None:
+        """Compare the loss of a micro-batch with those of its halves, once there is one of two.
+
+        Raises:
+            InputError: if it is their sum, which weighs samples otherwise than their mean.
+        """
+        samples = len(tensors_of(outputs)[0]) if tensors_of(outputs) else 0
+        if samples < 2 or not math.isfinite(whole) or whole == 0.0:
+            return
+        self._is_mean = True
+        half = samples // 2
+        parts = []
+        # Not every loss is one of samples; what it cannot take it need not be compared by.
+        with suppress(Exception):
+            for start, stop in ((0, half), (half, samples)):
+                found, wanted = (
+                    mapped(each, partial(_rows, start=start, stop=stop, of=samples))
+                    for each in (outputs, targets)
+                )
+                parts.append(float(self._on(outputs)(found, wanted)))
+        if len(parts) == 2 and math.isclose(whole, sum(parts), rel_tol=1e-4):
+            raise InputError(
+                f"the loss {self.__name__} returned {whole:g} for {samples} samples and "
+                f"{parts[0]:g} and {parts[1]:g} for their halves, which is a sum, {_ACCEPTED}: "
+                'divide it by the number of samples, or leave reduction="sum" out.'
+            )
 
     def _on(self, outputs: Any) -> Any:
         if not isinstance(self._loss, nn.Module):
@@ -98,6 +133,11 @@ class _OwnLoss:
         if device not in self._copies:
             self._copies[device] = copy.deepcopy(self._loss).to(device)
         return self._copies[device]
+
+
+def _rows(tensor: Tensor, start: int, stop: int, of: int) -> Tensor:
+    """Return some rows of a tensor that has one for each sample, any other tensor as it is."""
+    return tensor[start:stop] if tensor.dim() and len(tensor) == of else tensor
 
 
 def _has_history(outputs: Any) -> bool:
