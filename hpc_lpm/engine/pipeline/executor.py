@@ -127,6 +127,7 @@ class StageExecutor:
         self._leaving_gradient: dict[int, tuple[BoundarySpec, Gradients]] = {}
         self._arrived_gradient: dict[int, Gradients] = {}
         self._heard_loss: Tensor | None = None
+        self._loss_bytes_sent = 0
         self._scores: list[MicroBatchScores] = []
         self._metrics: Sequence[EvaluationMetric] = ()
 
@@ -210,7 +211,8 @@ class StageExecutor:
     def _bytes_sent(self) -> int:
         averaged = self._average.bytes_sent if self._average else 0
         to_neighbours = sum(channel.bytes_sent for channel in self._channels.senders())
-        return to_neighbours + self._tied_exchange.bytes_sent + averaged
+        sent = to_neighbours + self._tied_exchange.bytes_sent + averaged
+        return sent - self._loss_bytes_sent
 
     def _end(self) -> None:
         """Wait until everything has left, and forget what was trained."""
@@ -397,6 +399,8 @@ class StageExecutor:
         loss = None
         if self._ends_step(micro_batch):
             loss = self._recorder.step_loss() if self._is_last_stage else self._heard_loss
+            # What is measured are activations and gradients.
+            self._loss_bytes_sent += 0 if loss is None else loss.nbytes
         self._incoming.send_gradients(
             *self._leaving_gradient.pop(micro_batch),
             samples=self._samples(micro_batch),
