@@ -25,6 +25,8 @@ def end(how: str) -> None:
     if how == "exit":
         sys.exit(0)
     if how == "interrupt":
+        # Shells start background jobs, such as tests, with this signal ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGINT)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

@@ -216,6 +216,8 @@ def uncaught(how: str) -> None:
             if how == "raise":
                 raise KeyError("a mistake of mine")
             if how == "interrupt":
+                # Shells start background jobs, such as tests, with this signal ignored.
+                signal.signal(signal.SIGINT, signal.default_int_handler)
                 os.kill(os.getpid(), signal.SIGINT)
             if how == "drain":
                 given.drain()
