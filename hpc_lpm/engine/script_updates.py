@@ -209,9 +209,9 @@ class RatesOfBatches(LRScheduler):
                 f"alone, which makes the update itself: remove the call of {call}()."
             )
 
-    def _guarded_zero_grad(self, set_to_none: bool = True) -> None:
+    def _guarded_zero_grad(self, *arguments: Any, **options: Any) -> None:
         self._check_updating("zero_grad")
-        self._clear(set_to_none=set_to_none)
+        self._clear(*arguments, **options)
 
     def _leave(self) -> None:
         self._depth -= 1
