@@ -95,7 +95,7 @@ class _OwnLoss:
                 "gradient can be computed: return the tensor itself, without detach() or item()."
             )
         if not self._is_mean:
-            self._check_mean(float(returned), outputs, targets)
+            self._check_mean(float(returned.detach()), outputs, targets)
         return returned.reshape(())
 
     @torch.no_grad()
@@ -118,7 +118,7 @@ class _OwnLoss:
                     mapped(each, partial(_rows, start=start, stop=stop, of=samples))
                     for each in (outputs, targets)
                 )
-                parts.append(float(self._on(outputs)(found, wanted)))
+                parts.append(float(self._on(outputs)(found, wanted).detach()))
         if len(parts) == 2 and math.isclose(whole, sum(parts), rel_tol=1e-4):
             raise InputError(
                 f"the loss {self.__name__} returned {whole:g} for {samples} samples and "
