@@ -13,7 +13,7 @@
 # make bench-own-models  what capture and random numbers cost, and the guide's networks in two stages
 #                    against one device (results/reference/own-models); about 15 minutes on two idle cores
 # make bench-script  FBP from a script of one's own beside the command hpc-lpm train: rates and weights
-#                    (results/reference/script); about 10 minutes on two idle cores
+#                    (results/reference/script); about 5 minutes on two idle cores
 # make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
 #             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
