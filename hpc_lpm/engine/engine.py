@@ -16,9 +16,11 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun
 from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_in, checkpoint_name
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores, combined
 from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.history import History
+from hpc_lpm.engine.job import not_all_came
 from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -226,8 +228,11 @@ class Engine(RankEngine):
             if job.rank in holders and self._context.plan:
                 job.send(own, 0, tag)
             return {}
-        for rank in list(holders)[1:] if self._context.plan else ():
-            own |= job.receive(rank, tag)
+        try:
+            for rank in list(holders)[1:] if self._context.plan else ():
+                own |= job.receive(rank, tag)
+        except TimeoutError:
+            raise not_all_came(job) from None
         return under_outside_names(self._context.model, own)
 
     def save(self, folder: str | Path) -> None:
@@ -261,7 +266,15 @@ class Engine(RankEngine):
         """
         self._drain("load")
         with self._for_script():
-            self._restore(checkpoint_in(Path(folder)))
+            opened: list[Checkpoint] = []
+            # All ranks together: a folder may be missing on one node alone.
+            run_on_every_rank(
+                self._context.job,
+                lambda: opened.append(checkpoint_in(Path(folder))),
+                (InputError,),
+                lambda problem, rank: InputError(f"{problem}{rank}."),
+            )
+            self._restore(opened[0])
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         context, saved = self._context, checkpoint.manifest
