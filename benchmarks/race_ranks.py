@@ -6,15 +6,13 @@ All contestants share the ranks, so that one repeat of them all takes seconds, a
 speed drifts within minutes treats them alike.
 """
 
-import gc
-import json
-import sys
-import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from benchmarks.race_turns import Outcome, take_turns
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.engine.job import Job, start_job
+from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
 from hpc_lpm.models.registry import create_model
@@ -67,23 +65,12 @@ def predicted(job: Job, settings: dict) -> dict | None:
     return {"samples_per_second": micro_batch / again.period_seconds}
 
 
-def main() -> None:
-    """Run from the command line."""
-    race = json.loads(Path(sys.argv[1]).read_text())
-    job = start_job(parallel=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(race["repeats"]):
-            for contestant in race["contestants"]:
-                settings = dict(contestant["settings"])
-                if contestant["kind"] == "predicted":
-                    outcome = predicted(job, settings)
-                else:
-                    outcome = trained(job, settings, Path(folder))
-                gc.collect()
-                if outcome is not None:
-                    rows.append({"label": contestant["label"], "repeat": repeat, **outcome})
-                    Path(sys.argv[2]).write_text(json.dumps(rows))
+def outcome_of(job: Job, contestant: dict[str, Any], folder: Path) -> Outcome:
+    """Let a contestant train, or predict its rate."""
+    settings = dict(contestant["settings"])
+    if contestant["kind"] == "predicted":
+        return predicted(job, settings)
+    return trained(job, settings, folder)
 
 
-main()
+take_turns(outcome_of)

@@ -7,21 +7,19 @@ engine, hands it whole batches on every rank, and drains after each epoch, where
 evaluates. It draws the same samples in the same order, so that both end in the same weights.
 """
 
-import gc
-import json
-import sys
-import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import hpc_lpm
+from benchmarks.race_turns import Outcome, take_turns
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.data.samples import Draws
 from hpc_lpm.engine.batches import training_micro_batches
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
-from hpc_lpm.engine.job import Job, start_job
+from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.times import times_and_losses
 from hpc_lpm.engine.training import Training
@@ -90,25 +88,12 @@ def by_script(job: Job, settings: TrainSettings) -> dict | None:
     }
 
 
-def main() -> None:
-    """Run from the command line."""
-    race = json.loads(Path(sys.argv[1]).read_text())
-    job = start_job(parallel=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(race["repeats"]):
-            # The first one alternates, so that a machine that slows down favours neither.
-            order = race["contestants"][:: -1 if repeat % 2 else 1]
-            for contestant in order:
-                settings = checked_settings(**contestant["settings"], checkpoint_epochs=0)
-                if contestant["label"] == "script":
-                    outcome = by_script(job, settings)
-                else:
-                    outcome = by_command(job, settings, Path(folder))
-                gc.collect()
-                if outcome is not None:
-                    rows.append({"label": contestant["label"], "repeat": repeat, **outcome})
-                    Path(sys.argv[2]).write_text(json.dumps(rows))
+def train(job: Job, contestant: dict[str, Any], folder: Path) -> Outcome:
+    """Let the script or the command train."""
+    settings = checked_settings(**contestant["settings"], checkpoint_epochs=0)
+    if contestant["label"] == "script":
+        return by_script(job, settings)
+    return by_command(job, settings, folder)
 
 
-main()
+take_turns(train, alternates=True)

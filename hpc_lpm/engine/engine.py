@@ -56,8 +56,10 @@ class Engine(RankEngine):
         meter: RankMeter,
         batches: GivenBatches,
         standing: Standing,
+        *,
+        looks_ahead: bool,
     ) -> None:
-        super().__init__(context, runner, meter, looks_ahead=batches.in_stages)
+        super().__init__(context, runner, meter, looks_ahead=looks_ahead)
         self._batches = batches
         self._attendance = Attendance(context.job)
         self._standing = standing
@@ -228,11 +230,12 @@ class Engine(RankEngine):
             if job.rank in holders and self._context.plan:
                 job.send(own, 0, tag)
             return {}
-        try:
-            for rank in list(holders)[1:] if self._context.plan else ():
-                own |= job.receive(rank, tag)
-        except TimeoutError:
-            raise not_all_came(job) from None
+        with self._for_script():
+            try:
+                for rank in list(holders)[1:] if self._context.plan else ():
+                    own |= job.receive(rank, tag)
+            except TimeoutError:
+                raise not_all_came(job) from None
         return under_outside_names(self._context.model, own)
 
     def save(self, folder: str | Path) -> None:

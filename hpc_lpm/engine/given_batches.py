@@ -58,15 +58,11 @@ class GivenBatches:
 
     Args:
         context: of the run.
-        in_stages: whether stages train the model.
         check_size: refuses a batch that is smaller than usual, given the number of its samples.
     """
 
-    def __init__(
-        self, context: RunContext, check_size: Callable[[int], None], *, in_stages: bool
-    ) -> None:
+    def __init__(self, context: RunContext, check_size: Callable[[int], None]) -> None:
         self._context = context
-        self.in_stages = in_stages
         self._check_size = check_size
         self._rehearsed: dict[bool, set[int]] = {True: set(), False: set()}
         self._sizes = {context.settings.batch_size}

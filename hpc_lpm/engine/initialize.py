@@ -204,17 +204,14 @@ class _Script:
             resources,
         )
         runner = self.strategy.start(context)
-        given = GivenBatches(
-            context,
-            lambda samples: check_run(self.planned(job, samples)),
-            in_stages=self.strategy.pipelined,
-        )
+        given = GivenBatches(context, lambda samples: check_run(self.planned(job, samples)))
         return Engine(
             context,
             runner,
             RankMeter(recorder, PeakMemory(device)),
             given,
             standing,
+            looks_ahead=self.strategy.pipelined,
         )
 
 

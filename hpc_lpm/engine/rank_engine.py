@@ -39,13 +39,8 @@ class RankEngine:
         self._step = self._micro_batches = 0
 
     @property
-    def step(self) -> int:
-        """The number of batches that this rank has been given, those before `load` included."""
-        return self._step
-
-    @property
     def micro_batches(self) -> int:
-        """The number of micro-batches of these batches, over all replicas."""
+        """The number of micro-batches given so far, over all replicas, before a resumption too."""
         return self._micro_batches
 
     def rehearse(self, passes: list[RehearsedPass], metrics: Iterable[EvaluationMetric]) -> None:
