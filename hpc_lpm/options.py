@@ -84,7 +84,9 @@ class OptimizerSettings(TypedModel):
 
     name: Annotated[
         str,
-        Field(description="sgd, momentum, adam, adamw, a class of torch.optim, or module:name"),
+        Field(
+            description="sgd, momentum, adam, adamw, muon, a class of torch.optim, or module:name"
+        ),
         CommandOption(UPDATES, "optimizer", "NAME"),
     ] = "momentum"
     lr: Annotated[
