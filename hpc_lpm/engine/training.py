@@ -96,7 +96,7 @@ class Training:
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
-        self.dataset: Dataset = recipe_of(settings).load()
+        self.dataset: Dataset = job.once(recipe_of(settings).load)
         self.model: LayeredModel = create_model(
             settings.model,
             self.dataset.shape,

@@ -17,10 +17,11 @@ from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.crossing import IncomingBoundary, OutgoingBoundary
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
 from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
-from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass
+from hpc_lpm.engine.pipeline.stepping import Stepping
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
@@ -56,7 +57,7 @@ class StageExecutor:
     """Executes programmes on the layers of one stage, a batch at a time.
 
     Nothing is drained or synchronised after a batch: what is left to do of it is done with the
-    batches after it. It knows nothing of DeepSpeed, whose engine updates the weights.
+    batches after it.
 
     Args:
         context: of the run.
@@ -66,22 +67,20 @@ class StageExecutor:
         updates: what updates the stage's weights, from which the next weights are predicted.
         average: averages the gradients over the stage's replicas, None without replicas.
         rules: apply to the gradients before an update.
-        take_step: updates the weights from the accumulated gradients and clears these.
-        skip_step: clears them without an update, which counts as one all the same.
+        stepping: takes the optimizer's steps.
     """
 
     def __init__(
         self,
         context: RunContext,
-        module: PlannedModule,
+        module: StageModule,
         policy: WeightPolicy,
         tied: TiedParameters,
         *,
         updates: Updates,
         average: GradientAverage | None,
         rules: GradientRules,
-        take_step: Callable[[], None],
-        skip_step: Callable[[], None],
+        stepping: Stepping,
     ) -> None:
         own = LaggingOptions.of(context.settings.own)
         topology = context.topology
@@ -91,8 +90,7 @@ class StageExecutor:
         self._average = average
         self._rules = rules
         self._updates = updates
-        self._take_step = take_step
-        self._skip_step = skip_step
+        self._stepping = stepping
         self._device = context.device
         self._recorder = context.recorder
         self._is_first_stage = topology.stage == 0
@@ -420,7 +418,8 @@ class StageExecutor:
             self._record("receive", step, start)
         start = self._recorder.start()
         self._tied.collect_gradients()
-        step_or_not = self._take_step if self._rules.apply() else self._skip_step
+        stepping = self._stepping
+        step_or_not = stepping.take_step if self._rules.apply() else stepping.skip_step
         if self._rules.waits:
             self._record("receive", step, start)
             start = self._recorder.start()

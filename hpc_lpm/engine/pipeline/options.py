@@ -50,6 +50,34 @@ class ScheduledOptions(StrategyOptions):
         CommandOption(PIPELINE, metavar="NAME", computes=False),
     ] = "auto"
 
+    in_one_process: Annotated[
+        bool,
+        Field(
+            description="one process plays all ranks in turn, without mpirun, and ends in the same "
+            "bits"
+        ),
+        CommandOption(PIPELINE, computes=False),
+    ] = False
+    ranks: Annotated[
+        int | None,
+        Field(
+            gt=0,
+            description="ranks that one process plays; by default one for each stage of the plan",
+        ),
+        CommandOption(PIPELINE, metavar="N", computes=False),
+    ] = None
+
+    @model_validator(mode="after")
+    def _plays_ranks_without_messages(self) -> Self:
+        if self.ranks is not None and not self.in_one_process:
+            raise ValueError(
+                f"ranks is {self.ranks} without in one process: mpirun -n {self.ranks} starts that "
+                "many"
+            )
+        if self.in_one_process and (self.transport != "auto" or self.progress_thread):
+            raise ValueError("in one process there are no messages for a transport or its thread")
+        return self
+
     @model_validator(mode="after")
     def _torch_makes_progress_itself(self) -> Self:
         if self.progress_thread and self.transport == "torch":

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
     from hpc_lpm.engine.settings import TrainSettings
 
+_PLAYED_REPLICAS = 2
+
 PREDICTED_OPTIMIZERS = ("sgd", "momentum")
 """Optimizers whose next step can be predicted, by the formula of SGD with momentum."""
 
@@ -36,6 +38,8 @@ class Scheduled(Strategy):
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
         """Return the settings with the transport that suits where the ranks run (collective)."""
+        if LaggingOptions.of(settings.own).in_one_process:
+            return settings
         from hpc_lpm.engine.pipeline.transport.registry import with_transport
         from hpc_lpm.engine.topology import find_rank_locations
 
@@ -66,6 +70,12 @@ class Scheduled(Strategy):
                 f"--clip-scope global was given with --strategy {self.name}, but a norm over all "
                 "stages would make every stage wait for all others before each update: use "
                 "--clip-scope stage, which clips each stage by its own norm."
+            )
+        if own.in_one_process and run.replicas > _PLAYED_REPLICAS:
+            raise InputError(
+                f"--in-one-process was given for {run.replicas} replicas of every stage, of which "
+                f"it plays at most {_PLAYED_REPLICAS}: with more, the library that sums gradients "
+                "over ranks decides in which order, and so the bits; use fewer, or mpirun."
             )
         if own.prediction:
             _check_prediction(run)
