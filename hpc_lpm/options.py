@@ -241,6 +241,15 @@ class StrategyOptions(TypedModel):
     unchanged.
     """
 
+    def drains(self, steps: int, steps_an_epoch: int) -> tuple[int, ...]:
+        """Return the optimizer steps after which the strategy itself drains inside a run.
+
+        Args:
+            steps: the number of steps of the run.
+            steps_an_epoch: the number of steps of a whole epoch.
+        """
+        return ()
+
 
 class RunOptions(TypedModel):
     """The options of a run that all strategies share and a campaign may set.

@@ -127,6 +127,7 @@ class Training:
                 len(self.dataset.train),
                 self.steps,
                 self.epochs,
+                self.steps_an_epoch,
             )
         )
         self._groups = ALL_ALIKE
@@ -330,6 +331,7 @@ class Training:
             self.replicas,
             resources,
             self._loading(resources),
+            self.steps_an_epoch,
         )
 
     @property

@@ -152,6 +152,7 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
             learning_rate={"schedule": "cosine", "warmup_steps": 3},
             optimizer={"name": "NAdam", "lr": 0.01},
         ),
+        settings(MLP, "fbp", 2, 4, synchronous_head="25%", synchronous_tail="5steps"),
     ]
     if importlib.util.find_spec("horovod"):
         runs.append(settings(RESNET, "horovod", 2, 4))
