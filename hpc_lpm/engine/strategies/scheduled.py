@@ -1,10 +1,13 @@
 """The strategies that run a schedule on our engine, of which every schedule is one."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from hpc_lpm.durations import Duration
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
+from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, Recipe, recipe_for
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.job import Job
     from hpc_lpm.engine.runners.runner import RunContext, Runner
     from hpc_lpm.engine.settings import TrainSettings
+    from hpc_lpm.options import StrategyOptions
 
 _PLAYED_REPLICAS = 2
 
@@ -63,6 +67,41 @@ class Scheduled(Strategy):
         taken = {name: getattr(own, name) for name in self.schedule.own_options}
         return {**super().plan_options(settings), "schedule": self.name, **taken}
 
+    def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
+        """Return the settings with the options of the recipe, and what was chosen and why."""
+        asked = run.settings.own
+        assert isinstance(asked, ScheduledOptions)
+        if asked.recipe == NONE:
+            return run.settings, None
+        recipe, reason = self._recipe(run)
+        changed: dict[str, Any] = {}
+        if recipe is not None:
+            left = asked.left_to_the_run
+            changed = {name: value for name, value in recipe.options.items() if name in left}
+            settings = _all_given(run.settings, changed)
+            try:
+                if asked.recipe == AUTO:
+                    self.check(replace(run, settings=settings))
+            except InputError as error:
+                recipe, changed, reason = None, {}, str(error).rstrip(".")
+        settings = _all_given(run.settings, changed)
+        return settings, _choice(asked.recipe, recipe, settings.own, reason)
+
+    def _recipe(self, run: PlannedRun) -> tuple[Recipe | None, str]:
+        """Return the recipe that a run asks for, and why it is this one, or none."""
+        own, micro_batches = LaggingOptions.of(run.settings.own), run.settings.micro_batches
+        if not self.lags:
+            return None, f"strategy {self.name} flushes at every step, so that nothing lags"
+        delay = self.schedule.version_delay(
+            0, run.stages, micro_batches, own.lead, replicas=run.replicas
+        )
+        lag = -(-delay // micro_batches)
+        optimizer = run.settings.optimizer.name
+        if own.recipe != AUTO:
+            return RECIPES[own.recipe], ""
+        lagging = f"{optimizer} lags by up to {lag} update{'s' if lag != 1 else ''} here"
+        return recipe_for(optimizer, lag), lagging
+
     def check(self, run: PlannedRun) -> None:
         """Refuse clipping over stages that never meet, and corrections that do not apply."""
         super().check(run)
@@ -99,6 +138,25 @@ class ForwardBackwardParallel(Scheduled):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__(schedule)
         self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
+
+
+def _all_given(settings: "TrainSettings", changed: Mapping[str, Any]) -> "TrainSettings":
+    """Return the settings with some own options changed, as if the user had given all of them."""
+    own = {name: getattr(settings.own, name) for name in type(settings.own).model_fields}
+    return settings.with_own(**{**own, **changed})
+
+
+def _choice(asked: str, recipe: Recipe | None, own: "StrategyOptions", reason: str) -> str:
+    """Say what a recipe has become, and why."""
+    if recipe is None:
+        return f"recipe {asked} chooses nothing, since {reason}"
+    said = f"recipe {recipe.name} {recipe.description}"
+    if asked == AUTO:
+        said = f"recipe {AUTO} chooses {recipe.name}, which {recipe.description}, since {reason}"
+    if kept := [name for name, value in recipe.options.items() if getattr(own, name) != value]:
+        given = ", ".join(f"{name} {getattr(own, name)}" for name in kept)
+        return f"{said}; what was given stays: {given}"
+    return said
 
 
 def _check_flushed_parts(run: PlannedRun, own: LaggingOptions) -> None:
