@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
 
 PIPELINE = "Pipeline stages"
@@ -93,6 +94,14 @@ class LaggingOptions(ScheduledOptions):
         Field(description="run lagged forwards at predicted weights"),
         CommandOption(LAG),
     ] = False
+    prediction_rule: Annotated[
+        PredictionRule | None,
+        Field(
+            description="last-update, second-order or spectrain; by default what measured best for "
+            "the optimizer"
+        ),
+        CommandOption(LAG, metavar="NAME"),
+    ] = None
     synchronous_tail: Annotated[
         int,
         Field(ge=0, description="last epochs in which every step flushes"),
@@ -103,6 +112,15 @@ class LaggingOptions(ScheduledOptions):
         Field(description="divide a stage's learning rate by its mean lag"),
         CommandOption(LAG),
     ] = False
+
+    @model_validator(mode="after")
+    def _rule_predicts(self) -> Self:
+        if self.prediction_rule is not None and not self.prediction:
+            raise ValueError(
+                f"prediction rule is {self.prediction_rule} without prediction, which it is a rule "
+                "for"
+            )
+        return self
 
     def flushes_in(self, epoch: int, epochs: int) -> bool:
         """Tell if every step of an epoch, counted from 0, flushes at the end of the run."""

@@ -3,6 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
+from hpc_lpm.engine.pipeline.prediction_rules import (
+    OF_SGD,
+    SPECTRAIN,
+    PredictionRule,
+    rule_of,
+)
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
@@ -15,9 +21,6 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.settings import TrainSettings
 
 _PLAYED_REPLICAS = 2
-
-PREDICTED_OPTIMIZERS = ("sgd", "momentum")
-"""Optimizers whose next step can be predicted, by the formula of SGD with momentum."""
 
 
 class Scheduled(Strategy):
@@ -78,7 +81,7 @@ class Scheduled(Strategy):
                 "over ranks decides in which order, and so the bits; use fewer, or mpirun."
             )
         if own.prediction:
-            _check_prediction(run)
+            _check_prediction(run, own.prediction_rule)
         if run.epochs is not None and own.synchronous_tail > run.epochs:
             plural = "s" if run.epochs > 1 else ""
             raise InputError(
@@ -104,28 +107,31 @@ class ForwardBackwardParallel(Scheduled):
         self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
 
 
-def _check_prediction(run: PlannedRun) -> None:
+def _check_prediction(run: PlannedRun, asked: PredictionRule | None) -> None:
+    """Refuse the rule for SGD's own step where it does not know the next one."""
     optimizer = run.settings.optimizer
-    if optimizer.name not in PREDICTED_OPTIMIZERS:
+    if rule_of(asked, optimizer) != SPECTRAIN:
+        return
+    remedy = "choose another rule, such as second-order"
+    if optimizer.name not in OF_SGD:
         raise InputError(
-            f"--prediction was given with --optimizer {optimizer.name}, but only the next "
-            f"step of {' and '.join(PREDICTED_OPTIMIZERS)} can be predicted: leave it out or use "
-            "one of these."
+            f"--prediction-rule {SPECTRAIN} was given with --optimizer {optimizer.name}, but it "
+            f"knows the next step of {' and '.join(OF_SGD)} alone: {remedy}."
         )
     if optimizer.options:
         raise InputError(
-            f"--prediction was given with options of --optimizer ({', '.join(optimizer.options)}), "
-            "but only the plain step of SGD with momentum can be predicted: leave one of the two "
-            "out."
+            f"--prediction by the rule {SPECTRAIN} was asked for with options of --optimizer "
+            f"({', '.join(optimizer.options)}), but it knows the plain step of SGD with momentum "
+            f"alone: {remedy}."
         )
     if run.model and run.model.ties:
         raise InputError(
-            f"--prediction was given with model {run.settings.model}, which ties weights of two "
-            "layers, and no stage alone knows their next step: leave it out or use an untied model."
+            f"--prediction by the rule {SPECTRAIN} was asked for with model {run.settings.model}, "
+            f"which ties weights of two layers, and no stage alone knows their next step: {remedy}."
         )
     if run.replicas > 1:
         raise InputError(
-            f"--prediction was given with {run.replicas} replicas of every stage, whose gradients "
-            "are being averaged while the next forward runs: leave it out or start one rank per "
-            "stage."
+            f"--prediction by the rule {SPECTRAIN} was asked for with {run.replicas} replicas of "
+            "every stage, whose gradients are being averaged while the next forward runs: "
+            f"{remedy}."
         )
