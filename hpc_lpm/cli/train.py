@@ -231,6 +231,13 @@ def _print_result(result: RunResult, out: Path) -> None:
             "updates skipped by rank, since gradients were not finite: "
             f"{', '.join(map(str, result.skipped_updates))}"
         )
+    by_rule: dict[str, int] = {}
+    for group in result.parameter_groups:
+        if group.rule is not None:
+            by_rule[group.rule] = by_rule.get(group.rule, 0) + len(group.parameters)
+    if by_rule:
+        counted = (f"{number} by {rule}" for rule, number in by_rule.items())
+        print(f"parameters updated: {', '.join(counted)}; result.json lists them")
     if result.stopped_early:
         print(result.stopped_early.sentence())
     if any(result.skipped_updates):

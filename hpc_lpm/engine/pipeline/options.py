@@ -1,9 +1,11 @@
 """The options that strategies on merged stages have for themselves."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hpc_lpm.durations import Duration, PartOfRun
 from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
 
@@ -86,6 +88,26 @@ class ScheduledOptions(StrategyOptions):
         return self
 
 
+@dataclass(frozen=True)
+class FlushedSteps:
+    """The optimizer steps of a run that flush: the first `head`, and those from `tail` on."""
+
+    head: int
+    tail: int
+    steps: int
+
+    def __contains__(self, step: int) -> bool:
+        """Tell if a step, counted from 0, flushes."""
+        return step < self.head or step >= self.tail
+
+    @property
+    def switches(self) -> tuple[int, ...]:
+        """The numbers of steps done when the run begins or ends to flush at every step."""
+        if self.head >= self.tail:
+            return ()
+        return tuple(step for step in (self.head, self.tail) if 0 < step < self.steps)
+
+
 class LaggingOptions(ScheduledOptions):
     """The options that make up for the accuracy which lagging weights cost."""
 
@@ -102,10 +124,15 @@ class LaggingOptions(ScheduledOptions):
         ),
         CommandOption(LAG, metavar="NAME"),
     ] = None
+    synchronous_head: Annotated[
+        PartOfRun,
+        Field(description="first part of the run in which every step flushes: 200steps, 10%, 1"),
+        CommandOption(LAG, metavar="PART"),
+    ] = 0
     synchronous_tail: Annotated[
-        int,
-        Field(ge=0, description="last epochs in which every step flushes"),
-        CommandOption(LAG, metavar="EPOCHS"),
+        PartOfRun,
+        Field(description="last part of the run in which every step flushes: 200steps, 10%, 1"),
+        CommandOption(LAG, metavar="PART"),
     ] = 0
     lr_discount: Annotated[
         bool,
@@ -122,9 +149,18 @@ class LaggingOptions(ScheduledOptions):
             )
         return self
 
-    def flushes_in(self, epoch: int, epochs: int) -> bool:
-        """Tell if every step of an epoch, counted from 0, flushes at the end of the run."""
-        return epoch >= epochs - self.synchronous_tail
+    def flushed_steps(self, steps: int, steps_an_epoch: int) -> FlushedSteps:
+        """Return the optimizer steps of a run that flush whatever the schedule is."""
+        head, tail = Duration.parse(self.synchronous_head), Duration.parse(self.synchronous_tail)
+        return FlushedSteps(
+            head.first_steps(steps, steps_an_epoch),
+            steps - tail.last_steps(steps, steps_an_epoch),
+            steps,
+        )
+
+    def drains(self, steps: int, steps_an_epoch: int) -> tuple[int, ...]:
+        """Return the steps after which the run begins or ends to flush at every step."""
+        return self.flushed_steps(steps, steps_an_epoch).switches
 
     @classmethod
     def of(cls, options: StrategyOptions) -> "LaggingOptions":

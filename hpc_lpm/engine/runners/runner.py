@@ -35,7 +35,8 @@ Value = TypeVar("Value")
 class RunContext:
     """Everything that a strategy is given to start its runner.
 
-    `updates` and `epochs` count those of the whole run, including an epoch that is cut short;
+    `updates` and `epochs` count those of the whole run, including an epoch that is cut short, and
+    `steps_an_epoch` the updates of a whole epoch, 1 where nobody counts epochs;
     `replicas` counts the replicas of every stage; `resources` are released at the end of the run;
     `updating` makes what updates the weights; `loading` loads the micro-batches of this rank.
     """
@@ -52,6 +53,7 @@ class RunContext:
     replicas: int = 1
     resources: ExitStack = field(default_factory=ExitStack)
     loading: Loading = field(default_factory=LoadingInTurn)
+    steps_an_epoch: int = 1
 
     @property
     def compute_format(self) -> ComputeFormat:

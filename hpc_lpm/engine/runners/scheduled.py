@@ -31,7 +31,7 @@ from hpc_lpm.schedules.instructions import Programme
 from hpc_lpm.schedules.ordering import evaluation
 from hpc_lpm.schedules.registry import FLUSHING_SCHEDULE, schedule_named
 
-_TAIL_SCHEDULE = schedule_named(FLUSHING_SCHEDULE)
+_FLUSHING = schedule_named(FLUSHING_SCHEDULE)
 
 
 class PipelineRunner:
@@ -42,6 +42,7 @@ class PipelineRunner:
         self._context = context
         self._schedule = schedule
         self._own = LaggingOptions.of(settings.own)
+        self._flushed = self._own.flushed_steps(context.updates, context.steps_an_epoch)
         self._topology = context.topology
         self._tied_stages = _tied_stages(context.model.ties, context.cuts)
         self._stage = carried_stage(context, self._make_updates)
@@ -108,8 +109,7 @@ class PipelineRunner:
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on this replica's share of a batch; drain if nothing follows."""
         settings, topology = self._context.settings, self._topology
-        in_tail = self._own.flushes_in(batch.epoch, self._context.epochs)
-        schedule = _TAIL_SCHEDULE if in_tail else self._schedule
+        schedule = _FLUSHING if batch.first_step in self._flushed else self._schedule
 
         def programme_of(micro_batches: int) -> Programme:
             return schedule.programme(
