@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hpc_lpm.durations import Duration, PartOfRun
+from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
 from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, options_of_recipes
 from hpc_lpm.errors import closest
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
@@ -141,6 +142,14 @@ class LaggingOptions(ScheduledOptions):
         Field(description="run lagged forwards at predicted weights"),
         CommandOption(LAG),
     ] = False
+    prediction_rule: Annotated[
+        PredictionRule | None,
+        Field(
+            description="last-update, second-order or spectrain; by default what measured best for "
+            "the optimizer"
+        ),
+        CommandOption(LAG, metavar="NAME"),
+    ] = None
     synchronous_head: Annotated[
         PartOfRun,
         Field(description="first part of the run in which every step flushes: 200steps, 10%, 1"),
@@ -156,6 +165,15 @@ class LaggingOptions(ScheduledOptions):
         Field(description="divide a stage's learning rate by its mean lag"),
         CommandOption(LAG),
     ] = False
+
+    @model_validator(mode="after")
+    def _rule_predicts(self) -> Self:
+        if self.prediction_rule is not None and not self.prediction:
+            raise ValueError(
+                f"prediction rule is {self.prediction_rule} without prediction, which it is a rule "
+                "for"
+            )
+        return self
 
     def flushed_steps(self, steps: int, steps_an_epoch: int) -> FlushedSteps:
         """Return the optimizer steps of a run that flush whatever the schedule is."""

@@ -1,12 +1,12 @@
 """The interface between the training loop and the runner of a strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from hpc_lpm.engine.batches import MicroBatches
@@ -136,13 +136,24 @@ def _as_input_error(problem: str, rank: str) -> InputError:
     return InputError(f"{problem}.")
 
 
+class KeptTensors(Protocol):
+    """What a rank keeps of its parameters beside the optimizer's state."""
+
+    def saved(self) -> Mapping[nn.Parameter, Mapping[str, Tensor]]:
+        """Return the tensors by parameter and name."""
+
+    def restore(self, saved: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+        """Restore what `saved` returned."""
+
+
 @dataclass(frozen=True)
 class TrainedState:
     """The state of a rank at a drain, which together with its settings determines what follows.
 
     `layers` are keyed by their index in the model; replicas hold the same parameters, but buffers
     of their own. The optimizer leaves out parameters that are copies of another layer's tied
-    weights. `replica` counts from 0. `groups` are those of its parameters.
+    weights. `replica` counts from 0. `groups` are those of its parameters. `kept` is what else the
+    rank keeps of parameters, such as their last updates.
     """
 
     layers: dict[int, nn.Module]
@@ -150,6 +161,7 @@ class TrainedState:
     scheduler: LRScheduler
     replica: int = 0
     groups: GroupedParameters = ALL_ALIKE
+    kept: KeptTensors | None = None
 
 
 class Runner(Protocol):

@@ -10,8 +10,9 @@ from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.pipeline.carried_stage import carried_stage
 from hpc_lpm.engine.pipeline.executor import StageExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage, average_buffers
-from hpc_lpm.engine.pipeline.lag_compensation import rate_divisor
 from hpc_lpm.engine.pipeline.options import LaggingOptions
+from hpc_lpm.engine.pipeline.prediction import prediction_of
+from hpc_lpm.engine.pipeline.rate_discount import rate_divisor
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
@@ -49,6 +50,7 @@ class PipelineRunner:
         policy = weight_policy(
             self._own.weights, list(module.parameters()), casts=settings.precision != "fp32"
         )
+        self._prediction = prediction_of(settings, module, self._tied, self._stage.updates)
         average = None
         if context.replicas > 1:
             average = GradientAverage(
@@ -64,7 +66,7 @@ class PipelineRunner:
             module,
             policy,
             self._tied,
-            updates=self._stage.updates,
+            prediction=self._prediction,
             average=average,
             rules=GradientRules(parameters, settings, context.recorder, meeting),
             stepping=self._stage.stepping,
@@ -149,6 +151,7 @@ class PipelineRunner:
             updates.scheduler,
             self._topology.replica,
             updates.groups,
+            self._prediction,
         )
 
     def bytes_sent(self) -> int:

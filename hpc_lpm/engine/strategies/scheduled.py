@@ -1,14 +1,17 @@
 """The strategies that run a schedule on our engine, of which every schedule is one."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from hpc_lpm.durations import Duration
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
-from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, Recipe, recipe_for
+from hpc_lpm.engine.pipeline.prediction_rules import (
+    OF_SGD,
+    SPECTRAIN,
+    PredictionRule,
+    rule_of,
+)
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
+from hpc_lpm.engine.strategies.recipe_choice import with_recipe
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
 
@@ -18,12 +21,8 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.job import Job
     from hpc_lpm.engine.runners.runner import RunContext, Runner
     from hpc_lpm.engine.settings import TrainSettings
-    from hpc_lpm.options import StrategyOptions
 
 _PLAYED_REPLICAS = 2
-
-PREDICTED_OPTIMIZERS = ("sgd", "momentum")
-"""Optimizers whose next step can be predicted, by the formula of SGD with momentum."""
 
 
 class Scheduled(Strategy):
@@ -69,38 +68,7 @@ class Scheduled(Strategy):
 
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
         """Return the settings with the options of the recipe, and what was chosen and why."""
-        asked = run.settings.own
-        assert isinstance(asked, ScheduledOptions)
-        if asked.recipe == NONE:
-            return run.settings, None
-        recipe, reason = self._recipe(run)
-        changed: dict[str, Any] = {}
-        if recipe is not None:
-            left = asked.left_to_the_run
-            changed = {name: value for name, value in recipe.options.items() if name in left}
-            settings = _all_given(run.settings, changed)
-            try:
-                if asked.recipe == AUTO:
-                    self.check(replace(run, settings=settings))
-            except InputError as error:
-                recipe, changed, reason = None, {}, str(error).rstrip(".")
-        settings = _all_given(run.settings, changed)
-        return settings, _choice(asked.recipe, recipe, settings.own, reason)
-
-    def _recipe(self, run: PlannedRun) -> tuple[Recipe | None, str]:
-        """Return the recipe that a run asks for, and why it is this one, or none."""
-        own, micro_batches = LaggingOptions.of(run.settings.own), run.settings.micro_batches
-        if not self.lags:
-            return None, f"strategy {self.name} flushes at every step, so that nothing lags"
-        delay = self.schedule.version_delay(
-            0, run.stages, micro_batches, own.lead, replicas=run.replicas
-        )
-        lag = -(-delay // micro_batches)
-        optimizer = run.settings.optimizer.name
-        if own.recipe != AUTO:
-            return RECIPES[own.recipe], ""
-        lagging = f"{optimizer} lags by up to {lag} update{'s' if lag != 1 else ''} here"
-        return recipe_for(optimizer, lag), lagging
+        return with_recipe(run, self.schedule, self.check)
 
     def check(self, run: PlannedRun) -> None:
         """Refuse clipping over stages that never meet, and corrections that do not apply."""
@@ -119,8 +87,8 @@ class Scheduled(Strategy):
                 "over ranks decides in which order, and so the bits; use fewer, or mpirun."
             )
         if own.prediction:
-            _check_prediction(run)
-        _check_flushed_parts(run, own)
+            _check_prediction(run, own.prediction_rule)
+        check_flushed_parts(run, own)
 
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's stage."""
@@ -140,82 +108,31 @@ class ForwardBackwardParallel(Scheduled):
         self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
 
 
-def _all_given(settings: "TrainSettings", changed: Mapping[str, Any]) -> "TrainSettings":
-    """Return the settings with some own options changed, as if the user had given all of them."""
-    own = {name: getattr(settings.own, name) for name in type(settings.own).model_fields}
-    return settings.with_own(**{**own, **changed})
-
-
-def _choice(asked: str, recipe: Recipe | None, own: "StrategyOptions", reason: str) -> str:
-    """Say what a recipe has become, and why."""
-    if recipe is None:
-        return f"recipe {asked} chooses nothing, since {reason}"
-    said = f"recipe {recipe.name} {recipe.description}"
-    if asked == AUTO:
-        said = f"recipe {AUTO} chooses {recipe.name}, which {recipe.description}, since {reason}"
-    if kept := [name for name, value in recipe.options.items() if getattr(own, name) != value]:
-        given = ", ".join(f"{name} {getattr(own, name)}" for name in kept)
-        return f"{said}; what was given stays: {given}"
-    return said
-
-
-def _check_flushed_parts(run: PlannedRun, own: LaggingOptions) -> None:
-    """Refuse a synchronous head and tail that are longer than the run, as far as this is known.
-
-    Raises:
-        InputError: naming the option, its value and the length of the run.
-    """
-    lengths = {"epochs": run.epochs, "steps": run.steps, "%": 100}
-    parts = {
-        "--synchronous-head": Duration.parse(own.synchronous_head),
-        "--synchronous-tail": Duration.parse(own.synchronous_tail),
-    }
-    for option, part in parts.items():
-        length = lengths[part.unit]
-        if length is not None and part.number > length:
-            unit = part.unit if length > 1 else part.unit.removesuffix("s")
-            raise InputError(
-                f"{option} {part.written} is longer than the run, which has {length} {unit}: use "
-                f"at most {Duration(Fraction(length), part.unit).written}."
-            )
-    head, tail = parts.values()
-    if not (head.number and tail.number):
-        return
-    overlap = False
-    if run.steps is not None and run.steps_an_epoch is not None:
-        flushed = own.flushed_steps(run.steps, run.steps_an_epoch)
-        overlap = flushed.head > flushed.tail
-    elif head.unit == tail.unit and (length := lengths[head.unit]) is not None:
-        overlap = head.number + tail.number > length
-    if overlap:
-        raise InputError(
-            f"--synchronous-head {head.written} and --synchronous-tail {tail.written} are together "
-            "longer than the run: shorten one of them, or use a strategy that always flushes."
-        )
-
-
-def _check_prediction(run: PlannedRun) -> None:
+def _check_prediction(run: PlannedRun, asked: PredictionRule | None) -> None:
+    """Refuse the rule for SGD's own step where it does not know the next one."""
     optimizer = run.settings.optimizer
-    if optimizer.name not in PREDICTED_OPTIMIZERS:
+    if rule_of(asked, optimizer) != SPECTRAIN:
+        return
+    remedy = "choose another rule, such as second-order"
+    if optimizer.name not in OF_SGD:
         raise InputError(
-            f"--prediction was given with --optimizer {optimizer.name}, but only the next "
-            f"step of {' and '.join(PREDICTED_OPTIMIZERS)} can be predicted: leave it out or use "
-            "one of these."
+            f"--prediction-rule {SPECTRAIN} was given with --optimizer {optimizer.name}, but it "
+            f"knows the next step of {' and '.join(OF_SGD)} alone: {remedy}."
         )
     if optimizer.options:
         raise InputError(
-            f"--prediction was given with options of --optimizer ({', '.join(optimizer.options)}), "
-            "but only the plain step of SGD with momentum can be predicted: leave one of the two "
-            "out."
+            f"--prediction by the rule {SPECTRAIN} was asked for with options of --optimizer "
+            f"({', '.join(optimizer.options)}), but it knows the plain step of SGD with momentum "
+            f"alone: {remedy}."
         )
     if run.model and run.model.ties:
         raise InputError(
-            f"--prediction was given with model {run.settings.model}, which ties weights of two "
-            "layers, and no stage alone knows their next step: leave it out or use an untied model."
+            f"--prediction by the rule {SPECTRAIN} was asked for with model {run.settings.model}, "
+            f"which ties weights of two layers, and no stage alone knows their next step: {remedy}."
         )
     if run.replicas > 1:
         raise InputError(
-            f"--prediction was given with {run.replicas} replicas of every stage, whose gradients "
-            "are being averaged while the next forward runs: leave it out or start one rank per "
-            "stage."
+            f"--prediction by the rule {SPECTRAIN} was asked for with {run.replicas} replicas of "
+            "every stage, whose gradients are being averaged while the next forward runs: "
+            f"{remedy}."
         )
