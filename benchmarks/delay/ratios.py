@@ -84,7 +84,9 @@ def steps_ratio(
             length_to_target(*curves[i], target, lower_is_better=lower_is_better) for i in chosen
         ]
         means.append(float(np.mean(drawn)))
-    low, high = np.quantile(means, [0.025, 0.975]) if means else (math.nan, math.nan)
+    low, high = (
+        np.quantile(means, [0.025, 0.975], method="nearest") if means else (math.nan, math.nan)
+    )
     reached = sum(math.isfinite(value) for value in own)
     longest = float(contestant["length"].max())
     return StepsRatio(float(np.mean(own)), float(low), float(high), reached, len(own), longest)
