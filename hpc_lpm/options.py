@@ -84,7 +84,9 @@ class OptimizerSettings(TypedModel):
 
     name: Annotated[
         str,
-        Field(description="sgd, momentum, adam, adamw, a class of torch.optim, or module:name"),
+        Field(
+            description="sgd, momentum, adam, adamw, muon, a class of torch.optim, or module:name"
+        ),
         CommandOption(UPDATES, "optimizer", "NAME"),
     ] = "momentum"
     lr: Annotated[
@@ -238,6 +240,15 @@ class StrategyOptions(TypedModel):
     settings files and keys of campaign files. A strategy without options of its own uses this class
     unchanged.
     """
+
+    def drains(self, steps: int, steps_an_epoch: int) -> tuple[int, ...]:
+        """Return the optimizer steps after which the strategy itself drains inside a run.
+
+        Args:
+            steps: the number of steps of the run.
+            steps_an_epoch: the number of steps of a whole epoch.
+        """
+        return ()
 
 
 class RunOptions(TypedModel):

@@ -68,18 +68,14 @@ class _Watch:
         threading.Thread(target=self._wait, name="stop signals", daemon=True).start()
 
     def stop(self) -> None:
-        """Let signals be."""
-        if not self.stopped:
-            self.stopped = True
-            signal.set_wakeup_fd(-1)
-            os.close(self._writing)
+        """Let signals be; the pipe stays, since only the main thread may take it away."""
+        self.stopped = True
 
     def _wait(self) -> None:
         numbers = {int(number) for number in STOPPING}
         while received := os.read(self._reading, 1):
             if received[0] in numbers and not self.stopped:
                 self._end(signal.Signals(received[0]).name)
-        os.close(self._reading)
 
 
 def nothing_to_save(name: str) -> str:

@@ -16,7 +16,8 @@ from hpc_lpm.cli.forgiving_display import ForgivingDisplay
 from hpc_lpm.cli.option_values import command_parameters, document_of
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.engine.checkpoint.store import FOLDER
-from hpc_lpm.engine.job import start_job
+from hpc_lpm.engine.job import Job, start_job
+from hpc_lpm.engine.one_process.play import play_ranks, ranks_to_play
 from hpc_lpm.engine.result import RESULT, RunResult
 from hpc_lpm.engine.run_reporter import (
     MetricsLog,
@@ -67,14 +68,22 @@ def train(
     with code 75.
     """
     checked = _checked(settings, given)
-    job = start_job(
-        parallel=strategy_named(checked.strategy).parallel,
-        limit_seconds=checked.receive_timeout_seconds,
-    )
-    STOP_SIGNALS.install()  # MPI may have taken over one of them
-    training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
-    result = training.finished or _run(training, out, resume=resume, quiet=json)
-    if job.rank == 0 and result is not None:
+
+    def train_rank(job: Job) -> RunResult | None:
+        training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
+        return training.finished or _run(training, out, resume=resume, quiet=json)
+
+    if ranks := ranks_to_play(checked):
+        results = play_ranks(ranks, checked.receive_timeout_seconds, train_rank)
+        rank, result = 0, results[0]
+    else:
+        job = start_job(
+            parallel=strategy_named(checked.strategy).parallel,
+            limit_seconds=checked.receive_timeout_seconds,
+        )
+        STOP_SIGNALS.install()  # MPI may have taken over one of them
+        rank, result = job.rank, train_rank(job)
+    if rank == 0 and result is not None:
         _show(result, out, as_json=json)
 
 
@@ -222,6 +231,13 @@ def _print_result(result: RunResult, out: Path) -> None:
             "updates skipped by rank, since gradients were not finite: "
             f"{', '.join(map(str, result.skipped_updates))}"
         )
+    by_rule: dict[str, int] = {}
+    for group in result.parameter_groups:
+        if group.rule is not None:
+            by_rule[group.rule] = by_rule.get(group.rule, 0) + len(group.parameters)
+    if by_rule:
+        counted = (f"{number} by {rule}" for rule, number in by_rule.items())
+        print(f"parameters updated: {', '.join(counted)}; result.json lists them")
     if result.stopped_early:
         print(result.stopped_early.sentence())
     if any(result.skipped_updates):

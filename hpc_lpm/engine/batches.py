@@ -20,10 +20,10 @@ class MicroBatches:
     """A sequence of micro-batches over one part of a data set, numbered from 0.
 
     An optimizer step takes `per_step` micro-batches; the last step may have fewer and smaller ones.
-    `first_index` is the number of micro-batches trained before this sequence (see `number`), and
-    `epoch` counts from 0. The sequence belongs to one of `replicas` that train at the same time;
-    `step_samples` counts the samples of all of them. Training samples are changed at random by
-    `draws`, which is None in evaluation.
+    `first_index` is the number of micro-batches trained before this sequence (see `number`) and
+    `first_step` that of optimizer steps; `epoch` counts from 0. The sequence belongs to one of
+    `replicas` that train at the same time; `step_samples` counts the samples of all of them.
+    Training samples are changed at random by `draws`, which is None in evaluation.
     """
 
     samples: Samples
@@ -34,6 +34,7 @@ class MicroBatches:
     replicas: int = 1
     all_step_samples: tuple[int, ...] | None = None
     draws: Draws | None = None
+    first_step: int = 0
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -55,6 +56,7 @@ class MicroBatches:
             self.replicas * replicas,
             tuple(self.step_samples()),
             self.draws,
+            self.first_step,
         )
 
     def between(self, first_step: int, end_step: int) -> "MicroBatches":
@@ -70,6 +72,7 @@ class MicroBatches:
             self,
             chunks=self.chunks[first : end_step * self.per_step],
             first_index=self.number(first),
+            first_step=self.first_step + first_step,
             all_step_samples=None if of_steps is None else of_steps[first_step:end_step],
         )
 
@@ -169,8 +172,15 @@ def training_micro_batches(
         smaller = ()
     if steps > whole:
         chunks += smaller
-    first = epoch * (whole * micro_batches + len(smaller))
-    return MicroBatches(samples, chunks, micro_batches, first, epoch, draws=Draws(seed, epoch))
+    return MicroBatches(
+        samples,
+        chunks,
+        micro_batches,
+        first_index=epoch * (whole * micro_batches + len(smaller)),
+        epoch=epoch,
+        draws=Draws(seed, epoch),
+        first_step=epoch * (whole + bool(smaller)),
+    )
 
 
 def divided_batch(

@@ -47,17 +47,18 @@ def next_drain(settings: TrainSettings, step: int, steps_an_epoch: int, steps: i
     """Return the optimizer step after which training drains next.
 
     It drains at the end of an epoch and of the run, for checkpoints, for evaluations inside an
-    epoch and where the user asks for it.
+    epoch, where the user asks for it and where the strategy does.
 
     Args:
         settings: name the steps that the user asks for, and those between checkpoints and between
-            evaluations.
+            evaluations; the strategy's own options name the strategy's.
         step: the number of steps done, less than `steps`.
         steps_an_epoch: the number of steps of a whole epoch.
         steps: the number of steps of the run.
     """
     due = [steps, (step // steps_an_epoch + 1) * steps_an_epoch]
-    due += [asked for asked in settings.drain_at if asked > step]
+    own = settings.own.drains(steps, steps_an_epoch)
+    due += [asked for asked in (*settings.drain_at, *own) if asked > step]
     for every in (settings.checkpoint_steps, settings.evaluate_every):
         if every:
             due.append((step // every + 1) * every)

@@ -49,8 +49,8 @@ _TAKEN = (
 )
 """The options of a run that mean something in a script, beside those of its strategy."""
 
-_OF_EPOCHS = ("synchronous_tail",)
-"""Options of strategies that count epochs, of which a script says nothing."""
+_OF_COMMAND = ("synchronous_tail", "in_one_process", "ranks")
+"""Options of strategies that mean nothing in a script, which is one rank and tells no epochs."""
 
 _NO_END = 2**31 - 1
 """The steps of a training whose end nobody knows."""
@@ -242,7 +242,7 @@ def _settings_of(
         InputError: if an option does not exist or has no meaning in a script.
     """
     own = strategy.options.model_fields
-    accepted = [*_TAKEN, *(name for name in own if name not in _OF_EPOCHS)]
+    accepted = [*_TAKEN, *(name for name in own if name not in _OF_COMMAND)]
     for name in options:
         if name not in accepted:
             raise InputError(

@@ -1,10 +1,13 @@
 """The ranks of a run, and the few operations among them needed outside the steady state."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.engine.collectives import receive_object, wait_until
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.ranks import agreed_claim
+
+Value = TypeVar("Value")
 
 DEFAULT_LIMIT_SECONDS = 600.0
 
@@ -33,6 +36,12 @@ class Job(Protocol):
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
+
+    def once(self, make: Callable[[], Value]) -> Value:
+        """Return what `make` makes, once for all ranks of a process; every rank calls this alike.
+
+        It must be the same on every rank, and none of them may change it.
+        """
 
     def own_tag(self) -> int:
         """Return a tag for messages that nothing else uses; every rank calls this alike."""
@@ -72,6 +81,10 @@ class SingleProcess:
     def broadcast(self, value: Any) -> Any:
         """Return the value unchanged."""
         return value
+
+    def once(self, make: Callable[[], Value]) -> Value:
+        """Return what `make` makes."""
+        return make()
 
     def own_tag(self) -> int:
         """Return a tag, which nobody will use."""
@@ -127,6 +140,10 @@ class MpiJob:
         """Return rank 0's value on every rank."""
         self.barrier()
         return self.communicator.bcast(value)
+
+    def once(self, make: Callable[[], Value]) -> Value:
+        """Return what `make` makes in this process, which is one rank."""
+        return make()
 
     def own_tag(self) -> int:
         """Return a tag for messages that nothing else uses; every rank calls this alike."""

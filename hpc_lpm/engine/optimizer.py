@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hpc_lpm.engine.learning_rate import advance, build_scheduler
+from hpc_lpm.engine.muon import MuonAndAdamW
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group, GroupedParameters
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.extensions import import_attribute
@@ -20,12 +21,12 @@ _SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
     "momentum": torch.optim.SGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
+    "muon": MuonAndAdamW,
 }
 
 _IMPOSSIBLE = {
     "lbfgs": "it runs forward and backward again within an update, which a pipeline cannot do",
     "sparseadam": "it only takes sparse gradients, and the layers here have dense ones",
-    "muon": "it only takes matrices, and layers have biases and other parameters too",
 }
 """The optimizers of torch that cannot train here, in lower case, with the reason."""
 
@@ -70,6 +71,8 @@ def _as_groups(
             entry["lr"] = settings.lr * group.lr_scale
         if not group.decays:
             entry["weight_decay"] = 0.0
+        if group.hidden_matrices:
+            entry["hidden_matrices"] = True
         made.append(entry)
     return made
 

@@ -1,20 +1,22 @@
-"""The groups of parameters that share a weight decay and a factor on the learning rate.
+"""The groups of parameters that share a weight decay, a factor on the learning rate, and a rule.
 
 Users choose parameters by patterns of their names in the state_dict of their own module, so that a
 group is the same wherever the model is cut. A tied parameter has several names: one that any of
-them chooses is chosen.
+them chooses is chosen. The optimizer `muon` updates hidden matrices by another rule than the rest.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from torch import nn
 
 from hpc_lpm.engine.job import Job, SingleProcess
+from hpc_lpm.engine.muon import is_muon
 from hpc_lpm.errors import InputError, closest
+from hpc_lpm.models.hidden_matrices import hidden_matrices, weight_roles
 from hpc_lpm.models.layered import LayeredModel
-from hpc_lpm.models.state_names import outside_name
+from hpc_lpm.models.parameter_names import ParameterNames
 from hpc_lpm.options import OptimizerSettings
 
 NORM_AND_BIAS = "norm-and-bias"
@@ -25,10 +27,21 @@ _NAMED_OF_EACH_END = 3
 
 @dataclass(frozen=True, order=True)
 class Group:
-    """What the parameters of a group have in common; the first of all groups is that of most."""
+    """What the parameters of a group have in common; the first of all groups is that of most.
+
+    `hidden_matrices` tells the groups that the optimizer `muon` orthogonalises from its others.
+    """
 
     lr_scale: float = 1.0
     decays: bool = True
+    hidden_matrices: bool = False
+
+
+def rule_of(group: Group, optimizer: str) -> str | None:
+    """Return by whose rule an optimizer updates a group, None where it has one rule for all."""
+    if not is_muon(optimizer):
+        return None
+    return "muon" if group.hidden_matrices else "adamw"
 
 
 @dataclass(frozen=True)
@@ -36,8 +49,8 @@ class GroupedParameters:
     """The groups of one rank's parameters, and those of the whole model.
 
     `of` leaves out parameters of the group `Group()`. `listed` has the names of all parameters of
-    the model by their group, `Group()` first, if users have asked for groups; the same on every
-    rank.
+    the model by their group, `Group()` first, if users have asked for groups or the optimizer has
+    some; the same on every rank.
     """
 
     of: Mapping[nn.Parameter, Group] = field(default_factory=dict)
@@ -63,17 +76,20 @@ def group_parameters(
     Raises:
         InputError: on every rank, if a pattern chooses no parameter of the whole model.
     """
-    if not settings.no_decay and not settings.lr_scale:
+    by_muon = is_muon(settings.name)
+    if not (settings.no_decay or settings.lr_scale or by_muon):
         return ALL_ALIKE
-    names = _Names(model)
+    matrices = _hidden_matrices(model, layers, job) if by_muon else set()
+    names = ParameterNames(model)
     groups: dict[nn.Parameter, Group] = {}
     found: list[_Found] = []
     for index, layer in layers.items():
         for name, parameter in layer.named_parameters():
             chosen = _chosen(settings, names.of(index, name), parameter.dim())
-            groups[parameter] = chosen.group
+            group = replace(chosen.group, hidden_matrices=(index, name) in matrices)
+            groups[parameter] = group
             if not names.is_copy(index, name):
-                found.append(chosen)
+                found.append(replace(chosen, group=group))
     # The ranks of a stage's replicas, or of copies of the model, find the same.
     gathered = dict.fromkeys(one for of_rank in job.all_gather(found) for one in of_rank)
     _check_all_used(settings, list(gathered))
@@ -83,6 +99,16 @@ def group_parameters(
     return GroupedParameters(
         {parameter: group for parameter, group in groups.items() if group != Group()}, listed
     )
+
+
+def _hidden_matrices(
+    model: LayeredModel, layers: Mapping[int, nn.Module], job: Job
+) -> set[tuple[int, str]]:
+    """Return the hidden matrices of the whole model (collective)."""
+    own = [role for index, layer in layers.items() for role in weight_roles(model, index, layer)]
+    # The ranks of a stage's replicas, or of copies of the model, find the same.
+    roles = dict.fromkeys(role for of_rank in job.all_gather(own) for role in of_rank)
+    return hidden_matrices(roles)
 
 
 def check_patterns(model: LayeredModel, settings: OptimizerSettings) -> None:
@@ -101,42 +127,6 @@ class _Found:
     name: str
     group: Group
     used: frozenset[str]
-
-
-class _Names:
-    """All names of a model's parameters outside, the usual one first."""
-
-    def __init__(self, model: LayeredModel) -> None:
-        self._model = model
-        self._owner = {
-            (tie.copy_layer, tie.copy_parameter): (tie.owner_layer, tie.owner_parameter)
-            for tie in model.ties
-        }
-        self._copies: dict[tuple[int, str], list[tuple[int, str]]] = {}
-        for copy in self._owner:
-            self._copies.setdefault(self._owner_of(copy), []).append(copy)
-        self._aliases: dict[str, list[str]] = {}
-        for alias, name in model.aliases.items():
-            self._aliases.setdefault(name, []).append(alias)
-
-    def is_copy(self, layer: int, parameter: str) -> bool:
-        return (layer, parameter) in self._owner
-
-    def of(self, layer: int, parameter: str) -> list[str]:
-        owner = self._owner_of((layer, parameter))
-        ends = [owner, *self._copies.get(owner, ())]
-        usual = [
-            outside_name(self._model, index, name) or f"{self._model.layers[index].name}.{name}"
-            for index, name in ends
-        ]
-        return list(
-            dict.fromkeys(name for one in usual for name in (one, *self._aliases.get(one, ())))
-        )
-
-    def _owner_of(self, end: tuple[int, str]) -> tuple[int, str]:
-        while end in self._owner:
-            end = self._owner[end]
-        return end
 
 
 def _chosen(settings: OptimizerSettings, names: list[str], dimensions: int) -> _Found:

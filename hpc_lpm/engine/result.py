@@ -12,12 +12,16 @@ RESULT = "result.json"
 
 
 class ParameterGroup(BaseModel):
-    """Parameters with a rate or a weight decay of their own, by their names in the state_dict."""
+    """Parameters that are updated otherwise than others, by their names in the state_dict."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     lr: float = Field(description="the rate that the schedule multiplies, before a discount")
     weight_decay: float
+    rule: str | None = Field(
+        default=None,
+        description="muon or adamw, where an optimizer updates matrices and others differently",
+    )
     parameters: list[str]
 
 

@@ -11,10 +11,10 @@ import os
 import pickle
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed
 from torch._C._distributed_c10d import PrefixStore
@@ -25,6 +25,8 @@ from hpc_lpm.engine.job import not_all_came
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
 from hpc_lpm.ranks import SRUN_ALONE, Claim
+
+Value = TypeVar("Value")
 
 LOOPBACK = "127.0.0.1"
 
@@ -91,6 +93,10 @@ class TorchJob:
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
         return self.all_gather(value if self.rank == 0 else None)[0]
+
+    def once(self, make: Callable[[], Value]) -> Value:
+        """Return what `make` makes in this process, which is one rank."""
+        return make()
 
     def own_tag(self) -> int:
         """Return a tag for messages that nothing else uses; every rank calls this alike."""

@@ -36,7 +36,7 @@ from hpc_lpm.engine.loading import (
 )
 from hpc_lpm.engine.loop import TrainingLoop
 from hpc_lpm.engine.optimizer import GroupRates
-from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group
+from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group, rule_of
 from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
@@ -96,7 +96,7 @@ class Training:
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
-        self.dataset: Dataset = recipe_of(settings).load()
+        self.dataset: Dataset = job.once(recipe_of(settings).load)
         self.model: LayeredModel = create_model(
             settings.model,
             self.dataset.shape,
@@ -127,6 +127,7 @@ class Training:
                 len(self.dataset.train),
                 self.steps,
                 self.epochs,
+                self.steps_an_epoch,
             )
         )
         self._groups = ALL_ALIKE
@@ -330,6 +331,7 @@ class Training:
             self.replicas,
             resources,
             self._loading(resources),
+            self.steps_an_epoch,
         )
 
     @property
@@ -416,6 +418,7 @@ class Training:
             ParameterGroup(
                 lr=optimizer.lr * group.lr_scale,
                 weight_decay=optimizer.weight_decay if group.decays else 0.0,
+                rule=rule_of(group, optimizer.name),
                 parameters=names,
             )
             for group, names in self._groups.listed.items()

@@ -13,6 +13,7 @@ from torch import nn
 
 from hpc_lpm.engine.checkpoint.tensors import optimizer_state, restore_optimizer
 from hpc_lpm.engine.learning_rate import build_scheduler
+from hpc_lpm.engine.muon import is_muon
 from hpc_lpm.engine.optimizer import (
     GroupRates,
     arguments_of,
@@ -21,7 +22,7 @@ from hpc_lpm.engine.optimizer import (
     optimizer_named,
     takes_any_argument,
 )
-from hpc_lpm.engine.parameter_groups import Group
+from hpc_lpm.engine.parameter_groups import Group, GroupedParameters
 from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
@@ -95,16 +96,21 @@ def _check_types(settings: OptimizerSettings, chosen: Callable[..., object]) -> 
 
 
 def _try_options(settings: OptimizerSettings) -> None:
-    tiny = nn.Parameter(torch.zeros(2, 2))
-    tiny.grad = torch.zeros_like(tiny)
+    tiny = {nn.Parameter(torch.zeros(2, 2)): group for group in _kinds_of_groups(settings)}
+    for parameter in tiny:
+        parameter.grad = torch.zeros_like(parameter)
     try:
-        build_optimizer([tiny], settings).step()
+        build_optimizer(tiny, settings, GroupedParameters(tiny)).step()
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
         given = ", ".join(f"{name}={value}" for name, value in settings.options.items())
         raise InputError(
             f"optimizer {settings.name!r} refuses its options {given} ({reason}): change them."
         ) from None
+
+
+def _kinds_of_groups(settings: OptimizerSettings) -> list[Group]:
+    return [Group(), *([Group(hidden_matrices=True)] if is_muon(settings.name) else [])]
 
 
 def check_apart(settings: OptimizerSettings) -> None:

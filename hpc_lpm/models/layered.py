@@ -43,8 +43,9 @@ class Layer:
     innermost to the outermost. Layers with an equal `same_as`, unless it is empty, have the same
     operations, shapes and constants, so that only some of them are timed. `original` gives for
     parameters and buffers of the layer their names in the state_dict of the user's module, if the
-    layer was made from one. No stage ends with a layer whose `cut_after` is False, since it and the
-    next one belong together.
+    layer was made from one, and `holders` the classes of the parts of that module that hold them.
+    No stage ends with a layer whose `cut_after` is False, since it and the next one belong
+    together.
 
     Raises:
         InputError: if `build` is not callable, or is a module itself.
@@ -55,6 +56,7 @@ class Layer:
     ends: tuple[ModuleEnd, ...] = ()
     same_as: str = ""
     original: Mapping[str, str] = field(default_factory=dict)
+    holders: Mapping[str, type[nn.Module]] = field(default_factory=dict)
     cut_after: bool = True
 
     def __post_init__(self) -> None:

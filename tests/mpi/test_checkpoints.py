@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.mpi.test_exactness import MLP, RESNET, cuts_of
-from tests.mpi.test_resume import ADAMW, GPT, once, run_cases, settings
+from tests.mpi.test_resume import ADAMW, GPT, MUON, once, run_cases, settings
 
 pytestmark = pytest.mark.mpi
 
@@ -22,7 +22,7 @@ def test_a_run_goes_on_with_other_stages_to_the_same_weights(tmp_path: Path) -> 
             },
             learning_rate={"schedule": "linear"},
         ),
-        "gpt": settings(f"{GPT},tied=true", "gpipe", 2, 4, dataset=dataset(GPT), optimizer=ADAMW),
+        "gpt": settings(f"{GPT},tied=true", "gpipe", 2, 4, dataset=dataset(GPT), optimizer=MUON),
     }
     cases = [
         {**run, "folder": str(tmp_path / name), "interrupt": once(1, 4)}

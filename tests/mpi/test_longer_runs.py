@@ -72,9 +72,11 @@ def test_what_a_longer_run_would_have_computed_otherwise_is_said(tmp_path: Path)
         goes_on({**run, "strategy": "1f1b"}, tmp_path / "flushes", eight),
         goes_on({**run, "learning_rate": {"schedule": "cosine"}}, tmp_path / "rate", {"steps": 6}),
         goes_on({**run, "synchronous_tail": 1}, tmp_path / "tail", {"steps": 6}),
+        goes_on({**run, "synchronous_head": "25%"}, tmp_path / "head", {"steps": 6}),
+        goes_on({**run, "synchronous_head": "2steps"}, tmp_path / "early", {"steps": 6}),
         [{**run, "folder": str(tmp_path / "drains"), "steps": 12, "resume": True}],
     ]
-    drains, asked, flushes, rate, tail, [shorter] = outcomes_of(2, groups, tmp_path)
+    drains, asked, flushes, rate, tail, head, early, [shorter] = outcomes_of(2, groups, tmp_path)
     assert drains[1]["resume_changes"] == ["it would not have drained after step 8"]
     assert asked[1]["resume_changes"] == flushes[1]["resume_changes"] == []
     for group in (drains, asked):
@@ -83,7 +85,10 @@ def test_what_a_longer_run_would_have_computed_otherwise_is_said(tmp_path: Path)
     assert flushes[1]["test_accuracy"] == flushes[2]["test_accuracy"]
     assert "learning rate would have been another from step 2 on" in rate[1]["resume_changes"][0]
     assert "synchronous tail would have begun" in tail[1]["resume_changes"][0]
-    for group in (rate, tail):
+    assert "synchronous head would have ended" in head[1]["resume_changes"][0]
+    assert early[1]["resume_changes"] == []
+    check_alike(early[1], early[2], early)
+    for group in (rate, tail, head):
         assert group[1]["weights_sha256"] != group[2]["weights_sha256"]
     assert "is after step 16, this run has 12: ask for at least as many" in shorter["refused"]
 

@@ -1,6 +1,7 @@
 """Optimizers, learning rates, clipping and the discount, bit for bit on real ranks."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,7 +29,55 @@ CLIP = 0.05
 RMSPROP = {"name": "RMSprop", "lr": 0.01, "weight_decay": 0.001, "options": {"alpha": 0.9}}
 ADAMW = {"name": "adamw", "lr": 0.1}
 NESTEROV = {"name": "momentum", "lr": 0.1, "options": {"nesterov": True}}
-OF_TORCH: dict[str, Callable[[list], torch.optim.Optimizer]] = {
+MUON = {"name": "muon", "lr": 0.03, "weight_decay": 0.1, "options": {"betas": (0.8, 0.9)}}
+
+
+class MuonByHand:
+    """torch's Muon on all hidden matrices, kernels flattened, and its AdamW on the rest.
+
+    Of the models here the head alone has ten rows.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.param_groups: list[dict] = [{"lr": MUON["lr"]}]
+        self.state: dict = defaultdict(dict)
+        self.pairs = [
+            (p, torch.nn.Parameter(p.detach().flatten(1).clone()))
+            for p in parameters
+            if p.dim() == 4 or (p.dim() == 2 and len(p) != 10)
+        ]
+        hidden = {p for p, _ in self.pairs}
+        self.others = [p for p in parameters if p not in hidden]
+        self.halves: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                self.others or [torch.nn.Parameter(torch.zeros(0))],
+                weight_decay=0.1,
+                betas=(0.8, 0.9),
+            )
+        ]
+        if self.pairs:
+            matrices = [matrix for _, matrix in self.pairs]
+            self.halves.append(
+                torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def zero_grad(self) -> None:
+        for p in [*self.others, *(p for p, _ in self.pairs)]:
+            p.grad = None
+
+    def step(self) -> None:
+        for p, matrix in self.pairs:
+            matrix.grad = None if p.grad is None else p.grad.flatten(1)
+        for half in self.halves:
+            for group in half.param_groups:
+                group["lr"] = self.param_groups[0]["lr"]
+            half.step()
+        for p, matrix in self.pairs:
+            p.data.copy_(matrix.data.view(p.shape))
+
+
+OF_TORCH: dict[str, Callable[[list], torch.optim.Optimizer | MuonByHand]] = {
+    "muon": MuonByHand,
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.01, weight_decay=0.001, alpha=0.9),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.0),
     "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
@@ -75,7 +124,12 @@ def updates_of(optimizer: dict, learning_rate: dict, **more: object) -> dict:
     return {"optimizer": optimizer, "learning_rate": learning_rate, **more}
 
 
-FLUSHED = [updates_of(RMSPROP, {}), updates_of(ADAMW, COSINE), updates_of(NESTEROV, {})]
+FLUSHED = [
+    updates_of(RMSPROP, {}),
+    updates_of(ADAMW, COSINE),
+    updates_of(NESTEROV, {}),
+    updates_of(MUON, COSINE),
+]
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -129,6 +183,10 @@ def test_fbp_with_schedule_clipping_and_discount_is_the_recurrence(
         case(model, "fbp", stages, 3, STEPS, lead=2, weights=weights, **ALL_AT_ONCE)
         for model, weights in ((RESNET, "replay"), (MLP, "stash"), (MLP, "live"))
     ]
+    cases += [
+        case(model, "fbp", stages, 3, STEPS, lead=2, weights=weights, **updates_of(MUON, COSINE))
+        for model, weights in ((MLP, "replay"), (RESNET, "live"), (MLP, "stash"))
+    ]
     expected = [reference_sha256(c, stages, **hooks_of(c, stages)) for c in cases]
     outcomes = train_cases(stages, [*map(dict, cases)], tmp_path)
     for right, outcome in zip(expected, outcomes, strict=True):
@@ -143,9 +201,10 @@ def hooks_of(c: dict, stages: int) -> dict:
     def rate(k: int, u: int) -> float:
         d = c["lead"] * (stages - k)
         discount = max(1.0, d / c["micro_batches"]) if c.get("lr_discount") else 1.0
-        return 0.1 / discount * factor(u)
+        return c["optimizer"]["lr"] / discount * factor(u)
 
-    return {"rate": rate, "clip": c.get("clip_norm")}
+    chosen = {"optimizer": MuonByHand} if c["optimizer"]["name"] == "muon" else {}
+    return {"rate": rate, "clip": c.get("clip_norm"), **chosen}
 
 
 def test_a_replica_of_horovod_updates_as_sequential_training_does(tmp_path: Path) -> None:

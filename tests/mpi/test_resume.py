@@ -15,6 +15,7 @@ pytestmark = pytest.mark.mpi
 MICRO_BATCH = 4
 MOMENTUM = {"name": "momentum", "lr": 0.1, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.01}
+MUON = {"name": "muon", "lr": 0.01, "weight_decay": 0.1, "lr_scale": ["*bias=0.5"]}
 ASKED = ["SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP"]
 
 
@@ -142,6 +143,8 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
         settings(GPT, "deepspeed-1f1b", 2, 2),
         settings(TIED, "fbp", 2, 4, lead=2, transport="torch"),
         settings(RESNET, "fbp", 2, 4, prediction=True, memory_format="channels_last"),
+        settings(TIED, "fbp", 2, 4, weights="live", optimizer=MUON),
+        settings(RESNET, "1f1b", 2, 4, optimizer=MUON, memory_format="channels_last"),
         settings(
             *(MLP, "fbp", 2, 4),
             clip_norm=0.5,
@@ -149,6 +152,7 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
             learning_rate={"schedule": "cosine", "warmup_steps": 3},
             optimizer={"name": "NAdam", "lr": 0.01},
         ),
+        settings(MLP, "fbp", 2, 4, synchronous_head="25%", synchronous_tail="5steps"),
     ]
     if importlib.util.find_spec("horovod"):
         runs.append(settings(RESNET, "horovod", 2, 4))

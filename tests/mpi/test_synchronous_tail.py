@@ -1,4 +1,7 @@
-"""The last epochs of a run without a flush, with one: the recurrence, then sequential steps."""
+"""The first and the last part of a run without a flush, with one at every step.
+
+The reference is the recurrence that drains after each step of the head and of the tail.
+"""
 
 from pathlib import Path
 
@@ -8,8 +11,9 @@ from torch import Tensor
 
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.models.registry import create_model
+from tests.mpi import test_exactness as exactness
 from tests.mpi.recurrence import Recurrence, fingerprint
-from tests.mpi.test_exactness import GPT, RESNET, cuts_of, train_cases
+from tests.mpi.test_exactness import GPT, MLP, RESNET, cuts_of, train_cases
 
 pytestmark = pytest.mark.mpi
 
@@ -98,3 +102,20 @@ def test_nothing_lags_in_the_tail(tmp_path: Path) -> None:
     assert tail["lag_counts"][0]["1"] == once["lag_counts"][0]["1"]
     assert tail["lag_counts"][0]["0"] == once["lag_counts"][0]["0"] + micro_batches
     assert whole["lag_counts"] == [{"0": 2 * micro_batches}] * 2
+
+
+def test_a_head_and_a_tail_of_steps_are_the_recurrence_that_drains_after_each_of_them(
+    tmp_path: Path,
+) -> None:
+    parts = [
+        (RESNET, {"synchronous_head": "3steps", "weights": "live"}, [1, 2, 3]),
+        (MLP, {"synchronous_head": "2steps", "synchronous_tail": "25%"}, [1, 2, 6, 7]),
+        (MLP, {"synchronous_head": "50%", "lead": 2}, [1, 2, 3, 4]),
+        (GPT, {"synchronous_tail": "2steps", "weights": "stash"}, [6, 7]),
+    ]
+    cases = [exactness.case(model, "fbp", 3, 2, 8, **part) for model, part, _ in parts]
+    outcomes = train_cases(3, [*map(dict, cases)], tmp_path)
+    for c, outcome, (_, _, drains) in zip(cases, outcomes, parts, strict=True):
+        expected = exactness.reference_sha256(c, 3, drains=drains)
+        assert outcome["weights_sha256"] == expected, outcome["settings"]
+        assert expected != exactness.reference_sha256(c, 3)

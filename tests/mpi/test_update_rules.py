@@ -34,6 +34,7 @@ GROUPS = {
         **{"no_decay": ["norm-and-bias"], "lr_scale": ["*=0.5", "*[tr].weight=0.25"]},
     }
 }
+BY_MUON = {"optimizer": {"name": "muon", "lr": 0.01, "weight_decay": 0.5}}
 TIED_GROUPS = {
     "optimizer": {
         **{"name": "adamw", "lr": 0.01, "weight_decay": 0.5},
@@ -67,7 +68,11 @@ def by_dimensions(parameters: list) -> torch.optim.Optimizer:
 
 
 def test_groups_are_the_same_on_every_cut_and_under_every_schedule(tmp_path: Path) -> None:
-    same_as_sequential([(MLP, GROUPS), (RESNET, GROUPS), (TIED, TIED_GROUPS)], tmp_path)
+    chosen = [(MLP, GROUPS), (RESNET, GROUPS), (TIED, TIED_GROUPS), (TIED, BY_MUON)]
+    *_, by_muon = same_as_sequential(chosen, tmp_path)
+    rules = {group["rule"]: group["parameters"] for group in by_muon["parameter_groups"]}
+    assert len(rules["muon"]) == 8
+    assert all(name.startswith("block") for name in rules["muon"])
     lagging = {"optimizer": {**GROUPS["optimizer"], "lr_scale": ["*=0.5"]}}
     lagged = [
         case(MLP, "fbp", 2, 3, 4, lead=2, **lagging),

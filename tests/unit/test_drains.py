@@ -15,7 +15,7 @@ SPLIT = Split(torch.arange(43.0)[:, None], torch.arange(43))
 
 
 def drains(steps_an_epoch: int, steps: int, **asked: object) -> list[int]:
-    settings = checked_settings(**RUN, **asked)
+    settings = checked_settings(**{**RUN, **asked})
     found = [0]
     while found[-1] < steps:
         found.append(next_drain(settings, found[-1], steps_an_epoch, steps))
@@ -27,6 +27,15 @@ def test_training_drains_at_the_end_of_epochs_and_where_it_is_asked_to() -> None
     assert drains(5, 12, drain_at=[3, 5, 11]) == [3, 5, 10, 11, 12]
     assert drains(5, 12, checkpoint_steps=4) == [4, 5, 8, 10, 12]
     assert drains(5, 12, evaluate_every=3) == [3, 5, 6, 9, 10, 12]
+
+
+def test_training_drains_where_it_begins_or_ends_to_flush_at_every_step() -> None:
+    fbp = {"strategy": "fbp"}
+    assert drains(5, 12, **fbp, synchronous_head="2steps") == [2, 5, 10, 12]
+    assert drains(5, 12, **fbp, synchronous_tail=1) == [5, 10, 12]
+    assert drains(5, 14, **fbp, synchronous_tail="3steps") == [5, 10, 11, 14]
+    assert drains(5, 12, **fbp, synchronous_head="10%", synchronous_tail="25%") == [2, 5, 9, 10, 12]
+    assert drains(5, 12, **fbp, synchronous_head="50%", synchronous_tail="50%") == [5, 10, 12]
 
 
 @pytest.mark.parametrize("wrong", [[3, 3], [4, 2], [0]])

@@ -35,7 +35,7 @@ OF_TORCH = [
     for name, value in vars(torch.optim).items()
     if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name != "Optimizer"
 ]
-IMPOSSIBLE = ["LBFGS", "SparseAdam", "Muon"]
+IMPOSSIBLE = ["LBFGS", "SparseAdam"]
 
 
 def settings(**values: object) -> OptimizerSettings:
@@ -66,7 +66,7 @@ def test_every_other_optimizer_of_torch_works_also_where_there_are_no_parameters
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(name: str) -> None:
-    reasons = {"LBFGS": "within an update", "SparseAdam": "sparse", "Muon": "matrices"}
+    reasons = {"LBFGS": "within an update", "SparseAdam": "sparse"}
     assert reasons[name] in refusal(name=name)
     assert name in refusal(name=name)
 
@@ -83,6 +83,10 @@ def test_an_optimizer_that_cannot_train_here_is_refused_with_the_reason(name: st
         ({"name": "RMSprop", "options": {"alpha": -1}}, ["alpha=-1", "Invalid alpha"]),
         ({"name": "adam", "options": {"betas": (0.9,)}}, ["betas"]),
         ({"name": "adam", "options": {"eps": "much"}}, ["'eps' of optimizer 'adam' is 'much'"]),
+        ({"name": "muon", "options": {"ns_step": 3}}, ["'ns_step'", "did you mean 'ns_steps'"]),
+        ({"name": "muon", "options": {"betas": 0.9}}, ["'betas'", "several numbers"]),
+        ({"name": "muon", "options": {"adjust_lr_fn": "none"}}, ["adjust_lr_fn=none"]),
+        ({"name": "Muon", "options": {"eps": -1.0}}, ["eps=-1.0", "epsilon"]),
         ({"name": "Rprop", "weight_decay": 0.1}, ["'Rprop'", "0.1", "no weight decay"]),
     ],
 )

@@ -12,6 +12,7 @@ from torch import Tensor
 from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile, sha256_of
 from hpc_lpm.engine.checkpoint.tensors import (
     restore_groups,
+    restore_kept,
     restore_layers,
     restore_optimizer,
 )
@@ -106,6 +107,7 @@ class CheckpointReader:
             )
         restore_layers(state, self._tensor)
         restore_optimizer(state, self._optimizer_of, self._checkpoint.manifest.history.step)
+        restore_kept(state, lambda layer: self._tensors_of("kept", layer))
 
     def restore_groups(self, state: TrainedState) -> None:
         """Restore the settings of the optimizer's groups, such as the rate that a script had set.
@@ -130,10 +132,12 @@ class CheckpointReader:
         self, layer: int
     ) -> tuple[dict[str, Tensor], dict[str, dict[str, StateValue]]]:
         rank = self._rank_with(layer, 0)
-        held = self._opened(rank)
-        prefix = f"optimizer.{layer}."
-        tensors = {name: held.get_tensor(name) for name in held.keys() if name.startswith(prefix)}  # noqa: SIM118
-        return tensors, self.record(rank).optimizer_values
+        return self._tensors_of("optimizer", layer), self.record(rank).optimizer_values
+
+    def _tensors_of(self, kind: str, layer: int) -> dict[str, Tensor]:
+        held = self._opened(self._rank_with(layer, 0))
+        prefix = f"{kind}.{layer}."
+        return {name: held.get_tensor(name) for name in held.keys() if name.startswith(prefix)}  # noqa: SIM118
 
     def _rank_with(self, layer: int, replica: int) -> int:
         return next(

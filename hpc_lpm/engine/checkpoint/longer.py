@@ -56,7 +56,7 @@ def changes_of_length(checkpoint: Checkpoint, settings: TrainSettings) -> list[s
     changes = []
     if updates != saved.updates:
         changes += _changes_of_rate(saved, settings, updates)
-        changes += _changes_of_tail(saved, settings, updates)
+        changes += _changes_of_flushes(saved, settings, updates)
     return changes + _changes_of_drains(saved, settings, updates)
 
 
@@ -106,16 +106,19 @@ def _rates(settings: TrainSettings, updates: int, done: int) -> list[dict[str, A
     return found
 
 
-def _changes_of_tail(saved: Manifest, settings: TrainSettings, updates: int) -> list[str]:
-    own, steps_an_epoch = settings.own, saved.steps_an_epoch
+def _changes_of_flushes(saved: Manifest, settings: TrainSettings, updates: int) -> list[str]:
+    own, steps_an_epoch, done = settings.own, saved.steps_an_epoch, saved.history.step
     if not isinstance(own, LaggingOptions):
         return []
-    begun = -(-saved.history.step // steps_an_epoch)
     theirs, ours = (
-        [own.flushes_in(epoch, -(-length // steps_an_epoch)) for epoch in range(begun)]
-        for length in (saved.updates, updates)
+        own.flushed_steps(length, steps_an_epoch) for length in (saved.updates, updates)
     )
-    return ["its synchronous tail would have begun in another epoch"] if theirs != ours else []
+    changes = []
+    if min(theirs.head, done) != min(ours.head, done):
+        changes.append("its synchronous head would have ended at another step")
+    if min(theirs.tail, done) != min(ours.tail, done):
+        changes.append("its synchronous tail would have begun at another step")
+    return changes
 
 
 def _changes_of_drains(saved: Manifest, settings: TrainSettings, updates: int) -> list[str]:

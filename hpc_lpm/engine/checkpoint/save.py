@@ -20,6 +20,7 @@ from hpc_lpm.engine.checkpoint.store import (
     sync,
 )
 from hpc_lpm.engine.checkpoint.tensors import (
+    kept_tensors,
     layer_tensors,
     optimizer_groups,
     optimizer_state,
@@ -118,7 +119,7 @@ def _write(
 ) -> list[CheckpointFile]:
     of_optimizer, values = optimizer_state(state)
     tensors = folder / f"rank-{rank}.safetensors"
-    save_file({**layer_tensors(state), **of_optimizer}, tensors)
+    save_file({**layer_tensors(state), **of_optimizer, **kept_tensors(state)}, tensors)
     sync(tensors)
     figures = folder / f"rank-{rank}.json"
     of_state = {

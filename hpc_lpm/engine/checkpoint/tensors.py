@@ -42,6 +42,18 @@ def optimizer_state(
     return tensors, values
 
 
+def kept_tensors(state: TrainedState) -> dict[str, Tensor]:
+    """Return what the rank keeps of its parameters beside the optimizer's state."""
+    if state.replica != 0 or state.kept is None:
+        return {}
+    saved = state.kept.saved()
+    return {
+        f"kept.{index}.{name}/{key}": _on_host(tensor)
+        for index, name, parameter in _parameters(state)
+        for key, tensor in saved.get(parameter, {}).items()
+    }
+
+
 def optimizer_groups(state: TrainedState) -> list[dict[str, GroupValue]]:
     """Return the settings of the optimizer's groups, but for those that JSON cannot hold."""
     return [
@@ -108,6 +120,26 @@ def restore_optimizer(
     # The optimizer itself decides which tensors belong on the parameter's device.
     optimizer.load_state_dict(packed)
     advance(scheduler, step)
+
+
+def restore_kept(state: TrainedState, of_layer: Callable[[int], dict[str, Tensor]]) -> None:
+    """Restore what `kept_tensors` returned.
+
+    Args:
+        state: the state of a rank that has not trained yet.
+        of_layer: returns the part that belongs to a layer.
+    """
+    if state.kept is None:
+        return
+    restored: dict[nn.Parameter, dict[str, Tensor]] = {}
+    for index, name, parameter in _parameters(state):
+        own = f"kept.{index}.{name}/"
+        restored[parameter] = {
+            full_name.removeprefix(own): _laid_out_like(parameter, tensor).to(parameter.device)
+            for full_name, tensor in of_layer(index).items()
+            if full_name.startswith(own)
+        }
+    state.kept.restore(restored)
 
 
 def layer_sha256(layer: nn.Module) -> str:

@@ -16,17 +16,16 @@ from hpc_lpm.engine.pipeline.announcements import Announcements
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
 from hpc_lpm.engine.pipeline.crossing import IncomingBoundary, OutgoingBoundary
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage
-from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
-from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.options import LaggingOptions
+from hpc_lpm.engine.pipeline.prediction import Prediction
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass
+from hpc_lpm.engine.pipeline.stepping import Stepping
 from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.ties import TiedParameters
-from hpc_lpm.engine.updating import Updates
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.schedules.instructions import (
@@ -56,43 +55,38 @@ class StageExecutor:
     """Executes programmes on the layers of one stage, a batch at a time.
 
     Nothing is drained or synchronised after a batch: what is left to do of it is done with the
-    batches after it. It knows nothing of DeepSpeed, whose engine updates the weights.
+    batches after it.
 
     Args:
         context: of the run.
         module: runs the stage's layers.
         policy: what is done with lagged micro-batches.
         tied: the stage's parameters that are tied to others.
-        updates: what updates the stage's weights, from which the next weights are predicted.
+        prediction: predicts the weights of lagged micro-batches, None if these run without.
         average: averages the gradients over the stage's replicas, None without replicas.
         rules: apply to the gradients before an update.
-        take_step: updates the weights from the accumulated gradients and clears these.
-        skip_step: clears them without an update, which counts as one all the same.
+        stepping: takes the optimizer's steps.
     """
 
     def __init__(
         self,
         context: RunContext,
-        module: PlannedModule,
+        module: StageModule,
         policy: WeightPolicy,
         tied: TiedParameters,
         *,
-        updates: Updates,
+        prediction: Prediction | None,
         average: GradientAverage | None,
         rules: GradientRules,
-        take_step: Callable[[], None],
-        skip_step: Callable[[], None],
+        stepping: Stepping,
     ) -> None:
-        own = LaggingOptions.of(context.settings.own)
         topology = context.topology
         self._context = context
         self._module = module
         self._tied = tied
         self._average = average
         self._rules = rules
-        self._updates = updates
-        self._take_step = take_step
-        self._skip_step = skip_step
+        self._stepping = stepping
         self._device = context.device
         self._recorder = context.recorder
         self._is_first_stage = topology.stage == 0
@@ -111,11 +105,7 @@ class StageExecutor:
             compute_format=context.compute_format,
         )
         self._policy = policy
-        self._predicted_weights = (
-            PredictedWeights(updates.optimizer, in_place=own.weights == "live")
-            if own.prediction
-            else None
-        )
+        self._prediction = prediction
         self._training = False
         self._version = 0
         self._programme: StepwiseProgramme | None = None
@@ -173,6 +163,8 @@ class StageExecutor:
         sent_before = self._bytes_sent()
         if self._programme is None:
             self._begin(training=True)
+            if self._prediction:
+                self._prediction.begin()
             self._programme = StepwiseProgramme(programme_of, self._per_step)
         if self._first_batch + len(self._batches) <= self._step:
             self._take(batch)
@@ -283,7 +275,7 @@ class StageExecutor:
         flight = self._in_flight[micro_batch]
         lagged = self._programme is not None and self._programme.is_lagged(micro_batch)
         keep_graph = not (lagged and self._policy.replays)
-        with self._around_lagged_forward() if lagged else nullcontext():
+        with self._around_forward(micro_batch, lagged=lagged):
             outputs = self._stage_pass.forward(
                 flight,
                 self._number(micro_batch),
@@ -320,12 +312,15 @@ class StageExecutor:
         self._record("load", micro_batch, start)
 
     @contextmanager
-    def _around_lagged_forward(self) -> Iterator[None]:
+    def _around_forward(self, micro_batch: int, *, lagged: bool) -> Iterator[None]:
+        step = micro_batch // self._per_step
+        predicted = self._training and self._prediction and self._prediction.is_ahead(step)
         with ExitStack() as around:
-            around.enter_context(self._policy.lagged_forward())
-            if self._predicted_weights:
-                with self._updates.at_next_update():
-                    around.enter_context(self._predicted_weights.applied())
+            # Copies of another stage's weights are predicted where this stage does not lag itself.
+            if lagged or predicted:
+                around.enter_context(self._policy.lagged_forward())
+            if predicted and self._prediction:
+                around.enter_context(self._prediction.applied(step))
             yield
 
     def _score(self, flight: InFlight, outputs: Activation, samples: int) -> None:
@@ -387,8 +382,8 @@ class StageExecutor:
             batch.loss_divisor(place),
         )
         del self._in_flight[micro_batch]
-        if self._predicted_weights:
-            self._predicted_weights.add_gradients(batch.size(place), batch.samples_of_step(place))
+        if self._prediction:
+            self._prediction.add_gradients(batch.size(place), batch.samples_of_step(place))
         if not self._is_first_stage:
             assert flight.incoming is not None
             self._leaving_gradient[micro_batch] = flight.incoming, gradients
@@ -420,17 +415,19 @@ class StageExecutor:
             self._record("receive", step, start)
         start = self._recorder.start()
         self._tied.collect_gradients()
-        step_or_not = self._take_step if self._rules.apply() else self._skip_step
+        stepping = self._stepping
+        takes = self._rules.apply()
+        predicting = (
+            self._prediction.update(skipped=not takes) if self._prediction else nullcontext()
+        )
         if self._rules.waits:
             self._record("receive", step, start)
             start = self._recorder.start()
-        with self._policy.update(), self._tied.update():
-            step_or_not()
+        with predicting, self._policy.update(), self._tied.update():
+            stepping.take_step() if takes else stepping.skip_step()
         self._version += 1
         if self._average:
             self._average.begin_step()
-        if self._predicted_weights:
-            self._predicted_weights.clear_gradients()
         self._record("update", step, start)
         self._recorder.end_step()
         # Nothing of this step is in flight any more.
@@ -458,7 +455,8 @@ class StageExecutor:
 
     def _receive_tied_weights(self, step: int, stage: int) -> None:
         start = self._recorder.start()
-        with self._policy.update():
+        predicting = self._prediction.update_from(stage) if self._prediction else nullcontext()
+        with predicting, self._policy.update():
             self._tied_exchange.receive_weights(stage)
         self._record("receive", step, start)
 

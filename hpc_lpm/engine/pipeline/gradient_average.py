@@ -3,12 +3,11 @@
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.distributed
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup, Work
 
 from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.faults import BoundaryError
+from hpc_lpm.engine.pipeline.replica_sum import ReplicaSum, StartedSum
 
 
 class GradientAverage:
@@ -23,15 +22,15 @@ class GradientAverage:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        group: ProcessGroup,
+        summing: ReplicaSum,
         replicas: int,
         *,
         timeout_seconds: float,
     ) -> None:
-        self._group = group
+        self._summing = summing
         self._replicas = replicas
         self._timeout_seconds = timeout_seconds
-        self._works: list[Work] = []
+        self._works: list[StartedSum] = []
         by_type: dict[torch.dtype, list[nn.Parameter]] = {}
         for parameter in parameters:
             if parameter.requires_grad:
@@ -52,9 +51,7 @@ class GradientAverage:
         """
         for part in self._parts:
             flat = part.flagged()
-            work = torch.distributed.all_reduce(flat, group=self._group, async_op=True)
-            assert work is not None
-            self._works.append(work)
+            self._works.append(self._summing.start(flat))
             # What each replica sends if the all-reduce is a ring.
             self.bytes_sent += flat.nbytes * 2 * (self._replicas - 1) // self._replicas
 
@@ -139,7 +136,7 @@ class _AlikeGradients:
 
 
 @torch.no_grad()
-def average_buffers(module: nn.Module, group: ProcessGroup, replicas: int) -> None:
+def average_buffers(module: nn.Module, summing: ReplicaSum, replicas: int) -> None:
     """Average BatchNorm's running statistics and other float buffers over replicas (collective).
 
     Replicas see different samples, so their buffers differ until they are averaged.
@@ -147,5 +144,5 @@ def average_buffers(module: nn.Module, group: ProcessGroup, replicas: int) -> No
     for buffer in module.buffers():
         if buffer.is_floating_point():
             averaged = buffer.clone()
-            torch.distributed.all_reduce(averaged, group=group)
+            summing.start(averaged).wait()
             buffer.copy_(averaged.div_(replicas))

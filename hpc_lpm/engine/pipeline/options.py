@@ -1,9 +1,12 @@
 """The options that strategies on merged stages have for themselves."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hpc_lpm.durations import Duration, PartOfRun
+from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
 
 PIPELINE = "Pipeline stages"
@@ -50,11 +53,59 @@ class ScheduledOptions(StrategyOptions):
         CommandOption(PIPELINE, metavar="NAME", computes=False),
     ] = "auto"
 
+    in_one_process: Annotated[
+        bool,
+        Field(
+            description="one process plays all ranks in turn, without mpirun, and ends in the same "
+            "bits"
+        ),
+        CommandOption(PIPELINE, computes=False),
+    ] = False
+    ranks: Annotated[
+        int | None,
+        Field(
+            gt=0,
+            description="ranks that one process plays; by default one for each stage of the plan",
+        ),
+        CommandOption(PIPELINE, metavar="N", computes=False),
+    ] = None
+
+    @model_validator(mode="after")
+    def _plays_ranks_without_messages(self) -> Self:
+        if self.ranks is not None and not self.in_one_process:
+            raise ValueError(
+                f"ranks is {self.ranks} without in one process: mpirun -n {self.ranks} starts that "
+                "many"
+            )
+        if self.in_one_process and (self.transport != "auto" or self.progress_thread):
+            raise ValueError("in one process there are no messages for a transport or its thread")
+        return self
+
     @model_validator(mode="after")
     def _torch_makes_progress_itself(self) -> Self:
         if self.progress_thread and self.transport == "torch":
             raise ValueError("progress thread is for transport mpi, torch makes progress itself")
         return self
+
+
+@dataclass(frozen=True)
+class FlushedSteps:
+    """The optimizer steps of a run that flush: the first `head`, and those from `tail` on."""
+
+    head: int
+    tail: int
+    steps: int
+
+    def __contains__(self, step: int) -> bool:
+        """Tell if a step, counted from 0, flushes."""
+        return step < self.head or step >= self.tail
+
+    @property
+    def switches(self) -> tuple[int, ...]:
+        """The numbers of steps done when the run begins or ends to flush at every step."""
+        if self.head >= self.tail:
+            return ()
+        return tuple(step for step in (self.head, self.tail) if 0 < step < self.steps)
 
 
 class LaggingOptions(ScheduledOptions):
@@ -65,10 +116,23 @@ class LaggingOptions(ScheduledOptions):
         Field(description="run lagged forwards at predicted weights"),
         CommandOption(LAG),
     ] = False
+    prediction_rule: Annotated[
+        PredictionRule | None,
+        Field(
+            description="last-update, second-order or spectrain; by default what measured best for "
+            "the optimizer"
+        ),
+        CommandOption(LAG, metavar="NAME"),
+    ] = None
+    synchronous_head: Annotated[
+        PartOfRun,
+        Field(description="first part of the run in which every step flushes: 200steps, 10%, 1"),
+        CommandOption(LAG, metavar="PART"),
+    ] = 0
     synchronous_tail: Annotated[
-        int,
-        Field(ge=0, description="last epochs in which every step flushes"),
-        CommandOption(LAG, metavar="EPOCHS"),
+        PartOfRun,
+        Field(description="last part of the run in which every step flushes: 200steps, 10%, 1"),
+        CommandOption(LAG, metavar="PART"),
     ] = 0
     lr_discount: Annotated[
         bool,
@@ -76,9 +140,27 @@ class LaggingOptions(ScheduledOptions):
         CommandOption(LAG),
     ] = False
 
-    def flushes_in(self, epoch: int, epochs: int) -> bool:
-        """Tell if every step of an epoch, counted from 0, flushes at the end of the run."""
-        return epoch >= epochs - self.synchronous_tail
+    @model_validator(mode="after")
+    def _rule_predicts(self) -> Self:
+        if self.prediction_rule is not None and not self.prediction:
+            raise ValueError(
+                f"prediction rule is {self.prediction_rule} without prediction, which it is a rule "
+                "for"
+            )
+        return self
+
+    def flushed_steps(self, steps: int, steps_an_epoch: int) -> FlushedSteps:
+        """Return the optimizer steps of a run that flush whatever the schedule is."""
+        head, tail = Duration.parse(self.synchronous_head), Duration.parse(self.synchronous_tail)
+        return FlushedSteps(
+            head.first_steps(steps, steps_an_epoch),
+            steps - tail.last_steps(steps, steps_an_epoch),
+            steps,
+        )
+
+    def drains(self, steps: int, steps_an_epoch: int) -> tuple[int, ...]:
+        """Return the steps after which the run begins or ends to flush at every step."""
+        return self.flushed_steps(steps, steps_an_epoch).switches
 
     @classmethod
     def of(cls, options: StrategyOptions) -> "LaggingOptions":

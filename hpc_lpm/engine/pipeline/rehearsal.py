@@ -11,7 +11,7 @@ from hpc_lpm.engine.evaluation import score
 from hpc_lpm.engine.faults import BoundaryError, Faults
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.derived_weights import keeps_derived_weights
-from hpc_lpm.engine.pipeline.module import PlannedModule
+from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
@@ -35,7 +35,7 @@ class PipelineRehearsal:
 
     def __init__(
         self,
-        module: PlannedModule,
+        module: StageModule,
         context: RunContext,
         reads_anew: Callable[[Tensor], bool] | None = None,
         *,

@@ -20,6 +20,7 @@ from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.deepspeed_carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.deepspeed_crossing import UNVARYING, Crossing
@@ -158,8 +159,8 @@ class StockPipelineRunner:
         """Return the scores of this replica's share on the last stage, none on others."""
         topology = self._context.topology
         if topology.replicas > 1:
-            group = self._module.mpu().get_data_parallel_group()
-            average_buffers(self._module, group, topology.replicas)
+            summing = SumOverGroup(self._module.mpu().get_data_parallel_group())
+            average_buffers(self._module, summing, topology.replicas)
         self._share = batches.share(topology.replica, topology.replicas)
         self._scores, self._metrics = [], metrics
         # All replicas take part for every size: DeepSpeed begins an evaluation with a barrier.

@@ -1,12 +1,12 @@
 """The interface between the training loop and the runner of a strategy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from hpc_lpm.engine.batches import MicroBatches
@@ -35,7 +35,8 @@ Value = TypeVar("Value")
 class RunContext:
     """Everything that a strategy is given to start its runner.
 
-    `updates` and `epochs` count those of the whole run, including an epoch that is cut short;
+    `updates` and `epochs` count those of the whole run, including an epoch that is cut short, and
+    `steps_an_epoch` the updates of a whole epoch, 1 where nobody counts epochs;
     `replicas` counts the replicas of every stage; `resources` are released at the end of the run;
     `updating` makes what updates the weights; `loading` loads the micro-batches of this rank.
     """
@@ -52,6 +53,7 @@ class RunContext:
     replicas: int = 1
     resources: ExitStack = field(default_factory=ExitStack)
     loading: Loading = field(default_factory=LoadingInTurn)
+    steps_an_epoch: int = 1
 
     @property
     def compute_format(self) -> ComputeFormat:
@@ -134,13 +136,24 @@ def _as_input_error(problem: str, rank: str) -> InputError:
     return InputError(f"{problem}.")
 
 
+class KeptTensors(Protocol):
+    """What a rank keeps of its parameters beside the optimizer's state."""
+
+    def saved(self) -> Mapping[nn.Parameter, Mapping[str, Tensor]]:
+        """Return the tensors by parameter and name."""
+
+    def restore(self, saved: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+        """Restore what `saved` returned."""
+
+
 @dataclass(frozen=True)
 class TrainedState:
     """The state of a rank at a drain, which together with its settings determines what follows.
 
     `layers` are keyed by their index in the model; replicas hold the same parameters, but buffers
     of their own. The optimizer leaves out parameters that are copies of another layer's tied
-    weights. `replica` counts from 0. `groups` are those of its parameters.
+    weights. `replica` counts from 0. `groups` are those of its parameters. `kept` is what else the
+    rank keeps of parameters, such as their last updates.
     """
 
     layers: dict[int, nn.Module]
@@ -148,6 +161,7 @@ class TrainedState:
     scheduler: LRScheduler
     replica: int = 0
     groups: GroupedParameters = ALL_ALIKE
+    kept: KeptTensors | None = None
 
 
 class Runner(Protocol):

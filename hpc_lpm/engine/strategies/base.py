@@ -34,6 +34,7 @@ class PlannedRun:
         samples: the number of training samples, None while the data have not been loaded.
         steps: the optimizer steps of the whole run, None if they depend on unknown samples.
         epochs: the epochs of the run, including a last one that is cut short; None if unknown.
+        steps_an_epoch: the optimizer steps of a whole epoch, None if unknown.
     """
 
     settings: "TrainSettings"
@@ -43,6 +44,7 @@ class PlannedRun:
     samples: int | None = None
     steps: int | None = None
     epochs: int | None = None
+    steps_an_epoch: int | None = None
 
     @property
     def replicas(self) -> int:

@@ -1,8 +1,16 @@
 """The strategies that run a schedule on our engine, of which every schedule is one."""
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from hpc_lpm.durations import Duration
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
+from hpc_lpm.engine.pipeline.prediction_rules import (
+    OF_SGD,
+    SPECTRAIN,
+    PredictionRule,
+    rule_of,
+)
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
@@ -14,8 +22,7 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
     from hpc_lpm.engine.settings import TrainSettings
 
-PREDICTED_OPTIMIZERS = ("sgd", "momentum")
-"""Optimizers whose next step can be predicted, by the formula of SGD with momentum."""
+_PLAYED_REPLICAS = 2
 
 
 class Scheduled(Strategy):
@@ -36,6 +43,8 @@ class Scheduled(Strategy):
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
     ) -> "TrainSettings":
         """Return the settings with the transport that suits where the ranks run (collective)."""
+        if LaggingOptions.of(settings.own).in_one_process:
+            return settings
         from hpc_lpm.engine.pipeline.transport.registry import with_transport
         from hpc_lpm.engine.topology import find_rank_locations
 
@@ -67,14 +76,15 @@ class Scheduled(Strategy):
                 "stages would make every stage wait for all others before each update: use "
                 "--clip-scope stage, which clips each stage by its own norm."
             )
-        if own.prediction:
-            _check_prediction(run)
-        if run.epochs is not None and own.synchronous_tail > run.epochs:
-            plural = "s" if run.epochs > 1 else ""
+        if own.in_one_process and run.replicas > _PLAYED_REPLICAS:
             raise InputError(
-                f"--synchronous-tail {own.synchronous_tail} is longer than the run, which has "
-                f"{run.epochs} epoch{plural}: use at most {run.epochs}."
+                f"--in-one-process was given for {run.replicas} replicas of every stage, of which "
+                f"it plays at most {_PLAYED_REPLICAS}: with more, the library that sums gradients "
+                "over ranks decides in which order, and so the bits; use fewer, or mpirun."
             )
+        if own.prediction:
+            _check_prediction(run, own.prediction_rule)
+        _check_flushed_parts(run, own)
 
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's stage."""
@@ -94,28 +104,66 @@ class ForwardBackwardParallel(Scheduled):
         self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
 
 
-def _check_prediction(run: PlannedRun) -> None:
-    optimizer = run.settings.optimizer
-    if optimizer.name not in PREDICTED_OPTIMIZERS:
+def _check_flushed_parts(run: PlannedRun, own: LaggingOptions) -> None:
+    """Refuse a synchronous head and tail that are longer than the run, as far as this is known.
+
+    Raises:
+        InputError: naming the option, its value and the length of the run.
+    """
+    lengths = {"epochs": run.epochs, "steps": run.steps, "%": 100}
+    parts = {
+        "--synchronous-head": Duration.parse(own.synchronous_head),
+        "--synchronous-tail": Duration.parse(own.synchronous_tail),
+    }
+    for option, part in parts.items():
+        length = lengths[part.unit]
+        if length is not None and part.number > length:
+            unit = part.unit if length > 1 else part.unit.removesuffix("s")
+            raise InputError(
+                f"{option} {part.written} is longer than the run, which has {length} {unit}: use "
+                f"at most {Duration(Fraction(length), part.unit).written}."
+            )
+    head, tail = parts.values()
+    if not (head.number and tail.number):
+        return
+    overlap = False
+    if run.steps is not None and run.steps_an_epoch is not None:
+        flushed = own.flushed_steps(run.steps, run.steps_an_epoch)
+        overlap = flushed.head > flushed.tail
+    elif head.unit == tail.unit and (length := lengths[head.unit]) is not None:
+        overlap = head.number + tail.number > length
+    if overlap:
         raise InputError(
-            f"--prediction was given with --optimizer {optimizer.name}, but only the next "
-            f"step of {' and '.join(PREDICTED_OPTIMIZERS)} can be predicted: leave it out or use "
-            "one of these."
+            f"--synchronous-head {head.written} and --synchronous-tail {tail.written} are together "
+            "longer than the run: shorten one of them, or use a strategy that always flushes."
+        )
+
+
+def _check_prediction(run: PlannedRun, asked: PredictionRule | None) -> None:
+    """Refuse the rule for SGD's own step where it does not know the next one."""
+    optimizer = run.settings.optimizer
+    if rule_of(asked, optimizer) != SPECTRAIN:
+        return
+    remedy = "choose another rule, such as second-order"
+    if optimizer.name not in OF_SGD:
+        raise InputError(
+            f"--prediction-rule {SPECTRAIN} was given with --optimizer {optimizer.name}, but it "
+            f"knows the next step of {' and '.join(OF_SGD)} alone: {remedy}."
         )
     if optimizer.options:
         raise InputError(
-            f"--prediction was given with options of --optimizer ({', '.join(optimizer.options)}), "
-            "but only the plain step of SGD with momentum can be predicted: leave one of the two "
-            "out."
+            f"--prediction by the rule {SPECTRAIN} was asked for with options of --optimizer "
+            f"({', '.join(optimizer.options)}), but it knows the plain step of SGD with momentum "
+            f"alone: {remedy}."
         )
     if run.model and run.model.ties:
         raise InputError(
-            f"--prediction was given with model {run.settings.model}, which ties weights of two "
-            "layers, and no stage alone knows their next step: leave it out or use an untied model."
+            f"--prediction by the rule {SPECTRAIN} was asked for with model {run.settings.model}, "
+            f"which ties weights of two layers, and no stage alone knows their next step: {remedy}."
         )
     if run.replicas > 1:
         raise InputError(
-            f"--prediction was given with {run.replicas} replicas of every stage, whose gradients "
-            "are being averaged while the next forward runs: leave it out or start one rank per "
-            "stage."
+            f"--prediction by the rule {SPECTRAIN} was asked for with {run.replicas} replicas of "
+            "every stage, whose gradients are being averaged while the next forward runs: "
+            f"{remedy}."
         )

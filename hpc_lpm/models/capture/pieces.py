@@ -81,6 +81,10 @@ def as_model(
                 for own, found in piece.original.items()
                 if first[found] in saved
             },
+            holders={
+                own: type(module.get_submodule(first[found].rpartition(".")[0]))
+                for own, found in piece.original.items()
+            },
         )
         for name, piece in zip(names, pieces, strict=True)
     )

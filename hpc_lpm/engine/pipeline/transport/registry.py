@@ -6,6 +6,8 @@ A new transport is a file of its own and an entry here.
 import logging
 from collections.abc import Callable
 
+from hpc_lpm.engine.one_process.channels import open_played_channels
+from hpc_lpm.engine.one_process.job import PlayedJob
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
@@ -31,6 +33,8 @@ _logger = logging.getLogger(__name__)
 
 def open_channels(name: str, circumstances: Circumstances) -> StageChannels:
     """Open a stage's channels over the transport of that name (collective)."""
+    if isinstance(circumstances.job, PlayedJob):
+        return open_played_channels(circumstances)
     return look_up("transport", name, TRANSPORTS)(circumstances)
 
 

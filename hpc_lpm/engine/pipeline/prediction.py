@@ -1,0 +1,69 @@
+"""Forward passes at a guess of the weights that the gradients of a micro-batch will update.
+
+A micro-batch's gradients go into the update of its step g. Where its forward pass runs at the
+weights after u < g updates, the lag is g - u; see `prediction_rules` for the guesses.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from hpc_lpm.engine.pipeline.extrapolation import Extrapolation
+from hpc_lpm.engine.pipeline.options import LaggingOptions
+from hpc_lpm.engine.pipeline.prediction_rules import SPECTRAIN, rule_of
+from hpc_lpm.engine.pipeline.spectrain import SpecTrain
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.ties import TiedParameters
+from hpc_lpm.engine.updating import Updates
+
+
+class Prediction(Protocol):
+    """Predicts the weights of one stage; steps and updates count from the last drain."""
+
+    def begin(self) -> None:
+        """Count from here on; nothing is in flight."""
+
+    def is_ahead(self, step: int) -> bool:
+        """Tell if a forward pass of this step is to run at predicted weights."""
+
+    def applied(self, step: int) -> AbstractContextManager[None]:
+        """Surround a forward pass of this step."""
+
+    def add_gradients(self, samples: int, step_samples: int) -> None:
+        """Take note that the gradients of some of the samples of a step were accumulated."""
+
+    def update(self, *, skipped: bool) -> AbstractContextManager[None]:
+        """Surround an update of the stage's own weights, or what skips it."""
+
+    def update_from(self, stage: int) -> AbstractContextManager[None]:
+        """Surround the update of copies of weights that another stage owns."""
+
+    def saved(self) -> Mapping[nn.Parameter, Mapping[str, Tensor]]:
+        """Return what predictions are made from, beside the optimizer's state, by parameter."""
+
+    def restore(self, saved: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+        """Restore what `saved` returned."""
+
+
+def prediction_of(
+    settings: TrainSettings, module: nn.Module, tied: TiedParameters, updates: Updates
+) -> Prediction | None:
+    """Return what predicts the weights of a stage, None unless that was asked for.
+
+    Args:
+        settings: of the run.
+        module: the stage.
+        tied: its parameters that are tied to others.
+        updates: what updates its own weights.
+    """
+    own = LaggingOptions.of(settings.own)
+    if not own.prediction:
+        return None
+    # A graph that is kept for later refers to the parameters' memory, unless old weights are kept.
+    in_place = own.weights != "stash"
+    rule = rule_of(own.prediction_rule, settings.optimizer)
+    if rule == SPECTRAIN:
+        return SpecTrain(updates, in_place=in_place)
+    return Extrapolation(rule, updates, list(module.parameters()), tied.copied, in_place=in_place)
