@@ -97,6 +97,13 @@ class Strategy(ABC):
         """Return the number of ranks that a comparison on `stages` devices starts."""
         return stages if self.parallel else 1
 
+    def processes(self, settings: "TrainSettings", stages: int) -> int:
+        """Return the number of processes that a run at these settings on `stages` devices starts.
+
+        It is one for each device, unless one process plays several.
+        """
+        return self.ranks(stages)
+
     def available(self) -> bool:
         """Tell if the package behind an optional strategy is installed."""
         return self.package is None or find_spec(self.package) is not None

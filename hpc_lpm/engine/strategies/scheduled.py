@@ -60,6 +60,10 @@ class Scheduled(Strategy):
             threads_may_call_mpi=threads_may_call_mpi,
         )
 
+    def processes(self, settings: "TrainSettings", stages: int) -> int:
+        """Return one process for each stage, or the one that plays all of them."""
+        return 1 if LaggingOptions.of(settings.own).in_one_process else self.ranks(stages)
+
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
         """Return the options of a plan for this schedule."""
         own = LaggingOptions.of(settings.own)
