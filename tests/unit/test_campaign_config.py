@@ -98,7 +98,13 @@ def test_a_missing_file_is_named() -> None:
         ({"datasets": ["digit"]}, ["'digit'", "did you mean 'digits'"]),
         ({"planners": ["unifrom"]}, ["'unifrom'", "did you mean 'uniform'"]),
         ({"models": ["gpt"]}, ["gpt"]),
-        ({"prediction": True, "optimizer": {"name": "adamw"}}, ["prediction", "sgd and momentum"]),
+        (
+            {
+                **{"prediction": True, "prediction_rule": "spectrain"},
+                "optimizer": {"name": "adamw"},
+            },
+            ["prediction_rule spectrain", "sgd and momentum"],
+        ),
         ({"epochs": 2, "synchronous_tail": 3}, ["synchronous_tail 3"]),
         ({"stages": 3}, ["micro_batches 4 is not divisible by the 3 ranks of horovod"]),
         (

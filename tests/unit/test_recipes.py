@@ -8,11 +8,16 @@ import pytest
 
 from hpc_lpm.campaign.config import campaign_from_document
 from hpc_lpm.campaign.contestants import contestant_settings, contestants_of
+from hpc_lpm.engine.checkpoint.longer import continues_exactly
+from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint
+from hpc_lpm.engine.one_process.play import play_ranks
 from hpc_lpm.engine.pipeline.recipes import RECIPES, recipe_for
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.plan import Plan, StagePlan
 
 ADAMW = {"name": "adamw", "lr": 0.001}
 RUN: dict[str, Any] = {
@@ -112,6 +117,33 @@ def test_a_campaign_leaves_the_choice_to_each_run() -> None:
     run = PlannedRun(checked_settings(**written), None, 8, 8, steps=20, epochs=1)
     assert strategy_named("fbp").with_recipe(run)[0].own.prediction
     assert json.loads(flushing.model_dump_json())["recipe"] == "auto"
+
+
+def test_a_longer_run_under_the_same_recipe_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    stages = tuple(
+        StagePlan(start=a, stop=a + 1, compute_seconds=0, send_bytes=0, memory_bytes=0)
+        for a in range(3)
+    )
+    Plan(
+        **{"planner": "by hand", "model": "mlp", "stages": stages, "period_seconds": 0},
+        **{"boundary_bytes": 0, "profile_sha256": ""},
+    ).write(plan)
+    run = {
+        **{**RUN, "model": "mlp,width=8,layers=3", "dataset": "digits,size=8", "plan": str(plan)},
+        **{"recipe": "auto", "in_one_process": True, "steps": 2, "micro_batches": 1},
+    }
+    short = checked_settings(**run)
+    results = play_ranks(3, 60, lambda job: Training(short, job).run(tmp_path, None))
+    assert results[0] is not None
+    assert (results[0].recipe or "").startswith("recipe auto chooses second-order")
+    checkpoint = Checkpoint.newest(tmp_path / FOLDER)
+    assert checkpoint is not None
+    longer = {**run, "steps": 3, "drain_at": ()}
+    assert not continues_exactly(checkpoint, checked_settings(**longer)), "it would not drain there"
+    assert continues_exactly(checkpoint, short)
+    with pytest.raises(InputError, match="saved with prediction"):
+        continues_exactly(checkpoint, checked_settings(**{**run, "prediction": False}))
 
 
 def test_an_unknown_recipe_is_refused_with_those_that_there_are() -> None:
