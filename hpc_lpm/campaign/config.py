@@ -19,14 +19,15 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from hpc_lpm.campaign.contestants import Contestant, contestants_of
-from hpc_lpm.campaign.metrics import MetricName
+from hpc_lpm.campaign.metrics import TARGET_METRICS, MetricName
+from hpc_lpm.campaign.sections import Expectation, Launcher, Resources
+from hpc_lpm.campaign.target import Target
 from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.file_kinds import mistaken_for
 from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
-from hpc_lpm.quantities import Mebibytes, Minutes
-from hpc_lpm.typed_values import TypedModel, refusal
+from hpc_lpm.typed_values import refusal
 
 Names = Annotated[list[str], Field(min_length=1)]
 
@@ -53,39 +54,6 @@ CampaignName = Annotated[
 ]
 
 
-class Launcher(TypedModel):
-    """The program that starts the ranks; `options` replace its default options."""
-
-    mpi: Literal["mpirun", "srun"] = "mpirun"
-    options: list[str] | None = None
-
-
-class Resources(TypedModel):
-    """The resources that one trial requests of a cluster; without a scheduler nothing is enforced.
-
-    `memory_megabytes` is the memory of one rank in MiB, or a size such as "4GiB"; `runtime_minutes`
-    also takes a time such as "1h30m" or "1:30:00". What is not set of the two is derived from
-    profile and plan. Without `nodes` the cluster places ranks wherever cores are free.
-    """
-
-    memory_megabytes: Mebibytes | None = None
-    runtime_minutes: Minutes | None = None
-    nodes: int | None = Field(default=None, gt=0)
-
-
-class Expectation(TypedModel):
-    """The median of paired ratios metric(strategy) / metric(relative_to) must reach `at_least`.
-
-    What can never be judged is refused: a strategy relative to itself, bytes that one of the two
-    never sends, an accuracy that the data do not have.
-    """
-
-    metric: MetricName
-    strategy: str
-    relative_to: str
-    at_least: float = Field(gt=0)
-
-
 class Campaign(RunOptions):
     """A campaign; its trials are the product of models, datasets, strategies, planners and seeds.
 
@@ -103,6 +71,11 @@ class Campaign(RunOptions):
     `again: N` of a contestant runs it N times more for each seed and repeat. A contestant that
     came later is so compared with one that had been trained before: ratios pair runs of one call of
     snakemake.
+
+    `target` adds the steps and seconds that each contestant takes to a value of a metric. Where the
+    learning rate decays, the steps follow from runs of several lengths, each with its own schedule:
+    `lengths: [400, 500]` runs every contestant at these epochs or steps too, and
+    `{fbp: {lengths: [700]}}` one of them.
 
     `keep: [weights]` leaves `weights.safetensors` in the folder of every run, as `hpc-lpm export`
     writes it, and `keep: [checkpoints]` the last checkpoint, which else is removed.
@@ -136,6 +109,12 @@ class Campaign(RunOptions):
         default=[], description="further metrics of your own, as module:name"
     )
     expect: list[Expectation] = Field(default=[], description="bounds on ratios of contestants")
+    target: Target | None = Field(
+        default=None, description="what contestants are to reach, in how many steps and seconds"
+    )
+    lengths: list[Annotated[int, Field(gt=0)]] = Field(
+        default=[], description="further lengths of every contestant's runs, for the target"
+    )
     own: dict[str, Any] = Field(
         default={}, exclude=True, description="options that strategies declare, by name"
     )
@@ -148,7 +127,9 @@ class Campaign(RunOptions):
     @property
     def further_metrics(self) -> list[str]:
         """The names of the metrics that are computed beside those of every campaign."""
-        return [*self.metrics, *(expectation.metric for expectation in self.expect)]
+        expected = [expectation.metric for expectation in self.expect]
+        of_target = [metric.name for metric in TARGET_METRICS] if self.target else []
+        return [*self.metrics, *expected, *of_target]
 
     @model_validator(mode="before")
     @classmethod
@@ -225,6 +206,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "launcher": Launcher,
     "resources": Resources,
     "expect": Expectation,
+    "target": Target,
 }
 
 

@@ -2,8 +2,11 @@
 
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
+    LENGTHS,
     Contestant,
     contestant_cut_only_at,
+    contestant_lengths,
+    contestant_processes,
     contestant_runs,
     contestant_settings,
     contestant_stages,
@@ -32,23 +35,50 @@ def check_contestants(campaign: Campaign) -> None:
         )
     for contestant in campaign.contestants:
         try:
-            settings = contestant_settings(campaign, contestant)
-            _check_keeps(campaign, contestant, settings)
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
             contestant_cut_only_at(campaign, contestant)
             contestant_runs(contestant)
-            contestant.entry.check(
-                PlannedRun(
-                    settings,
-                    model=None,
-                    ranks=ranks,
-                    stages=ranks if contestant.entry.needs_plan else 1,
-                    steps=settings.steps,
-                    epochs=settings.epochs,
+            contestant_processes(campaign, contestant)
+            for length in contestant_lengths(campaign, contestant):
+                settings = contestant_settings(campaign, contestant, length=length)
+                _check_keeps(campaign, contestant, settings)
+                contestant.entry.check(
+                    PlannedRun(
+                        settings,
+                        model=None,
+                        ranks=ranks,
+                        stages=ranks if contestant.entry.needs_plan else 1,
+                        steps=settings.steps,
+                        epochs=settings.epochs,
+                    )
                 )
-            )
+            _check_lengths(campaign, contestant)
         except InputError as error:
             raise InputError(in_file_words(str(error), contestant.strategy)) from None
+
+
+def _check_lengths(campaign: Campaign, contestant: Contestant) -> None:
+    """Refuse further lengths that say nothing: without a target, or of an equal schedule."""
+    lengths = contestant_lengths(campaign, contestant)[:-1]
+    if not lengths:
+        return
+    settings = contestant_settings(campaign, contestant)
+    said = f"{LENGTHS} of {contestant.label} is {lengths}, but"
+    if campaign.target is None:
+        raise InputError(
+            f"{said} they serve a target alone: add one, such as "
+            f"target: {{metric: train_loss, value: baseline}}, or leave {LENGTHS} out."
+        )
+    if settings.learning_rate.schedule == "constant":
+        raise InputError(
+            f"{said} its learning rate is constant, under which a long run passes through all "
+            f"shorter ones: leave {LENGTHS} out."
+        )
+    usual = settings.epochs if settings.epochs is not None else settings.steps
+    if usual in lengths:
+        raise InputError(
+            f"{said} {usual} is the usual length of its runs, which is run anyway: leave it out."
+        )
 
 
 def _check_keeps(campaign: Campaign, contestant: Contestant, settings: TrainSettings) -> None:

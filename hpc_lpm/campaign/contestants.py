@@ -25,6 +25,12 @@ OF_ITS_PLAN = ("stages", "cuts", "cut_only_at")
 AGAIN = "again"
 """How often a contestant runs once more, beside those that came later."""
 
+LENGTHS = "lengths"
+"""The further lengths at which a contestant runs, for a target under a decaying rate."""
+
+OF_ITS_RUNS = (AGAIN, LENGTHS)
+"""What a contestant may set besides settings and plan: which runs it has."""
+
 
 @dataclass(frozen=True)
 class Contestant:
@@ -107,6 +113,16 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
     return stages
 
 
+def contestant_processes(campaign: "Campaign", contestant: Contestant) -> int:
+    """Return the number of processes that a run of a contestant starts.
+
+    Raises:
+        InputError: if a setting or `stages` is not accepted.
+    """
+    settings = contestant_settings(campaign, contestant)
+    return contestant.entry.processes(settings, contestant_stages(campaign, contestant))
+
+
 def contestant_cuts(campaign: "Campaign", contestant: Contestant) -> tuple[int | str, ...]:
     """Return the cuts that a contestant's plan is to have, none where they are searched.
 
@@ -167,6 +183,27 @@ def contestant_runs(contestant: Contestant) -> range:
     return range(again + 1)
 
 
+def contestant_lengths(campaign: "Campaign", contestant: Contestant) -> Sequence[int | None]:
+    """Return the lengths of the runs of a contestant, None for that of its settings, which is last.
+
+    They count what its settings count, epochs or steps.
+
+    Raises:
+        InputError: if its `lengths` is not a list of whole numbers from 1.
+    """
+    lengths = contestant.overrides.get(LENGTHS, campaign.lengths)
+    whole = isinstance(lengths, list) and all(
+        isinstance(length, int) and not isinstance(length, bool) and length > 0
+        for length in lengths
+    )
+    if not whole or len(set(lengths)) < len(lengths):
+        raise InputError(
+            f"{LENGTHS} of {contestant.label} is {lengths!r}, accepted is a list of different "
+            "whole numbers from 1, such as [400, 500]."
+        )
+    return [*lengths, None]
+
+
 def _is_name(value: object) -> bool:
     # Names are handed on in one option, separated by commas.
     return isinstance(value, str) and bool(value.strip()) and "," not in value
@@ -189,11 +226,13 @@ def contestant_settings(
     dataset: str | None = None,
     seed: int | None = None,
     plan: str | None = None,
+    length: int | None = None,
 ) -> TrainSettings:
     """Return the settings of a contestant's run: the campaign's, overridden by its own.
 
     An option that the strategy does not take is left out where the campaign sets it for all.
-    Model, data set and seed are the first of the campaign's unless they are given.
+    Model, data set and seed are the first of the campaign's unless they are given; `length`
+    replaces the epochs or steps of a run.
 
     Raises:
         InputError: if a setting is unknown to the strategy or its value is not accepted.
@@ -215,6 +254,8 @@ def contestant_settings(
     if campaign.clip_scope == "stage" and "stage" not in entry.clip_scopes:
         document["clip_scope"] = None
     _override(document, contestant)
+    if length is not None:
+        document["epochs" if document["epochs"] is not None else "steps"] = length
     return entry.with_clip_scope(checked_settings(**document))
 
 
@@ -230,7 +271,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
     fields = settings_fields(contestant.strategy)
     accepted = {item.path[0] for item in fields} - set(OF_THE_CAMPAIGN)
     for name, value in contestant.overrides.items():
-        if name in OF_ITS_PLAN or name == AGAIN:
+        if name in OF_ITS_PLAN or name in OF_ITS_RUNS:
             continue
         if name in OF_THE_CAMPAIGN:
             raise InputError(
@@ -238,7 +279,7 @@ def _override(document: dict[str, Any], contestant: Contestant) -> None:
                 "for the whole campaign."
             )
         if name not in accepted:
-            offered = sorted(accepted | {"name", AGAIN, *OF_ITS_PLAN})
+            offered = sorted(accepted | {"name", *OF_ITS_RUNS, *OF_ITS_PLAN})
             raise InputError(
                 f"{contestant.label} has the unknown setting {name!r}{closest(name, offered)}: "
                 f"accepted are {', '.join(offered)}."

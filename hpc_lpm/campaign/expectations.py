@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hpc_lpm.campaign.absent import absent_contestants
-from hpc_lpm.campaign.config import Campaign, Expectation
+from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.quality import metric_named
+from hpc_lpm.campaign.sections import Expectation
 from hpc_lpm.campaign.statistics import Estimate, paired, paired_ratio, runs_of, unpaired
 from hpc_lpm.campaign.unjudgeable import pairs_of, why_never_judged
 
@@ -26,8 +27,8 @@ class Verdict:
 
     @property
     def held(self) -> bool:
-        """The median of the paired ratios reaches the bound."""
-        return self.ratio is not None and self.ratio.median >= self.expectation.at_least
+        """The median of the paired ratios is within the bound."""
+        return self.ratio is not None and self.expectation.held_by(self.ratio.median)
 
     def sentence(self) -> str:
         """Return what was expected and what was found."""
@@ -36,7 +37,7 @@ class Verdict:
         if self.ratio is None:
             return f"{what} ({self.where}) cannot be judged: {self.reason}"
         outcome = "holds" if self.held else "does not hold"
-        bound = f"expected at least {expected.at_least:g}"
+        bound = f"expected {expected.bound_text}"
         return f"{what} ({self.where}) is {self.ratio.text(3)}, {bound}: {outcome}"
 
 
@@ -57,7 +58,7 @@ def judge(campaign: Campaign, summary: pd.DataFrame) -> list[Verdict]:
         for who, rival in pairs:
             planner = who.planner or rival.planner
             where = ", ".join(filter(None, [who.model, who.dataset, planner]))
-            ratio = paired_ratio(summary, who, rival, metric.name)
+            ratio = paired_ratio(summary, who, rival, metric.name, any_call=metric.of_seed)
             reason = "" if ratio else never or _why_unjudged(summary, who, rival, metric.name)
             verdicts.append(Verdict(expectation, where, ratio, reason))
         if not pairs:
@@ -78,6 +79,9 @@ def _why_unjudged(summary: pd.DataFrame, who: Entrant, rival: Entrant, metric: s
             "their runs were trained in different calls of snakemake, set `again: 1` for both to "
             "run each beside the other"
         )
-    if paired(summary, who, rival, metric).empty:
+    pairs = paired(summary, who, rival, metric)
+    if pairs.empty:
         return "no pair of runs is there with the same seed and repeat"
+    if (pairs["second"] != 0).any():
+        return "neither run of a pair reached the target"
     return f"{metric} of {rival.label} is 0 in every pair of runs"

@@ -15,8 +15,12 @@ def speed_sentence(
     Args:
         summary: one row per run.
         entrants: all of one race.
-        medians: the median throughput of each, in samples per second.
+        medians: the median throughput of each that has one, in samples per second.
     """
+    model, dataset = entrants[0].race
+    entrants = [who for who in entrants if who in medians]
+    if not entrants:
+        return f"No run of {model} on {dataset} says how fast devices are."
     ours = [who for who in entrants if is_proposed(who)]
     hero = max(ours or entrants, key=lambda who: medians[who])
     parts: list[str] = []

@@ -44,13 +44,13 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
         data = files.of_data(trial, settings)
         used = data | files.named_in(_naming_values(settings))
         request: dict[str, Any] = {}
-        placement = together if trial.ranks > 1 else {}  # one rank needs no launcher
+        placement = together if trial.processes > 1 else {}  # one rank needs no launcher
         if trial.planner:
             request = {**steps.plan_request(trial)}
             planner = files.named_in([trial.planner])
             profile = Identity.of(
                 {"arguments": _without_data_dir(steps.profile_arguments(trial))},
-                placement={**together, "ranks": trial.ranks},
+                placement={**together, "ranks": steps.profile_ranks(trial)},
                 files=data | files.named_in([trial.model]),
             )
             profiles[steps.profile_name(trial)] = profile

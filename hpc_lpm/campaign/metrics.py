@@ -19,7 +19,7 @@ from hpc_lpm.extensions import Registry, expect_type
 
 RUN_COLUMNS = (
     *("trial", "model", "dataset", "strategy", "contestant", "planner"),
-    *("ranks", "seed", "repeat", "calls", "steps", "weights_sha256"),
+    *("ranks", "seed", "repeat", "length", "calls", "target", "steps", "weights_sha256"),
 )
 """Columns of summary.csv that are no metrics, and whose names no metric can have."""
 
@@ -60,6 +60,11 @@ class Metric(Quantity):
         paired: whether statistics.csv also has it relative to each rival, run by run.
         in_report: whether the report's table shows the median with its interval, the median
             alone, or nothing.
+        of_devices: whether it measures what devices do, so that a run in which one process plays
+            the stages of several has none.
+        of_seed: whether the seed determines it, whenever a run is trained.
+        of_target: whether it tells how a campaign's target is reached. It then follows from the
+            runs of a race together (`reaching.py`), and `of_run` returns NaN.
     """
 
     of_run: Callable[[RunResult], float]
@@ -68,6 +73,9 @@ class Metric(Quantity):
     digits: int = 2
     paired: bool = True
     in_report: Literal["interval", "median", "no"] = "interval"
+    of_devices: bool = False
+    of_seed: bool = False
+    of_target: bool = False
 
     @property
     def heading(self) -> str:
@@ -136,6 +144,28 @@ BUILT_IN = {
             of_run=lambda result: result.samples_per_second,
             unit="samples/s",
             digits=1,
+            of_devices=True,
+        ),
+        Metric(
+            "steps_to_target",
+            "steps to target",
+            "lower",
+            of_run=lambda result: math.nan,
+            digits=0,
+            in_report="no",  # a table of its own shows it
+            of_seed=True,
+            of_target=True,
+        ),
+        Metric(
+            "seconds_to_target",
+            "time to target",
+            "lower",
+            of_run=lambda result: math.nan,
+            unit="s",
+            digits=1,
+            in_report="no",
+            of_devices=True,
+            of_target=True,
         ),
         Metric(
             "training_seconds",
@@ -147,6 +177,7 @@ BUILT_IN = {
             digits=1,
             paired=False,
             in_report="no",
+            of_devices=True,
         ),
         Metric(
             "test_accuracy",
@@ -176,6 +207,7 @@ BUILT_IN = {
             digits=0,
             paired=False,
             in_report="median",
+            of_devices=True,
         ),
         Metric(
             "bytes_sent",
@@ -186,6 +218,7 @@ BUILT_IN = {
             scale=2.0**-20,
             paired=False,
             in_report="no",
+            of_devices=True,
         ),
         Metric(
             "idle_share",
@@ -198,6 +231,7 @@ BUILT_IN = {
             digits=0,
             paired=False,
             in_report="median",
+            of_devices=True,
         ),
     )
 }
@@ -206,13 +240,17 @@ METRICS: Registry[Metric] = Registry("metric", "hpc_lpm.metrics", BUILT_IN, _ada
 """The metrics by name.
 
 Of the ranks, `peak_memory_bytes` is the maximum, `bytes_sent` the sum and `idle_share` the mean;
-`test_accuracy` (0 to 1) and `final_train_loss` are the last ones of a run.
+`test_accuracy` (0 to 1) and `final_train_loss` are the last ones of a run. `steps_to_target` and
+`seconds_to_target` are infinite where a run has not reached its campaign's target.
 """
 
 THROUGHPUT = METRICS.named("samples_per_second")
 ACCURACY = METRICS.named("test_accuracy")
 MEMORY = METRICS.named("peak_memory_bytes")
 TRAFFIC = METRICS.named("bytes_sent")
+STEPS_TO_TARGET = METRICS.named("steps_to_target")
+SECONDS_TO_TARGET = METRICS.named("seconds_to_target")
+TARGET_METRICS = (STEPS_TO_TARGET, SECONDS_TO_TARGET)
 
 
 OF_EVALUATION = re.compile(r"(test|validation)_(\w+)")

@@ -1,9 +1,11 @@
 """Renders HTML pages that open from disk and need nothing else; all share one look."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from hpc_lpm.campaign.comparison.compare import Comparison
 from hpc_lpm.campaign.comparison.tables import race_changes, trial_sentences
@@ -22,7 +24,13 @@ def render_page(template: str, context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["as_code"] = _with_code
     return environment.get_template(template).render(context)
+
+
+def _with_code(sentence: str) -> Markup:
+    """Return a sentence for a page, what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(sentence))))
 
 
 def write_comparison_page(comparison: Comparison, path: Path) -> None:

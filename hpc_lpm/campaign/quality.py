@@ -40,6 +40,8 @@ def metric_named(name: str) -> Metric:
 def metrics_with(names: Iterable[str], results: Sequence[RunResult] = ()) -> list[Metric]:
     """Return the toolkit's metrics, those that `names` has, and those of evaluations.
 
+    Those of a target are among them only if `names` has them.
+
     Args:
         names: of further metrics.
         results: of all runs; what their evaluations found has a column each. What stands for the
@@ -48,7 +50,8 @@ def metrics_with(names: Iterable[str], results: Sequence[RunResult] = ()) -> lis
     Raises:
         InputError: if a metric is unknown or cannot be imported, or two have the same column.
     """
-    found, asked = dict(BUILT_IN), list(names)
+    found = {name: metric for name, metric in BUILT_IN.items() if not metric.of_target}
+    asked = list(names)
     for name in asked:
         metric = metric_named(name)
         if found.setdefault(metric.name, metric) is not metric:

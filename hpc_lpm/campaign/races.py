@@ -1,5 +1,6 @@
 """What a report shows of each race: the contestants of one model on one data set, side by side."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.runs import Run, entrants_of
 from hpc_lpm.campaign.statistics import estimate, paired_difference, paired_ratio, runs_of
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.target_part import TargetPart, target_part
 from hpc_lpm.campaign.trials import file_name
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
@@ -42,6 +44,7 @@ class Race:
     """
 
     title: str
+    target: TargetPart | None
     sentence: str
     quality_title: str
     quality_sentence: str | None
@@ -49,15 +52,28 @@ class Race:
     columns: list[str]
     rows: list[list[str]]
     colours: list[str]
-    throughput: DrawnFigure
+    throughput: DrawnFigure | None
     quality: DrawnFigure | None
-    memory: DrawnFigure
+    memory: DrawnFigure | None
     plans: list[DrawnFigure]
     stage_activity: DrawnFigure | None
 
+    @property
+    def headline(self) -> str:
+        """The sentence on the target, or on speed where there is none."""
+        return (self.target.sentence if self.target else "") or self.sentence
+
     def figures(self) -> list[DrawnFigure]:
         """Return every figure that there is."""
-        drawn = [self.throughput, self.quality, self.memory, *self.plans, self.stage_activity]
+        target = self.target.figure if self.target else None
+        drawn = [
+            target,
+            self.throughput,
+            self.quality,
+            self.memory,
+            *self.plans,
+            self.stage_activity,
+        ]
         return [figure for figure in drawn if figure is not None]
 
 
@@ -70,10 +86,14 @@ def races_of(results: CampaignResults) -> list[Race]:
         return [_race(results, runs) for runs in by_race.values()]
 
 
-def _race(results: CampaignResults, runs: list[Run]) -> Race:
+def _race(results: CampaignResults, every_run: list[Run]) -> Race:
+    runs = [run for run in every_run if run.trial.length is None] or every_run
+    # One process that plays several devices says nothing of their speed and memory.
+    devices = [run for run in runs if not run.trial.played]
     summary, entrants = results.summary, entrants_of(runs)
     medians = {who: float(runs_of(summary, who)[THROUGHPUT.name].median()) for who in entrants}
-    order = sorted(entrants, key=lambda who: -medians[who])
+    medians = {who: median for who, median in medians.items() if not math.isnan(median)}
+    order = sorted(entrants, key=lambda who: -medians.get(who, 0.0))
     proposed = [who for who in order if is_proposed(who)]
     quality = quality_of([run.result for run in runs])
     columns = _columns(results.metrics, quality, summary, entrants)
@@ -82,6 +102,9 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
     baseline = baseline_of(entrants, entrants[0])
     return Race(
         title=f"{model} on {dataset}",
+        target=target_part(summary, every_run, colours, results.targets[model, dataset])
+        if results.targets
+        else None,
         sentence=speed_sentence(summary, entrants, medians),
         quality_title=quality.title.capitalize(),
         quality_sentence=quality_sentence(summary, entrants, (proposed or order)[0], quality),
@@ -89,11 +112,13 @@ def _race(results: CampaignResults, runs: list[Run]) -> Race:
         columns=[column.heading for column in columns],
         rows=[[column.cell(who) for column in columns] for who in order],
         colours=[colours[who.label] for who in order],
-        throughput=draw_throughput(runs, colours, _speedups(summary, entrants)),
+        throughput=draw_throughput(devices, colours, _speedups(summary, entrants))
+        if devices
+        else None,
         quality=draw_quality(runs, colours, quality),
-        memory=draw_memory(runs, colours),
+        memory=draw_memory(devices, colours) if devices else None,
         plans=_plans(results, runs),
-        stage_activity=draw_stage_activity(runs),
+        stage_activity=draw_stage_activity(devices),
     )
 
 

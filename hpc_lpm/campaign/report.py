@@ -22,6 +22,7 @@ from hpc_lpm.campaign.results import CampaignResults, load_results, write_tables
 from hpc_lpm.campaign.runs import MissingTrial
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.summary import write_table
+from hpc_lpm.campaign.target_part import NO_TARGET
 from hpc_lpm.cluster.launchers import launcher_options
 from hpc_lpm.files import write_text_atomically
 
@@ -59,7 +60,7 @@ def write_report(root: Path) -> ReportOutcome:
         for figure in race.figures():
             write_text_atomically(results.folder.figures / f"{figure.name}.svg", figure.svg)
             write_table(figure.data, results.folder.figures / f"{figure.name}.csv")
-    headline = races[0].sentence if races else "No trial of this campaign has finished yet."
+    headline = races[0].headline if races else "No trial of this campaign has finished yet."
     notes = notes_on(results)
     page = _render(results, provenance, races, headline, notes)
     write_text_atomically(results.folder.report, page)
@@ -91,6 +92,7 @@ def _render(
         "absent": results.absent,
         "notes": notes,
         "verdicts": judge(results.campaign, results.summary) if results.campaign.expect else [],
+        "no_target": NO_TARGET if results.campaign.target is None else "",
         "trial_count": len(results.runs) + len(results.missing),
         "run_count": len(results.runs),
         "settings": _settings(results),

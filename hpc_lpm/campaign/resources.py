@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hpc_lpm.campaign.config import Resources
+from hpc_lpm.campaign.sections import Resources
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.memory import whole_model_memory_bytes
@@ -82,6 +82,8 @@ def request_of(
     asked: Resources,
     profile: Path | None,
     plan: Path | None,
+    *,
+    played: bool = False,
 ) -> Request:
     """Return the request of a trial's job; values that the campaign sets are taken as they are.
 
@@ -90,6 +92,7 @@ def request_of(
         asked: the resources that the campaign sets.
         profile: the profile of the trial's model, None if the campaign makes none.
         plan: the trial's plan, None if its strategy needs none.
+        played: whether one process plays all stages of the plan.
 
     Raises:
         FileNotFoundError: if profile or plan do not exist yet; Snakemake then asks again later.
@@ -97,14 +100,15 @@ def request_of(
     read_profile = None if profile is None else _read(Profile, profile)
     read_plan = None if plan is None else _read(Plan, plan)
     return Request(
-        asked.memory_megabytes or _rank_megabytes(read_profile, read_plan),
+        asked.memory_megabytes or _rank_megabytes(read_profile, read_plan, played),
         asked.runtime_minutes or _minutes(settings, read_profile),
     )
 
 
-def _rank_megabytes(profile: Profile | None, plan: Plan | None) -> int:
+def _rank_megabytes(profile: Profile | None, plan: Plan | None, played: bool) -> int:
     if plan is not None:
-        model_bytes = max(stage.memory_bytes for stage in plan.stages)
+        together = sum if played else max
+        model_bytes = together(stage.memory_bytes for stage in plan.stages)
     elif profile is not None:
         model_bytes = whole_model_memory_bytes(profile)
     else:

@@ -14,9 +14,15 @@ from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.metrics import Metric
 from hpc_lpm.campaign.quality import metrics_with
+from hpc_lpm.campaign.reaching import RaceTarget, targets_of
 from hpc_lpm.campaign.runs import MissingTrial, Run, read_runs
 from hpc_lpm.campaign.statistics import statistics_table
-from hpc_lpm.campaign.summary import summarise, write_parquet, write_table
+from hpc_lpm.campaign.summary import (
+    summarise,
+    without_infinities,
+    write_parquet,
+    write_table,
+)
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.errors import InputError
@@ -28,7 +34,9 @@ class CampaignResults:
     """A campaign, its finished runs, and the tables computed from them.
 
     `absent` are contestants that were not tried because they are not installed; their trials are
-    not among the missing ones.
+    not among the missing ones. `targets` has what the contestants of each race are to reach, by
+    model and data set, if the campaign has a target. In `summary` what was not reached took
+    infinitely long.
     """
 
     folder: CampaignFolder
@@ -40,6 +48,11 @@ class CampaignResults:
     metrics: list[Metric]
     summary: pd.DataFrame
     statistics: pd.DataFrame
+    targets: dict[tuple[str, str], RaceTarget]
+
+    def usual_runs(self) -> list[Run]:
+        """Return the runs of usual length; those of other lengths serve the target alone."""
+        return [run for run in self.runs if run.trial.length is None]
 
     def refused_sentence(self) -> str | None:
         """Say which results were refused, and that they count for nothing; None without any."""
@@ -90,7 +103,9 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
     missing = [entry for entry in missing if entry.trial.contestant not in left_out]
     names = [*campaign.further_metrics, *further_metrics]
     metrics = metrics_with(names, [run.result for run in runs])
-    summary = summarise(runs, metrics)
+    targets = targets_of(campaign, runs)
+    reached = {name: at for target in targets.values() for name, at in target.reached.items()}
+    summary = summarise(runs, metrics, reached)
     return CampaignResults(
         folder=folder,
         campaign=campaign,
@@ -101,14 +116,16 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
         metrics=metrics,
         summary=summary,
         statistics=statistics_table(summary, metrics),
+        targets=targets,
     )
 
 
 def write_tables(results: CampaignResults) -> None:
     """Write summary.csv, summary.parquet, statistics.csv and provenance/launches.json."""
     root = results.folder.root
-    write_table(results.summary, root / "summary.csv")
-    write_parquet(results.summary, root / "summary.parquet")
+    summary = without_infinities(results.summary)
+    write_table(summary, root / "summary.csv")
+    write_parquet(summary, root / "summary.parquet")
     write_table(results.statistics, root / "statistics.csv")
     launches = {name: launch.model_dump(mode="json") for name, launch in results.launches().items()}
     write_text_atomically(results.folder.launches, json.dumps(launches, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """Medians with 95 % confidence intervals, and paired comparisons between entrants of a race."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,20 @@ on. With fewer, no interval between observed values can hold what it promises.
 """
 RESAMPLES = 9999
 
+NEVER = "\N{INFINITY}"
+"""How an infinite number is written, such as the steps to a target that was not reached."""
+
+_FAR = 1e100
+"""Stands for infinity in arithmetic on percentiles, whose result is far then, and not undefined."""
+_FAR_AWAY = 1e50
+
 
 @dataclass(frozen=True)
 class Estimate:
-    """The median of `n` values, its 95 % interval if there are enough of them, and their range."""
+    """The median of `n` values, its 95 % interval if there are enough of them, and their range.
+
+    A number is infinite where too many of the values are: those of runs that never got there.
+    """
 
     n: int
     median: float
@@ -39,21 +50,38 @@ class Estimate:
 
     def text(self, digits: int = 2, factor: float = 1.0, unit: str = "") -> str:
         """Return e.g. `1.62 (95 % interval 1.58 to 1.66, n = 8)`, or the range where n is small."""
-        middle = f"{factor * self.median:.{digits}f}{unit}"
+        middle = f"{number(factor * self.median, digits)}{unit}"
         if self.n == 1:
             return f"{middle} (one run)"
         what = "range" if self.low is None else "95 % interval"
-        low, high = (f"{factor * bound:.{digits}f}" for bound in self.bounds())
+        low, high = (number(factor * bound, digits) for bound in self.bounds())
         return f"{middle} ({what} {low} to {high}, n = {self.n})"
+
+
+def number(value: float, digits: int) -> str:
+    """Return a number with so many decimals."""
+    return NEVER if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def far(values: Sequence[float]) -> list[float]:
+    """Return the values with a number beyond all others in the place of infinity."""
+    return [_FAR if math.isinf(value) else value for value in values]
+
+
+def near(value: float) -> float:
+    """Return a statistic of `far` values, infinite where these determine it."""
+    return math.inf if value > _FAR_AWAY else value
 
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Estimate the median with its percentile bootstrap interval, reproducibly.
 
+    Infinite values count as larger than all others.
+
     Raises:
         ValueError: if there are no values.
     """
-    array = np.asarray(values, dtype=float)
+    array = np.asarray(far(values), dtype=float)
     if array.size == 0:
         raise ValueError("an estimate needs at least one value")
     low: float | None = None
@@ -67,12 +95,12 @@ def estimate(values: Sequence[float]) -> Estimate:
             method="percentile",
             rng=np.random.default_rng(0),
         ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
+        low, high = near(float(interval.low)), near(float(interval.high))
     return Estimate(
         n=int(array.size),
-        median=float(np.median(array)),
-        minimum=float(array.min()),
-        maximum=float(array.max()),
+        median=near(float(np.median(array))),
+        minimum=near(float(array.min())),
+        maximum=near(float(array.max())),
         low=low,
         high=high,
     )
@@ -109,12 +137,16 @@ def unpaired(summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
 
 
 def paired_ratio(
-    summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str
+    summary: pd.DataFrame, first: Entrant, second: Entrant, metric: str, *, any_call: bool = False
 ) -> Estimate | None:
-    """Estimate first / second over pairs of runs; None if there is no pair."""
-    pairs = paired(summary, first, second, metric)
-    pairs = pairs[pairs["second"] != 0]
-    return estimate(_values(pairs["first"] / pairs["second"])) if len(pairs) else None
+    """Estimate first / second over pairs of runs; None if there is no pair.
+
+    Runs of any call are paired where the seed determines the metric. A pair of which neither has
+    reached its target has no ratio and is left out.
+    """
+    pairs = paired(summary, first, second, metric, any_call=any_call)
+    ratios = (pairs["first"] / pairs["second"])[pairs["second"] != 0].dropna()
+    return estimate(_values(ratios)) if len(ratios) else None
 
 
 def paired_difference(
@@ -129,9 +161,12 @@ def paired_difference(
 
 
 def runs_of(summary: pd.DataFrame, who: Entrant) -> pd.DataFrame:
-    """Return the rows of one entrant."""
-    in_race = (summary["model"] == who.model) & (summary["dataset"] == who.dataset)
-    return summary[in_race & (summary["contestant"] == who.label)]
+    """Return the rows of one entrant, of runs of its usual length."""
+    chosen = (summary["model"] == who.model) & (summary["dataset"] == who.dataset)
+    chosen &= summary["contestant"] == who.label
+    if "length" in summary:
+        chosen &= summary["length"] == 0
+    return summary[chosen]
 
 
 def entrants_in(summary: pd.DataFrame) -> list[Entrant]:
@@ -169,8 +204,10 @@ def statistics_table(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.Dat
             for metric in metrics:
                 if not metric.paired:
                     continue
-                compare = paired_difference if metric.subtracted else paired_ratio
-                found = compare(summary, who, rival, metric.name)
+                if metric.subtracted:
+                    found = paired_difference(summary, who, rival, metric.name)
+                else:
+                    found = paired_ratio(summary, who, rival, metric.name, any_call=metric.of_seed)
                 if found:
                     comparison = "difference" if metric.subtracted else "ratio"
                     rows.append(_row(who, metric.name, comparison, name, found))
@@ -199,7 +236,11 @@ _STATISTICS = [
 def _row(
     who: Entrant, metric: str, comparison: str, relative_to: str, value: Estimate
 ) -> dict[str, object]:
-    few = f"n = {value.n} is too few for a 95 % interval ({MINIMUM_RUNS} needed)"
+    notes = []
+    if value.low is None:
+        notes.append(f"n = {value.n} is too few for a 95 % interval ({MINIMUM_RUNS} needed)")
+    if math.isinf(value.maximum):
+        notes.append("empty where it is infinite, since a run did not reach the target")
     return {
         "model": who.model,
         "dataset": who.dataset,
@@ -210,13 +251,18 @@ def _row(
         "comparison": comparison,
         "relative_to": relative_to,
         "n": value.n,
-        "median": value.median,
-        "interval_low": value.low,
-        "interval_high": value.high,
-        "minimum": value.minimum,
-        "maximum": value.maximum,
-        "note": few if value.low is None else "",
+        "median": _finite(value.median),
+        "interval_low": _finite(value.low),
+        "interval_high": _finite(value.high),
+        "minimum": _finite(value.minimum),
+        "maximum": _finite(value.maximum),
+        "note": "; ".join(notes),
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return what files have, which know no infinity."""
+    return None if value is None or math.isinf(value) else value
 
 
 def _values(column: "pd.Series[float]") -> list[float]:

@@ -91,7 +91,11 @@ class Steps:
         trial = self.trials[name]
         plan = self.folder.plan(trial) if trial.planner else None
         return request_of(
-            self.settings(name), self.campaign.resources, self._profile_of(trial), plan
+            self.settings(name),
+            self.campaign.resources,
+            self._profile_of(trial),
+            plan,
+            played=trial.played,
         )
 
     def asked_resources(self, name: str) -> AskedResources:
@@ -105,11 +109,21 @@ class Steps:
 
     def profile_path(self, trial: Trial) -> Path:
         """Return the path of the profile from which a trial's plan is made."""
-        return self.folder.profile(*self._profile_key(trial, trial.ranks))
+        return self.folder.profile(*self._profile_key(trial, self.profile_ranks(trial)))
 
     def profile_name(self, trial: Trial) -> str:
         """Return the name of that profile, without its hash."""
-        return CampaignFolder(Path()).profile(*self._profile_key(trial, trial.ranks)).stem
+        ranks = self.profile_ranks(trial)
+        return CampaignFolder(Path()).profile(*self._profile_key(trial, ranks)).stem
+
+    def profile_ranks(self, trial: Trial) -> int:
+        """Return the number of ranks that measure it: those that train, since they have the link.
+
+        One process that plays the stages of several devices is to have the cuts of those devices,
+        where the campaign starts them too.
+        """
+        started = {other.processes for other in self.all_trials if other.planner}
+        return trial.ranks if trial.ranks in started else trial.processes
 
     def profile_arguments(self, trial: Trial) -> tuple[str, ...]:
         """Return the arguments of `hpc-lpm` that measure it, but for where it is written."""
@@ -149,14 +163,18 @@ class Steps:
     def _profile_of(self, trial: Trial) -> Path | None:
         """Return a profile of a trial's model, None if the campaign makes none."""
         ranks = dict.fromkeys(
-            [trial.ranks, self.campaign.stages, *(other.ranks for other in self.trials.values())]
+            [
+                self.profile_ranks(trial),
+                self.campaign.stages,
+                *map(self.profile_ranks, self.trials.values()),
+            ]
         )
         paths = [self.folder.profile(*self._profile_key(trial, count)) for count in ranks]
         return next((path for path in paths if path.stem in self.profiles), None)
 
     def _profile(self, trial: Trial, path: Path) -> Step:
         arguments = (*self.profile_arguments(trial), "--out", str(path))
-        return Step(arguments, (), str(path), trial.ranks)
+        return Step(arguments, (), str(path), self.profile_ranks(trial))
 
     def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:
         arguments = ["plan", str(profile)]
@@ -175,7 +193,7 @@ class Steps:
         output = str(self.folder.run(trial))
         # An earlier attempt may have left a checkpoint.
         arguments = ("train", "--settings", str(self.folder.settings(trial)), "--resume")
-        return Step((*arguments, "--out", output), inputs, output, trial.ranks)
+        return Step((*arguments, "--out", output), inputs, output, trial.processes)
 
 
 def settings_of(campaign: Campaign, folder: CampaignFolder, trial: Trial) -> TrainSettings:
@@ -187,6 +205,7 @@ def settings_of(campaign: Campaign, folder: CampaignFolder, trial: Trial) -> Tra
         dataset=trial.dataset,
         seed=trial.seed,
         plan=str(folder.plan(trial)) if trial.planner else None,
+        length=trial.length,
     )
 
 

@@ -7,7 +7,9 @@ from itertools import product
 
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
+    contestant_lengths,
     contestant_planners,
+    contestant_processes,
     contestant_runs,
     contestant_settings,
     contestant_stages,
@@ -24,8 +26,12 @@ class Trial:
     `contestant` is the label of the strategy at its settings, and `label` adds the planner where
     the campaign races several. `planner` is None for a strategy that needs no plan, and `own` where
     the cuts are given. `micro_batch` counts samples. `again` is 0, and counts from 1 the further
-    runs of a contestant that the campaign asks for. Trials with the same (model, dataset, seed,
-    repeat) are the pairs of which ratios are taken.
+    runs of a contestant that the campaign asks for; `length` is that of a run of another length
+    than usual, in epochs or steps. Trials with the same (model, dataset, seed, repeat) are the
+    pairs of which ratios are taken.
+
+    `ranks` counts the devices that a trial is about, and `processes` those that it starts: one
+    process may play all of them.
     """
 
     number: int
@@ -42,6 +48,13 @@ class Trial:
     seed: int
     repeat: int
     again: int = 0
+    length: int | None = None
+    processes: int = 1
+
+    @property
+    def played(self) -> bool:
+        """Whether one process plays several devices, so that no time of it is that of them."""
+        return self.processes < self.ranks
 
 
 def trials_of(campaign: Campaign) -> list[Trial]:
@@ -51,16 +64,17 @@ def trials_of(campaign: Campaign) -> list[Trial]:
     compared run close together in time.
     """
     entrants = [
-        (contestant, planner, again, contestant_settings(campaign, contestant).micro_batch_size)
+        (contestant, planner, again, length, contestant_settings(campaign, contestant))
         for contestant in campaign.contestants
         for planner in contestant_planners(campaign, contestant)
         for again in contestant_runs(contestant)
+        for length in contestant_lengths(campaign, contestant)
     ]
     matrix = product(
         range(campaign.repeats), campaign.seeds, campaign.models, campaign.datasets, entrants
     )
     trials: list[Trial] = []
-    for repeat, seed, model, dataset, (contestant, planner, again, micro_batch) in matrix:
+    for repeat, seed, model, dataset, (contestant, planner, again, length, settings) in matrix:
         label = contestant.label
         ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
         parts = [model, dataset, label, *([planner] if planner else [])]
@@ -74,6 +88,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
                     f"seed{seed}",
                     f"repeat{repeat}",
                     *([f"again{again}"] if again else []),
+                    *([f"length{length}"] if length else []),
                 ),
                 model=model,
                 dataset=dataset,
@@ -83,10 +98,12 @@ def trials_of(campaign: Campaign) -> list[Trial]:
                 label=f"{label} ({planner})" if several else label,
                 pipelined=contestant.entry.pipelined,
                 ranks=ranks,
-                micro_batch=micro_batch,
+                micro_batch=settings.micro_batch_size,
                 seed=seed,
                 repeat=repeat,
                 again=again,
+                length=length,
+                processes=contestant_processes(campaign, contestant),
             )
         )
     return trials

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from hpc_lpm.campaign.config import Campaign, Expectation
-from hpc_lpm.campaign.contestants import contestant_stages
+from hpc_lpm.campaign.config import Campaign
+from hpc_lpm.campaign.contestants import Contestant, contestant_processes, contestant_stages
 from hpc_lpm.campaign.entrants import Entrant
 from hpc_lpm.campaign.metrics import ACCURACY, TRAFFIC
 from hpc_lpm.campaign.quality import metric_named
+from hpc_lpm.campaign.sections import Expectation
 from hpc_lpm.campaign.trials import trials_of
 from hpc_lpm.errors import InputError
 
@@ -30,14 +31,28 @@ def why_never_judged(campaign: Campaign, expectation: Expectation) -> str | None
         return f"{first} is compared with itself"
     if not pairs_of(campaign, expectation):
         return f"{first} and {second} never meet in a race"
-    if metric_named(expectation.metric) is not TRAFFIC:
-        return None
+    metric = metric_named(expectation.metric)
+    if metric.of_target and campaign.target is None:
+        return "the campaign has no target"
     for contestant in campaign.contestants:
-        entry = contestant.entry
-        ranks = entry.ranks(contestant_stages(campaign, contestant))
-        if contestant.label in (first, second) and (ranks == 1 or entry.independent):
-            return f"{contestant.label} sends nothing, so that the ratio is no number or always 0"
+        if contestant.label in (first, second):
+            if metric.of_devices and _is_played(campaign, contestant):
+                return f"one process plays all devices of {contestant.label}"
+            if metric is TRAFFIC and _sends_nothing(campaign, contestant):
+                return (
+                    f"{contestant.label} sends nothing, so that the ratio is no number or always 0"
+                )
     return None
+
+
+def _is_played(campaign: Campaign, contestant: Contestant) -> bool:
+    devices = contestant.entry.ranks(contestant_stages(campaign, contestant))
+    return contestant_processes(campaign, contestant) < devices
+
+
+def _sends_nothing(campaign: Campaign, contestant: Contestant) -> bool:
+    entry = contestant.entry
+    return entry.ranks(contestant_stages(campaign, contestant)) == 1 or entry.independent
 
 
 def check_expectations(campaign: Campaign, without_accuracy: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from hpc_lpm.campaign.contestants import (
     in_file_words,
 )
 from hpc_lpm.campaign.quality import metrics_with
+from hpc_lpm.campaign.target_checks import check_target, check_target_metric
 from hpc_lpm.campaign.unjudgeable import check_expectations
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.strategies.base import PlannedRun
@@ -50,6 +51,7 @@ def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> No
             planner_named(planner)
         metrics_with(campaign.further_metrics)
         _check_metric_names(campaign)
+        check_target(campaign)
         losses = [contestant_settings(campaign, each).loss for each in campaign.contestants]
         loss = next(filter(None, losses), None)
         for dataset in campaign.datasets:
@@ -58,6 +60,7 @@ def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> No
                 model = create_model(name, shape, loss=loss, metrics=campaign.metric)
                 if ACCURACY not in {metric.name for metric in model.evaluation_metrics}:
                     without_accuracy.append(f"{name} on {dataset}")
+                check_target_metric(campaign, model, dataset)
                 for contestant in campaign.contestants:
                     _check_contestant(campaign, contestant, model, dataset)
                 if not MODELS.comes_with_toolkit(parse_identifier(name).name):

@@ -41,6 +41,12 @@ def report(
         )
         return _exit_code(outcome)
     for race in outcome.races:
+        if race.target and race.target.rows:
+            title = f"{race.title}, speed x worth of a step = time to target"
+            print_table(title, race.target.columns, race.target.rows)
+            console().print(race.target.sentence)
+        for note in race.target.notes if race.target else []:
+            console().print(f"{note}.", soft_wrap=True)
         print_table(f"{race.title}, medians over runs and pairs of runs", race.columns, race.rows)
         console().print(race.sentence)
     if not outcome.races:

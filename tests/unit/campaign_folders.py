@@ -49,7 +49,7 @@ def write_folder(root: Path, chosen: Campaign, speed_factor: float = 1.0) -> Cam
 def write_run(
     folder: CampaignFolder, chosen: Campaign, trial: Trial, speed_factor: float = 1.0
 ) -> None:
-    epochs = chosen.epochs or 1
+    epochs = trial.length or chosen.epochs or 1
     speed = speed_factor * SPEEDS[trial.strategy] * (1 + trial.repeat / 100)
     seconds = chosen.batch_size / speed
     steps = epochs * STEPS_AN_EPOCH

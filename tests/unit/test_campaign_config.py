@@ -120,7 +120,8 @@ def test_names_that_do_not_exist_or_do_not_fit_are_refused(
 def test_the_schema_has_every_key_of_a_campaign() -> None:
     properties = campaign_schema()["properties"]
     own = {"lead", "weights", "prediction", "lr_discount", "transport"}
-    own |= {"synchronous_head", "synchronous_tail"}
+    own |= {"synchronous_head", "synchronous_tail", "prediction_rule", "recipe"}
+    own |= {"in_one_process", "ranks"}
     own |= {"progress_thread", "cycle_time_milliseconds", "boundary_shapes"}
     assert set(properties) == set(type(campaign()).model_fields) - {"own"} | own
     assert campaign_schema()["additionalProperties"] is False

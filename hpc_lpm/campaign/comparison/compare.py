@@ -1,6 +1,7 @@
 """Compares two campaigns: what changed from A to B, and whether B meets its own expectations."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,9 +11,15 @@ from hpc_lpm.campaign.comparison.trials import TrialChange, trial_changes
 from hpc_lpm.campaign.expectations import Verdict, judge
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.notes import notes_on
+from hpc_lpm.campaign.reaching import RaceTarget
 from hpc_lpm.campaign.results import CampaignResults, load_results
 from hpc_lpm.campaign.statistics import CONFIDENCE
 from hpc_lpm.campaign.wording import listed
+
+Targets = Mapping[tuple[str, str], RaceTarget]
+
+SAME_TARGET = 1e-6
+"""By how much, of its value, a target may differ that two campaigns share."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,9 @@ class Comparison:
         return weights_sentence(self.comparability, self.trials)
 
     def findings(self) -> list[str]:
-        """Explain weights that differ, as far as the records tell."""
-        return weights_findings(self.comparability, self.trials)
+        """Explain weights that differ, as far as the records tell, and name other targets."""
+        found = weights_findings(self.comparability, self.trials)
+        return [*found, *targets_findings(self.a.targets, self.b.targets)]
 
     def chance_sentence(self) -> str:
         """State how many verdicts may be due to chance: none is corrected for multiplicity."""
@@ -167,4 +175,22 @@ def weights_findings(comparability: Comparability, trials: list[TrialChange]) ->
             "configuration, seeds, cuts, source revision, machine and software are the same: "
             f"{listed(puzzling)}"
         )
+    return found
+
+
+def targets_findings(first: Targets, second: Targets) -> list[str]:
+    """Name the races whose targets differ, in sentences without full stops."""
+    found = []
+    for race in filter(second.__contains__, first):
+        a, b = first[race], second[race]
+        if a.value is None or b.value is None:
+            continue
+        if a.metric != b.metric or not math.isclose(a.value, b.value, rel_tol=SAME_TARGET):
+            here = f"of {b.value_text(b.value)}"
+            if a.metric != b.metric:
+                here = f"a {b.title} {here}"
+            found.append(
+                f"The target of {' on '.join(race)} is a {a.title} of {a.value_text(a.value)} in A "
+                f"and {here} in B, so that the steps and seconds to it are not to the same"
+            )
     return found

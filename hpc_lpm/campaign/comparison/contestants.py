@@ -12,14 +12,27 @@ the baseline does not: it is taken within each campaign between runs next to eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isinf
 
+import numpy as np
 import pandas as pd
 
 from hpc_lpm.campaign.comparison.change import Change, change_of
-from hpc_lpm.campaign.comparison.intervals import median_of_population, ratio_of_medians
+from hpc_lpm.campaign.comparison.intervals import (
+    ConfidenceInterval,
+    median_of_population,
+    ratio_of_medians,
+)
 from hpc_lpm.campaign.entrants import Entrant, baseline_of
 from hpc_lpm.campaign.metrics import THROUGHPUT, Metric, Quantity
-from hpc_lpm.campaign.statistics import MINIMUM_RUNS, entrants_in, paired, runs_of
+from hpc_lpm.campaign.statistics import (
+    MINIMUM_RUNS,
+    entrants_in,
+    far,
+    near,
+    paired,
+    runs_of,
+)
 
 SPEEDUP = Quantity("speedup_over_sequential", "speedup")
 """Throughput over that of the baseline, which is sequential training, in the same campaign."""
@@ -139,14 +152,26 @@ def _ratio(a: _Side, b: _Side, quantity: Quantity) -> list[ContestantChange]:
     first, second = a.values(quantity), b.values(quantity)
     if not first or not second or not any(first + second):
         return []
-    if not all(first):
+    medians = [float(np.median(far(values))) for values in (first, second)]
+    beyond = [side for side, median in zip("AB", map(near, medians), strict=True) if isinf(median)]
+    if beyond:
+        change = change_of(quantity, None, None, f"not reached in {' and '.join(beyond)}")
+    elif not all(first):
         change = change_of(quantity, None, None, "0 in A")
     else:
-        value = float(pd.Series(second).median() / pd.Series(first).median())
-        enough = min(len(first), len(second)) >= MINIMUM_RUNS
-        interval = ratio_of_medians(first, second) if enough else None
-        change = change_of(quantity, value, interval, f"fewer than {MINIMUM_RUNS} runs")
+        value = medians[1] / medians[0]
+        change = change_of(quantity, value, *_interval(first, second))
     return [ContestantChange(b.who, len(first), len(second), None, change)]
+
+
+def _interval(first: list[float], second: list[float]) -> tuple[ConfidenceInterval | None, str]:
+    """Return the interval of a ratio of medians, and why there is none if there is none."""
+    if min(len(first), len(second)) < MINIMUM_RUNS:
+        return None, f"fewer than {MINIMUM_RUNS} runs"
+    low, high = ratio_of_medians(far(first), far(second))
+    if isinf(near(high)) or (low > 0 and isinf(near(1 / low))):
+        return None, "too many runs did not reach the target"
+    return (low, high), ""
 
 
 def _difference(a: _Side, b: _Side, quantity: Quantity) -> list[ContestantChange]:

@@ -20,6 +20,8 @@ from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RunResult
 
+_OF_DEVICES = {metric.name for metric in (THROUGHPUT, MEMORY)}
+
 
 @dataclass(frozen=True)
 class TrialChange:
@@ -69,13 +71,10 @@ def trial_changes(first: list[Run], second: list[Run]) -> list[TrialChange]:
 
 
 def _compare(trial: Trial, a: RunResult, b: RunResult) -> TrialChange:
+    changes = [_throughput(a, b), *_quality(a, b), _memory(a, b)]
     return TrialChange(
         trial=trial,
-        changes=[
-            _throughput(a, b),
-            *_quality(a, b),
-            _memory(a, b),
-        ],
+        changes=[each for each in changes if not trial.played or each.metric not in _OF_DEVICES],
         weights_sha256_a=a.weights_sha256,
         weights_sha256_b=b.weights_sha256,
         same_cuts=a.cuts == b.cuts,

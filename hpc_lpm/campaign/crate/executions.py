@@ -87,7 +87,8 @@ def _attempt(
         identifier=f"#train/{trial.name}" + (f"/attempt{number}" if number else ""),
         name=f"Train {trial.name}" + (f", attempt {number}" if number else ""),
         description=f"Train {trial.model} on {trial.dataset} with {trial.label} on "
-        f"{trial.ranks} ranks, seed {trial.seed}, repeat {trial.repeat}",
+        f"{trial.ranks} {'stages in one process' if trial.played else 'ranks'}, "
+        f"seed {trial.seed}, repeat {trial.repeat}",
         started=attempt.started,
         ended=attempt.ended,
         exit_code=attempt.exit_code,

@@ -40,8 +40,11 @@ CAMPAIGN = STEPS.campaign
 ROOT = str(STEPS.folder.root)
 # Runs have the names of their trials and the hashes of what they are computed from.
 TRIALS = {STEPS.folder.run_name(trial): trial for trial in STEPS.trials.values()}
-ALONE = [run for run, trial in TRIALS.items() if trial.ranks == 1]
-TOGETHER = [run for run, trial in TRIALS.items() if trial.ranks > 1]
+# One rank and several are started in different ways, so that each step has two rules.
+PROFILED_ALONE = [name for name, step in STEPS.profiles.items() if step.ranks == 1]
+PROFILED_TOGETHER = [name for name, step in STEPS.profiles.items() if step.ranks > 1]
+ALONE = [run for run, trial in TRIALS.items() if trial.processes == 1]
+TOGETHER = [run for run, trial in TRIALS.items() if trial.processes > 1]
 EVERY_RUN = [f"{ROOT}/runs/{run}/{file}" for run in TRIALS for file in STEPS.run_files]
 # It is there if what the campaign was summarised for is what it is now.
 ASKED = str(THIS_CALL.asked(STEPS.folder.root))
@@ -98,6 +101,30 @@ rule environment:
         "python -m hpc_lpm campaign environment {params.folder:q} > {log:q} 2>&1"
 
 
+rule profile_alone:
+    input:
+        lambda wildcards: DAMAGE.of_file(f"{ROOT}/profiles/{wildcards.profile}.json"),
+    output:
+        f"{ROOT}/profiles/{{profile}}.json",
+    log:
+        f"{ROOT}/profiles/{{profile}}.log",
+    wildcard_constraints:
+        profile=any_of(PROFILED_ALONE),
+    priority: BEFORE_TRIALS
+    conda:
+        SOFTWARE
+    threads: WHOLE_MACHINE
+    resources:
+        cpus_per_task=1,
+        mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES,
+        runtime=CAMPAIGN.resources.runtime_minutes or UNPROFILED_MINUTES,
+    params:
+        folder=lambda wildcards: ROOT,
+        arguments=lambda wildcards: STEPS.profiles[wildcards.profile].arguments,
+    shell:
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
+
+
 rule profile:
     input:
         lambda wildcards: DAMAGE.of_file(f"{ROOT}/profiles/{wildcards.profile}.json"),
@@ -106,7 +133,7 @@ rule profile:
     log:
         f"{ROOT}/profiles/{{profile}}.log",
     wildcard_constraints:
-        profile=any_of(STEPS.profiles),
+        profile=any_of(PROFILED_TOGETHER),
     priority: BEFORE_TRIALS
     conda:
         SOFTWARE
@@ -146,7 +173,6 @@ rule plan:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
 
 
-# Trials of one rank and of several ranks request different resources, so they are two rules.
 rule train_alone:
     input:
         lambda wildcards: DAMAGE.of_trial(TRIALS[wildcards.run]),
@@ -198,7 +224,7 @@ rule train_ranks:
     resources:
         **SPREAD,
         mpi=CAMPAIGN.launcher.mpi,
-        tasks=lambda wildcards: TRIALS[wildcards.run].ranks,
+        tasks=lambda wildcards: TRIALS[wildcards.run].processes,
         cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
         mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
             TRIALS[wildcards.run].name

@@ -97,6 +97,13 @@ class Strategy(ABC):
         """Return the number of ranks that a comparison on `stages` devices starts."""
         return stages if self.parallel else 1
 
+    def processes(self, settings: "TrainSettings", stages: int) -> int:
+        """Return the number of processes that a run at these settings on `stages` devices starts.
+
+        It is one for each device, unless one process plays several.
+        """
+        return self.ranks(stages)
+
     def available(self) -> bool:
         """Tell if the package behind an optional strategy is installed."""
         return self.package is None or find_spec(self.package) is not None
@@ -130,6 +137,13 @@ class Strategy(ABC):
         if settings.clip_norm is None or settings.clip_scope is not None:
             return settings
         return settings.model_copy(update={"clip_scope": self.clip_scopes[0]})
+
+    def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
+        """Return a run's settings with the options of its recipe, and what was chosen and why.
+
+        The sentence is None without a recipe.
+        """
+        return run.settings, None
 
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
         """Return the environment variables with which the ranks of this strategy run best.

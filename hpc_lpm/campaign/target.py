@@ -1,0 +1,83 @@
+"""The target of a campaign: the value of a metric that its contestants are to reach."""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from hpc_lpm.campaign.metrics import METRICS, OF_EVALUATION
+from hpc_lpm.errors import closest
+from hpc_lpm.typed_values import TypedModel
+
+TRAIN_LOSS = "train_loss"
+"""The loss of every optimizer step, which is smoothed before it is held against a target."""
+
+BASELINE = "baseline"
+"""The value that stands for what the campaign's sequential strategy gains."""
+
+
+_PARTS = ("test", "validation")
+
+
+def _checked_metric(name: str) -> str:
+    if name == TRAIN_LOSS or OF_EVALUATION.fullmatch(name):
+        return name
+    # Imported here, because it imports torch.
+    from hpc_lpm.models.evaluation_metrics import EVALUATION_METRICS
+
+    evaluated = ["loss", *EVALUATION_METRICS.names()]
+    offered = [TRAIN_LOSS, *(f"{part}_{each}" for part in _PARTS for each in evaluated)]
+    what = "is no curve over steps" if name in METRICS.names() else "is unknown"
+    raise ValueError(
+        f"target has the metric {name!r}, which {what}{closest(name, offered)} (accepted are "
+        f"{', '.join(offered)}, and test_NAME and validation_NAME for further metrics)"
+    )
+
+
+def _checked_value(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value == BASELINE or (number and math.isfinite(value)):
+        return value
+    raise PydanticCustomError(
+        "target_value",
+        "accepted are a number, and {baseline} for 95 % of what sequential training gains",
+        {"baseline": BASELINE},
+    )
+
+
+class Target(TypedModel):
+    """The value of a metric that contestants are to reach: how many steps and seconds it takes.
+
+    `metric` is `train_loss`, which is averaged over the last `window` optimizer steps (by default a
+    twentieth of the longest run of a race), or the loss or a metric of evaluations, between which
+    straight lines are drawn. `value: baseline` is the value at 95 % of the median gain, from first
+    to last, of the runs of the campaign's sequential strategy.
+    """
+
+    metric: Annotated[
+        str,
+        AfterValidator(_checked_metric),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "anyOf": [{"const": TRAIN_LOSS}, {"pattern": f"^{OF_EVALUATION.pattern}$"}],
+            }
+        ),
+    ]
+    value: Annotated[float | Literal["baseline"], BeforeValidator(_checked_value)]
+    window: int | None = Field(default=None, gt=0)
+
+    @property
+    def of_evaluations(self) -> tuple[str, str] | None:
+        """The part of the data and the name of the metric, None for the training loss."""
+        match = OF_EVALUATION.fullmatch(self.metric)
+        return None if self.metric == TRAIN_LOSS or match is None else (match[1], match[2])
+
+
+def target_text(metric: str) -> str:
+    """Return what people call the metric of a target, such as `training loss`."""
+    if metric == TRAIN_LOSS:
+        return "training loss"
+    return re.sub("_", " ", metric)
