@@ -44,16 +44,16 @@ ADAMW = {"name": "adamw", "options": {"betas": [0.9, 0.99]}}
 MUON = {"name": "muon", "options": {"betas": [0.9, 0.99]}}
 SGD = {"name": "momentum", "momentum": 0.9, "weight_decay": 5e-4}
 
-_GPT = "gpt,layers=6,width=48"
-_DEEPER_GPT = "gpt,layers=8,width=48"
+_GPT = "gpt,layers=6,width=48,heads=2"
+_DEEPER_GPT = "gpt,layers=8,width=48,heads=2"
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("gpt-adamw", _GPT, _TEXT, 32, 500, ADAMW, (1e-3, 3e-3, 1e-2)),
-        Family("gpt-muon", _GPT, _TEXT, 32, 500, MUON, (3e-3, 1e-2, 3e-2)),
-        Family("gpt8-adamw", _DEEPER_GPT, _TEXT, 32, 500, ADAMW, (1e-3, 3e-3, 1e-2)),
-        Family("gpt8-muon", _DEEPER_GPT, _TEXT, 32, 500, MUON, (3e-3, 1e-2, 3e-2)),
+        Family("gpt-adamw", _GPT, _TEXT, 16, 500, ADAMW, (2e-3, 4e-3, 8e-3)),
+        Family("gpt-muon", _GPT, _TEXT, 16, 500, MUON, (4e-3, 8e-3, 1.6e-2)),
+        Family("gpt8-adamw", _DEEPER_GPT, _TEXT, 16, 500, ADAMW, (2e-3, 4e-3, 8e-3)),
+        Family("gpt8-muon", _DEEPER_GPT, _TEXT, 16, 500, MUON, (4e-3, 8e-3, 1.6e-2)),
         Family("resnet20", "resnet20", "mnist5k", 64, 500, SGD, (0.05, 0.1), "accuracy", 60),
         Family("vgg11", "vgg11", "mnist5k", 64, 250, SGD, (0.02, 0.05), "accuracy", 60),
         Family(
