@@ -49,7 +49,8 @@ class ProgressLine:
         words += [trial.model] if len(campaign.models) > 1 else []
         words += [trial.dataset] if len(campaign.datasets) > 1 else []
         position = f"[{trial.number}/{len(self._steps.trials)}]"
-        return f"{position} {' '.join(words)} seed {trial.seed} repeat {trial.repeat}"
+        length = f" length {trial.length}" if trial.length else ""
+        return f"{position} {' '.join(words)} seed {trial.seed} repeat {trial.repeat}{length}"
 
     def _trial_parts(self, log: RunLog) -> list[str]:
         campaign = self._steps.campaign

@@ -52,6 +52,7 @@ class RaceTarget:
         value: what is to be reached, None if the baseline gives none.
         of_baseline: whether the value follows from the runs of the baseline.
         window: the steps over which a training loss is averaged, None for other metrics.
+        of_lengths: the contestants whose figure follows from the ends of runs of several lengths.
         within_one_run: the contestants whose figure is from within one run under a rate that
             changes, as no other length of it was run.
         curves: the curve of every run that has one, by the name of its trial.
@@ -66,6 +67,7 @@ class RaceTarget:
     value: float | None
     of_baseline: bool
     window: int | None
+    of_lengths: tuple[str, ...]
     within_one_run: tuple[str, ...]
     curves: Mapping[str, Curve]
     reached: Mapping[str, Reached]
@@ -119,7 +121,6 @@ def _race_target(campaign: Campaign, target: Target, runs: Sequence[Run]) -> Rac
         else:
             curve = curves[run.trial.name]
         reached[run.trial.name] = _reached(curve, value, lower=lower, played=run.trial.played)
-    alone = {run.trial.contestant for run in usual} & decaying - several
     return RaceTarget(
         metric=target.metric,
         title=target_text(target.metric),
@@ -128,14 +129,17 @@ def _race_target(campaign: Campaign, target: Target, runs: Sequence[Run]) -> Rac
         value=value,
         of_baseline=target.value == BASELINE,
         window=window,
-        within_one_run=tuple(dict.fromkeys(_labels(usual, alone))),
+        of_lengths=_labels(usual, several),
+        within_one_run=_labels(usual, decaying - several),
         curves=curves,
         reached=reached,
     )
 
 
-def _labels(runs: Iterable[Run], contestants: set[str]) -> list[str]:
-    return [run.trial.contestant for run in runs if run.trial.contestant in contestants]
+def _labels(runs: Iterable[Run], contestants: set[str]) -> tuple[str, ...]:
+    """Return those of the contestants that have a run, in their order."""
+    labels = dict.fromkeys(run.trial.contestant for run in runs)
+    return tuple(label for label in labels if label in contestants)
 
 
 def _direction(name: str, runs: Sequence[Run]) -> tuple[bool, bool]:

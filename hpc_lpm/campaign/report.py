@@ -114,6 +114,9 @@ def _settings(results: CampaignResults) -> dict[str, str]:
     launcher = campaign.launcher
     options = launcher_options(launcher.mpi, launcher.options)
     length = f"{campaign.epochs} epochs" if campaign.epochs else f"{campaign.steps} steps"
+    if campaign.lengths:
+        length += f", for the target {', '.join(map(str, campaign.lengths))} too"
+    target = campaign.target
     return {
         "models": ", ".join(campaign.models),
         "data sets": ", ".join(campaign.datasets),
@@ -123,6 +126,7 @@ def _settings(results: CampaignResults) -> dict[str, str]:
         "batch": f"{campaign.batch_size} samples as {campaign.micro_batches} micro-batches of "
         f"{campaign.micro_batch_size}",
         "length": length,
+        **({"target": f"{target.metric} {target.value}"} if target else {}),
         **describe_updates(campaign),
         "precision": f"{campaign.precision}, {campaign.memory_format}",
         "launcher": " ".join([launcher.mpi, *options]),

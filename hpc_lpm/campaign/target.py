@@ -61,8 +61,10 @@ class Target(TypedModel):
         AfterValidator(_checked_metric),
         WithJsonSchema(
             {
-                "type": "string",
-                "anyOf": [{"const": TRAIN_LOSS}, {"pattern": f"^{OF_EVALUATION.pattern}$"}],
+                "anyOf": [
+                    {"const": TRAIN_LOSS},
+                    {"type": "string", "pattern": f"^{OF_EVALUATION.pattern}$"},
+                ]
             }
         ),
     ]

@@ -122,7 +122,8 @@ def _columns(race: _Race) -> list[tuple[str, Callable[[Entrant], str]]]:
 
     def over(who: Entrant, metric: Metric, *, inverse: bool) -> str:
         if base is None or who == base:
-            return "1" if who == base else ""
+            there = metric == THROUGHPUT or math.isfinite(race.median(who, metric))
+            return "1" if base is not None and there else ""
         found = race.ratio(base, who, metric) if inverse else race.ratio(who, base, metric)
         return found.text(2, 1, TIMES) if found else ""
 
@@ -170,30 +171,30 @@ def _sentence(race: _Race) -> str:
         return ""
     ours = [who for who in rivals if is_proposed(who)]
     hero = min(ours or rivals, key=lambda who: (who in race.played, _place(race, who)))
+    where = " on ".join(hero.race)
     if math.isinf(race.median(hero, STEPS_TO_TARGET)):
         longest = max(run.steps for run in race.reached[hero])
-        said = f"Most runs of {hero.label} did not reach {_what(target)} in {longest} steps"
+        said = (
+            f"Most runs of {hero.label} did not reach {_what(target)} with {where} in {longest} "
+            "steps"
+        )
         there = race.median(base, STEPS_TO_TARGET) if base in race.reached and base else math.inf
         if base and math.isfinite(there):
             said += f", where {base.label} is after {there:.0f}"
         return f"{said}."
     worth = race.ratio(base, hero, STEPS_TO_TARGET) if base else None
-    speed = race.ratio(hero, base, THROUGHPUT)
     faster = []
     for other in dict.fromkeys((base, rival_of(race.entrants, hero))):
         found = race.ratio(other, hero, SECONDS_TO_TARGET) if other and other != hero else None
         if found and other:
             faster.append(f"{found.median:.2f} times as fast as {other.label}")
-    where = " on ".join(hero.race)
     if faster:
         said = f"{hero.label} reaches {_what(target)} with {where} {' and '.join(faster)}"
     else:
         steps = f"{race.median(hero, STEPS_TO_TARGET):.0f}"
         said = f"{hero.label} reaches {_what(target)} with {where} after {steps} steps"
     if base and worth:
-        trains = f"it trains {speed.median:.2f} times as fast, and " if speed else ""
-        of = f"one step of it is worth {worth.median:.2f} of one of {base.label}"
-        said += f": {trains}{of}"
+        said += f"; one step of it is worth {worth.median:.2f} of one of {base.label}"
     return f"{said}."
 
 
@@ -215,9 +216,14 @@ def _notes(race: _Race) -> list[str]:
     if target.within_one_run:
         who = listed(list(target.within_one_run))
         notes.append(
-            f"The learning rate of {who} changes along its run and one length alone was run, so "
+            f"The learning rate of {who} changes along the run and one length alone was run, so "
             "that these steps are from within one run's schedule: set `lengths` for those of runs "
             "that end at the target"
+        )
+    if target.of_lengths:
+        notes.append(
+            f"The learning rate of {listed(list(target.of_lengths))} changes along the run: their "
+            "steps follow from the ends of runs of several lengths, the dots of the figure"
         )
     early = [who.label for who, runs in race.reached.items() if any(run.at_first for run in runs)]
     if early:
@@ -228,7 +234,7 @@ def _notes(race: _Race) -> list[str]:
     if race.played:
         names = [who.label for who in race.entrants if who in race.played]
         notes.append(
-            f"One process played all stages of {listed(names)}, so that their speed and seconds "
-            "are not those of devices and are left out"
+            f"One process played all stages of {listed(names)}: its speed and seconds are not "
+            "those of devices and are left out"
         )
     return notes

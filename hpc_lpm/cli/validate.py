@@ -72,7 +72,8 @@ def _document(steps: "Steps", trial: "Trial") -> dict[str, object]:
 def _show(steps: "Steps", trials: "list[Trial]") -> None:
     labelled = any(trial.contestant != trial.strategy for trial in trials)
     columns = ["number", "model", "dataset", "strategy", *(["contestant"] if labelled else [])]
-    columns += ["planner", "ranks", "seed", "repeat"]
+    lengths = any(trial.length for trial in trials)
+    columns += ["planner", "ranks", "seed", "repeat", *(["length"] if lengths else [])]
     rows = []
     for trial in trials:
         asked = steps.asked_resources(trial.name)
@@ -88,6 +89,9 @@ def _show(steps: "Steps", trials: "list[Trial]") -> None:
     columns += ["threads", "memory of a rank", "time limit"]
     name = steps.campaign.name
     print_table(f"campaign {name}, in the order in which the trials run", columns, rows)
+    played = dict.fromkeys(trial.label for trial in trials if trial.played)
+    if played:
+        console().print(f"One process plays all ranks of {', '.join(played)}.")
     for line in _time_lines(steps, trials):
         console().print(line)
     if nodes := steps.campaign.resources.nodes:

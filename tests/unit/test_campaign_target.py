@@ -290,7 +290,8 @@ def test_under_a_decaying_rate_runs_of_several_lengths_are_interpolated(tmp_path
     (target,) = results.targets.values()
     assert target.within_one_run == ()
     (race,) = write_report(folder.root).races
-    assert not [note for note in race.target.notes if "lengths" in note] if race.target else False
+    assert race.target is not None
+    assert any("the ends of runs of several lengths" in note for note in race.target.notes)
 
 
 def test_a_shortest_length_beyond_the_target_is_an_upper_bound(tmp_path: Path) -> None:
@@ -307,7 +308,7 @@ def test_one_length_under_a_decaying_rate_is_said_to_be_one(tmp_path: Path) -> N
     folder = with_losses(tmp_path / "c", decaying(), halved)
     write_report(folder.root)
     page = " ".join(folder.report.read_text().split())
-    assert "The learning rate of sequential, fbp changes along its run and one length alone" in page
+    assert "The learning rate of sequential, fbp changes along the run and one length alone" in page
     assert "set <code>lengths</code>" in page
 
 

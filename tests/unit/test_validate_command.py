@@ -117,3 +117,21 @@ def test_a_quantity_is_spelled_as_people_type_it(value: float, unit: str, spelle
     assert Quantity(unit).spelled(value) == spelled
     if unit == "s":
         assert float(parse_seconds(spelled)) == value
+
+
+def test_further_lengths_and_played_ranks_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lengths.yaml"
+    path.write_text(
+        "name: a\nmodels: [mlp]\ndatasets: [digits]\nsteps: 20\n"
+        "strategies: [sequential, {fbp: {name: played, in_one_process: true, lengths: [30]}}]\n"
+        "learning_rate: {schedule: cosine}\ntarget: {metric: train_loss, value: baseline}\n"
+    )
+    assert run_guarded(app, ["validate", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "One process plays all ranks of played." in shown
+    rows = [
+        [cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│ mlp" in line
+    ]
+    assert sorted(row[-5] for row in rows) == ["", "", "30"]
