@@ -14,6 +14,10 @@
 #                    against one device (results/reference/own-models); about 15 minutes on two idle cores
 # make bench-script  FBP from a script of one's own beside the command hpc-lpm train: rates and weights
 #                    (results/reference/script); about 5 minutes on two idle cores
+# make bench-delay  what the depth of a pipeline costs per step and what corrections win back, in one
+#                    process a training (results/reference/delay); at most 90 minutes on two idle cores
+# make bench-delay-full  the same over stages, micro-batches, rates and seeds, in parts of at most two
+#                    hours, each of which goes on where it was stopped; at most 12 core hours
 # make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
 #             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
@@ -26,8 +30,9 @@ PLANNER := results/reference/planner
 CLUSTER := results/reference/cluster
 OWN_MODELS := results/reference/own-models
 SCRIPT := results/reference/script
+DELAY := results/reference/delay
 
-.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models bench-script zoo lint clean
+.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -74,6 +79,14 @@ bench-own-models: environment-for-tests
 
 bench-script: environment
 	.venv/bin/python -m benchmarks.script --out "$(SCRIPT)"
+
+bench-delay: environment
+	.venv/bin/python -m benchmarks.delay --part emulated --part short --out "$(DELAY)"
+
+bench-delay-full: environment
+	.venv/bin/python -m benchmarks.delay --part rates --out "$(DELAY)"
+	.venv/bin/python -m benchmarks.delay --part depths --out "$(DELAY)"
+	.venv/bin/python -m benchmarks.delay --part targets --out "$(DELAY)"
 
 zoo: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo

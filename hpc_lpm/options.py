@@ -241,6 +241,11 @@ class StrategyOptions(TypedModel):
     unchanged.
     """
 
+    @property
+    def left_to_the_run(self) -> frozenset[str]:
+        """The options whose values are chosen when the run starts, and are not set before."""
+        return frozenset()
+
     def drains(self, steps: int, steps_an_epoch: int) -> tuple[int, ...]:
         """Return the optimizer steps after which the strategy itself drains inside a run.
 

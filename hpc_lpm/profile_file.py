@@ -22,8 +22,10 @@ class LayerProfile(BaseModel):
 
     `output_bytes` cross the boundary if the network is cut after this layer; `activation_bytes` are
     kept by the layer for its backward pass. `fingerprint` tells the layer from others by its name
-    and its parameters and buffers; None in imported profiles and those of earlier releases. `ends`
-    are the modules that end with the layer, and no stage may end with it if `cut_after` is False.
+    and its parameters and buffers; None in imported profiles and those of earlier releases.
+    `matrix_parameter_bytes` are those of the parameters that optimizer `muon` takes as matrices,
+    likewise. `ends` are the modules that end with the layer, and no stage may end with it if
+    `cut_after` is False.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +36,7 @@ class LayerProfile(BaseModel):
     output_bytes: int = Field(ge=0)
     parameter_bytes: int = Field(ge=0)
     activation_bytes: int = Field(ge=0)
+    matrix_parameter_bytes: int | None = Field(default=None, ge=0)
     fingerprint: str | None = None
     ends: tuple[ProfiledEnd, ...] = ()
     cut_after: bool = True

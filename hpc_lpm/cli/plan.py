@@ -16,17 +16,17 @@ from hpc_lpm.cli.plan_pareto import (
     check_stages_given,
     plan_pareto,
 )
-from hpc_lpm.cli.plan_table import show_plan
+from hpc_lpm.cli.plan_table import plan_assumptions, show_plan
 from hpc_lpm.cli.profile_options import (
     BandwidthOption,
     LatencyOption,
-    assumptions,
     link_document,
 )
 from hpc_lpm.files import check_can_write
+from hpc_lpm.planning.devices.candidates import THROUGHPUT
 from hpc_lpm.planning.explain import explain_in_layers
+from hpc_lpm.planning.options import NO_RECIPE
 from hpc_lpm.planning.request import Answer, PlanRequest, ProfileAndHash
-from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
 
 @app.command("plan")
@@ -39,13 +39,17 @@ def plan_command(
     cuts: given.CutsOption = None,
     cut_only_at: given.CutOnlyAtOption = None,
     planner: given.PlannerOption = None,
-    schedule: given.ScheduleOption = DEFAULT_SCHEDULE,
+    schedule: given.ScheduleOption = None,
     tolerance: given.ToleranceOption = 0.02,
     memory_limit: given.MemoryLimitOption = None,
     lead: given.LeadOption = None,
     micro_batches: given.MicroBatchesOption = None,
     weights: given.WeightsOption = None,
     optimizer: given.OptimizerOption = "momentum",
+    prediction_rule: given.PredictionRuleOption = None,
+    recipe: given.RecipeOption = NO_RECIPE,
+    objective: given.ObjectiveOption = THROUGHPUT,
+    efficiency: given.EfficiencyOption = None,
     overlap: given.OverlapOption = None,
     speeds: given.SpeedsOption = None,
     latency: LatencyOption = None,
@@ -80,6 +84,10 @@ def plan_command(
         micro_batches=micro_batches,
         weights=weights,
         optimizer=optimizer,
+        prediction_rule=prediction_rule,
+        recipe=recipe,
+        objective=objective,
+        efficiency=efficiency,
         overlap=overlap,
         speeds=speeds,
         latency=latency,
@@ -118,7 +126,7 @@ def _deliver(answer: Answer, *, out: Path | None, as_json: bool) -> None:
             **plan.model_dump(mode="json"),
             "explanation": asdict(explanation),
             "link": link_document(model.profile),
-            "assumptions": assumptions(model.profile),
+            "assumptions": plan_assumptions(model),
         }
         print_json({**document, **({"search": search_document(found, out)} if found else {})})
         return

@@ -1,7 +1,6 @@
 """`hpc-lpm plan --devices`: choose stages, replicas and micro-batches, and say why."""
 
 import shlex
-from collections import Counter
 from pathlib import Path
 
 from rich import box
@@ -9,9 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hpc_lpm.cli.output import console
+from hpc_lpm.cli.plan_depth import depth_document, depth_table
+from hpc_lpm.cli.plan_reasons import why
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
-from hpc_lpm.planning.options import OTHER_OPTIMIZER
+from hpc_lpm.planning.options import NO_RECIPE, OTHER_OPTIMIZER
 
 MOST_ROWS = 8
 _COLUMNS = (
@@ -52,52 +53,10 @@ def show_search(found: DeviceSearch) -> None:
     output.print()
     output.print(table, width=NARROW_COLUMNS)
     output.print()
-    output.print(Text(_why(found)), width=NARROW_COLUMNS)
+    output.print(depth_table(best[:MOST_ROWS]), width=NARROW_COLUMNS)
     output.print()
-
-
-def _why(found: DeviceSearch) -> str:
-    winner = found.best
-    sentences = [
-        f"{_named(winner)} trains fastest: a step takes {float(winner.step.seconds) * 1e3:.3f} ms, "
-        f"bounded by {winner.step.bound}."
-    ]
-    others = found.best_of_each()[1:]
-    if others:
-        sentences.append(
-            f"Next best is {_named(others[0])}, {_slower(winner, others[0])}, bounded by "
-            f"{others[0].step.bound}."
-        )
-    alike = [
-        candidate
-        for candidate in found.candidates
-        if (candidate.stages, candidate.micro_batch) == (winner.stages, winner.micro_batch)
-    ]
-    sentences += [
-        f"Lead {candidate.lead} instead of {winner.lead} would be {_slower(winner, candidate)}."
-        for candidate in sorted(alike, key=lambda candidate: candidate.lead)
-        if candidate.lead == winner.lead - 1
-        or (winner.step.by_messages and candidate.lead == winner.lead + 1)
-    ]
-    reasons = Counter(item.reason for item in found.left_out)
-    if reasons:
-        counted = ", ".join(f"{count} ({reason.value})" for reason, count in reasons.items())
-        sentences.append(f"Combinations left out: {counted}.")
-    return " ".join(sentences)
-
-
-def _named(candidate: Candidate) -> str:
-    stages = "1 stage" if candidate.stages == 1 else f"{candidate.stages} stages"
-    replicas = "1 replica" if candidate.replicas == 1 else f"{candidate.replicas} replicas"
-    return f"{stages} x {replicas} with micro-batches of {candidate.micro_batch}"
-
-
-def _slower(winner: Candidate, other: Candidate) -> str:
-    if winner.step.seconds == other.step.seconds:
-        return "as fast"
-    if not winner.step.seconds:
-        return "slower"
-    return f"{float(other.step.seconds / winner.step.seconds - 1):.1%} slower"
+    output.print(Text(why(found)), width=NARROW_COLUMNS)
+    output.print()
 
 
 def show_command(found: DeviceSearch, out: Path | None) -> None:
@@ -125,6 +84,11 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
     command += ["--micro-batches", str(options.micro_batches)]
     for name in candidate.model.schedule.own_options:
         command += [f"--{name}", str(getattr(options, name))]
+    if not candidate.model.schedule.flushes:
+        if options.prediction_rule is not None:
+            command += ["--prediction", "--prediction-rule", options.prediction_rule]
+        if options.recipe != NO_RECIPE:
+            command += ["--recipe", options.recipe]
     command += ["--optimizer", optimizer]
     if profile.dtype == "bfloat16":
         command += ["--precision", "bf16"]
@@ -138,6 +102,7 @@ def search_document(found: DeviceSearch, out: Path | None) -> dict[str, object]:
     return {
         "devices": found.devices,
         "global_batch": found.global_batch,
+        "objective": found.objective,
         "candidates": [
             {
                 "stages": candidate.stages,
@@ -150,6 +115,7 @@ def search_document(found: DeviceSearch, out: Path | None) -> dict[str, object]:
                 "samples_per_second": candidate.samples_per_second,
                 "memory_bytes": candidate.memory_bytes,
                 "bounded_by": candidate.step.bound,
+                **depth_document(candidate),
             }
             for candidate in found.candidates
         ],
@@ -163,6 +129,6 @@ def search_document(found: DeviceSearch, out: Path | None) -> dict[str, object]:
             }
             for item in found.left_out
         ],
-        "why": _why(found),
+        "why": why(found),
         "command": train_command(found.best, out),
     }

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from hpc_lpm.cli.profile_options import PROFILE_HELP
+from hpc_lpm.planning.devices.asked import OBJECTIVES
+from hpc_lpm.planning.options import PREDICTION_COPIES
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
-from hpc_lpm.schedules.registry import SCHEDULES
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, SCHEDULES
 
 ProfilesArgument = Annotated[
     list[Path],
@@ -48,10 +50,10 @@ PlannerOption = Annotated[
     ),
 ]
 ScheduleOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         help=f"Schedule to price the plan for: {', '.join(SCHEDULES.names())}, or module:name of "
-        "your own."
+        f"your own; by default {DEFAULT_SCHEDULE}, and for time-to-target a flush is tried too."
     ),
 ]
 ToleranceOption = Annotated[
@@ -80,11 +82,42 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         help="What is done about weights that lag, where the schedule lets them: replay (the "
-        "default), live or stash."
+        "default), live or stash; searched for time-to-target."
     ),
 ]
 OptimizerOption = Annotated[
-    str, typer.Option(help="sgd, momentum, adam, adamw or other (two copies of the weights).")
+    str,
+    typer.Option(help="sgd, momentum, adam, adamw, muon or other (two copies of the weights)."),
+]
+PredictionRuleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help=f"Rule by which lagged weights are predicted, for its memory: "
+        f"{', '.join(PREDICTION_COPIES)}.",
+    ),
+]
+RecipeOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Corrections for lagged weights, by which it is told what a step is worth: none, "
+        "auto, or one that was measured.",
+    ),
+]
+ObjectiveOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help=f"With --devices, what to look for: {' or '.join(OBJECTIVES)}.",
+    ),
+]
+EfficiencyOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Your own measurements of what lags cost (CSV), instead of the toolkit's.",
+    ),
 ]
 OverlapOption = Annotated[
     bool | None,

@@ -5,7 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from hpc_lpm.cli.output import console, print_json, print_table
-from hpc_lpm.cli.profile_options import assumptions, link_document, link_sentence
+from hpc_lpm.cli.plan_table import plan_assumptions
+from hpc_lpm.cli.profile_options import link_document, link_sentence
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.blocks import Blocks
@@ -118,7 +119,7 @@ def _document(model: CostModel, front: ParetoFront, profile_sha256: str) -> dict
         "profile_sha256": profile_sha256,
         "options": {**model.options.model_dump(mode="json"), "overlap": model.overlap},
         "link": link_document(model.profile),
-        "assumptions": assumptions(model.profile),
+        "assumptions": plan_assumptions(model),
         "not_covered": not_covered(model),
         "chosen": front.chosen,
         "points": [
@@ -160,7 +161,7 @@ def _show(model: CostModel, front: ParetoFront) -> None:
         f"{float((1 + Fraction(model.options.tolerance)) * least) * 1e3:.3f} ms."
     )
     console().print(f"Link: {link_sentence(model.profile, model.options.links)}.")
-    for sentence in assumptions(model.profile):
+    for sentence in plan_assumptions(model):
         console().print(f"Assumed: {sentence}.")
     for sentence in not_covered(model):
         console().print(f"Not covered: {sentence}")

@@ -4,7 +4,7 @@ It fits into 80 columns, in a pipe as well, and takes more only from a terminal 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.table import Table
@@ -14,8 +14,10 @@ from hpc_lpm.cli.output import console
 from hpc_lpm.cli.profile_options import assumptions, link_sentence
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.explain import ExplainedStage, Explanation
+from hpc_lpm.planning.memory import memory_assumptions
 from hpc_lpm.planning.own_split import OWN
 from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.planning.worth.expected import StepWorth
 from hpc_lpm.schedules.base import LEAD, WEIGHTS
 
 BAR_CHARACTERS = 10
@@ -101,9 +103,11 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
         ),
         ("sent", f"{_amount(plan.boundary_bytes)} over all boundaries, one way per micro-batch"),
         ("schedule", _schedule(model)),
+        ("lag", _lag(plan)),
+        *(("step worth", sentence) for sentence in _step_worth(plan)),
         ("link", link_sentence(model.profile, model.options.links)),
         ("load", _meaning_of_load(model)),
-        *(("assumed", sentence) for sentence in assumptions(model.profile)),
+        *(("assumed", sentence) for sentence in plan_assumptions(model)),
         *(("hint", sentence) for sentence in explanation.hints),
         *(("not covered", sentence) for sentence in explanation.not_covered),
     ]
@@ -111,6 +115,14 @@ def _facts(plan: Plan, model: CostModel, explanation: Explanation) -> Table:
     for label, sentence in facts:
         table.add_row(Text(label, style="bold"), Text(sentence))
     return table
+
+
+def plan_assumptions(model: CostModel) -> list[str]:
+    """Return the sentences that say what the numbers of a plan assume."""
+    return [
+        *assumptions(model.profile),
+        *memory_assumptions(model.profile, model.options.optimizer),
+    ]
 
 
 def _schedule(model: CostModel) -> str:
@@ -121,6 +133,35 @@ def _schedule(model: CostModel) -> str:
     if WEIGHTS in own:
         words.append(f"weights {options.weights}")
     return ", ".join(words)
+
+
+def _lag(plan: Plan) -> str:
+    if not plan.lag_largest:
+        return "none: every backward sees the weights of its forward"
+    return (
+        f"{plan.lag_mean:.2f} updates on average over the stages, at most {plan.lag_largest}, "
+        "between a forward and its backward"
+    )
+
+
+def _step_worth(plan: Plan) -> Iterator[str]:
+    """Yield what a step is worth, nothing where nobody asked for it."""
+    worth = plan.step_worth
+    if worth is None:
+        return
+    if worth.value is None:
+        yield f"unknown: {worth.reason}"
+    else:
+        yield f"{worth_text(worth)} of a synchronous step ({worth.reason})"
+
+
+def worth_text(worth: StepWorth) -> str:
+    """Return what a step is worth with its interval, such as `0.80 (0.75 to 0.85)`."""
+    if worth.value is None:
+        return "unknown"
+    if worth.low is None or worth.high is None or worth.low == worth.high:
+        return f"{worth.value:.2f}"
+    return f"{worth.value:.2f} ({worth.low:.2f} to {worth.high:.2f})"
 
 
 def _meaning_of_load(model: CostModel) -> str:

@@ -160,6 +160,8 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
         resources.callback(reporter.close)
         if training.plan_notice:
             reporter.message(training.plan_notice)
+        if training.recipe:
+            reporter.message(training.recipe)
         if resume:
             reporter.message(_where_it_starts(training, out))
         return training.run(out, reporter, STOP_SIGNALS)

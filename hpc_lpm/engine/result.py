@@ -109,6 +109,9 @@ class RunResult(VersionedFile):
         description="what a run of this length that did not go on from a shorter one would have "
         "computed otherwise",
     )
+    recipe: str | None = Field(
+        default=None, description="which corrections of lagging weights a recipe chose, and why"
+    )
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]
     environment: dict[str, object]

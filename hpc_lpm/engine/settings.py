@@ -94,6 +94,8 @@ class TrainSettings(RunOptions):
     def _flat(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = serialise(self)
         own = document.pop("own")
+        chosen_later = self.own.left_to_the_run
+        own = {name: value for name, value in own.items() if name not in chosen_later}
         return {**document, **own}
 
     def with_own(self, **changes: object) -> Self:

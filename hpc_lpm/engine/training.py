@@ -4,6 +4,7 @@ import math
 import os
 import random
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,18 +119,19 @@ class Training:
         self.stages = len(self.plan.stages) if self.plan else 1
         self.replicas = job.size // self.stages if self.plan else 1
         self.plan_notice = self.plan_notice or self._notice_of_another_use()
-        check_run(
-            PlannedRun(
-                settings,
-                self.model,
-                job.size,
-                self.stages,
-                len(self.dataset.train),
-                self.steps,
-                self.epochs,
-                self.steps_an_epoch,
-            )
+        run = PlannedRun(
+            settings,
+            self.model,
+            job.size,
+            self.stages,
+            len(self.dataset.train),
+            self.steps,
+            self.epochs,
+            self.steps_an_epoch,
         )
+        settings, self.recipe = self.strategy.with_recipe(run)
+        self.settings = settings
+        check_run(replace(run, settings=settings))
         self._groups = ALL_ALIKE
         self._simulated: GroupRates | None = None
         self.watched = watched_metric(settings, self.dataset, self.model)
@@ -401,6 +403,7 @@ class Training:
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
             resume_changes=history.resume_changes,
+            recipe=self.recipe,
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
             settings=settings.model_dump(mode="json"),
             environment=run_environment(),

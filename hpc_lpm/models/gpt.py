@@ -1,4 +1,9 @@
-"""A small decoder-only transformer (GPT) with two layers in each block."""
+"""A small decoder-only transformer (GPT) with two layers in each block.
+
+Initial weights are large enough for every direction to be flat from the start: a pipeline whose
+weights lag cannot follow steep ones (docs/explanation/accuracy.md). In front of a norm, an
+embedding of small numbers would make the loss as steep as it is small.
+"""
 
 from functools import partial
 
@@ -10,16 +15,25 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import require_at_least
 from hpc_lpm.models.layered import Layer, LayeredModel, Tie
 
-_INITIAL_STD = 0.02
+_BLOCK_GAIN = 0.7
+"""Standard deviation of a block's weights times the square root of the model's width."""
+_EMBEDDING_STD = 1.0
+_HEAD_STD = 0.02
+"""That of the last projection, which makes all tokens about equally likely."""
 
 
 class Embedding(nn.Module):
-    """Sum of token and learned position embedding: [n, sequence] to [n, sequence, width]."""
+    """Sum of token and learned position embedding: [n, sequence] to [n, sequence, width].
 
-    def __init__(self, vocabulary: int, sequence: int, width: int, dropout: float) -> None:
+    `std` is the standard deviation of both.
+    """
+
+    def __init__(
+        self, vocabulary: int, sequence: int, width: int, dropout: float, std: float
+    ) -> None:
         super().__init__()
-        self.token = nn.Parameter(torch.randn(vocabulary, width) * _INITIAL_STD)
-        self.position = nn.Parameter(torch.randn(sequence, width) * _INITIAL_STD)
+        self.token = nn.Parameter(torch.randn(vocabulary, width) * std)
+        self.position = nn.Parameter(torch.randn(sequence, width) * std)
         self.dropout = _dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -35,8 +49,9 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.query_key_value = _linear(width, 3 * width)
-        self.projection = _linear(width, width, residual_branches=2 * blocks)
+        std = _BLOCK_GAIN * width**-0.5
+        self.query_key_value = _linear(width, 3 * width, std)
+        self.projection = _linear(width, width, std * (2 * blocks) ** -0.5)
         self.dropout = _dropout(dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -58,8 +73,9 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, dropout: float, blocks: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.up = _linear(width, 4 * width)
-        self.down = _linear(4 * width, width, residual_branches=2 * blocks)
+        std = _BLOCK_GAIN * width**-0.5
+        self.up = _linear(width, 4 * width, std)
+        self.down = _linear(4 * width, width, std * (2 * blocks) ** -0.5)
         self.dropout = _dropout(dropout)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -104,7 +120,9 @@ def gpt(
         )
     if not 0 <= dropout < 1:
         raise InputError(f"option 'dropout' of gpt is {dropout}, accepted is 0 <= dropout < 1.")
-    embedding = partial(Embedding, shape.vocabulary, shape.input_shape[0], width, dropout)
+    # A tied embedding is the last projection too.
+    std = _HEAD_STD if tied else _EMBEDDING_STD
+    embedding = partial(Embedding, shape.vocabulary, shape.input_shape[0], width, dropout, std)
     chain = [Layer("embedding", embedding)]
     for block in range(layers):
         attention = partial(Attention, width, heads, dropout, layers)
@@ -112,15 +130,15 @@ def gpt(
         chain.append(Layer(f"block{block}.attention", attention))
         chain.append(Layer(f"block{block}.feed_forward", feed_forward))
     chain.append(Layer("norm", partial(nn.LayerNorm, width)))
-    chain.append(Layer("head", partial(_linear, width, shape.classes)))
+    chain.append(Layer("head", partial(_linear, width, shape.classes, _HEAD_STD)))
     ties = (Tie(0, "token", len(chain) - 1, "weight"),) if tied else ()
     return LayeredModel("gpt", tuple(chain), ties=ties)
 
 
-def _linear(in_features: int, out_features: int, residual_branches: int = 1) -> nn.Linear:
-    """Build a linear layer whose initial weights shrink with the number of residual branches."""
+def _linear(in_features: int, out_features: int, std: float) -> nn.Linear:
+    """Build a linear layer; those that end residual branches get a `std` that these divide up."""
     layer = nn.Linear(in_features, out_features)
-    nn.init.normal_(layer.weight, std=_INITIAL_STD * residual_branches**-0.5)
+    nn.init.normal_(layer.weight, std=std)
     nn.init.zeros_(layer.bias)
     return layer
 

@@ -1,14 +1,15 @@
 """`hpc_lpm.plan`: the plan of `hpc-lpm plan`, made in a script."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.keyword_errors import options_as_keywords
-from hpc_lpm.planning.options import Optimizer
+from hpc_lpm.planning.devices.candidates import THROUGHPUT, Objective
+from hpc_lpm.planning.options import NO_RECIPE, Optimizer, PredictionRule
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.request import PlanRequest, ProfileAndHash
 from hpc_lpm.profile_file import Profile
-from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
 
 def plan(
@@ -20,13 +21,17 @@ def plan(
     cuts: str | Sequence[int | str] | None = None,
     cut_only_at: str | Sequence[str] | None = None,
     planner: str | None = None,
-    schedule: str = DEFAULT_SCHEDULE,
+    schedule: str | None = None,
     tolerance: float = 0.02,
     memory_limit: int | str | Sequence[int | str] | None = None,
     lead: int | None = None,
     micro_batches: int | None = None,
     weights: str | None = None,
     optimizer: Optimizer = "momentum",
+    prediction_rule: PredictionRule | None = None,
+    recipe: str = NO_RECIPE,
+    objective: Objective = THROUGHPUT,
+    efficiency: Path | str | None = None,
     overlap: bool | None = None,
     speeds: str | Sequence[float] | None = None,
     latency: str | float | None = None,
@@ -51,16 +56,23 @@ def plan(
             for anything up to a dot and `**` for any parts, or `type:CLASS`.
         planner: A planner's name, or `module:name` of your own; by default `lpm`, which finds the
             best plan there is.
-        schedule: The schedule to price the plan for, or `module:name` of your own.
+        schedule: The schedule to price the plan for, or `module:name` of your own: by default
+            `fbp`; with `devices` and `"time-to-target"` a flush is tried too.
         tolerance: Share of the period to give up for fewer bytes between stages.
         memory_limit: Memory of a stage in bytes or as `"4GiB"`: one size, or one for each stage.
         lead: Micro-batches that each stage runs ahead of the next, where the schedule takes a lead:
             by default 1, or searched with `devices`.
         micro_batches: Micro-batches of an optimizer step: by default 4, or searched with `devices`.
         weights: What is done about weights that lag, where the schedule lets them: `"replay"`,
-            which is the default, `"live"` or `"stash"`.
-        optimizer: Whose state each device holds: `"sgd"`, `"momentum"`, `"adam"`, `"adamw"` or
-            `"other"` for two copies of the weights.
+            which is the default, `"live"` or `"stash"`; searched for `"time-to-target"`.
+        optimizer: Whose state each device holds: `"sgd"`, `"momentum"`, `"adam"`, `"adamw"`,
+            `"muon"` or `"other"` for two copies of the weights.
+        prediction_rule: The rule by which lagged weights are predicted, whose copies each device
+            holds; by default none.
+        recipe: The corrections for lagged weights, by which it is told what a step is worth:
+            `"none"`, `"auto"`, or one that was measured.
+        objective: With `devices`, what to look for: `"throughput"` or `"time-to-target"`.
+        efficiency: A CSV file of your own measurements of what lags cost, instead of the toolkit's.
         overlap: Whether transfers hide behind compute; by default the profile says.
         speeds: Speed of every stage's device, relative to the profiled one.
         latency: Latency of the link in seconds or as `"50us"`, instead of the profile's.
@@ -102,6 +114,10 @@ def plan(
             micro_batches=micro_batches,
             weights=weights,
             optimizer=optimizer,
+            prediction_rule=prediction_rule,
+            recipe=recipe,
+            objective=objective,
+            efficiency=efficiency,
             overlap=overlap,
             speeds=speeds,
             latency=latency,

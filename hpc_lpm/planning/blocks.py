@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any, Self
 
 from hpc_lpm.planning.allowed_cuts import AllowedCuts
+from hpc_lpm.planning.memory import matrix_bytes
 from hpc_lpm.profile_file import LayerProfile, Profile
 
 
@@ -59,4 +60,5 @@ def _merged(layers: Sequence[LayerProfile]) -> LayerProfile:
         output_bytes=layers[-1].output_bytes,
         parameter_bytes=sum(layer.parameter_bytes for layer in layers),
         activation_bytes=sum(layer.activation_bytes for layer in layers),
+        matrix_parameter_bytes=matrix_bytes(layers),
     )

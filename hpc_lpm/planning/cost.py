@@ -25,7 +25,7 @@ from math import gcd
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.exact_integers import Column
-from hpc_lpm.planning.memory import MemoryFactors
+from hpc_lpm.planning.memory import MemoryFactors, further_state_bytes
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.schedules.registry import schedule_named
@@ -103,6 +103,15 @@ class CostModel:
         self.backward_sums = _prefix([_in_units(layer.backward_seconds, unit) for layer in layers])
         self.parameter_sums = _prefix([layer.parameter_bytes for layer in layers])
         self.activation_sums = _prefix([layer.activation_bytes for layer in layers])
+        self.further_state_sums = _prefix(
+            [
+                further_state_bytes(
+                    layer.parameter_bytes, layer.matrix_parameter_bytes, options.optimizer
+                )
+                for layer in layers
+            ]
+        )
+        """The optimizer's state beyond what `MemoryFactors` counts."""
         self.cut_bytes = [0, *(layer.output_bytes for layer in layers[:-1]), 0]
         """Bytes over a cut before layer j; nothing crosses before the first and after the last."""
         self.links = _links(profile, stages, options)
@@ -114,6 +123,7 @@ class CostModel:
         self._forwards, self._backwards = Column(self.forward_sums), Column(self.backward_sums)
         self._parameters = Column(self.parameter_sums)
         self._activations = Column(self.activation_sums)
+        self._further_state = Column(self.further_state_sums)
         self.crossing = Column(self.cut_bytes)
         """The same numbers as `cut_bytes`."""
 
@@ -143,7 +153,8 @@ class CostModel:
     def memory_terms(self, stage: int) -> list[tuple[int, Column]]:
         """Return weights and sums that make up the bytes at `stage` of all layers before a cut."""
         factors = self.factors[stage].memory
-        return [(factors.parameters, self._parameters), (factors.activations, self._activations)]
+        terms = [(factors.parameters, self._parameters), (factors.activations, self._activations)]
+        return [*terms, (1, self._further_state)] if self.further_state_sums[-1] else terms
 
     def work(self, stage: int, start: int, stop: int) -> int:
         """Return the integer work of layers [start, stop) at `stage`."""
@@ -183,6 +194,7 @@ class CostModel:
         return self.factors[stage].memory.bytes_of(
             self.parameter_sums[stop] - self.parameter_sums[start],
             self.activation_sums[stop] - self.activation_sums[start],
+            self.further_state_sums[stop] - self.further_state_sums[start],
         )
 
     def stage_period(self, stage: int, start: int, stop: int) -> Fraction:

@@ -1,14 +1,24 @@
 """What a device holds while it trains: the one formula, for every schedule.
 
-(2 + optimizer copies + stashed versions) x parameters + micro-batches in flight x activations: the
-weights, their gradients, the optimizer's state, the older weights that policy `stash` keeps, and
-what the passes in flight keep for their backwards.
+(2 + optimizer copies + stashed versions + predicted copies) x parameters + micro-batches in flight
+x activations: the weights, their gradients, the optimizer's state, the older weights that policy
+`stash` keeps, where weights are predicted what the rule keeps and the prediction itself, and what
+the passes in flight keep for their backwards. Optimizer `muon` has a copy less of the parameters
+that are matrices: its second copy of the others is counted beside the formula.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpc_lpm.planning.options import OPTIMIZER_COPIES, OTHER_OPTIMIZER, Optimizer, PlanOptions
-from hpc_lpm.profile_file import Profile
+from hpc_lpm.planning.options import (
+    MATRIX_COPIES,
+    OPTIMIZER_COPIES,
+    OTHER_OPTIMIZER,
+    PREDICTION_COPIES,
+    Optimizer,
+    PlanOptions,
+)
+from hpc_lpm.profile_file import LayerProfile, Profile
 from hpc_lpm.schedules.base import Schedule
 
 
@@ -28,24 +38,67 @@ class MemoryFactors:
         stashed = 0
         if options.weights == "stash":
             stashed = schedule.older_versions(*place, replicas=options.replicas)
+        predicted = 0
+        rule = options.prediction_rule
+        if rule is not None and schedule.lagged(*place, replicas=options.replicas):
+            predicted = PREDICTION_COPIES[rule] + 1
         return cls(
-            parameters=2 + OPTIMIZER_COPIES[options.optimizer] + stashed,
+            parameters=2 + MATRIX_COPIES[options.optimizer] + stashed + predicted,
             activations=schedule.in_flight(*place),
         )
 
     @classmethod
     def of_one_device(cls, optimizer: Optimizer) -> "MemoryFactors":
         """Return the factors of a device that trains alone, one micro-batch after the other."""
-        return cls(parameters=2 + OPTIMIZER_COPIES[optimizer], activations=1)
+        return cls(parameters=2 + MATRIX_COPIES[optimizer], activations=1)
 
-    def bytes_of(self, parameter_bytes: int, activation_bytes: int) -> int:
-        """Return the bytes for layers with these parameters and activations of a micro-batch."""
-        return self.parameters * parameter_bytes + self.activations * activation_bytes
+    def bytes_of(
+        self, parameter_bytes: int, activation_bytes: int, further_state_bytes: int = 0
+    ) -> int:
+        """Return the bytes for layers with these parameters and activations of a micro-batch.
+
+        `further_state_bytes` are those of `further_state_bytes`.
+        """
+        factored = self.parameters * parameter_bytes + self.activations * activation_bytes
+        return factored + further_state_bytes
+
+
+def further_state_bytes(
+    parameter_bytes: int, matrix_parameter_bytes: int | None, optimizer: Optimizer
+) -> int:
+    """Return the optimizer's state beyond the copies that it has of matrices.
+
+    Where it is not known how many bytes are matrices none are taken to be.
+    """
+    further = OPTIMIZER_COPIES[optimizer] - MATRIX_COPIES[optimizer]
+    return further * (parameter_bytes - (matrix_parameter_bytes or 0))
+
+
+def matrix_bytes(layers: Sequence[LayerProfile]) -> int | None:
+    """Return the bytes of the layers' parameters that are matrices, None if one does not tell."""
+    known = [
+        layer.matrix_parameter_bytes for layer in layers if layer.matrix_parameter_bytes is not None
+    ]
+    return sum(known) if len(known) == len(layers) else None
+
+
+def memory_assumptions(profile: Profile, optimizer: Optimizer) -> list[str]:
+    """Return the sentences that say what the bytes of a plan assume."""
+    if OPTIMIZER_COPIES[optimizer] == MATRIX_COPIES[optimizer]:
+        return []
+    if matrix_bytes(profile.layers) is not None:
+        return []
+    return [
+        f"{optimizer} keeps as much for every parameter as for those that are no matrices: the "
+        "profile does not tell them apart, one that is made anew does"
+    ]
 
 
 def whole_model_memory_bytes(profile: Profile, optimizer: Optimizer = OTHER_OPTIMIZER) -> int:
     """Return the bytes that the whole model takes on one device, one micro-batch at a time."""
+    parameters = sum(layer.parameter_bytes for layer in profile.layers)
     return MemoryFactors.of_one_device(optimizer).bytes_of(
-        sum(layer.parameter_bytes for layer in profile.layers),
+        parameters,
         sum(layer.activation_bytes for layer in profile.layers),
+        further_state_bytes(parameters, matrix_bytes(profile.layers), optimizer),
     )

@@ -10,7 +10,7 @@ from hpc_lpm.profile_file import Link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 from hpc_lpm.typed_values import describe_validation_error
 
-Optimizer = Literal["sgd", "momentum", "adam", "adamw", "other"]
+Optimizer = Literal["sgd", "momentum", "adam", "adamw", "muon", "other"]
 OTHER_OPTIMIZER: Optimizer = "other"
 
 OPTIMIZER_COPIES: dict[str, int] = {
@@ -18,12 +18,29 @@ OPTIMIZER_COPIES: dict[str, int] = {
     "momentum": 1,
     "adam": 2,
     "adamw": 2,
+    "muon": 2,
     OTHER_OPTIMIZER: 2,
 }
-"""Copies of the parameters that each optimizer keeps as its state.
+"""Copies of the parameters that each optimizer keeps as its state, of matrices see below.
 
 No optimizer of torch keeps more than two, except RMSprop when it is both centered and with
 momentum, and Adam with `amsgrad`, which keep three.
+"""
+
+
+MATRIX_COPIES: dict[str, int] = {**OPTIMIZER_COPIES, "muon": 1}
+"""The same for parameters that are matrices: Muon keeps their momentum alone."""
+
+PredictionRule = Literal["last-update", "second-order", "spectrain"]
+
+PREDICTION_COPIES: dict[PredictionRule, int] = {
+    "last-update": 1,
+    "second-order": 2,
+    "spectrain": 0,
+}
+"""Copies of the weights that each rule of prediction keeps from update to update.
+
+The first two keep the latest updates; the last predicts from the optimizer's state.
 """
 
 
@@ -32,6 +49,9 @@ def planned_optimizer(optimizer: OptimizerSettings) -> str:
     name = optimizer.name.lower()
     return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER
 
+
+NO_RECIPE = "none"
+"""The recipe of training without corrections for lagged weights."""
 
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -54,6 +74,9 @@ class PlanOptions(BaseModel):
             boundary the profile's.
         replicas: how many copies of every stage train, each on its share of a step.
         global_batch: the samples of a step over all replicas; None where it is not fixed.
+        prediction_rule: how weights are predicted that a lagged forward sees; None if they are not.
+        recipe: the bundle of corrections for lagged weights that training is to use, by which it is
+            told what a step is worth.
         cut_only_at: patterns of the layers and modules behind which cuts may be; empty for all.
     """
 
@@ -71,6 +94,8 @@ class PlanOptions(BaseModel):
     links: tuple[Link, ...] | None = None
     replicas: int = Field(default=1, ge=1)
     global_batch: int | None = Field(default=None, ge=1)
+    prediction_rule: PredictionRule | None = None
+    recipe: str = NO_RECIPE
     cut_only_at: tuple[str, ...] = ()
 
     @classmethod

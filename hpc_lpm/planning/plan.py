@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
+from hpc_lpm.planning.worth.expected import StepWorth
 from hpc_lpm.profile_file import LinkProfile
 
 _SEAL = "content_sha256"
@@ -22,6 +23,8 @@ class StagePlan(BaseModel):
         memory_bytes: Q_k of the planner's objective.
         parameter_bytes: the parameters of its layers; None in files of earlier releases.
         activation_bytes: what its layers keep for the backward of one micro-batch; None likewise.
+        matrix_parameter_bytes: those of its parameters that are matrices; None where the profile
+            does not tell.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,6 +36,7 @@ class StagePlan(BaseModel):
     memory_bytes: int = Field(ge=0)
     parameter_bytes: int | None = Field(default=None, ge=0)
     activation_bytes: int | None = Field(default=None, ge=0)
+    matrix_parameter_bytes: int | None = Field(default=None, ge=0)
 
 
 class PlannedLayer(BaseModel):
@@ -62,6 +66,10 @@ class Plan(VersionedFile):
         link: The profile's link, or what was given instead of it.
         layers: Name and fingerprint of the profiled model's layers, in order.
         inputs: What the profile tells of the model's inputs.
+        lag_mean: Updates by which weights lag, on average over micro-batches and stages.
+        lag_largest: The most updates by which a micro-batch's weights lag at any stage.
+        step_worth: What a step is expected to be worth of a synchronous one: `value`, `low`, `high`
+            and the `reason`; None in plans that were not asked for by a user.
         content_sha256: The hash of the rest of the file, by which a change by hand is seen.
     """
 
@@ -78,6 +86,9 @@ class Plan(VersionedFile):
     link: LinkProfile | None = None
     layers: tuple[PlannedLayer, ...] = ()
     inputs: dict[str, object] | None = None
+    lag_mean: float | None = Field(default=None, ge=0)
+    lag_largest: int | None = Field(default=None, ge=0)
+    step_worth: StepWorth | None = None
     content_sha256: str | None = None
 
     @classmethod

@@ -1,6 +1,7 @@
 """What a plan is predicted to do under a schedule, by simulation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -49,7 +50,7 @@ def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
             replay=options.weights == "replay",
             replicas=options.replicas,
         ),
-        _clock(model, plan, options),
+        clock_of(model, plan.cuts),
     )
     period = simulation.period_seconds
     return Prediction(
@@ -63,24 +64,24 @@ def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
     )
 
 
-def _clock(model: CostModel, plan: Plan, options: PlanOptions) -> PipelineClock:
+def clock_of(model: CostModel, cuts: Sequence[int]) -> PipelineClock:
+    """Return the clock by which the programmes of a plan with these cuts are played."""
     layers = model.profile.layers
-    speeds = options.speeds or (1.0,) * model.stages
-    held = [layers[stage.start : stage.stop] for stage in plan.stages]
+    speeds = model.options.speeds or (1.0,) * model.stages
+    held = [layers[start:stop] for start, stop in pairwise(cuts)]
 
     return PipelineClock(
         forward_seconds=[
-            sum(layer.forward_seconds for layer in stage) / speed
+            float(sum(layer.forward_seconds for layer in stage)) / speed
             for stage, speed in zip(held, speeds, strict=True)
         ],
         backward_seconds=[
-            sum(layer.backward_seconds for layer in stage) / speed
+            float(sum(layer.backward_seconds for layer in stage)) / speed
             for stage, speed in zip(held, speeds, strict=True)
         ],
         boundary_seconds=[
-            float(model.transfer_seconds(boundary, cut))
-            for boundary, cut in enumerate(plan.cuts[1:-1])
+            float(model.transfer_seconds(boundary, cut)) for boundary, cut in enumerate(cuts[1:-1])
         ],
         overlap=model.overlap,
-        averaging_seconds=[float(stage.all_reduce) for stage in stage_times(model, plan.cuts)],
+        averaging_seconds=[float(stage.all_reduce) for stage in stage_times(model, cuts)],
     )

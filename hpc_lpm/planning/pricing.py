@@ -4,9 +4,12 @@ from itertools import pairwise
 
 from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.memory import matrix_bytes
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan, PlannedLayer, StagePlan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
+from hpc_lpm.planning.worth.expected import StepWorth
+from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.profile_file import Profile
 
 
@@ -42,8 +45,15 @@ def searched_cuts(
     return blocks.in_layers(chosen.cuts(CostModel(blocks.merged, stages, options)))
 
 
-def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sha256: str) -> Plan:
+def price_plan(
+    model: CostModel,
+    cuts: tuple[int, ...],
+    planner: str,
+    profile_sha256: str,
+    step_worth: StepWorth | None = None,
+) -> Plan:
     """Return the plan with the given cuts, K+1 positions from 0 to L, and its predicted cost."""
+    lag = Lag.of(model.schedule, model.stages, model.options)
     return Plan(
         planner=planner,
         model=model.profile.model,
@@ -56,6 +66,7 @@ def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sh
                 memory_bytes=model.memory_bytes(stage, start, stop),
                 parameter_bytes=model.parameter_sums[stop] - model.parameter_sums[start],
                 activation_bytes=model.activation_sums[stop] - model.activation_sums[start],
+                matrix_parameter_bytes=matrix_bytes(model.profile.layers[start:stop]),
             )
             for stage, (start, stop) in enumerate(pairwise(cuts))
         ),
@@ -66,6 +77,9 @@ def price_plan(model: CostModel, cuts: tuple[int, ...], planner: str, profile_sh
         options={**model.options.model_dump(mode="json"), "overlap": model.overlap},
         link=model.profile.link,
         inputs=model.profile.inputs,
+        lag_mean=float(lag.mean),
+        lag_largest=lag.largest,
+        step_worth=step_worth,
         layers=tuple(
             PlannedLayer(name=layer.name, fingerprint=layer.fingerprint)
             for layer in model.profile.layers

@@ -7,7 +7,7 @@ from math import ceil
 from pathlib import Path
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.memory import MemoryFactors
+from hpc_lpm.planning.memory import MemoryFactors, further_state_bytes, matrix_bytes
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile_file import Profile
@@ -59,10 +59,11 @@ def plan_for(
     options = PlanOptions.checked(**{**plan.options, **given})
     profiled = plan.micro_batch if profile is None else profile.micro_batch
     samples = micro_batch or profiled
-    made_for = _described(planned, profiled or samples)
+    predicts = planned.prediction_rule != options.prediction_rule
+    made_for = _described(planned, profiled or samples, predicts=predicts)
     used_for = {
         name: words
-        for name, words in _described(options, samples).items()
+        for name, words in _described(options, samples, predicts=predicts).items()
         if made_for.get(name) != words
     }
     if not used_for:
@@ -91,8 +92,11 @@ def plan_for(
     )
 
 
-def _described(options: PlanOptions, micro_batch: int | None) -> dict[str, str]:
-    """Return the options that decide on a stage's memory, each in words."""
+def _described(options: PlanOptions, micro_batch: int | None, *, predicts: bool) -> dict[str, str]:
+    """Return the options that decide on a stage's memory, each in words.
+
+    `predicts` says that how weights are predicted is among them.
+    """
     own = schedule_named(options.schedule).own_options
     words = {
         "schedule": f"schedule {options.schedule}",
@@ -104,6 +108,9 @@ def _described(options: PlanOptions, micro_batch: int | None) -> dict[str, str]:
         words["lead"] = f"lead {options.lead}"
     if WEIGHTS in own:
         words["weights"] = f"weights {options.weights}"
+    if predicts:
+        rule = options.prediction_rule
+        words["prediction_rule"] = f"prediction by {rule}" if rule else "no prediction"
     if micro_batch is not None:
         words["micro_batch"] = f"micro-batches of {micro_batch} samples"
     return words
@@ -113,19 +120,29 @@ def _joined(words: Sequence[str]) -> str:
     return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1]
 
 
-def _stage_bytes(plan: Plan, profile: Profile | None) -> list[tuple[int, int]] | None:
-    """Return parameters and activations of every stage, None if the plan does not record them."""
+@dataclass(frozen=True)
+class _StageBytes:
+    """What the layers of a stage hold: parameters, those of them that are matrices, activations."""
+
+    parameters: int
+    matrices: int | None
+    activations: int
+
+
+def _stage_bytes(plan: Plan, profile: Profile | None) -> list[_StageBytes] | None:
+    """Return what every stage holds, None if the plan does not record it."""
     if profile is not None:
         held = [profile.layers[start:stop] for start, stop in pairwise(plan.cuts)]
         return [
-            (
+            _StageBytes(
                 sum(layer.parameter_bytes for layer in layers),
+                matrix_bytes(layers),
                 sum(layer.activation_bytes for layer in layers),
             )
             for layers in held
         ]
     recorded = [
-        (stage.parameter_bytes, stage.activation_bytes)
+        _StageBytes(stage.parameter_bytes, stage.matrix_parameter_bytes, stage.activation_bytes)
         for stage in plan.stages
         if stage.parameter_bytes is not None and stage.activation_bytes is not None
     ]
@@ -133,15 +150,17 @@ def _stage_bytes(plan: Plan, profile: Profile | None) -> list[tuple[int, int]] |
 
 
 def _memory_bytes(
-    options: PlanOptions, stage_bytes: Sequence[tuple[int, int]], scale: tuple[int, int]
+    options: PlanOptions, stage_bytes: Sequence[_StageBytes], scale: tuple[int, int]
 ) -> tuple[int, ...]:
     schedule, stages = schedule_named(options.schedule), len(stage_bytes)
     samples, profiled = scale
     return tuple(
         MemoryFactors.of_stage(schedule, stage, stages, options).bytes_of(
-            parameters, ceil(activations * samples / profiled)
+            held.parameters,
+            ceil(held.activations * samples / profiled),
+            further_state_bytes(held.parameters, held.matrices, options.optimizer),
         )
-        for stage, (parameters, activations) in enumerate(stage_bytes)
+        for stage, held in enumerate(stage_bytes)
     )
 
 

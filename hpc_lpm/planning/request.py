@@ -10,15 +10,18 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.cut_names import CUT_ONLY_AT, CUTS
-from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
-from hpc_lpm.planning.devices.search import LEADS, search_devices
+from hpc_lpm.planning.devices.asked import AskedSearch, objective_of
+from hpc_lpm.planning.devices.candidates import THROUGHPUT, Candidate, DeviceSearch
 from hpc_lpm.planning.links import boundary_links
 from hpc_lpm.planning.lists import memory_limit_of, names_of, speeds_of
-from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.options import NO_RECIPE, PlanOptions
 from hpc_lpm.planning.own_split import OWN, check_within_limits
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
 from hpc_lpm.planning.pricing import price_plan, searched_cuts
+from hpc_lpm.planning.worth.expected import StepWorth, expected_steps
+from hpc_lpm.planning.worth.lag import Lag
+from hpc_lpm.planning.worth.measured import check_recipe, measurements
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
@@ -70,8 +73,7 @@ class PlanRequest:
         cuts: the user's own, empty if a planner chooses them.
         planner: the planner's name.
         options: the plan's.
-        lead: None if none was asked for.
-        micro_batches: None if none were asked for.
+        search: how devices are searched, if they are.
     """
 
     blocks: tuple[Blocks, ...]
@@ -82,8 +84,7 @@ class PlanRequest:
     cuts: tuple[int | str, ...]
     planner: str
     options: PlanOptions
-    lead: int | None
-    micro_batches: int | None
+    search: AskedSearch
 
     @classmethod
     def of(
@@ -96,13 +97,17 @@ class PlanRequest:
         cuts: str | Sequence[int | str] | None = None,
         cut_only_at: str | Sequence[str] | None = None,
         planner: str | None = None,
-        schedule: str = DEFAULT_SCHEDULE,
+        schedule: str | None = None,
         tolerance: float = 0.02,
         memory_limit: int | str | Sequence[int | str] | None = None,
         lead: int | None = None,
         micro_batches: int | None = None,
         weights: str | None = None,
         optimizer: str = "momentum",
+        prediction_rule: str | None = None,
+        recipe: str = NO_RECIPE,
+        objective: str = THROUGHPUT,
+        efficiency: Path | str | None = None,
         overlap: bool | None = None,
         speeds: str | Sequence[float] | None = None,
         latency: str | float | None = None,
@@ -121,7 +126,9 @@ class PlanRequest:
         if own:
             stages = _stages_of(own, stages, planner)
         name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
-        schedule_named(schedule).check_options(lead=lead, weights=weights)
+        measured = measurements(efficiency)
+        check_recipe(recipe, measured)
+        schedule_named(schedule or DEFAULT_SCHEDULE).check_options(lead=lead, weights=weights)
         delay = latency_of("--latency", latency)
         linked = [with_link(one.profile, delay, bandwidth) for one in profiles]
         asked = {
@@ -132,6 +139,8 @@ class PlanRequest:
             "micro_batches": micro_batches,
             "weights": weights,
             "optimizer": optimizer,
+            "prediction_rule": prediction_rule,
+            "recipe": recipe,
             "overlap": overlap,
             "speeds": speeds_of(speeds),
             "links": boundary_links(linked[0], stages, links, node_link, devices_per_node),
@@ -148,8 +157,15 @@ class PlanRequest:
             cuts=own,
             planner=name,
             options=options,
-            lead=lead,
-            micro_batches=micro_batches,
+            search=AskedSearch(
+                options=options,
+                objective=objective_of(objective),
+                measured=measured,
+                schedule=schedule,
+                weights=weights,
+                lead=lead,
+                micro_batches=micro_batches,
+            ),
         )
 
     def answer(self) -> Answer:
@@ -164,7 +180,9 @@ class PlanRequest:
             number = next(
                 place for place, one in enumerate(self.blocks) if one.profile is best.model.profile
             )
-            plan = price_plan(best.model, best.cuts, self.planner, self.hashes[number])
+            plan = price_plan(
+                best.model, best.cuts, self.planner, self.hashes[number], best.expected.worth
+            )
             return Answer(plan, best.model, self.blocks[number], found)
         model, blocks = self.in_stages()
         if self.cuts:
@@ -172,7 +190,13 @@ class PlanRequest:
             check_within_limits(model, cuts)
         else:
             cuts = searched_cuts(blocks, model.stages, self.options, self.planner)
-        return Answer(price_plan(model, cuts, self.planner, self.hashes[0]), model, blocks)
+        plan = price_plan(model, cuts, self.planner, self.hashes[0], self._step_worth(model))
+        return Answer(plan, model, blocks)
+
+    def _step_worth(self, model: CostModel) -> StepWorth:
+        lag = Lag.of(model.schedule, model.stages, model.options)
+        measured = self.search.measured
+        return expected_steps(measured, lag, model.options, model.profile.model).worth
 
     def in_stages(self) -> tuple[CostModel, Blocks]:
         """Return the costs of a given number of stages, and where they may be cut.
@@ -192,6 +216,11 @@ class PlanRequest:
                 f"--global-batch is given with {option}, where nothing depends on it: leave it "
                 f"out, or give --devices instead of {option}."
             )
+        if self.search.objective != THROUGHPUT:
+            raise InputError(
+                f"--objective is {self.search.objective} with {option}, but it chooses among ways "
+                f"to use --devices: leave it out, or give --devices instead of {option}."
+            )
         if len(self.blocks) > 1:
             raise InputError(
                 f"{len(self.blocks)} profiles are given with {option}, which takes one: leave the "
@@ -202,7 +231,7 @@ class PlanRequest:
         return CostModel(blocks.profile, self.stages, self.options), blocks
 
     def _search(self) -> DeviceSearch:
-        """Search with the user's options; where a lead is given no other is tried.
+        """Search with the user's options; what the user named is not varied.
 
         The profiles are searched merged into blocks; the candidates are those of the profiles.
         """
@@ -221,14 +250,8 @@ class PlanRequest:
                 f"--planner is {self.planner!r}, but --devices searches with {DEFAULT_PLANNER} "
                 "alone: leave --planner out, or ask for --stages."
             )
-        if self.micro_batches is not None:
-            raise InputError(
-                f"--micro-batches is {self.micro_batches}, but with --devices it follows from "
-                "--global-batch, the micro-batch of a profile and the replicas: leave it out."
-            )
-        leads = LEADS if self.lead is None else (self.lead,)
         merged = [each.merged for each in self.blocks]
-        found = search_devices(merged, self.devices, self.global_batch, self.options, leads)
+        found = self.search.run(merged, self.devices, self.global_batch)
         whole = {id(each.merged): each for each in self.blocks}
         return replace(
             found,

@@ -12,7 +12,8 @@ from hpc_lpm.activation import Activation
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.fingerprint import layer_fingerprint
-from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
+from hpc_lpm.models.hidden_matrices import WeightRole, hidden_matrices, weight_roles
+from hpc_lpm.models.layered import LayeredModel, ModuleEnd
 from hpc_lpm.profile_file import LayerProfile, ProfiledEnd
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.repeats import everything, shorten
@@ -26,14 +27,19 @@ class _Facts:
     parameter_bytes: int
     fingerprint: str
     ends: tuple[ProfiledEnd, ...]
+    roles: tuple[WeightRole, ...]
+    sizes_bytes: dict[str, int]
 
     @classmethod
-    def of(cls, layer: Layer, module: nn.Module) -> "_Facts":
+    def of(cls, model: LayeredModel, index: int, module: nn.Module) -> "_Facts":
+        layer = model.layers[index]
         ends = layer.ends or (ModuleEnd(layer.name, type(module).__name__),)
         return cls(
             sum(parameter.nbytes for parameter in module.parameters()),
             layer_fingerprint(layer.name, module),
             tuple(ProfiledEnd(path=end.path, type=end.type) for end in ends),
+            tuple(weight_roles(model, index, module)),
+            {name: parameter.nbytes for name, parameter in module.named_parameters()},
         )
 
 
@@ -81,7 +87,7 @@ def profile_model(
         def facts_of(index: int) -> _Facts:
             # One layer at a time, since all of them together may be more than a device holds.
             if index not in facts:
-                facts[index] = _Facts.of(model.layers[index], model.build_layer(index, seed))
+                facts[index] = _Facts.of(model, index, model.build_layer(index, seed))
             return facts[index]
 
         def measure(kept: Sequence[int]) -> _Measured:
@@ -90,7 +96,7 @@ def profile_model(
             chosen = model if whole else replace(model, layers=layers, ties=())
             chain = DetachedChain(chosen, inputs, targets, where, seed, compute_format)
             for index, module in zip(kept, chain.layers, strict=True):
-                facts[index] = _Facts.of(model.layers[index], module)
+                facts[index] = _Facts.of(model, index, module)
             return _measured(chain, where, repeats)
 
         short = shorten(
@@ -106,6 +112,7 @@ def profile_model(
             short = everything(len(model.layers))
             found = measure(short.kept)
         known = [facts_of(index) for index in range(len(model.layers))]
+    matrices = hidden_matrices(role for facts_of_layer in known for role in facts_of_layer.roles)
     at = {index: place for place, index in enumerate(short.kept)}
 
     def seconds(index: int, direction: int) -> float:
@@ -120,6 +127,9 @@ def profile_model(
             output_bytes=found.output_bytes[at[short.sized_by[index]]],
             parameter_bytes=known[index].parameter_bytes,
             activation_bytes=found.activation_bytes[at[short.sized_by[index]]],
+            matrix_parameter_bytes=sum(
+                size for name, size in known[index].sizes_bytes.items() if (index, name) in matrices
+            ),
             fingerprint=known[index].fingerprint,
             ends=known[index].ends,
             cut_after=layer.cut_after,

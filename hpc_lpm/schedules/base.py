@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from fractions import Fraction
 from math import ceil
 
 from hpc_lpm.errors import InputError
@@ -127,6 +128,23 @@ class Schedule(ABC):
         """
         delay = self.version_delay(stage, stages, micro_batches_per_step, lead, replicas=replicas)
         return min(delay, micro_batches_per_step)
+
+    def mean_lag(
+        self,
+        stage: int,
+        stages: int,
+        micro_batches_per_step: int,
+        lead: int = 1,
+        *,
+        replicas: int = 1,
+    ) -> Fraction:
+        """Return by how many updates weights lag at `stage` on average over a step, exactly.
+
+        d / M in steady state: a micro-batch lags by the whole number below it or above it. The
+        largest lag is `older_versions`.
+        """
+        delay = self.version_delay(stage, stages, micro_batches_per_step, lead, replicas=replicas)
+        return Fraction(delay, micro_batches_per_step)
 
     def older_versions(
         self,

@@ -143,8 +143,6 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
         settings(GPT, "deepspeed-1f1b", 2, 2),
         settings(TIED, "fbp", 2, 4, lead=2, transport="torch"),
         settings(RESNET, "fbp", 2, 4, prediction=True, memory_format="channels_last"),
-        settings(TIED, "fbp", 2, 4, weights="live", optimizer=MUON),
-        settings(RESNET, "1f1b", 2, 4, optimizer=MUON, memory_format="channels_last"),
         settings(
             *(MLP, "fbp", 2, 4),
             clip_norm=0.5,
@@ -152,7 +150,6 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
             learning_rate={"schedule": "cosine", "warmup_steps": 3},
             optimizer={"name": "NAdam", "lr": 0.01},
         ),
-        settings(MLP, "fbp", 2, 4, synchronous_head="25%", synchronous_tail="5steps"),
     ]
     if importlib.util.find_spec("horovod"):
         runs.append(settings(RESNET, "horovod", 2, 4))
@@ -162,6 +159,21 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
     ]
     twice = [once(0, 2), once(1, 4)]
     groups.append(interrupted(settings(GPT, "fbp", 2, 3), tmp_path / "twice", *twice))
+    for group, outcomes in zip(groups, run_groups(2, groups, tmp_path), strict=True):
+        check_resumed_as_whole(outcomes, group)
+
+
+def test_muon_and_a_synchronous_head_go_on_bit_for_bit(tmp_path: Path) -> None:
+    runs = [
+        settings(TIED, "fbp", 2, 4, weights="live", optimizer=MUON),
+        settings(RESNET, "1f1b", 2, 4, optimizer=MUON, memory_format="channels_last"),
+        settings(MLP, "fbp", 2, 4, synchronous_head="25%", synchronous_tail="5steps"),
+        settings(MLP, "fbp", 2, 4, optimizer=ADAMW, recipe="auto"),
+    ]
+    groups = [
+        interrupted(run, tmp_path / str(number), once(number % 2, 3 + number % 4, "SIGTERM"))
+        for number, run in enumerate(runs)
+    ]
     for group, outcomes in zip(groups, run_groups(2, groups, tmp_path), strict=True):
         check_resumed_as_whole(outcomes, group)
 

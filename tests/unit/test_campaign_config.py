@@ -98,7 +98,13 @@ def test_a_missing_file_is_named() -> None:
         ({"datasets": ["digit"]}, ["'digit'", "did you mean 'digits'"]),
         ({"planners": ["unifrom"]}, ["'unifrom'", "did you mean 'uniform'"]),
         ({"models": ["gpt"]}, ["gpt"]),
-        ({"prediction": True, "optimizer": {"name": "adamw"}}, ["prediction", "sgd and momentum"]),
+        (
+            {
+                **{"prediction": True, "prediction_rule": "spectrain"},
+                "optimizer": {"name": "adamw"},
+            },
+            ["prediction_rule spectrain", "sgd and momentum"],
+        ),
         ({"epochs": 2, "synchronous_tail": 3}, ["synchronous_tail 3"]),
         ({"stages": 3}, ["micro_batches 4 is not divisible by the 3 ranks of horovod"]),
         (
@@ -120,7 +126,8 @@ def test_names_that_do_not_exist_or_do_not_fit_are_refused(
 def test_the_schema_has_every_key_of_a_campaign() -> None:
     properties = campaign_schema()["properties"]
     own = {"lead", "weights", "prediction", "lr_discount", "transport"}
-    own |= {"synchronous_head", "synchronous_tail"}
+    own |= {"synchronous_head", "synchronous_tail", "prediction_rule", "recipe"}
+    own |= {"in_one_process", "ranks"}
     own |= {"progress_thread", "cycle_time_milliseconds", "boundary_shapes"}
     assert set(properties) == set(type(campaign()).model_fields) - {"own"} | own
     assert campaign_schema()["additionalProperties"] is False

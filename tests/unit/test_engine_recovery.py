@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
 from torch import nn
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.engine.checks import check_run
-from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError

@@ -183,6 +183,11 @@ def profiled(micro_batch: int = 2) -> Profile:
         ({"stages": 3, "cut_only_at": ["block?", "type:Block"]}, "--cut-only-at block?,type:Block"),
         ({"stages": 2, "planner": "uniform", "latency": "5ms"}, "--planner uniform --latency 5ms"),
         ({"stages": 2, "latency": 0.005, "bandwidth": 1e5}, "--latency 0.005 --bandwidth 1e5"),
+        (
+            {"stages": 3, "optimizer": "muon", "prediction_rule": "second-order", "recipe": "auto"},
+            "--optimizer muon --prediction-rule second-order --recipe auto",
+        ),
+        ({"stages": 3, "optimizer": "adamw"}, "--optimizer adamw"),
         ({"stages": 3, "links": "measured"}, "--links measured"),
         ({"stages": 3, "links": ["1ms:1e5", "0:1e9"]}, "--links 1ms:1e5,0:1e9"),
         (
@@ -218,6 +223,29 @@ def test_a_search_over_devices_takes_several_profiles_as_the_command_does(tmp_pa
     assert found == hpc_lpm.Plan.read(tmp_path / "plan.json")
 
 
+def test_a_search_for_the_time_to_a_target_is_the_commands(tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text(
+        "model_family,optimizer,recipe,stages,micro_batches,lead,weights,first_stage_lag,"
+        "steps_ratio,low,high,seeds,source\nNet,muon,none,4,4,1,live,0.75,1.1,1,1.2,3,own\n"
+    )
+    profiled().write(tmp_path / "profile.json")
+    typed = "--devices 4 --global-batch 32 --optimizer muon --objective time-to-target"
+    command = ["plan", str(tmp_path / "profile.json"), *typed.split(), "--efficiency", str(own)]
+    assert run_guarded(app, [*command, "--out", str(tmp_path / "plan.json")]) == EXIT_DONE
+    found = hpc_lpm.plan(
+        profiled(),
+        devices=4,
+        global_batch=32,
+        optimizer="muon",
+        objective="time-to-target",
+        efficiency=own,
+    )
+    assert found == hpc_lpm.Plan.read(tmp_path / "plan.json")
+    assert found.step_worth is not None
+    assert found.lag_mean is not None
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -230,6 +258,12 @@ def test_a_search_over_devices_takes_several_profiles_as_the_command_does(tmp_pa
         ({"stages": 2, "node_link": "0:1"}, "^devices_per_node is missing: node_link and "),
         ({"stages": 2, "lead": 2, "schedule": "gpipe"}, "^lead is 2, but it means nothing"),
         ({"stages": 2, "optimizer": "lbfgs"}, "plan option optimizer"),
+        ({"stages": 2, "efficiency": "none.csv"}, "^efficiency file none.csv does not exist"),
+        ({"stages": 2, "objective": "time-to-target"}, "^objective is time-to-target with stages"),
+        (
+            {"devices": 2, "global_batch": 4, "objective": "speed"},
+            "^objective is 'speed', accepted",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_the_words_of_a_script(

@@ -45,6 +45,7 @@ def call(capsys, *arguments):
 
 
 SEARCH = ("--devices", 4, "--global-batch", 64, "--weights", "live")
+TARGET = ("--objective", "time-to-target")
 
 
 def searched(capsys, *arguments):
@@ -198,7 +199,16 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         (("--devices", 4, "--stages", 2), "--stages and --devices are both given"),
         (("--stages", 2, "--global-batch", 8), "--global-batch is given with --stages"),
         (("--devices", 4, "--global-batch", 7), "--global-batch is 7"),
-        ((*SEARCH, "--micro-batches", 4), "--micro-batches is 4"),
+        ((*SEARCH, "--micro-batches", 5), "the replicas: accepted are 4, 8, 16, or leave it out"),
+        ((*SEARCH, "--objective", "speed"), "--objective is 'speed', accepted are throughput and"),
+        (
+            (*SEARCH, *TARGET),
+            "--optimizer momentum with --recipe none nothing is measured: accepted",
+        ),
+        (("--stages", 2, *TARGET), "--objective is time-to-target with --stages"),
+        ((*SEARCH, "--recipe", "best"), "--recipe is 'best', accepted are none, auto"),
+        ((*SEARCH, "--prediction-rule", "guess"), "prediction_rule"),
+        ((*SEARCH, "--efficiency", "none.csv"), "efficiency file none.csv does not exist"),
         ((*SEARCH, "--planner", "uniform"), "--planner is 'uniform'"),
         ((*SEARCH, "--speeds", "1,1,1,1"), "--speeds has one entry per stage"),
         ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry per stage"),
@@ -214,6 +224,92 @@ def test_bad_input_is_one_sentence_and_code_2(capsys, profiles, arguments, sente
     assert out == ""
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def efficiency_file(path, *ratios):
+    """Write measurements of adamw: the ratio of steps of (stages, micro-batches)."""
+    columns = "model_family,optimizer,recipe,stages,micro_batches,lead,weights,first_stage_lag,"
+    rows = [
+        f"toy,adamw,none,{stages},{micro_batches},1,live,{(stages - 1) / micro_batches},{ratio},"
+        f"{ratio - 0.05},{ratio + 0.05},5,own study"
+        for stages, micro_batches, ratio in ratios
+    ]
+    path.write_text("\n".join((f"{columns}steps_ratio,low,high,seeds,source", *rows)) + "\n")
+    return path
+
+
+def test_every_candidate_tells_its_lags_and_what_a_step_is_worth(capsys, profiles, tmp_path):
+    measured = efficiency_file(tmp_path / "own.csv", (4, 16, 1.25))
+    own = ("--efficiency", measured, "--optimizer", "adamw")
+    document = searched(capsys, profiles[0], *SEARCH, *own, "--lead", 1)
+    found = {one["stages"]: one for one in document["search"]["candidates"]}
+    # d = 3, 2, 1, 0 over 16 micro-batches; 1, 0 and one more for the average, over 8.
+    assert (found[4]["lag_mean"], found[4]["lag_largest"]) == (1.5 / 16, 1)
+    assert (found[2]["lag_mean"], found[2]["lag_largest"]) == (1.5 / 8, 1)
+    assert found[4]["step_worth"]["value"] == pytest.approx(1 / 1.25)
+    assert found[4]["step_worth"]["low"] == pytest.approx(1 / 1.3)
+    assert found[4]["step_worth"]["high"] == pytest.approx(1 / 1.2)
+    assert found[2]["step_worth"]["value"] is None
+    assert "lags by 0.25 updates on average" in found[2]["step_worth"]["reason"]
+    rate = found[4]["samples_per_second"]
+    assert found[4]["effective_samples_per_second"] == pytest.approx(rate / 1.25)
+    assert found[2]["effective_samples_per_second"] is None
+    best = document["search"]["candidates"][0]
+    for name in ("lag_mean", "lag_largest", "step_worth"):
+        assert document[name] == best[name]
+    _, out, _ = call(capsys, "plan", profiles[0], *SEARCH, *own, "--lead", 1)
+    assert "fbp live 4 16 0.09 1 0.80 0.77 0.83" in " ".join(out.split())
+    assert "unknown" in out
+    assert all(len(line) <= 80 for line in out.splitlines()[:-2])
+
+
+def test_time_to_target_weighs_speed_by_worth_and_may_prefer_a_flush(capsys, profiles, tmp_path):
+    memory = ("--memory-limit", 420_000)  # of 8 x 40 kB fourfold, so that 4 stages are needed
+    given = ("--devices", 4, "--global-batch", 64, *memory, "--optimizer", "adamw", *TARGET)
+    chosen = {}
+    for name, ratio in (("lagging", 1.1), ("flushing", 1.6)):
+        measured = efficiency_file(tmp_path / f"{name}.csv", (4, 16, ratio), (4, 8, 1.2 * ratio))
+        path = tmp_path / f"{name}.json"
+        arguments = (*given, "--efficiency", measured, "--out", path)
+        search = searched(capsys, *profiles, *arguments)["search"]
+        chosen[name] = search["candidates"][0]
+        assert search["objective"] == "time-to-target"
+        assert f"--strategy {chosen[name]['schedule']} " in search["command"]
+        rates = [one["effective_samples_per_second"] for one in search["candidates"]]
+        known = [rate for rate in rates if rate is not None]
+        assert known == sorted(known, reverse=True)
+        assert rates[: len(known)] == known
+        written = Plan.read(path)
+        assert written.options["schedule"] == chosen[name]["schedule"]
+        assert written.step_worth.value == chosen[name]["step_worth"]["value"]
+        assert search["why"].startswith("Prefer a flush: ") == (name == "flushing")
+    assert (chosen["lagging"]["schedule"], chosen["lagging"]["weights"]) == ("fbp", "live")
+    assert chosen["flushing"]["schedule"] == "1f1b"
+    assert chosen["flushing"]["step_worth"]["reason"] == "no weights lag"
+
+
+def test_what_the_user_named_is_not_varied(capsys, profiles, tmp_path):
+    measured = efficiency_file(tmp_path / "own.csv", (4, 2, 1.5))
+    given = (*profiles, "--devices", 4, "--global-batch", 64, "--optimizer", "adamw", *TARGET)
+    given = (*given, "--efficiency", measured)
+    for option, key, value in (
+        ("--schedule", "schedule", "fbp"),
+        ("--schedule", "schedule", "gpipe"),
+        ("--micro-batches", "micro_batches", 8),
+        ("--lead", "lead", 2),
+    ):
+        candidates = searched(capsys, *given, option, value)["search"]["candidates"]
+        assert {one[key] for one in candidates} == {value}
+    candidates = searched(capsys, *given, "--weights", "stash")["search"]["candidates"]
+    assert {one["weights"] for one in candidates if one["schedule"] == "fbp"} == {"stash"}
+    assert {one["schedule"] for one in candidates} == {"fbp", "1f1b"}
+
+
+def test_the_command_names_recipe_and_rule_where_there_are_any(capsys, profiles):
+    options = ("--optimizer", "adamw", "--recipe", "auto", "--prediction-rule")
+    document = searched(capsys, profiles[0], *SEARCH, *options, "last-update")
+    assert "--prediction --prediction-rule last-update" in document["search"]["command"]
+    assert "--recipe auto" in document["search"]["command"]
 
 
 def test_several_profiles_are_for_devices_alone(capsys, profiles):

@@ -82,10 +82,13 @@ def test_the_table_names_the_schedule_and_what_the_period_leaves_out(capsys, pro
     code, out, _ = call(capsys, "plan", profile_path, "--stages", 2, "--schedule", "gpipe")
     words = " ".join(out.split())
     assert code == EXIT_DONE
-    assert "schedule gpipe, 4 micro-batches per step link" in words
+    assert "schedule gpipe, 4 micro-batches per step lag none: every backward sees" in words
     assert "not covered schedule gpipe empties the pipeline before every update" in words
     words = " ".join(call(capsys, "plan", profile_path, "--stages", 2)[1].split())
-    assert "schedule fbp, 4 micro-batches per step, lead 1, weights replay link" in words
+    assert (
+        "schedule fbp, 4 micro-batches per step, lead 1, weights replay lag 0.12 updates on"
+        in words
+    )
     assert "not covered" not in words
 
 

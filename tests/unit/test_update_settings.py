@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from campaign_folders import campaign
-from hpc_lpm.engine.pipeline.lag_compensation import rate_divisor
 from torch import nn
 
 from hpc_lpm.campaign.config import campaign_from_document
@@ -20,6 +19,7 @@ from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.learning_rate import build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
+from hpc_lpm.engine.pipeline.rate_discount import rate_divisor
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun

@@ -30,7 +30,10 @@ def continues_exactly(checkpoint: Checkpoint, settings: TrainSettings) -> bool:
     """
     manifest = checkpoint.manifest
     settings = strategy_named(settings.strategy).with_clip_scope(settings)
-    checkpoint.check(settings.model_dump(mode="json"), manifest.replicas, manifest.cuts[-1])
+    # Settings that are alike leave the same choice to both runs.
+    left = {name: manifest.settings.get(name) for name in settings.own.left_to_the_run}
+    document = {**settings.model_dump(mode="json"), **left}
+    checkpoint.check(document, manifest.replicas, manifest.cuts[-1])
     return not changes_of_length(checkpoint, settings)
 
 

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from hpc_lpm.durations import Duration, PartOfRun
 from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
+from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, options_of_recipes
+from hpc_lpm.errors import closest
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
 
 PIPELINE = "Pipeline stages"
@@ -69,6 +71,30 @@ class ScheduledOptions(StrategyOptions):
         ),
         CommandOption(PIPELINE, metavar="N", computes=False),
     ] = None
+
+    recipe: Annotated[
+        str,
+        Field(description="corrections of lagging weights: none, auto, or the name of a recipe"),
+        CommandOption(LAG, metavar="NAME", computes=False),
+    ] = NONE
+
+    @property
+    def left_to_the_run(self) -> frozenset[str]:
+        """The options that were not given, and that the recipe may set when the run starts."""
+        if self.recipe == NONE:
+            return frozenset()
+        own = options_of_recipes().intersection(type(self).model_fields)
+        return own - self.model_fields_set
+
+    @model_validator(mode="after")
+    def _has_a_known_recipe(self) -> Self:
+        accepted = [AUTO, NONE, *RECIPES]
+        if self.recipe not in accepted:
+            raise ValueError(
+                f"recipe {self.recipe!r} is unknown{closest(self.recipe, accepted)}: accepted are "
+                f"{', '.join(accepted)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _plays_ranks_without_messages(self) -> Self:

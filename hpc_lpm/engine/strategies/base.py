@@ -138,6 +138,13 @@ class Strategy(ABC):
             return settings
         return settings.model_copy(update={"clip_scope": self.clip_scopes[0]})
 
+    def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
+        """Return a run's settings with the options of its recipe, and what was chosen and why.
+
+        The sentence is None without a recipe.
+        """
+        return run.settings, None
+
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
         """Return the environment variables with which the ranks of this strategy run best.
 

@@ -1,9 +1,7 @@
 """The strategies that run a schedule on our engine, of which every schedule is one."""
 
-from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from hpc_lpm.durations import Duration
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
 from hpc_lpm.engine.pipeline.prediction_rules import (
     OF_SGD,
@@ -12,6 +10,8 @@ from hpc_lpm.engine.pipeline.prediction_rules import (
     rule_of,
 )
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
+from hpc_lpm.engine.strategies.recipe_choice import with_recipe
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
 
@@ -70,6 +70,10 @@ class Scheduled(Strategy):
         taken = {name: getattr(own, name) for name in self.schedule.own_options}
         return {**super().plan_options(settings), "schedule": self.name, **taken}
 
+    def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
+        """Return the settings with the options of the recipe, and what was chosen and why."""
+        return with_recipe(run, self.schedule, self.check)
+
     def check(self, run: PlannedRun) -> None:
         """Refuse clipping over stages that never meet, and corrections that do not apply."""
         super().check(run)
@@ -88,7 +92,7 @@ class Scheduled(Strategy):
             )
         if own.prediction:
             _check_prediction(run, own.prediction_rule)
-        _check_flushed_parts(run, own)
+        check_flushed_parts(run, own)
 
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's stage."""
@@ -106,41 +110,6 @@ class ForwardBackwardParallel(Scheduled):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__(schedule)
         self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
-
-
-def _check_flushed_parts(run: PlannedRun, own: LaggingOptions) -> None:
-    """Refuse a synchronous head and tail that are longer than the run, as far as this is known.
-
-    Raises:
-        InputError: naming the option, its value and the length of the run.
-    """
-    lengths = {"epochs": run.epochs, "steps": run.steps, "%": 100}
-    parts = {
-        "--synchronous-head": Duration.parse(own.synchronous_head),
-        "--synchronous-tail": Duration.parse(own.synchronous_tail),
-    }
-    for option, part in parts.items():
-        length = lengths[part.unit]
-        if length is not None and part.number > length:
-            unit = part.unit if length > 1 else part.unit.removesuffix("s")
-            raise InputError(
-                f"{option} {part.written} is longer than the run, which has {length} {unit}: use "
-                f"at most {Duration(Fraction(length), part.unit).written}."
-            )
-    head, tail = parts.values()
-    if not (head.number and tail.number):
-        return
-    overlap = False
-    if run.steps is not None and run.steps_an_epoch is not None:
-        flushed = own.flushed_steps(run.steps, run.steps_an_epoch)
-        overlap = flushed.head > flushed.tail
-    elif head.unit == tail.unit and (length := lengths[head.unit]) is not None:
-        overlap = head.number + tail.number > length
-    if overlap:
-        raise InputError(
-            f"--synchronous-head {head.written} and --synchronous-tail {tail.written} are together "
-            "longer than the run: shorten one of them, or use a strategy that always flushes."
-        )
 
 
 def _check_prediction(run: PlannedRun, asked: PredictionRule | None) -> None:

@@ -3,18 +3,31 @@
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
+from typing import Literal
 
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.steady_state import SteadyStep
+from hpc_lpm.planning.worth.expected import ExpectedSteps
+from hpc_lpm.planning.worth.lag import Lag
+
+Objective = Literal["throughput", "time-to-target"]
+"""What a search looks for: the shortest step, or the shortest way to a target."""
+
+THROUGHPUT: Objective = "throughput"
+TIME_TO_TARGET: Objective = "time-to-target"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to use the devices: a model with its options, cuts, and the time of a step."""
+    """One way to use the devices: a model with its options, cuts, and the time of a step.
+
+    `expected` is how many steps it needs, as a multiple of those of synchronous training.
+    """
 
     model: CostModel
     cuts: tuple[int, ...]
     step: SteadyStep
+    expected: ExpectedSteps
 
     @property
     def stages(self) -> int:
@@ -48,6 +61,17 @@ class Candidate:
         return float(samples / self.step.seconds) if self.step.seconds else 0.0
 
     @property
+    def lag(self) -> Lag:
+        """By how many updates weights lag."""
+        return Lag.of(self.model.schedule, self.stages, self.model.options)
+
+    @property
+    def target_seconds(self) -> Fraction | None:
+        """The seconds in which it comes as far as one synchronous step; None if that is unknown."""
+        ratio = self.expected.ratio
+        return None if ratio is None else self.step.seconds * ratio
+
+    @property
     def memory_bytes(self) -> int:
         """The bytes that the fullest device holds."""
         return self.model.largest_memory_bytes(self.cuts)
@@ -57,12 +81,20 @@ class Candidate:
         """The key that candidates are sorted by; it differs between any two of one search."""
         return (self.step.seconds, self.lead, self.stages, self.micro_batches)
 
+    @property
+    def target_merit(self) -> tuple[bool, Fraction, int, int, int]:
+        """The key where the time to a target decides: what is unknown comes last."""
+        seconds = self.target_seconds
+        known = self.step.seconds if seconds is None else seconds
+        return (seconds is None, known, self.lead, self.stages, self.micro_batches)
+
 
 class Reason(Enum):
     """The reason why a combination is left out."""
 
     LAYERS = "more stages than layers"
     BATCH = "the global batch is not a multiple of micro-batch x replicas"
+    MICRO_BATCHES = "another number of micro-batches than asked for"
     MEMORY = "over the memory limit"
 
 
@@ -85,15 +117,22 @@ class DeviceSearch:
     global_batch: int
     candidates: tuple[Candidate, ...]
     left_out: tuple[LeftOut, ...]
+    objective: Objective = THROUGHPUT
 
     @property
     def best(self) -> Candidate:
-        """The candidate that trains fastest."""
+        """The candidate that the objective puts first."""
         return self.candidates[0]
 
+    @property
+    def for_target(self) -> bool:
+        """Whether the time to a target decides."""
+        return self.objective == TIME_TO_TARGET
+
     def best_of_each(self) -> list[Candidate]:
-        """Return the best lead of every (stages, replicas, micro-batch), best first."""
-        best: dict[tuple[int, int], Candidate] = {}
+        """Return the best of every (schedule, stages, replicas, micro-batch), best first."""
+        best: dict[tuple[str, int, int], Candidate] = {}
         for candidate in self.candidates:
-            best.setdefault((candidate.stages, candidate.micro_batch), candidate)
+            key = (candidate.model.options.schedule, candidate.stages, candidate.micro_batch)
+            best.setdefault(key, candidate)
         return list(best.values())

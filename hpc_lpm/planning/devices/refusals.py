@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.devices.candidates import LeftOut, Reason
+from hpc_lpm.planning.devices.candidates import Candidate, LeftOut, Reason
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.search.alternatives import least_memory_limit
 from hpc_lpm.profile_file import Profile
@@ -17,9 +17,8 @@ def check_request(
     """Check the request for a search.
 
     Raises:
-        InputError: if a number is below 1, an option has one entry for each stage, the schedule is
-            not one that alternates, or the profiles are not those of one model with different
-            micro-batches.
+        InputError: if a number is below 1, an option has one entry for each stage,
+            or the profiles are not those of one model with different micro-batches.
     """
     for name, number in (("--devices", devices), ("--global-batch", global_batch)):
         if number < 1:
@@ -36,17 +35,36 @@ def check_request(
                 f"{name} has one entry per stage, but --devices searches the number of stages: "
                 "leave the list out, or ask for --stages."
             )
-    _check_schedule(options)
     _check_profiles(profiles)
 
 
-def _check_schedule(options: PlanOptions) -> None:
+def check_alternates(options: PlanOptions) -> None:
+    """Refuse a schedule whose steps are not known in closed form.
+
+    Raises:
+        InputError: if it is one.
+    """
     if not schedule_named(options.schedule).alternates:
         known = [name for name, schedule in SCHEDULES.items() if schedule.alternates]
         raise InputError(
             f"--schedule is {options.schedule}, but --devices compares the times of steps, which "
             f"are known in closed form for {', '.join(known)} alone: use that schedule, or plan "
             "with --stages and compare with `hpc-lpm simulate`."
+        )
+
+
+def check_steps_are_known(options: PlanOptions) -> None:
+    """Refuse a schedule whose steps are neither known in closed form nor found by playing one.
+
+    Raises:
+        InputError: if it is one.
+    """
+    schedule = schedule_named(options.schedule)
+    if not (schedule.alternates or schedule.flushes):
+        raise InputError(
+            f"--schedule is {options.schedule}, which neither alternates nor flushes, so that "
+            "--devices cannot tell what a step takes: use another schedule, or plan with --stages "
+            "and compare with `hpc-lpm simulate`."
         )
 
 
@@ -80,6 +98,14 @@ def no_candidate(
     It names the combination that needs the least memory, or the next global batch that would do.
     """
     beyond = [item.model for item in left_out if item.model is not None]
+    others = [item for item in left_out if item.reason is Reason.MICRO_BATCHES]
+    if not beyond and others:
+        possible = sorted({global_batch // (one.micro_batch * one.replicas) for one in others})
+        return InputError(
+            "--micro-batches is another number than follows from --global-batch, the micro-batch "
+            f"of a profile and the replicas: accepted are {', '.join(map(str, possible))}, or "
+            "leave it out to have all of them tried."
+        )
     if not beyond:
         return _not_divisible(profiles, devices, global_batch, left_out)
     least = min(beyond, key=_least_bytes)
@@ -89,6 +115,16 @@ def no_candidate(
         f"{least.options.replicas} replicas with lead {least.options.lead} and micro-batches of "
         f"{least.profile.micro_batch} samples, {_least_bytes(least):,} bytes per device; raise the "
         "limit, or give more devices or a profile of a smaller micro-batch."
+    )
+
+
+def nothing_known(candidates: Sequence[Candidate], devices: int) -> InputError:
+    """Return the error for candidates of which none has a step of known worth."""
+    return InputError(
+        f"--objective is time-to-target, but what a step is worth is unknown for all "
+        f"{len(candidates)} ways to use {devices} devices ({candidates[0].expected.worth.reason}): "
+        "give measurements of your own with --efficiency, leave --schedule out so that a flush may "
+        "be chosen, or leave --objective out."
     )
 
 

@@ -5,22 +5,41 @@ stage; K = 1 is data parallelism alone. With profiles of several micro-batch siz
 that the global batch B allows: a step has M = B / (R x micro-batch) micro-batches a replica. The
 lead is tried from 1 upwards, as long as stages wait for messages (`steady_step`) and memory allows:
 where they do not wait, a larger one only holds and replays more. Cuts are those of planner `lpm`.
-The schedule has to be one that alternates, since steps of others are not known in closed form.
+Steps of a schedule that alternates are known in closed form; those of one that flushes are played.
 
-The best candidate has the shortest step; of equally short ones the smallest lead, then the fewest
-stages, then the fewest micro-batches. Everything is compared exactly.
+For throughput the best candidate has the shortest step, and the schedule is one that alternates;
+for the time to a target it has the shortest step times the steps that its lag is expected to cost.
+Of equally good ones it is that of the smallest lead, then the fewest stages, then the fewest
+micro-batches, then the first way to train. Everything is compared exactly.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch, LeftOut, Reason
-from hpc_lpm.planning.devices.refusals import check_request, no_candidate
-from hpc_lpm.planning.devices.steady_state import steady_step
+from hpc_lpm.planning.devices.candidates import (
+    TIME_TO_TARGET,
+    Candidate,
+    DeviceSearch,
+    LeftOut,
+    Reason,
+)
+from hpc_lpm.planning.devices.flushing import flushing_step
+from hpc_lpm.planning.devices.refusals import (
+    check_alternates,
+    check_request,
+    check_steps_are_known,
+    no_candidate,
+    nothing_known,
+)
+from hpc_lpm.planning.devices.steady_state import SteadyStep, steady_step
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.planning.search.cheapest import cheapest_within
 from hpc_lpm.planning.search.reach import Limits
+from hpc_lpm.planning.worth.expected import expected_steps
+from hpc_lpm.planning.worth.lag import Lag
+from hpc_lpm.planning.worth.measured import Measurements, packaged_measurements
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import LEAD
 from hpc_lpm.schedules.registry import schedule_named
@@ -34,8 +53,11 @@ def search_devices(
     global_batch: int,
     options: PlanOptions,
     leads: Sequence[int] = LEADS,
+    *,
+    micro_batches: int | None = None,
+    measured: Measurements | None = None,
 ) -> DeviceSearch:
-    """Return all ways to train `global_batch` samples per step on `devices` devices, best first.
+    """Return all ways to train `global_batch` samples per step on `devices` devices, fastest first.
 
     Args:
         profiles: one or more, of one model with different micro-batches.
@@ -44,56 +66,129 @@ def search_devices(
         options: micro-batches, lead, replicas and global batch are set here, the others hold for
             all candidates.
         leads: those to try, ascending, where the schedule takes a lead.
+        micro_batches: those of a step on a replica, where no others are to be tried.
+        measured: what lags cost; by default what comes with the toolkit.
 
     Raises:
         InputError: if the profiles do not belong together, an option has one entry for each stage,
             the schedule does not alternate, or no combination is left; the sentence says why.
     """
     check_request(profiles, devices, global_batch, options)
-    tried = leads if LEAD in schedule_named(options.schedule).own_options else leads[:1]
-    found = [
-        entry
-        for profile in profiles
-        for stages in range(1, devices + 1)
-        if devices % stages == 0
-        for entry in _try(profile, stages, devices // stages, global_batch, options, tried)
-    ]
-    candidates = [entry for entry in found if isinstance(entry, Candidate)]
-    left_out = tuple(entry for entry in found if isinstance(entry, LeftOut))
-    if not candidates:
-        raise no_candidate(profiles, devices, global_batch, options, left_out)
+    check_alternates(options)
+    trial = _Trial(profiles, devices, global_batch, leads, micro_batches, _known(measured))
+    candidates, left_out = trial.run([options])
     candidates.sort(key=lambda candidate: candidate.merit)
     return DeviceSearch(devices, global_batch, tuple(candidates), left_out)
 
 
-def _try(
-    profile: Profile,
-    stages: int,
-    replicas: int,
+def search_for_target(
+    profiles: Sequence[Profile],
+    devices: int,
     global_batch: int,
-    options: PlanOptions,
-    leads: Sequence[int],
-) -> Iterator[Candidate | LeftOut]:
-    micro_batches, samples_left = divmod(global_batch, profile.micro_batch * replicas)
-    if stages > len(profile.layers):
-        yield LeftOut(stages, replicas, profile.micro_batch, Reason.LAYERS)
-        return
-    if samples_left:
-        yield LeftOut(stages, replicas, profile.micro_batch, Reason.BATCH)
-        return
-    for lead in leads:
-        update = {
-            "micro_batches": micro_batches,
-            "lead": lead,
-            "replicas": replicas,
-            "global_batch": global_batch,
-        }
-        model = CostModel(profile, stages, options.model_copy(update=update))
-        if cheapest_within(model, Limits(period=None)).cuts is None:
-            yield LeftOut(stages, replicas, profile.micro_batch, Reason.MEMORY, model)
+    ways: Sequence[PlanOptions],
+    leads: Sequence[int] = LEADS,
+    *,
+    micro_batches: int | None = None,
+    measured: Measurements | None = None,
+) -> DeviceSearch:
+    """Return all ways to train, the one with the least expected time to a target first.
+
+    Candidates whose steps are of unknown worth come last, and none of them is chosen.
+
+    Args:
+        profiles: as for `search_devices`, and so are the others.
+        devices: likewise.
+        global_batch: likewise.
+        ways: the options of every way to train that is to be tried: schedules and weight policies.
+        leads: likewise.
+        micro_batches: likewise.
+        measured: likewise.
+
+    Raises:
+        InputError: as `search_devices`; if a schedule neither alternates nor flushes, or the worth
+            of every candidate's step is unknown.
+    """
+    for options in ways:
+        check_request(profiles, devices, global_batch, options)
+        check_steps_are_known(options)
+    trial = _Trial(profiles, devices, global_batch, leads, micro_batches, _known(measured))
+    candidates, left_out = trial.run(ways)
+    candidates.sort(key=lambda candidate: candidate.target_merit)
+    if candidates[0].target_seconds is None:
+        raise nothing_known(candidates, devices)
+    return DeviceSearch(devices, global_batch, tuple(candidates), left_out, TIME_TO_TARGET)
+
+
+def _known(measured: Measurements | None) -> Measurements:
+    return packaged_measurements() if measured is None else measured
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Everything that a search tries, whatever it looks for."""
+
+    profiles: Sequence[Profile]
+    devices: int
+    global_batch: int
+    leads: Sequence[int]
+    micro_batches: int | None
+    measured: Measurements
+
+    def run(self, ways: Sequence[PlanOptions]) -> tuple[list[Candidate], tuple[LeftOut, ...]]:
+        """Try all ways with all profiles and numbers of stages.
+
+        Raises:
+            InputError: if no candidate is found.
+        """
+        found = [
+            entry
+            for options in ways
+            for profile in self.profiles
+            for stages in range(1, self.devices + 1)
+            if self.devices % stages == 0
+            for entry in self._try(profile, stages, options)
+        ]
+        candidates = [entry for entry in found if isinstance(entry, Candidate)]
+        # More ways leave out the same combination for the same reason.
+        left_out = tuple(dict.fromkeys(entry for entry in found if isinstance(entry, LeftOut)))
+        if not candidates:
+            raise no_candidate(self.profiles, self.devices, self.global_batch, ways[0], left_out)
+        return candidates, left_out
+
+    def _try(
+        self, profile: Profile, stages: int, options: PlanOptions
+    ) -> Iterator[Candidate | LeftOut]:
+        replicas = self.devices // stages
+        micro_batches, samples_left = divmod(self.global_batch, profile.micro_batch * replicas)
+        if stages > len(profile.layers):
+            yield LeftOut(stages, replicas, profile.micro_batch, Reason.LAYERS)
             return
-        cuts = optimal_cuts(model)
-        step = steady_step(model, cuts)
-        yield Candidate(model, cuts, step)
-        if not step.by_messages:
+        if samples_left:
+            yield LeftOut(stages, replicas, profile.micro_batch, Reason.BATCH)
             return
+        if self.micro_batches not in {None, micro_batches}:
+            yield LeftOut(stages, replicas, profile.micro_batch, Reason.MICRO_BATCHES)
+            return
+        schedule = schedule_named(options.schedule)
+        before: SteadyStep | None = None
+        for lead in self.leads if LEAD in schedule.own_options else self.leads[:1]:
+            update = {
+                "micro_batches": micro_batches,
+                "lead": lead,
+                "replicas": replicas,
+                "global_batch": self.global_batch,
+            }
+            model = CostModel(profile, stages, options.model_copy(update=update))
+            if cheapest_within(model, Limits(period=None)).cuts is None:
+                yield LeftOut(stages, replicas, profile.micro_batch, Reason.MEMORY, model)
+                return
+            cuts = optimal_cuts(model)
+            step = steady_step(model, cuts) if schedule.alternates else flushing_step(model, cuts)
+            if before is not None and not schedule.alternates and step.seconds >= before.seconds:
+                return
+            before = step
+            lag = Lag.of(schedule, stages, model.options)
+            expected = expected_steps(self.measured, lag, model.options, profile.model)
+            yield Candidate(model, cuts, step, expected)
+            if schedule.alternates and not step.by_messages:
+                return

@@ -84,8 +84,8 @@ class RelaxedTransfers:
                     twice(number, unit),
                 )
             )
-        parameters, activations = model.parameter_sums, model.activation_sums
-        self._ahead = _Chain(stages, forwards, backwards, parameters, activations)
+        held = (model.parameter_sums, model.activation_sums, model.further_state_sums)
+        self._ahead = _Chain(stages, forwards, backwards, held)
         self._back = _Chain(
             [
                 _Stage(
@@ -100,8 +100,7 @@ class RelaxedTransfers:
             ],
             forwards.reversed(),
             backwards.reversed(),
-            _reversed(parameters),
-            _reversed(activations),
+            tuple(map(_reversed, held)),
         )
 
     def highest(self, period: Fraction, memory: Sequence[int]) -> list[int]:
@@ -136,15 +135,14 @@ class _Chain:
         stages: Sequence[_Stage],
         forwards: _Prefix,
         backwards: _Prefix,
-        parameters: Sequence[int],
-        activations: Sequence[int],
+        held: Sequence[Sequence[int]],
     ) -> None:
+        """Take the stages, and sums of layers: times, and what `MemoryFactors.bytes_of` takes."""
         self._stages = stages
         self._forwards = forwards
         self._backwards = backwards
-        self._parameters = parameters
-        self._activations = activations
-        self._layers = len(parameters) - 1
+        self._held = held
+        self._layers = len(held[0]) - 1
 
     def highest(self, period: Fraction, memory: Sequence[int]) -> list[int]:
         """Return the highest cut after 0 to K stages; a stage that finds no stop gets no layer."""
@@ -203,10 +201,7 @@ class _Chain:
 
     def _within_memory(self, stage: _Stage, start: int, last: int, limit: int) -> int:
         def held(cut: int) -> int:
-            return stage.memory.bytes_of(
-                self._parameters[cut] - self._parameters[start],
-                self._activations[cut] - self._activations[start],
-            )
+            return stage.memory.bytes_of(*(sums[cut] - sums[start] for sums in self._held))
 
         if last < start or held(last) <= limit:
             return last

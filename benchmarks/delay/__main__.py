@@ -1,0 +1,109 @@
+"""What depth costs per step, and which corrections win it back.
+
+    python -m benchmarks.delay --part short [--out FOLDER]
+    python -m benchmarks.delay --part rates --part depths --part targets [--out FOLDER]
+    python -m benchmarks.delay --part emulated [--out FOLDER]
+
+Every training runs in one process of one thread, two at a time, and ends in the bits of the same
+training on as many ranks as it has stages. Outcomes are kept as they come (`outcomes.jsonl`), so
+that a part which was stopped goes on where it was; tables and figures show all that is there.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.delay.drawing import advantage_map, outcomes_over_stages, ratios_over_lag
+from benchmarks.delay.emulated_steps import CONTESTANTS, emulated_steps
+from benchmarks.delay.families import FAMILIES
+from benchmarks.delay.parts import PARTS
+from benchmarks.delay.runs import Outcomes
+from benchmarks.delay.tables import named, outcomes_table, ratios, worth_rows
+from benchmarks.race import markdown, median, shown
+from hpc_lpm.data.registry import load_dataset
+from hpc_lpm.models.registry import create_model
+from hpc_lpm.profiling.job import profile_in_job
+
+EMULATED = "emulated"
+_SOURCE = "make bench-delay"
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--part", action="append", choices=[*PARTS, EMULATED], default=[])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("results/reference/delay"))
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    outcomes = Outcomes(out / "outcomes.jsonl")
+    plans = out / "plans"
+    plans.mkdir(exist_ok=True)
+    for part in arguments.part:
+        if part == EMULATED:
+            _emulate(out, arguments.repeats)
+        else:
+            outcomes.add(PARTS[part](), plans)
+    rows = outcomes.table(run for part in PARTS.values() for run in part())
+    if not rows.empty:
+        _report(rows, out)
+
+
+def _report(rows: pd.DataFrame, out: Path) -> None:
+    rows.to_csv(out / "outcomes.csv", index=False)
+    worth_rows(rows, _SOURCE).to_csv(out / "worth.csv", index=False)
+    text = outcomes_table(rows)
+    (out / "outcomes.svg").write_text(outcomes_over_stages(rows, 4))
+    (out / "steps.svg").write_text(ratios_over_lag(rows))
+    emulated = out / "emulated.csv"
+    if emulated.exists():
+        text += "\n" + _time_to_target(rows, pd.read_csv(emulated))
+    auto = {
+        (key[1] - 1) / key[2]: ratio.mean
+        for key, ratio in ratios(rows)
+        if key[0] == "gpt-muon" and named(key[3]) == "recipe auto" and math.isfinite(ratio.mean)
+    }
+    if auto:
+        (out / "advantage.svg").write_text(advantage_map(auto, "gpt with Muon, recipe auto"))
+    (out / "delay.md").write_text(text)
+    print(text)
+
+
+def _emulate(out: Path, repeats: int) -> None:
+    family = FAMILIES["gpt-adamw"]
+    data = load_dataset(family.dataset)
+    model = create_model(family.model, data.shape)
+    profile = profile_in_job(model, data, family.batch_size // 4)
+    rows = emulated_steps(profile, 8, 4, repeats, out / "plans")
+    rows.drop(columns="milliseconds_by_kind").to_csv(out / "emulated.csv", index=False)
+
+
+def _time_to_target(rows: pd.DataFrame, emulated: pd.DataFrame) -> str:
+    """Return the table of times to one device's outcome on 8 devices, in units of a step's work."""
+    step = {name: median(emulated, name, "step_units") for name in CONTESTANTS}
+    rival = step[CONTESTANTS[1]].median
+    lines = [
+        [
+            name,
+            shown(step[name]),
+            "1",
+            f"{step[name].median:.2f}",
+            f"{rival / step[name].median:.2f}",
+        ]
+        for name in CONTESTANTS[1:]
+    ]
+    for key, ratio in ratios(rows):
+        if key[1:3] == (8, 4) and math.isfinite(ratio.mean):
+            took = ratio.mean * step[CONTESTANTS[0]].median
+            cells = [f"{CONTESTANTS[0]}, {key[0]}, {named(key[3])}", shown(step[CONTESTANTS[0]])]
+            lines.append([*cells, str(ratio), f"{took:.2f}", f"{rival / took:.2f}"])
+    columns = ["contestant", "step, M (F + B + W)", "steps over one device's", "time to target"]
+    text = "On 8 emulated devices, M = 4:\n\n"
+    return text + markdown([*columns, f"{CONTESTANTS[1]}'s time over it"], lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""How many times the steps of one device a pipeline needs to the loss that one device ends at."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hpc_lpm.campaign.statistics import Estimate, estimate
+
+_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class StepsRatio:
+    """The ratio of steps to the target: mean over seeds with its 95 % interval.
+
+    `reached` of `seeds` seeds reached the target within `longest` times the steps; the others count
+    as infinitely long, so that the mean is infinite unless all have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    reached: int
+    seeds: int
+    longest: float
+
+    def __str__(self) -> str:
+        """Return the text of tables."""
+        if self.reached < self.seeds:
+            return f"{self.reached} of {self.seeds} within {self.longest:g}"
+        return f"{self.mean:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+def length_to_target(
+    lengths: Sequence[float], outcomes: Sequence[float], target: float, *, lower_is_better: bool
+) -> float:
+    """Return the shortest length of a run that ends at the target, infinite if none does.
+
+    Each length is a run of its own, with a schedule of rates of its own. Between two lengths the
+    outcome is taken as linear in the logarithm of the length. A run that is already as good at the
+    shortest length counts with that one.
+    """
+    sign = 1.0 if lower_is_better else -1.0
+    pairs = sorted(zip(lengths, outcomes, strict=True))
+    before: tuple[float, float] | None = None
+    for length, outcome in pairs:
+        gap = sign * (outcome - target)
+        if gap <= 0:
+            if before is None:
+                return length
+            last, last_gap = before
+            share = last_gap / (last_gap - gap)
+            return math.exp(math.log(last) + share * (math.log(length) - math.log(last)))
+        before = length, gap
+    return math.inf
+
+
+def steps_ratio(
+    contestant: pd.DataFrame, baseline: pd.DataFrame, *, lower_is_better: bool
+) -> StepsRatio:
+    """Return the ratio of a contestant over one device, both tables of outcomes by length and seed.
+
+    The target is the mean outcome of one device's runs of length 1. The interval is that of the
+    bootstrap over the contestant's seeds and the baseline's.
+    """
+    ends = baseline[baseline["length"] == 1.0]["outcome"].to_numpy()
+    curves = [
+        (group["length"].to_list(), group["outcome"].to_list())
+        for _, group in contestant.groupby("seed")
+    ]
+    own = [
+        length_to_target(*curve, float(ends.mean()), lower_is_better=lower_is_better)
+        for curve in curves
+    ]
+    random = np.random.default_rng(0)
+    means = []
+    for _ in range(_RESAMPLES if len(curves) > 1 else 0):
+        target = float(random.choice(ends, len(ends)).mean())
+        chosen = random.integers(len(curves), size=len(curves))
+        drawn = [
+            length_to_target(*curves[i], target, lower_is_better=lower_is_better) for i in chosen
+        ]
+        means.append(float(np.mean(drawn)))
+    low, high = (
+        np.quantile(means, [0.025, 0.975], method="nearest") if means else (math.nan, math.nan)
+    )
+    reached = sum(math.isfinite(value) for value in own)
+    longest = float(contestant["length"].max())
+    return StepsRatio(float(np.mean(own)), float(low), float(high), reached, len(own), longest)
+
+
+def final_outcome(rows: pd.DataFrame) -> Estimate:
+    """Return the median outcome over seeds at length 1 with its interval."""
+    return estimate([float(value) for value in rows[rows["length"] == 1.0]["outcome"]])

@@ -1,0 +1,115 @@
+"""The tables of the delay benchmark: outcomes by depth, steps to the target, and time to it."""
+
+import json
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+
+from benchmarks.delay.families import FAMILIES
+from benchmarks.delay.ratios import StepsRatio, final_outcome, steps_ratio
+from benchmarks.race import markdown
+from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, recipe_for
+
+BY_CONTESTANT = ["family", "stages", "micro_batches", "corrections"]
+
+
+def named(corrections: str) -> str:
+    """Return the text of corrections in tables, such as `recipe auto`."""
+    options = json.loads(corrections)
+    return ", ".join(f"{name} {value}" for name, value in options.items()) or "none"
+
+
+def contestants(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, int, int, str], pd.DataFrame]]:
+    """Yield the runs of each contestant on several stages, at its best rate at length 1."""
+    piped = rows[rows["stages"] > 1]
+    for key, group in piped.groupby(BY_CONTESTANT, sort=False):
+        yield key, at_best_rate(group)
+
+
+def at_best_rate(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of one rate: that with the most runs, and of those the best outcome."""
+    lower = FAMILIES[str(rows["family"].iloc[0])].lower_is_better
+    by_rate = [
+        (len(group), -_mean_end(group) if lower else _mean_end(group), rate)
+        for rate, group in rows.groupby("rate")
+    ]
+    return rows[rows["rate"] == max(by_rate)[2]]
+
+
+def _mean_end(rows: pd.DataFrame) -> float:
+    return float(rows[rows["length"] == 1.0]["outcome"].mean())
+
+
+def baseline(rows: pd.DataFrame, family: str) -> pd.DataFrame:
+    """Return the runs of one device, at its best rate."""
+    return at_best_rate(rows[(rows["family"] == family) & (rows["stages"] == 1)])
+
+
+def ratios(rows: pd.DataFrame) -> list[tuple[tuple[str, int, int, str], StepsRatio]]:
+    """Return how many times one device's steps each contestant needs to its outcome."""
+    found = []
+    for key, group in contestants(rows):
+        family = FAMILIES[key[0]]
+        one = baseline(rows, key[0])
+        ratio = steps_ratio(group, one, lower_is_better=family.lower_is_better)
+        found.append((key, ratio))
+    return found
+
+
+def outcomes_table(rows: pd.DataFrame) -> str:
+    """Return outcomes at the length of one device's training, and steps to its outcome."""
+    lines = []
+    known = dict(ratios(rows))
+    for family in dict.fromkeys(rows["family"]):
+        one = final_outcome(baseline(rows, family))
+        metric = FAMILIES[family].metric
+        digits = 3 if metric == "loss" else 2
+        low, high = one.bounds()
+        shown = f"{one.median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+        rate = baseline(rows, family)["rate"].iloc[0]
+        lines.append([family, metric, "1", "", "", f"{rate:g}", shown, "1", str(one.n)])
+        for key, group in contestants(rows[rows["family"] == family]):
+            end = final_outcome(group)
+            low, high = end.bounds()
+            shown = f"{end.median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+            rate = f"{group['rate'].iloc[0]:g}"
+            cells = [family, metric, str(key[1]), str(key[2]), named(key[3]), rate, shown]
+            lines.append([*cells, str(known[key]), str(end.n)])
+    columns = ["training", "test", "K", "M", "corrections", "rate", "at one device's steps"]
+    return markdown([*columns, "steps to one device's outcome", "seeds"], lines)
+
+
+def _recipe(family: str, asked: str, stages: int, micro_batches: int) -> str:
+    """Return the name of a recipe, that of the one which `auto` stands for."""
+    if asked != AUTO:
+        return asked
+    chosen = recipe_for(FAMILIES[family].optimizer["name"], math.ceil((stages - 1) / micro_batches))
+    return chosen.name if chosen else NONE
+
+
+def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Return what the planner reads of the worth of a step: ratios that every seed has reached."""
+    worth = []
+    for (family, stages, micro_batches, corrections), ratio in ratios(rows):
+        options = json.loads(corrections)
+        if set(options) != {"recipe"} or math.isinf(ratio.mean) or ratio.seeds < 2:
+            continue
+        worth.append(
+            {
+                "model_family": FAMILIES[family].model.partition(",")[0],
+                "optimizer": FAMILIES[family].optimizer["name"],
+                "recipe": _recipe(family, options["recipe"], stages, micro_batches),
+                "stages": stages,
+                "micro_batches": micro_batches,
+                "lead": 1,
+                "weights": "live",
+                "first_stage_lag": (stages - 1) / micro_batches,
+                "steps_ratio": round(ratio.mean, 4),
+                "low": round(ratio.low, 4),
+                "high": round(ratio.high, 4),
+                "seeds": ratio.seeds,
+                "source": source,
+            }
+        )
+    return pd.DataFrame(worth)

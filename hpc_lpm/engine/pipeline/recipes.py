@@ -1,0 +1,62 @@
+"""Recipes: named bundles of the options that make up for lagging weights, and which to use when.
+
+A recipe sets options that the user has not given, and nothing else. This table has what the study
+of delay has found best; a run under `--recipe auto` takes its recipe from here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+AUTO, NONE = "auto", "none"
+"""The values of `--recipe` that are no names of recipes."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A bundle of corrections: its name, what it does, and the options that it sets."""
+
+    name: str
+    description: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                "last-update",
+                "predicts weights by the last update, once for every update of the lag",
+                {"prediction": True, "prediction_rule": "last-update"},
+            ),
+            Recipe(
+                "second-order",
+                "predicts weights by the last update and its change",
+                {"prediction": True, "prediction_rule": "second-order"},
+            ),
+        )
+    }
+)
+
+_SECOND_ORDER_LAG = 2
+"""The largest lag in updates at which the second order amplifies noise less than it helps."""
+
+
+def recipe_for(optimizer: str, lag: int) -> Recipe | None:
+    """Return the recipe that `auto` stands for, None where no correction is known to help.
+
+    Args:
+        optimizer: the name of the optimizer, as the user gives it.
+        lag: the largest lag of a micro-batch in updates.
+    """
+    name = optimizer.lower()
+    if lag == 0 or not ("adam" in name or name == "muon"):
+        return None
+    return RECIPES["second-order" if lag <= _SECOND_ORDER_LAG else "last-update"]
+
+
+def options_of_recipes() -> frozenset[str]:
+    """Return the names of all options that a recipe may set."""
+    return frozenset(name for recipe in RECIPES.values() for name in recipe.options)

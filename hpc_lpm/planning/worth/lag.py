@@ -1,0 +1,39 @@
+"""By how many updates the weights of a plan lag, as its schedule says."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Self
+
+from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class Lag:
+    """Updates between the two passes of a micro-batch, in steady state.
+
+    Attributes:
+        mean: the mean over all micro-batches and all stages, each stage counting the same.
+        largest: that of the micro-batch and the stage that lag most.
+        first_stage: the mean over the micro-batches of the first stage, which lags most.
+    """
+
+    mean: Fraction
+    largest: int
+    first_stage: Fraction
+
+    @classmethod
+    def of(cls, schedule: Schedule, stages: int, options: PlanOptions) -> Self:
+        """Ask `schedule` for the lags of a plan of `stages` stages."""
+        rest = (stages, options.micro_batches, options.lead)
+        means = [
+            schedule.mean_lag(stage, *rest, replicas=options.replicas) for stage in range(stages)
+        ]
+        return cls(
+            mean=sum(means, Fraction(0)) / stages,
+            largest=max(
+                schedule.older_versions(stage, *rest, replicas=options.replicas)
+                for stage in range(stages)
+            ),
+            first_stage=means[0],
+        )

@@ -1,0 +1,202 @@
+"""The file of measured step ratios: how many more steps a lag costs, measured by training.
+
+It is a CSV file with one row for each way to train that was measured. The toolkit's own is
+`measured.csv` beside this module; users make theirs with runs of `--in-one-process`.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from math import isclose
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.options import WeightPolicyName
+from hpc_lpm.planning.options import NO_RECIPE
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
+from hpc_lpm.typed_values import describe_validation_error
+
+PACKAGED = Path(__file__).with_name("measured.csv")
+"""The measurements that come with the toolkit."""
+
+RECIPES = (NO_RECIPE, "auto")
+"""The recipes that may be asked for whether or not they are measured."""
+
+_ROUNDED = 0.005
+"""By how much a lag in a file may differ from its schedule's, so that it may be rounded."""
+
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Ratio = Annotated[float, Field(gt=0)]
+
+
+def _empty_is_none(value: object) -> object:
+    return None if value == "" else value
+
+
+Spread = Annotated[Ratio | None, BeforeValidator(_empty_is_none)]
+
+
+class MeasuredSteps(BaseModel):
+    """One row: the steps that a way to train needs, as a multiple of the synchronous ones.
+
+    Attributes:
+        model_family: the beginning of the names of the models that it was measured with.
+        optimizer: as `--optimizer` names it.
+        recipe: the bundle of corrections that was used, `none` for none.
+        stages: K.
+        micro_batches: M.
+        lead: r.
+        weights: the weight policy.
+        first_stage_lag: updates by which the first stage lags on average.
+        steps_ratio: steps to the target over those of synchronous training; `inf` where the target
+            was not reached.
+        low: the lower end of the interval of `steps_ratio`; None where none is known.
+        high: its upper end.
+        seeds: how many seeds were measured.
+        source: where the figures come from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_family: Name
+    optimizer: Name
+    recipe: Name
+    stages: Count
+    micro_batches: Count
+    lead: Count
+    weights: WeightPolicyName
+    first_stage_lag: float = Field(ge=0, allow_inf_nan=False)
+    steps_ratio: Ratio
+    low: Spread = None
+    high: Spread = None
+    seeds: Count
+    source: Name
+
+    @property
+    def lag(self) -> Fraction:
+        """`first_stage_lag` without rounding, as the schedule says."""
+        schedule = schedule_named(DEFAULT_SCHEDULE)
+        return schedule.mean_lag(0, self.stages, self.micro_batches, self.lead)
+
+    @model_validator(mode="after")
+    def _interval_holds_the_ratio(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high are one given and one empty, accepted is both or none")
+        if self.low is not None and self.high is not None:
+            if self.low > self.high:
+                raise ValueError(f"low is {self.low:g}, above high, which is {self.high:g}")
+            if not self.low <= self.steps_ratio <= self.high:
+                raise ValueError(
+                    f"steps_ratio is {self.steps_ratio:g}, outside low to high, {self.low:g} to "
+                    f"{self.high:g}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _lag_is_the_schedules(self) -> Self:
+        lag = float(self.lag)
+        if not isclose(self.first_stage_lag, lag, rel_tol=0, abs_tol=_ROUNDED):
+            raise ValueError(
+                f"first_stage_lag is {self.first_stage_lag:g}, but the first of {self.stages} "
+                f"stages with {self.micro_batches} micro-batches and lead {self.lead} lags by "
+                f"{lag:g}"
+            )
+        if not self.first_stage_lag and self.steps_ratio != 1:
+            raise ValueError(
+                f"steps_ratio is {self.steps_ratio:g} where nothing lags, accepted is 1 there"
+            )
+        return self
+
+
+COLUMNS = tuple(MeasuredSteps.model_fields)
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """The rows of a file, and the name of the file for sentences."""
+
+    rows: tuple[MeasuredSteps, ...]
+    where: str
+
+    @classmethod
+    def read(cls, path: Path | str) -> Self:
+        """Read and validate a file of measurements.
+
+        Raises:
+            InputError: if it cannot be read, or a column or a value is not as defined here; the
+                sentence names the line.
+        """
+        where = f"efficiency file {path}"
+        try:
+            with Path(path).open(encoding="utf-8", newline="") as stream:
+                return cls(tuple(_rows(csv.reader(stream, strict=True), where)), where)
+        except FileNotFoundError:
+            raise InputError(
+                f"{where} does not exist: name an existing file, or make one as the guide `Choose "
+                "stages and replicas` shows."
+            ) from None
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{where} cannot be read as CSV: {error}.") from None
+
+
+def measurements(path: Path | str | None) -> Measurements:
+    """Return the measurements in a file, or without one those that come with the toolkit.
+
+    Raises:
+        InputError: as `Measurements.read`.
+    """
+    return packaged_measurements() if path is None else Measurements.read(path)
+
+
+def check_recipe(recipe: str, measured: Measurements) -> None:
+    """Refuse a recipe that training does not know and that nothing is measured for.
+
+    Raises:
+        InputError: naming those that there are.
+    """
+    known = dict.fromkeys((*RECIPES, *(row.recipe for row in measured.rows)))
+    if recipe not in known:
+        raise InputError(
+            f"--recipe is {recipe!r}, accepted are {', '.join(known)}: give one of these."
+        )
+
+
+@cache
+def packaged_measurements() -> Measurements:
+    """Return the measurements that come with the toolkit."""
+    return Measurements(Measurements.read(PACKAGED).rows, "the toolkit's measurements")
+
+
+def _rows(lines: Iterator[list[str]], where: str) -> list[MeasuredSteps]:
+    header: list[str] = next(lines, [])
+    if sorted(header) != sorted(COLUMNS):
+        named = ", ".join(header) or "nothing"
+        raise InputError(
+            f"{where} has the columns {named}, accepted are {', '.join(COLUMNS)}: name each of "
+            "them once in its first line."
+        )
+    found: list[MeasuredSteps] = []
+    for number, values in enumerate(lines, start=2):
+        if not values:
+            continue
+        if len(values) != len(header):
+            raise InputError(
+                f"{where} has {len(values)} values in line {number}, accepted are {len(header)}, "
+                "one for each column: correct the line."
+            )
+        try:
+            found.append(MeasuredSteps.model_validate(dict(zip(header, values, strict=True))))
+        except ValidationError as error:
+            said = describe_validation_error(error).removeprefix("the whole file: ")
+            raise InputError(
+                f"{where} is wrong in line {number}, {said}: correct the line."
+            ) from None
+    if not found:
+        raise InputError(f"{where} has no row below its columns: add what was measured.")
+    return found

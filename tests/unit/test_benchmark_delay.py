@@ -1,0 +1,100 @@
+"""The delay benchmark: steps to a target, its tables, and that it goes on where it was stopped."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks.delay.families import FAMILIES, Family
+from benchmarks.delay.parts import AUTO, NONE, PARTS
+from benchmarks.delay.ratios import length_to_target, steps_ratio
+from benchmarks.delay.runs import Outcomes, Run
+from benchmarks.delay.tables import outcomes_table, worth_rows
+
+
+def outcomes(stages: int, corrections: str, curves: dict[int, dict[float, float]]) -> pd.DataFrame:
+    """Made-up outcomes of gpt-adamw: by seed, by length."""
+    return pd.DataFrame(
+        {
+            "family": "gpt-adamw",
+            "stages": stages,
+            "micro_batches": 4,
+            "corrections": corrections,
+            "rate": 1e-3,
+            "length": length,
+            "seed": seed,
+            "outcome": outcome,
+        }
+        for seed, curve in curves.items()
+        for length, outcome in curve.items()
+    )
+
+
+ONE = outcomes(1, NONE, {0: {1.0: 2.0}, 1: {1.0: 2.0}})
+
+
+def test_between_two_lengths_the_outcome_is_linear_in_the_logarithm_of_the_length() -> None:
+    half_way = length_to_target([1.0, 4.0], [2.2, 1.8], 2.0, lower_is_better=True)
+    assert half_way == pytest.approx(2.0)
+    rising = length_to_target([1.0, 1.21], [90.0, 92.0], 91.0, lower_is_better=False)
+    assert rising == pytest.approx(1.1)
+
+
+def test_a_run_that_is_as_good_at_once_counts_with_the_shortest_length() -> None:
+    assert length_to_target([1.0, 1.5], [1.9, 1.7], 2.0, lower_is_better=True) == 1.0
+
+
+def test_a_target_that_no_length_reaches_is_infinitely_far() -> None:
+    assert length_to_target([1.0, 1.5], [2.5, 2.1], 2.0, lower_is_better=True) == math.inf
+
+
+def test_the_ratio_is_the_mean_over_seeds_and_says_how_many_reached_the_target() -> None:
+    reached = outcomes(8, AUTO, {0: {1.0: 2.2, 4.0: 1.8}, 1: {1.0: 2.0, 4.0: 1.8}})
+    ratio = steps_ratio(reached, ONE, lower_is_better=True)
+    assert ratio.mean == pytest.approx((2.0 + 1.0) / 2)
+    assert (ratio.low, ratio.high) == pytest.approx((1.0, 2.0))
+    assert str(ratio) == "1.50 (1.00-2.00)"
+    late = outcomes(8, NONE, {0: {1.0: 2.2, 1.5: 1.8}, 1: {1.0: 2.6, 1.5: 2.4}})
+    assert str(steps_ratio(late, ONE, lower_is_better=True)) == "1 of 2 within 1.5"
+
+
+def test_only_what_every_seed_has_reached_is_told_to_the_planner() -> None:
+    reached = outcomes(8, AUTO, {0: {1.0: 2.2, 4.0: 1.8}, 1: {1.0: 2.0, 4.0: 1.8}})
+    late = outcomes(8, NONE, {0: {1.0: 2.6}, 1: {1.0: 2.6}})
+    rows = pd.concat([ONE, reached, late])
+    worth = worth_rows(rows, "a test")
+    assert worth[["model_family", "optimizer", "recipe", "seeds"]].to_numpy().tolist() == [
+        ["gpt", "adamw", "second-order", 2]
+    ]
+    assert worth["first_stage_lag"].tolist() == [7 / 4]
+    table = outcomes_table(rows)
+    assert "| gpt-adamw | loss | 8 | 4 | recipe none | 0.001 |" in table
+    assert "0 of 2 within 1" in table
+
+
+def test_every_part_names_runs_of_known_families_that_are_its_own() -> None:
+    for part in PARTS.values():
+        runs = list(part())
+        assert runs
+        assert {run.family for run in runs} <= set(FAMILIES)
+        assert len({run.key for run in runs}) == len(set(runs))
+
+
+def test_what_has_an_outcome_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = Family(
+        "tiny", "mlp,width=8,layers=3", "digits,size=8", 32, 4, {"name": "adamw"}, (1e-2,)
+    )
+    monkeypatch.setitem(FAMILIES, "tiny", tiny)
+    runs = [Run("tiny", stages, 4, NONE, 1e-2, 1.0, 0) for stages in (1, 2)]
+    kept = tmp_path / "outcomes.jsonl"
+    Outcomes(kept).add(runs, tmp_path)
+    lines = kept.read_text().splitlines()
+    assert len(lines) == 2
+    Outcomes(kept).add(runs, tmp_path)
+    assert kept.read_text().splitlines() == lines
+    table = Outcomes(kept).table(runs)
+    assert table["stages"].tolist() == [1, 2]
+    assert table["outcome"].between(0.5, 5.0).all()
