@@ -77,6 +77,8 @@ def test_its_speed_is_not_shown_as_that_of_devices(tmp_path: Path) -> None:
     assert any("One process played all stages of played" in note for note in race.target.notes)
     throughput = pd.read_csv(folder.figures / "throughput-resnet20-digits.csv")
     assert set(throughput["contestant"]) == {"sequential", "fbp"}
+    accuracy = pd.read_csv(folder.figures / "accuracy-resnet20-digits.csv")
+    assert accuracy[accuracy["contestant"] == "played"]["training_seconds"].isna().all()
     curves = pd.read_csv(folder.figures / "target-resnet20-digits.csv")
     assert curves[curves["contestant"] == "played"]["seconds"].isna().all()
     speeds = {row[0]: row[2] for row in race.rows}

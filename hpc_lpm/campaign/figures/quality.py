@@ -1,5 +1,6 @@
 """Draws the quality of models, mostly test accuracy, over seconds of training and over epochs."""
 
+import math
 from collections.abc import Mapping
 from itertools import accumulate
 
@@ -87,9 +88,10 @@ def _draw_contestant(
 def _quality_table(runs: list[Run], name: str) -> pd.DataFrame:
     columns = ["contestant", "trial", "epoch", "training_seconds", name]
     rows = [
-        (run.entrant.label, run.trial.name, *values)
+        # One process that plays several devices has not the seconds of these.
+        (run.entrant.label, run.trial.name, epoch, math.nan if run.trial.played else seconds, value)
         for run in runs
-        for values in _over_time(run.result, name)
+        for epoch, seconds, value in _over_time(run.result, name)
     ]
     return pd.DataFrame(rows, columns=columns)
 
