@@ -19,7 +19,7 @@ from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.learning_rate import build_scheduler
 from hpc_lpm.engine.optimizer import build_optimizer
-from hpc_lpm.engine.pipeline.lag_compensation import rate_divisor
+from hpc_lpm.engine.pipeline.rate_discount import rate_divisor
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
