@@ -20,7 +20,8 @@ Tensors = tuple[Tensor, ...]
 
 COEFFICIENTS = {
     "last-update": {1: (1.0, 0.0), 2: (2.0, 0.0), 3: (3.0, 0.0), 4: (4.0, 0.0)},
-    "second-order": {1: (1.0, 1.0), 2: (2.0, 3.0), 3: (3.0, 6.0), 4: (4.0, 10.0)},
+    "second-order": {1: (1.0, 1.0), 2: (2.0, 3.0), 3: (0.7 * 3, 3.0), 4: (0.7 * 4, 4.0)},
+    "balanced": {1: (0.75, 0.75), 2: (1.5, 1.95), 3: (0.7 * 3, 3.0), 4: (0.7 * 4, 4.0)},
 }
 """c1 and c2 of each rule of prediction by the lag in updates."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpc_lpm.engine.pipeline import prediction_rules
+from hpc_lpm import prediction_rules
 from tests.mpi import test_tied_weights as tied
 from tests.mpi.one_process import play_case
 from tests.mpi.recurrence import COEFFICIENTS

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hpc_lpm.engine.pipeline.lag_compensation import PredictedWeights
 from torch import nn
 
 from hpc_lpm.data.dataset import DataShape
@@ -12,7 +11,6 @@ from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE
 from hpc_lpm.engine.pipeline.extrapolation import Extrapolation
 from hpc_lpm.engine.pipeline.prediction import Prediction
-from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
 from hpc_lpm.engine.pipeline.spectrain import SpecTrain
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
@@ -20,6 +18,7 @@ from hpc_lpm.engine.updating import Updates
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import Tie
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.prediction_rules import PredictionRule
 
 DIGITS = DataShape("image", (1, 8, 8), 10)
 BY_SPECTRAIN = {"prediction": True, "prediction_rule": "spectrain"}

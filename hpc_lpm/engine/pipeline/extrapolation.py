@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.pipeline.prediction_rules import (
-    PredictionRule,
-    coefficients,
-    updates_kept,
-)
 from hpc_lpm.engine.pipeline.replaced_weights import replaced_weights
 from hpc_lpm.engine.updating import Updates
+from hpc_lpm.prediction_rules import (
+    UPDATES_KEPT,
+    PredictionRule,
+    coefficients,
+)
 
 _LAST, _BEFORE = "last", "before"
 _OWN = -1
@@ -63,7 +63,7 @@ class Extrapolation:
         self._rule = rule
         self._updates = updates
         self._in_place = in_place
-        self._kept = updates_kept(rule)
+        self._kept = UPDATES_KEPT[rule]
         self._alike = list(_divided(updates.optimizer, parameters, copied))
         self._made = {alike.stage: 0 for alike in self._alike} | {_OWN: 0}
         # The rates of updates that have been made here and not yet to the copies.
