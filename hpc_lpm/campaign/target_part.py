@@ -27,10 +27,13 @@ NO_TARGET = (
 class TargetPart:
     """What the report shows of a race's target; `notes` are sentences on how it was found.
 
+    `value` of `metric` is to be reached, None if the baseline gives no value.
     `baseline` is the label of the contestant that ratios are taken over, None if it did not run;
     `colours` has one entry per row.
     """
 
+    metric: str
+    value: float | None
     sentence: str
     notes: list[str]
     baseline: str | None
@@ -101,6 +104,8 @@ def target_part(
         for who in reached
     }
     return TargetPart(
+        metric=target.metric,
+        value=target.value,
         sentence=_sentence(race),
         notes=_notes(race),
         baseline=race.baseline.label if race.baseline else None,

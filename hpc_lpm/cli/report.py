@@ -36,6 +36,17 @@ def report(
                 "absent": [asdict(absent) for absent in outcome.absent],
                 "missing": [missing.trial.name for missing in outcome.missing],
                 "notes": outcome.notes,
+                "targets": [
+                    {
+                        "race": race.title,
+                        "metric": race.target.metric,
+                        "value": race.target.value,
+                        "sentence": race.target.sentence,
+                        "notes": race.target.notes,
+                    }
+                    for race in outcome.races
+                    if race.target
+                ],
                 "statistics": json.loads(records),
             }
         )

@@ -20,9 +20,14 @@ from hpc_lpm.campaign.results import load_results
 from hpc_lpm.campaign.statistics import estimate
 from hpc_lpm.campaign.trials import Trial, trials_of
 from hpc_lpm.campaign.validation import check_names
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.commands import register
+from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError
+
+register([])
 
 BASELINE = {"metric": "train_loss", "value": "baseline"}
 PAIR = ["sequential", "fbp"]
@@ -341,6 +346,18 @@ def test_speed_times_the_worth_of_a_step_is_the_time_to_the_target(tmp_path: Pat
     assert page.index("<h3>Time to target</h3>") < page.index("<h3>Throughput</h3>")
     assert 'href="figures/target-resnet20-digits.svg"' in page
     assert "shows speed alone" not in page
+
+
+def test_the_json_of_a_report_has_the_value_that_a_baseline_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = campaign(strategies=PAIR, target=BASELINE)
+    folder = with_losses(tmp_path / "c", chosen, halved)
+    assert run_guarded(app, ["report", str(folder.root), "--json"]) == 0
+    (target,) = json.loads(capsys.readouterr().out)["targets"]
+    assert (target["race"], target["metric"]) == ("resnet20 on digits", "train_loss")
+    # From 11 to 0 in 12 steps.
+    assert target["value"] == pytest.approx(0.05 * 11)
 
 
 def test_a_campaign_without_a_target_says_that_it_shows_speed_alone(tmp_path: Path) -> None:
