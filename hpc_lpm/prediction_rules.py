@@ -24,6 +24,9 @@ from hpc_lpm.options import OptimizerSettings
 PredictionRule = Literal["last-update", "second-order", "balanced", "spectrain"]
 
 SPECTRAIN: PredictionRule = "spectrain"
+OF_ANY_OPTIMIZER: PredictionRule = "second-order"
+"""The rule where nothing is known of the optimizer, as of one that a script makes."""
+
 OF_SGD = ("sgd", "momentum")
 """Optimizers of which `spectrain` knows the step."""
 
@@ -44,7 +47,7 @@ def rule_of(asked: PredictionRule | None, optimizer: OptimizerSettings) -> Predi
     """Return the rule that was asked for, or the default for the optimizer."""
     if asked is not None:
         return asked
-    return SPECTRAIN if optimizer.name in OF_SGD else "second-order"
+    return SPECTRAIN if optimizer.name in OF_SGD else OF_ANY_OPTIMIZER
 
 
 def coefficients(rule: PredictionRule, lag: int) -> tuple[float, float]:
