@@ -19,7 +19,6 @@ from hpc_lpm.engine.engine import Engine
 from hpc_lpm.engine.environment import own_device
 from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.job import Job, start_job
-from hpc_lpm.engine.pipeline.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.runners.runner import RunContext
@@ -37,6 +36,7 @@ from hpc_lpm.models.own_module import as_arguments, model_of, needs_inputs, undi
 from hpc_lpm.options import RunOptions
 from hpc_lpm.planning.model_checks import check_layer_names, check_ranks
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import seeded_generators
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE

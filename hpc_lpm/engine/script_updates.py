@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE
-from hpc_lpm.engine.pipeline.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.engine.updating import Updates, Wrap, as_it_is
 from hpc_lpm.errors import InputError
+from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.user_functions import describe_raised
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
