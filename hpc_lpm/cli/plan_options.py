@@ -7,8 +7,8 @@ import typer
 
 from hpc_lpm.cli.profile_options import PROFILE_HELP
 from hpc_lpm.planning.devices.asked import OBJECTIVES
-from hpc_lpm.planning.options import PREDICTION_COPIES
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER
+from hpc_lpm.prediction_rules import UPDATES_KEPT
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, SCHEDULES
 
 ProfilesArgument = Annotated[
@@ -94,7 +94,7 @@ PredictionRuleOption = Annotated[
     typer.Option(
         metavar="RULE",
         help=f"Rule by which lagged weights are predicted, for its memory: "
-        f"{', '.join(PREDICTION_COPIES)}.",
+        f"{', '.join(UPDATES_KEPT)}.",
     ),
 ]
 RecipeOption = Annotated[

@@ -50,8 +50,8 @@ def _of_target(found: DeviceSearch) -> Iterator[str]:
     yield (
         f"{'Prefer a flush: ' if flushes and deep else ''}{_trained(winner)} is expected to reach "
         f"a target first: a step takes {_milliseconds(winner.step.seconds)} and is worth "
-        f"{worth_text(winner.expected.worth)} of a synchronous one, "
-        f"{winner.expected.worth.reason}."
+        f"{worth_text(winner.expected.worth)} of a synchronous one "
+        f"({winner.expected.worth.reason})."
     )
     known = [one for one in found.best_of_each()[1:] if one.target_seconds is not None]
     if known and known[0].target_seconds is not None:

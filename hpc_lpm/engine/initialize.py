@@ -36,6 +36,7 @@ from hpc_lpm.models.own_module import as_arguments, model_of, needs_inputs, undi
 from hpc_lpm.options import RunOptions
 from hpc_lpm.planning.model_checks import check_layer_names, check_ranks
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import seeded_generators
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
@@ -49,7 +50,7 @@ _TAKEN = (
 )
 """The options of a run that mean something in a script, beside those of its strategy."""
 
-_OF_COMMAND = ("synchronous_tail", "in_one_process", "ranks")
+_OF_COMMAND = ("synchronous_head", "synchronous_tail", "in_one_process", "ranks")
 """Options of strategies that mean nothing in a script, which is one rank and tells no epochs."""
 
 _NO_END = 2**31 - 1
@@ -197,7 +198,7 @@ class _Script:
             self.model,
             self.plan,
             recorder,
-            UpdatingByScript(make, job, predicts=bool(getattr(settings.own, "prediction", False))),
+            UpdatingByScript(make, job, steps_of_sgd=_knows_steps_of_sgd(settings)),
             _NO_END,
             _NO_END,
             job.size // self.stages if self.plan else 1,
@@ -259,7 +260,14 @@ def _settings_of(
         if plan.micro_batch is not None and isinstance(micro_batches, int):
             planned["batch_size"] = plan.micro_batch * micro_batches * replicas
     values = {**planned, **options}
+    if values.get("prediction"):
+        values["prediction_rule"] = values.get("prediction_rule") or OF_ANY_OPTIMIZER
     return _settings({**values, "strategy": strategy.name, "model": model.name})
+
+
+def _knows_steps_of_sgd(settings: TrainSettings) -> bool:
+    """Tell if weights are predicted by the rule that knows the steps of SGD alone."""
+    return getattr(settings.own, "prediction_rule", None) == SPECTRAIN
 
 
 def _settings(values: Mapping[str, Any]) -> TrainSettings:

@@ -19,6 +19,7 @@ from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE
 from hpc_lpm.engine.updating import Updates, Wrap, as_it_is
 from hpc_lpm.errors import InputError
+from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.user_functions import describe_raised
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -36,13 +37,13 @@ class UpdatingByScript:
     Args:
         make: the function.
         job: the ranks, which build together.
-        predicts: whether the optimizer's next step is to be predicted.
+        steps_of_sgd: whether it must take the steps of plain SGD, with or without momentum.
     """
 
-    def __init__(self, make: MakeOptimizer, job: Job, *, predicts: bool = False) -> None:
+    def __init__(self, make: MakeOptimizer, job: Job, *, steps_of_sgd: bool = False) -> None:
         self._make = make
         self._job = job
-        self._predicts = predicts
+        self._steps_of_sgd = steps_of_sgd
 
     def build(
         self,
@@ -79,8 +80,8 @@ class UpdatingByScript:
                 f"the optimizer given to initialize raises {describe_raised(error)}: {_ACCEPTED}."
             ) from error
         _check(optimizer, owned)
-        if self._predicts:
-            _check_predicted(optimizer)
+        if self._steps_of_sgd:
+            _check_steps_of_sgd(optimizer)
         return optimizer
 
 
@@ -102,16 +103,16 @@ def _check(optimizer: object, owned: list[nn.Parameter]) -> None:
         )
 
 
-def _check_predicted(optimizer: torch.optim.Optimizer) -> None:
+def _check_steps_of_sgd(optimizer: torch.optim.Optimizer) -> None:
     plain = type(optimizer) is torch.optim.SGD and not any(
         group["nesterov"] or group["dampening"] or group["maximize"]
         for group in optimizer.param_groups
     )
     if not plain:
         raise InputError(
-            f"prediction was given with an optimizer {type(optimizer).__name__}, but only the step "
-            "of torch.optim.SGD with lr, momentum and weight_decay can be predicted: leave it out "
-            "or use that one."
+            f"the prediction rule {SPECTRAIN} was given with an optimizer "
+            f"{type(optimizer).__name__}, but it knows the step of torch.optim.SGD with lr, "
+            f"momentum and weight_decay alone: use that one, or the rule {OF_ANY_OPTIMIZER}."
         )
 
 

@@ -98,12 +98,14 @@ class Training:
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
         self.dataset: Dataset = job.once(recipe_of(settings).load)
-        self.model: LayeredModel = create_model(
-            settings.model,
-            self.dataset.shape,
-            settings.seed,
-            loss=settings.loss,
-            metrics=settings.metric,
+        self.model: LayeredModel = job.once(
+            lambda: create_model(
+                settings.model,
+                self.dataset.shape,
+                settings.seed,
+                loss=settings.loss,
+                metrics=settings.metric,
+            )
         )
         self.plan_notice: str | None = None
         if self.strategy.needs_plan and settings.plan is None and plan_into is not None:

@@ -6,9 +6,10 @@ from pathlib import Path
 from hpc_lpm.errors import InputError
 from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.planning.devices.candidates import THROUGHPUT, Objective
-from hpc_lpm.planning.options import NO_RECIPE, Optimizer, PredictionRule
+from hpc_lpm.planning.options import NO_RECIPE, Optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.request import PlanRequest, ProfileAndHash
+from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Profile
 
 

@@ -14,10 +14,10 @@ from hpc_lpm.planning.options import (
     MATRIX_COPIES,
     OPTIMIZER_COPIES,
     OTHER_OPTIMIZER,
-    PREDICTION_COPIES,
     Optimizer,
     PlanOptions,
 )
+from hpc_lpm.prediction_rules import UPDATES_KEPT
 from hpc_lpm.profile_file import LayerProfile, Profile
 from hpc_lpm.schedules.base import Schedule
 
@@ -41,7 +41,7 @@ class MemoryFactors:
         predicted = 0
         rule = options.prediction_rule
         if rule is not None and schedule.lagged(*place, replicas=options.replicas):
-            predicted = PREDICTION_COPIES[rule] + 1
+            predicted = UPDATES_KEPT[rule] + 1
         return cls(
             parameters=2 + MATRIX_COPIES[options.optimizer] + stashed + predicted,
             activations=schedule.in_flight(*place),

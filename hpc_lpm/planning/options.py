@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import OptimizerSettings, WeightPolicyName
+from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Link
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 from hpc_lpm.typed_values import describe_validation_error
@@ -30,18 +31,6 @@ momentum, and Adam with `amsgrad`, which keep three.
 
 MATRIX_COPIES: dict[str, int] = {**OPTIMIZER_COPIES, "muon": 1}
 """The same for parameters that are matrices: Muon keeps their momentum alone."""
-
-PredictionRule = Literal["last-update", "second-order", "spectrain"]
-
-PREDICTION_COPIES: dict[PredictionRule, int] = {
-    "last-update": 1,
-    "second-order": 2,
-    "spectrain": 0,
-}
-"""Copies of the weights that each rule of prediction keeps from update to update.
-
-The first two keep the latest updates; the last predicts from the optimizer's state.
-"""
 
 
 def planned_optimizer(optimizer: OptimizerSettings) -> str:

@@ -18,6 +18,13 @@ from hpc_lpm.models.layered import LayeredModel
 
 Tensors = tuple[Tensor, ...]
 
+COEFFICIENTS = {
+    "last-update": {1: (1.0, 0.0), 2: (2.0, 0.0), 3: (3.0, 0.0), 4: (4.0, 0.0)},
+    "second-order": {1: (1.0, 1.0), 2: (2.0, 3.0), 3: (0.7 * 3, 3.0), 4: (0.7 * 4, 4.0)},
+    "balanced": {1: (0.75, 0.75), 2: (1.5, 1.95), 3: (0.7 * 3, 3.0), 4: (0.7 * 4, 4.0)},
+}
+"""c1 and c2 of each rule of prediction by the lag in updates."""
+
 
 def draw_from(seed: int, layer: int, n: int) -> None:
     """Set torch's generator to what a layer draws from in training."""
@@ -38,7 +45,7 @@ class Recurrence:
         seed: int,
         weights: str,
         optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
-        prediction: bool = False,
+        prediction: str | None = None,
         rate: Callable[[int, int], float] | None = None,
         clip: float | None = None,
         precision: str = "fp32",
@@ -63,6 +70,7 @@ class Recurrence:
         self.optimizers: dict[int, torch.optim.Optimizer] = {}
         self.history: dict[int, list[list[Tensor]]] = {}
         self.velocities: dict[int, list[list[Tensor]]] = {}
+        self.directions: dict[int, list[list[Tensor] | None]] = {}
         for k in range(1, self.K + 1):
             self.layers[k] = [model.build_layer(i, seed) for i in range(cuts[k - 1], cuts[k])]
             if channels_last:
@@ -70,6 +78,7 @@ class Recurrence:
                     layer.to(memory_format=torch.channels_last)
             self.history[k] = [[p.detach().clone() for p in self.parameters(k)]]
             self.velocities[k] = [[torch.zeros_like(p) for p in self.parameters(k)]]
+            self.directions[k] = [None]
             # The optimizer's own copy of the weights, so that its state moves on by whole updates.
             self.own = getattr(self, "own", {})
             self.own[k] = [nn.Parameter(p.detach().clone()) for p in self.parameters(k)]
@@ -106,38 +115,80 @@ class Recurrence:
             if self.skip and not all(a is None or a.isfinite().all() for a in total):
                 self.history[k].append(self.history[k][g])
                 self.velocities[k].append(self.velocities[k][g])
+                self.directions[k].append(None)
                 continue
             if self.clip is not None and total:
                 scale_to_norm(total, self.clip)
             for p, a in zip(self.own[k], total, strict=True):
                 p.grad = a
-            if self.rate is not None:
-                self.optimizers[k].param_groups[0]["lr"] = self.rate(k, g)
-            self.optimizers[k].step()
-            self.history[k].append([p.detach().clone() for p in self.own[k]])
-            state = self.optimizers[k].state
-            v = [state[p].get("momentum_buffer") for p in self.own[k]]
-            self.velocities[k].append(
-                [
-                    torch.zeros_like(p) if b is None else b.clone()
-                    for p, b in zip(self.own[k], v, strict=True)
-                ]
-            )
+            self.update(k)
         return self.history[k][u]
+
+    def update(self, k: int) -> None:
+        """Update stage k from the gradients of its own weights; keep W, v and the direction D.
+
+        D^(u) = (W^(u-1) - W^(u)) / r is the direction of the update that led to W^(u), r its rate.
+        """
+        g = len(self.history[k]) - 1
+        eta = self.eta(k, g)
+        if self.rate is not None:
+            self.optimizers[k].param_groups[0]["lr"] = eta
+        self.optimizers[k].step()
+        self.history[k].append([p.detach().clone() for p in self.own[k]])
+        state = self.optimizers[k].state
+        v = [state[p].get("momentum_buffer") for p in self.own[k]]
+        self.velocities[k].append(
+            [
+                torch.zeros_like(p) if b is None else b.clone()
+                for p, b in zip(self.own[k], v, strict=True)
+            ]
+        )
+        change = zip(self.history[k][g], self.history[k][g + 1], strict=True)
+        self.directions[k].append([(before - after) / eta for before, after in change])
+
+    def eta(self, k: int, u: int) -> float:
+        """The rate of update u of stage k, which makes W^(u+1) of W^(u)."""
+        if self.rate is not None:
+            return self.rate(k, u)
+        eta: float = self.optimizers[k].param_groups[0]["lr"]
+        return eta
 
     def lagged(self, k: int, n: int) -> bool:
         return self.forward_version(k, n) != self.backward_version(n)
 
     def forward_weights(self, k: int, n: int) -> list[Tensor]:
-        """W of the forward version, or its prediction W - eta (gamma v + mean) where n lags.
+        """W of the forward version, or its prediction where n lags."""
+        u = self.forward_version(k, n)
+        weights = self.weights(k, u, n)
+        if self.prediction is None or not self.lagged(k, n):
+            return weights
+        if self.prediction == "spectrain":
+            return self.one_step_on(k, n, weights)
+        return [self.extrapolated(k, i, u, n) for i in range(len(weights))]
+
+    def extrapolated(self, k: int, i: int, u: int, n: int) -> Tensor:
+        """W_i - eta (c1 + c2) D_i^(u) + eta c2 D_i^(u-1), of stage k after u updates.
+
+        c2 is 0 where there is no D^(u-1), and nothing is predicted where there is no D^(u).
+        """
+        w, last = self.W(k, u)[i], self.directions[k][u]
+        if last is None:
+            return w
+        before = self.directions[k][u - 1]
+        c1, c2 = COEFFICIENTS[str(self.prediction)][self.backward_version(n) - u]
+        if before is None:
+            c2 = 0.0
+        eta = self.eta(k, u)
+        w = torch.add(w, last[i], alpha=-eta * (c1 + c2))
+        return w if before is None or not c2 else torch.add(w, before[i], alpha=eta * c2)
+
+    def one_step_on(self, k: int, n: int, weights: list[Tensor]) -> list[Tensor]:
+        """W - eta (gamma v + mean), SpecTrain's prediction.
 
         The mean is that of the gradients of the micro-batches of this step that are through: those
         of A_k, each weighted as in the step's sum, scaled up to a whole step.
         """
         u = self.forward_version(k, n)
-        weights = self.weights(k, u, n)
-        if not (self.prediction and self.lagged(k, n)):
-            return weights
         through = range(u * self.M, max(n - self.d(k), self.start(n)))
         mean = [torch.zeros_like(w) for w in weights]
         for m in through:
@@ -147,8 +198,7 @@ class Recurrence:
             whole = sum(len(self.inputs[m]) for m in self.step(u))
             part = sum(len(self.inputs[m]) for m in through)
             mean = [a * (whole / part) for a in mean]
-        group = self.optimizers[k].param_groups[0]
-        eta, gamma = group["lr"], group["momentum"]
+        eta, gamma = self.eta(k, u), self.optimizers[k].param_groups[0]["momentum"]
         velocity = self.velocities[k][u]
         return [w - eta * (gamma * v + a) for w, v, a in zip(weights, velocity, mean, strict=True)]
 
@@ -204,13 +254,16 @@ class Recurrence:
         """Gradients of stage k's inputs and of its weights, as the weight policy has it."""
         now = self.weights(k, self.backward_version(n), n)
         then = self.forward_weights(k, n)
-        weights = now if self.policy == "replay" else then
+        replayed = self.policy == "replay" and self.lagged(k, n)
+        weights = now if replayed else then
+        # Without lag both are the same, but where a copy of another stage's weights is predicted.
+        reads_later = self.policy == "live" or (not self.lagged(k, n) and self.policy == "replay")
         above = self.backward(k + 1, n)[0] if k < self.K else ()
         arriving = [t.detach().clone() for t in self.x(k - 1, n)]
         for t in arriving:
             t.requires_grad_(t.is_floating_point() and k > 1)
         parameters = self.parameters(k)
-        with ReadingLater(weights, now) if self.policy == "live" else nullcontext():
+        with ReadingLater(weights, now) if reads_later and not same(then, now) else nullcontext():
             value = self.F(k, n, tuple(arriving), weights, update_statistics=False)
         for p in parameters:
             p.grad = None
@@ -278,6 +331,10 @@ class Recurrence:
                     order.append(("F", n + d))
                 order.append(("B", n))
         return order
+
+
+def same(some: list[Tensor], others: list[Tensor]) -> bool:
+    return all(a is b for a, b in zip(some, others, strict=True))
 
 
 def scale_to_norm(gradients: list[Tensor], largest: float) -> None:

@@ -33,8 +33,7 @@ class ReplicatedRecurrence(Recurrence):
                 for gradients in of_replicas[1:]:
                     total = total + gradients[i]
                 p.grad = total / self.R
-            self.optimizers[k].step()
-            self.history[k].append([p.detach().clone() for p in self.own[k]])
+            self.update(k)
         return self.history[k][u]
 
     def accumulated(self, k: int, g: int, r: int) -> list[Tensor]:
@@ -85,6 +84,10 @@ class ReplicatedRecurrence(Recurrence):
             lagged = self.forward_version(k, m) != self.backward_version(m)
             if (kind == "B") != (lagged and self.policy == "replay"):
                 continue
-            version = self.forward_version(k, m) if kind == "F" else self.backward_version(m)
+            weights = (
+                self.forward_weights(k, m)
+                if kind == "F"
+                else self.weights(k, self.backward_version(m), m)
+            )
             with torch.no_grad():
-                self.F(k, m, self.x(k - 1, m), self.W(k, version), update_statistics=True)
+                self.F(k, m, self.x(k - 1, m), weights, update_statistics=True)

@@ -69,6 +69,15 @@ def train_cases(ranks: int, cases: list[dict], folder: Path) -> list[dict]:
     return outcomes
 
 
+def rule_of(case: dict) -> str | None:
+    """The rule that predicts the weights of lagged forwards, None if nothing does."""
+    if not case.get("prediction"):
+        return None
+    by_optimizer = {"momentum": "spectrain", "sgd": "spectrain"}
+    named = case.get("optimizer", {}).get("name", "momentum")
+    return case.get("prediction_rule") or by_optimizer.get(named, "second-order")
+
+
 def reference_sha256(case: dict, stages: int, **hooks: object) -> str:
     """Weights after the recurrence, on the micro-batches that the seed's order gives."""
     threads = torch.get_num_threads()
@@ -98,7 +107,7 @@ def reference_sha256(case: dict, stages: int, **hooks: object) -> str:
             lead=case.get("lead", 1),
             seed=case["seed"],
             weights=case.get("weights", "replay"),
-            prediction=case.get("prediction", False),
+            prediction=rule_of(case),
             **{"optimizer": usual, **hooks},
         )
         return fingerprint(recurrence.finish())

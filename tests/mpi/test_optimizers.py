@@ -221,9 +221,12 @@ def test_a_replica_of_horovod_updates_as_sequential_training_does(tmp_path: Path
             },
             {"schedule": "tests.mpi.own_updates:Slower"},
         ),
+        updates_of(MUON, COSINE),
     ]
     alone = [case(MLP, "sequential", 1, 4, STEPS, **updates) for updates in chosen]
     shared = [{**c, "strategy": "horovod"} for c in alone]
     single = train_cases(1, alone, tmp_path)
     for expected, outcome in zip(single, train_cases(2, shared, tmp_path), strict=True):
-        assert outcome["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
+        # Muon computes in bf16, where the order of a sum shows.
+        share = 1e-2 if expected["settings"]["optimizer"]["name"] == "muon" else 1e-5
+        assert outcome["train_loss"] == pytest.approx(expected["train_loss"], rel=share)

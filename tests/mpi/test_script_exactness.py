@@ -17,6 +17,7 @@ TIED = {"tied": True}
 PLAIN = {"dropout": 0.3}
 OF_REPLICAS = {"batch_norm": False, "dropout": 0.3}
 """Replicas have statistics of their own, which a command averages after each epoch."""
+BY_SGDS_STEP = {"prediction": True, "prediction_rule": "spectrain"}
 TWO, THREE = ["first"], ["norm", "middle"]
 
 
@@ -88,7 +89,12 @@ def test_stages_of_a_script_compute_what_loop_and_command_do(
             "fbp", TWO, {**PLAIN, "tied": True}, weights="replay", optimizer="adamw", shuffles=True
         ),
         "live": command("fbp", TWO, PLAIN, weights="live", lead=2, rates="linear", no_grad=True),
-        "stash": command("fbp", TWO, PLAIN, weights="stash", prediction=True, rates="linear"),
+        "stash": command("fbp", TWO, PLAIN, weights="stash", rates="linear", **BY_SGDS_STEP),
+        "predicted": command(
+            *("fbp", TWO, {**PLAIN, "tied": True}),
+            **{"weights": "live", "lead": 2, "micro_batches": 1, "prediction": True},
+            **{"optimizer": "adamw", "rates": "linear", "go_on": "script"},
+        ),
         "discount": command(
             "fbp", TWO, TIED, weights="live", lr_discount=True, lead=2, micro_batches=1
         ),

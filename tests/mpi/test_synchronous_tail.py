@@ -60,7 +60,7 @@ def reference_sha256(case: dict, tail_steps: int | None = None) -> str:
             seed=SEED,
             weights=case.get("weights", "replay"),
             optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
-            prediction=case.get("prediction", False),
+            prediction="spectrain" if case.get("prediction") else None,
         )
         tail = second[: None if tail_steps is None else tail_steps * PER_STEP]
         layers = recurrence.then_synchronously(

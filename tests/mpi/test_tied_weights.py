@@ -9,7 +9,7 @@ from torch import Tensor
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.models.registry import create_model
 from tests.mpi.recurrence import Recurrence, fingerprint
-from tests.mpi.test_exactness import train_cases
+from tests.mpi.test_exactness import rule_of, train_cases
 
 pytestmark = pytest.mark.mpi
 
@@ -48,11 +48,23 @@ class TiedRecurrence(Recurrence):
     def weights(self, k: int, u: int, n: int) -> list[Tensor]:
         found = list(self.W(k, u))
         if (copy := self.place(k, "weight")) is not None:
-            seen = min(max(n - self.d(1), 0) // self.M, self.updates)
-            if n >= self.N:  # after the drain
-                seen = self.updates
-            found[copy] = self.W(1, seen)[self.place(1, "token")]
+            found[copy] = self.W(1, self.seen(n))[self.place(1, "token")]
         return found
+
+    def seen(self, n: int) -> int:
+        """How many updates of the embedding the projection has seen at micro-batch n."""
+        if n >= self.N:  # after the drain
+            return self.updates
+        return max(n - self.d(1), self.start(n)) // self.M
+
+    def forward_weights(self, k: int, n: int) -> list[Tensor]:
+        found = super().forward_weights(k, n)
+        copy, seen = self.place(k, "weight"), self.seen(n)
+        if copy is None or self.prediction is None or seen == self.backward_version(n):
+            return found
+        # The same guess as at the embedding.
+        predicted = self.extrapolated(1, self.place(1, "token"), seen, n)
+        return [predicted if i == copy else w for i, w in enumerate(found)]
 
 
 def case(strategy: str, stages: int, per_step: int, **more: object) -> dict:
@@ -69,7 +81,7 @@ def case(strategy: str, stages: int, per_step: int, **more: object) -> dict:
     }
 
 
-def reference_sha256(c: dict, stages: int) -> str:
+def reference_sha256(c: dict, stages: int, **hooks: object) -> str:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -78,18 +90,20 @@ def reference_sha256(c: dict, stages: int) -> str:
             len(dataset.train), generator=torch.Generator().manual_seed(SEED * 1_000_003)
         )
         chunks = [
-            order[i * MICRO_BATCH : (i + 1) * MICRO_BATCH] for i in range(c["micro_batches"] * 5)
+            order[i * MICRO_BATCH : (i + 1) * MICRO_BATCH]
+            for i in range(c["micro_batches"] * c["steps"])
         ]
         recurrence = TiedRecurrence(
             create_model(MODEL, dataset.shape),
-            CUTS[stages],
+            c.get("cuts", CUTS.get(stages)),
             [dataset.train.inputs(chunk) for chunk in chunks],
             [dataset.train.targets(chunk) for chunk in chunks],
             per_step=c["micro_batches"],
             lead=c.get("lead", 1),
             seed=SEED,
             weights=c.get("weights", "replay"),
-            optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+            prediction=rule_of(c),
+            **{"optimizer": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), **hooks},
         )
         return fingerprint(recurrence.finish())
     finally:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.cli.train import _print_result
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.optimizer import build_optimizer
@@ -174,7 +175,9 @@ def test_updates_are_those_of_torchs_muon_on_matrices_and_adamw_on_the_rest(
     assert ours[0].is_contiguous(memory_format=memory_format)
 
 
-def test_a_run_says_which_parameters_each_rule_updates(tmp_path: Path) -> None:
+def test_a_run_says_which_parameters_each_rule_updates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = checked_settings(
         model="mlp,width=12,layers=3",
         dataset="digits,size=8",
@@ -192,3 +195,5 @@ def test_a_run_says_which_parameters_each_rule_updates(tmp_path: Path) -> None:
         ("muon", 0.04, ["hidden2.linear.weight"]),
     ]
     assert training.group_rates(0) == [0.02, 0.02, 0.04]
+    _print_result(result, tmp_path)
+    assert "parameters updated: 4 by adamw, 2 by muon;" in capsys.readouterr().out

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hpc_lpm.engine.pipeline import prediction_rules
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.options import PREDICTION_COPIES, PlanOptions
+from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.expected import expected_steps
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import (
@@ -208,9 +207,3 @@ def test_the_packaged_measurements_are_those_of_the_delay_benchmark() -> None:
         assert PACKAGED.read_bytes() == BENCHMARK.read_bytes()
     else:
         assert all("METHOD" in row.source for row in packaged_measurements().rows)
-
-
-def test_planning_and_engine_agree_on_the_copies_of_a_prediction() -> None:
-    assert {
-        rule: prediction_rules.updates_kept(rule) for rule in PREDICTION_COPIES
-    } == PREDICTION_COPIES

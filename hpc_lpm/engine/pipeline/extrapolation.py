@@ -1,20 +1,20 @@
 """Predicts weights from the last updates, whichever optimizer has made them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from hpc_lpm.engine.pipeline.prediction_rules import (
-    PredictionRule,
-    coefficients,
-    updates_kept,
-)
 from hpc_lpm.engine.pipeline.replaced_weights import replaced_weights
 from hpc_lpm.engine.updating import Updates
+from hpc_lpm.prediction_rules import (
+    UPDATES_KEPT,
+    PredictionRule,
+    coefficients,
+)
 
 _LAST, _BEFORE = "last", "before"
 _OWN = -1
@@ -63,7 +63,7 @@ class Extrapolation:
         self._rule = rule
         self._updates = updates
         self._in_place = in_place
-        self._kept = updates_kept(rule)
+        self._kept = UPDATES_KEPT[rule]
         self._alike = list(_divided(updates.optimizer, parameters, copied))
         self._made = {alike.stage: 0 for alike in self._alike} | {_OWN: 0}
         # The rates of updates that have been made here and not yet to the copies.
@@ -94,8 +94,7 @@ class Extrapolation:
         with self._directions_of(own, lambda alike: rates[alike.group]):
             yield
         if skipped:
-            for alike in own:
-                alike.last, alike.before = [], []
+            _forget(own)
         self._made[_OWN] += 1
 
     @contextmanager
@@ -105,6 +104,8 @@ class Extrapolation:
         copies = [alike for alike in self._alike if alike.stage == stage]
         with self._directions_of(copies, lambda _: rate):
             yield
+        if not any(bool(direction.any()) for alike in copies for direction in alike.last):
+            _forget(copies)  # their owner has skipped its update
         self._made[stage] += 1
 
     @contextmanager
@@ -115,9 +116,11 @@ class Extrapolation:
         yield
         with torch.no_grad():
             for alike, directions in zip(changed, before, strict=True):
+                if (rate := rate_of(alike)) == 0.0:
+                    _forget([alike])  # nothing has changed
+                    continue
                 torch._foreach_sub_(directions, [p.detach() for p in alike.parameters])
-                # At a rate of 0 nothing has changed.
-                torch._foreach_div_(directions, rate_of(alike) or 1.0)
+                torch._foreach_div_(directions, rate)
                 alike.before = alike.last if self._kept > 1 else []
                 alike.last = directions
 
@@ -137,7 +140,9 @@ class Extrapolation:
     def _change(
         self, alike: _Alike, lag: int, rates: Sequence[float]
     ) -> Callable[[list[Tensor]], None]:
-        rate = rates[alike.group]
+        # The owner of copies has made the updates that are still to come to these.
+        awaited = self._rates.get(alike.stage)
+        rate = awaited[0] if awaited else rates[alike.group]
         first, second = coefficients(self._rule, lag)
         if not alike.before:
             second = 0.0
@@ -165,6 +170,12 @@ class Extrapolation:
                 [saved[p][name] for p in alike.parameters if name in saved.get(p, {})]
                 for name in (_LAST, _BEFORE)
             )
+
+
+def _forget(changed: Iterable[_Alike]) -> None:
+    """Let these parameters be predicted by updates to come alone."""
+    for alike in changed:
+        alike.last, alike.before = [], []
 
 
 def _divided(

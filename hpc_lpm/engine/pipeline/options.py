@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hpc_lpm.durations import Duration, PartOfRun
-from hpc_lpm.engine.pipeline.prediction_rules import PredictionRule
 from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, options_of_recipes
 from hpc_lpm.errors import closest
 from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
+from hpc_lpm.prediction_rules import PredictionRule
 
 PIPELINE = "Pipeline stages"
 LAG = "Lagging weights"
@@ -145,8 +145,8 @@ class LaggingOptions(ScheduledOptions):
     prediction_rule: Annotated[
         PredictionRule | None,
         Field(
-            description="last-update, second-order or spectrain; by default what measured best for "
-            "the optimizer"
+            description="last-update, second-order, balanced or spectrain; by default the usual "
+            "one for the optimizer"
         ),
         CommandOption(LAG, metavar="NAME"),
     ] = None

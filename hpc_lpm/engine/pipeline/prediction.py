@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.pipeline.extrapolation import Extrapolation
 from hpc_lpm.engine.pipeline.options import LaggingOptions
-from hpc_lpm.engine.pipeline.prediction_rules import SPECTRAIN, rule_of
 from hpc_lpm.engine.pipeline.spectrain import SpecTrain
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.ties import TiedParameters
 from hpc_lpm.engine.updating import Updates
+from hpc_lpm.prediction_rules import SPECTRAIN, rule_of
 
 
 class Prediction(Protocol):

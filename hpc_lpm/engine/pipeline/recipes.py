@@ -36,12 +36,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "predicts weights by the last update and its change",
                 {"prediction": True, "prediction_rule": "second-order"},
             ),
+            Recipe(
+                "balanced",
+                "predicts weights likewise, between what the lag and what noise asks for",
+                {"prediction": True, "prediction_rule": "balanced"},
+            ),
         )
     }
 )
-
-_SECOND_ORDER_LAG = 2
-"""The largest lag in updates at which the second order amplifies noise less than it helps."""
 
 
 def recipe_for(optimizer: str, lag: int) -> Recipe | None:
@@ -52,9 +54,11 @@ def recipe_for(optimizer: str, lag: int) -> Recipe | None:
         lag: the largest lag of a micro-batch in updates.
     """
     name = optimizer.lower()
-    if lag == 0 or not ("adam" in name or name == "muon"):
+    if lag == 0:
         return None
-    return RECIPES["second-order" if lag <= _SECOND_ORDER_LAG else "last-update"]
+    if name == "muon":
+        return RECIPES["balanced"]
+    return RECIPES["second-order"] if "adam" in name else None
 
 
 def options_of_recipes() -> frozenset[str]:

@@ -99,6 +99,8 @@ class RunContext:
         run_on_every_rank(
             self.job, lambda: self._build_into(layers), (InputError,), _as_input_error
         )
+        # Only now: ranks that one process plays build their layers of the same model.
+        self.model.release()
         return layers
 
     def _build_into(self, layers: dict[int, nn.Module]) -> None:
@@ -114,7 +116,6 @@ class RunContext:
                 raise InputError(found)
         if self.settings.init_from is not None:
             load_initial_weights(self.settings.init_from, self.model, layers)
-        self.model.release()
 
     def gather_from_stages(self, value: Value) -> list[Value]:
         """Return the values of all stages of this rank's replica, in order (collective)."""

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
-from hpc_lpm.engine.pipeline.prediction_rules import (
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
+from hpc_lpm.engine.strategies.recipe_choice import with_recipe
+from hpc_lpm.errors import InputError
+from hpc_lpm.prediction_rules import (
     OF_SGD,
     SPECTRAIN,
     PredictionRule,
     rule_of,
 )
-from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
-from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
-from hpc_lpm.engine.strategies.recipe_choice import with_recipe
-from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
 
 if TYPE_CHECKING:

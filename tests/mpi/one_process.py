@@ -1,0 +1,66 @@
+"""Training cases in this process, which plays all their ranks."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.one_process.play import play_ranks
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.training import Training
+from hpc_lpm.stop_signals import StopSignals
+from tests.mpi.plans import write_plan
+
+ALIKE = (
+    *("weights_sha256", "train_loss", "test_accuracy", "test_predictions", "lag_counts"),
+    *("peak_in_flight", "bytes_sent", "skipped_updates", "drains", "parameter_groups", "cuts"),
+    *("interruptions", "ranks", "replicas"),
+)
+"""What a result has to have in common with that of ranks that are processes."""
+
+
+def check_alike(played: dict, on_ranks: dict) -> None:
+    """Compare two results but for what was measured by a clock."""
+    for name in ALIKE:
+        assert played[name] == on_ranks[name], (name, played["settings"])
+    scores = [
+        [{**each, "seconds": 0, "drain_seconds": 0} for each in result["evaluations"]]
+        for result in (played, on_ranks)
+    ]
+    assert scores[0] == scores[1], played["settings"]
+
+
+def play_case(
+    ranks: int,
+    case: dict,
+    folder: Path,
+    *,
+    resume: bool = False,
+    signals: StopSignals | None = None,
+) -> dict:
+    """Train one case of train_cases.py here and return its result."""
+    case = {"in_one_process": True, **case}
+    case.pop("sleep", None)
+    if (cuts := case.pop("cuts", None)) is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        case["plan"] = str(folder / "plan-by-hand.json")
+        write_plan(cuts, case["model"], Path(case["plan"]))
+    settings = checked_settings(**case)
+
+    def part(job: Job) -> dict | None:
+        training = Training(settings, job, resume_from=folder if resume else None)
+        result = training.run(folder, None, signals)
+        return None if result is None else result.model_dump(mode="json")
+
+    threads, environment = torch.get_num_threads(), dict(os.environ)
+    try:
+        first = play_ranks(ranks, settings.receive_timeout_seconds, part)[0]
+    finally:
+        torch.set_num_threads(threads)
+        os.environ.clear()
+        os.environ.update(environment)
+    assert first is not None
+    result: dict = json.loads(json.dumps(first))
+    return result

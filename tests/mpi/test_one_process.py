@@ -1,0 +1,105 @@
+"""One process that plays K ranks ends in the very bits of K ranks."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.mpi.one_process import check_alike, play_case
+from tests.mpi.peculiar_models import LAYERS
+from tests.mpi.test_exactness import DATASETS, GPT, MLP, RESNET, case, layer_count, train_cases
+from tests.mpi.test_update_rules import SKIPPING, SPOILED
+
+pytestmark = pytest.mark.mpi
+
+HERE = Path(__file__).parent
+TIED = "gpt,layers=2,width=16,heads=2,dropout=0.2,tied=true"
+DATASETS[TIED] = DATASETS[GPT]
+ADAMW = {"name": "adamw", "lr": 0.02, "weight_decay": 0.1}
+MUON = {"name": "muon", "lr": 0.01, "lr_scale": ["*bias=0.5"]}
+COSINE = {"schedule": "cosine", "warmup_steps": 2}
+KEPT = {"last_batch": "keep", "steps": None, "epochs": 1, "batch_size": 510}
+BF16 = {"precision": "bf16"}
+PREDICTED = {"prediction": True, "optimizer": ADAMW, "learning_rate": COSINE}
+
+
+@pytest.fixture(autouse=True)
+def _models_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def check(ranks: int, cases: list[dict], folder: Path) -> list[dict]:
+    """Train all cases both ways and return what came out."""
+    on_ranks = train_cases(ranks, [dict(c) for c in cases], folder)
+    for number, (c, outcome) in enumerate(zip(cases, on_ranks, strict=True)):
+        check_alike(play_case(ranks, c, folder / f"played-{number}"), outcome)
+    return on_ranks
+
+
+def peculiar(model: str, stages: int, strategy: str, **more: object) -> dict:
+    layers = LAYERS[model]
+    cuts = [0, *range(1, stages), layers] if stages <= layers else [0, layers]
+    own = {"model": f"peculiar_models:{model}", "dataset": "digits,size=8", "cuts": cuts}
+    return {**case(MLP, strategy, stages, 3, 3), **own, "optimizer": ADAMW, **more}
+
+
+def test_every_schedule_and_policy_is_played_on_three_stages(tmp_path: Path) -> None:
+    cases = [
+        case(RESNET, "fbp", 3, 3, 4, lead=2),
+        case(GPT, "fbp", 3, 2, 5, weights="live", lead=2, optimizer=ADAMW),
+        case(GPT, "fbp", 3, 1, 4, weights="stash"),
+        case(RESNET, "fbp", 3, 5, 3, weights="stash", memory_format="channels_last"),
+        case(GPT, "1f1b", 3, 3, 3, optimizer=ADAMW),
+        case(RESNET, "gpipe", 3, 4, 3, clip_norm=0.05),
+        case(MLP, "naive", 3, 2, 3, loader_workers=1),
+        case(TIED, "fbp", 3, 3, 4, weights="live", **PREDICTED),
+        case(TIED, "fbp", 3, 2, 4, optimizer=MUON),
+    ]
+    check(3, cases, tmp_path)
+
+
+def test_precision_and_whatever_else_a_run_may_ask_for_is_played_alike(tmp_path: Path) -> None:
+    cases = [
+        {**case(RESNET, "fbp", 2, 3, 3, memory_format="channels_last", **BF16), **KEPT},
+        case(GPT, "fbp", 2, 4, 4, weights="live", **BF16),
+        case(GPT, "1f1b", 2, 4, 3, **BF16, optimizer=MUON),
+        case(MLP, "fbp", 2, 3, 8, clip_norm=0.05, lr_discount=True, lead=2),
+        case(MLP, "fbp", 2, 3, 8, synchronous_head="2steps", synchronous_tail="25%"),
+        case(MLP, "fbp", 2, 4, 6, drain_at=[2, 5], checkpoint_steps=3),
+        case(RESNET, "fbp", 2, 3, 4, prediction=True, lead=2),
+        case(GPT, "fbp", 2, 2, 5, weights="stash", prediction_rule="last-update", **PREDICTED),
+        case(SPOILED, "fbp", 2, 3, 6, cuts=[0, 2, 4], **SKIPPING, prediction=True),
+        case(SPOILED, "gpipe", 2, 3, 6, cuts=[0, 2, 4], **SKIPPING),
+        case(MLP, "fbp", 2, 3, 4, boundary_shapes="sent"),
+    ]
+    outcomes = check(2, cases, tmp_path)
+    skipped = [o["skipped_updates"] for o in outcomes if o["model"] == SPOILED]
+    assert skipped == [[2, 0], [2, 2]]
+
+
+def test_whatever_a_model_of_ones_own_does_is_played_alike(tmp_path: Path) -> None:
+    policies = ("replay", "live", "stash")
+    cases = [
+        peculiar(name, 2, "fbp", weights=policies[number % 3]) for number, name in enumerate(LAYERS)
+    ]
+    check(2, [c for c in cases if len(c["cuts"]) == 3], tmp_path)
+
+
+def test_one_stage_and_a_stage_for_every_layer_are_played_alike(tmp_path: Path) -> None:
+    one = [case(GPT, "fbp", 1, 3, 3), case(RESNET, "gpipe", 1, 2, 3)]
+    check(1, one, tmp_path / "one")
+    layers = layer_count(MLP)
+    each = [case(MLP, name, layers, 2, 4, cuts=list(range(layers + 1))) for name in ("fbp", "1f1b")]
+    check(layers, each, tmp_path / "each")
+
+
+def test_two_replicas_of_every_stage_are_played_alike(tmp_path: Path) -> None:
+    cases = [
+        case(RESNET, "fbp", 2, 3, 3, batch_size=24),
+        case(TIED, "fbp", 2, 2, 4, batch_size=16, weights="live", **PREDICTED),
+        case(GPT, "1f1b", 2, 2, 3, batch_size=16, clip_norm=0.1),
+        case(MLP, "fbp", 2, 2, 4, batch_size=16, weights="stash", last_batch="keep"),
+    ]
+    check(4, cases, tmp_path)

@@ -1,0 +1,97 @@
+"""`hpc-lpm train --in-one-process` heeds signals and names faults as ranks under mpirun do."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.mpi.test_failures import THIRD, sentences, write_plan
+from tests.mpi.test_interruption import (
+    PATIENCE_SECONDS,
+    STEPS,
+    check_alike,
+    ended_by,
+    finished,
+    result,
+    steps_of,
+    train,
+)
+
+pytestmark = pytest.mark.mpi
+
+PLAYED = ("--strategy", "fbp", "--in-one-process", "--ranks", "2")
+
+
+def started(command: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_run_makes_its_plan_stops_by_a_signal_and_goes_on_to_the_same_weights(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    process = started(train(out, *PLAYED))
+    stopped = ended_by(process, out, 30, lambda: process.send_signal(signal.SIGTERM))
+    assert stopped.returncode == 75, stopped.stderr
+    (sentence,) = sentences(stopped)
+    assert f"interrupted by SIGTERM after step {len(steps_of(out))} of {STEPS}: " in sentence
+    assert f"checkpoint saved in {out / 'checkpoint'}; the same command with --resume" in sentence
+    assert "no --plan was given: these ranks have profiled the model" in stopped.stdout
+
+    resumed = finished(started(train(out, *PLAYED, "--resume")), PATIENCE_SECONDS)
+    assert resumed.returncode == 0, resumed.stderr
+    assert steps_of(out) == list(range(STEPS))
+    drains = ",".join(map(str, result(out)["drains"]))
+    planned = (*PLAYED, "--plan", str(out / "plan.json"), "--drain-at", drains)
+    whole = finished(started(train(tmp_path / "whole", *planned)), PATIENCE_SECONDS)
+    assert whole.returncode == 0, whole.stderr
+    check_alike(result(out), result(tmp_path / "whole"))
+
+
+def test_a_second_interruption_by_hand_ends_a_run_at_once(tmp_path: Path) -> None:
+    # Steps long enough for both to come within one.
+    slow = ["--model", "mlp,width=4000,layers=6", "--batch-size", "2000", "--micro-batches", "2"]
+    out = tmp_path / "run"
+    process = started(train(out, *PLAYED, *slow, "--trace-steps", "0"))
+
+    def twice() -> None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+
+    done = ended_by(process, out, 1, twice)
+    assert done.returncode != 0
+    assert sentences(done)[-1:] == ["hpc-lpm: interrupted at once: run the command again."]
+    assert "Traceback" not in done.stderr
+    assert not (out / "result.json").exists()
+
+
+@pytest.mark.parametrize("fault", ["forward", "backward"])
+def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(Path(__file__).with_name("faulty_model.py"), tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    said = {"forward": ("5", "an odd pixel"), "backward": ("3", "gradient refused")}[fault]
+    command = [
+        *("-m", "hpc_lpm", "train", "--model", f"faulty_model:make,fault={fault}"),
+        *("--dataset", "digits,size=8", "--strategy", "1f1b", "--batch-size", "8"),
+        *("--micro-batches", "2", "--steps", "20", "--out", str(tmp_path / "run")),
+        *("--in-one-process", "--plan", str(write_plan(tmp_path))),
+    ]
+    done = finished(started(command), PATIENCE_SECONDS)
+    assert done.returncode == 1, done.stderr
+    (sentence,) = sentences(done)
+    expected = f"stage 1 (rank 1), micro-batch {said[0]}, {THIRD}ValueError: {said[1]}"
+    assert expected in sentence, sentence
+    assert "Traceback" not in done.stderr

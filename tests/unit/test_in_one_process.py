@@ -1,0 +1,91 @@
+"""What a run that one process plays alone is refused, each by one sentence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import hpc_lpm
+from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.engine.checks import check_run
+from hpc_lpm.engine.one_process.play import play_ranks, ranks_to_play
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.strategies.base import PlannedRun
+from hpc_lpm.engine.training import Training
+from hpc_lpm.errors import InputError
+from hpc_lpm.models.registry import create_model
+from tests.mpi.plans import write_plan
+
+GOOD = {"model": "mlp,layers=4", "dataset": "digits", "strategy": "fbp", "steps": 2}
+PLAYED = {**GOOD, "in_one_process": True}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    write_plan([0, 2, 4], "mlp,layers=4", tmp_path / "plan.json")
+    return tmp_path / "plan.json"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({**GOOD, "ranks": 2}, "ranks is 2 without in one process: mpirun -n 2"),
+        ({**PLAYED, "ranks": 0}, "ranks"),
+        ({**PLAYED, "transport": "torch"}, "in one process there are no messages"),
+        ({**PLAYED, "progress_thread": True}, "in one process there are no messages"),
+        ({**PLAYED, "strategy": "sequential"}, "in.one.process.*sequential"),
+    ],
+)
+def test_settings_that_do_not_fit_one_process_are_refused(
+    wrong: dict[str, object], named: str
+) -> None:
+    with pytest.raises(InputError, match=named) as caught:
+        checked_settings(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_number_of_ranks_is_that_of_the_plan_or_what_was_asked_for(plan: Path) -> None:
+    assert ranks_to_play(checked_settings(**GOOD)) == 0
+    assert ranks_to_play(checked_settings(**PLAYED, plan=plan)) == 2
+    assert ranks_to_play(checked_settings(**PLAYED, plan=plan, ranks=4)) == 4
+    with pytest.raises(InputError, match=r"without --plan.*--ranks N"):
+        ranks_to_play(checked_settings(**PLAYED))
+
+
+def test_several_processes_are_refused(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = checked_settings(**PLAYED, plan=plan)
+    for size, name in (("2", "OMPI_COMM_WORLD_SIZE"), ("0", "OMPI_COMM_WORLD_RANK")):
+        monkeypatch.setenv(name, size)
+    with pytest.raises(InputError, match="2 processes were started: start one, without mpirun"):
+        ranks_to_play(settings)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
+    assert ranks_to_play(settings) == 2
+
+
+def test_ranks_that_the_plan_has_no_stages_for_are_refused(plan: Path) -> None:
+    settings = checked_settings(**PLAYED, plan=plan, ranks=3)
+    with pytest.raises(InputError, match=r"2 stages.*3") as caught:
+        play_ranks(3, 10.0, lambda job: Training(settings, job))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_than_two_replicas_are_refused() -> None:
+    settings = checked_settings(**PLAYED, batch_size=96, ranks=6)
+    model = create_model("mlp,layers=4", DataShape("image", (1, 8, 8), 10))
+    with pytest.raises(InputError, match="3 replicas of every stage, of which it plays at most 2"):
+        check_run(PlannedRun(settings, model, 6, 2, steps=2, epochs=1))
+    check_run(PlannedRun(settings, model, 4, 2, steps=2, epochs=1))
+
+
+@pytest.mark.parametrize("option", ["in_one_process", "ranks", "synchronous_head"])
+def test_a_script_is_one_rank(option: str) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with pytest.raises(InputError, match=f"option '{option}', which it does not take"):
+        hpc_lpm.initialize(
+            model,
+            loss=nn.functional.cross_entropy,
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1),
+            strategy="fbp",
+            **{option: 1},
+        )
