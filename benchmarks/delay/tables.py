@@ -9,7 +9,6 @@ import pandas as pd
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.ratios import StepsRatio, final_outcome, steps_ratio
 from benchmarks.race import markdown
-from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, recipe_for
 
 BY_CONTESTANT = ["family", "stages", "micro_batches", "corrections"]
 
@@ -80,14 +79,6 @@ def outcomes_table(rows: pd.DataFrame) -> str:
     return markdown([*columns, "steps to one device's outcome", "seeds"], lines)
 
 
-def _recipe(family: str, asked: str, stages: int, micro_batches: int) -> str:
-    """Return the name of a recipe, that of the one which `auto` stands for."""
-    if asked != AUTO:
-        return asked
-    chosen = recipe_for(FAMILIES[family].optimizer["name"], math.ceil((stages - 1) / micro_batches))
-    return chosen.name if chosen else NONE
-
-
 def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
     """Return what the planner reads of the worth of a step: ratios that every seed has reached."""
     worth = []
@@ -99,7 +90,7 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
             {
                 "model_family": FAMILIES[family].model.partition(",")[0],
                 "optimizer": FAMILIES[family].optimizer["name"],
-                "recipe": _recipe(family, options["recipe"], stages, micro_batches),
+                "recipe": options["recipe"],
                 "stages": stages,
                 "micro_batches": micro_batches,
                 "lead": 1,

@@ -193,7 +193,7 @@ class Training:
             micro_batches=settings.micro_batches,
             optimizer=planned_optimizer(settings.optimizer),
             replicas=self.replicas,
-            **{name: wanted.get(name) for name in ("schedule", "lead", "weights")},
+            **{name: wanted.get(name) for name in ("schedule", "lead", "weights", "prediction_rule")},
         )
         return use.notice
 

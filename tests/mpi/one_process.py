@@ -2,21 +2,26 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.one_process.play import play_ranks
+from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
+from hpc_lpm.errors import InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals
 from tests.mpi.plans import write_plan
 
 ALIKE = (
     *("weights_sha256", "train_loss", "test_accuracy", "test_predictions", "lag_counts"),
     *("peak_in_flight", "bytes_sent", "skipped_updates", "drains", "parameter_groups", "cuts"),
-    *("interruptions", "ranks", "replicas"),
+    *("ranks", "replicas"),
 )
 """What a result has to have in common with that of ranks that are processes."""
 
@@ -30,6 +35,35 @@ def check_alike(played: dict, on_ranks: dict) -> None:
         for result in (played, on_ranks)
     ]
     assert scores[0] == scores[1], played["settings"]
+
+
+@contextmanager
+def stopping_after(updates: int) -> Iterator[StopSignals]:
+    """Let a signal come after so many updates of all stages together."""
+    signals, end_step = StopSignals(), Recorder.end_step
+    left = updates
+
+    def count(recorder: Recorder) -> None:
+        nonlocal left
+        end_step(recorder)
+        left -= 1
+        if left == 0:
+            signals.received = "SIGTERM"
+
+    Recorder.end_step = count  # type: ignore[method-assign]
+    try:
+        yield signals
+    finally:
+        Recorder.end_step = end_step  # type: ignore[method-assign]
+
+
+def interrupt_case(ranks: int, case: dict, folder: Path, updates: int) -> None:
+    """Train a case here until a signal stops it."""
+    with (
+        stopping_after(updates) as signals,
+        pytest.raises(InterruptedTrainingError, match="checkpoint saved in"),
+    ):
+        play_case(ranks, case, folder, signals=signals)
 
 
 def play_case(

@@ -5,9 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.mpi.one_process import check_alike, play_case
+from tests.mpi.one_process import check_alike, interrupt_case, play_case
 from tests.mpi.peculiar_models import LAYERS
-from tests.mpi.test_exactness import DATASETS, GPT, MLP, RESNET, case, layer_count, train_cases
+from tests.mpi.test_exactness import (
+    DATASETS,
+    GPT,
+    MLP,
+    RESNET,
+    case,
+    cuts_of,
+    layer_count,
+    train_cases,
+)
+from tests.mpi.test_resume import once, run_cases
 from tests.mpi.test_update_rules import SKIPPING, SPOILED
 
 pytestmark = pytest.mark.mpi
@@ -20,6 +30,7 @@ MUON = {"name": "muon", "lr": 0.01, "lr_scale": ["*bias=0.5"]}
 COSINE = {"schedule": "cosine", "warmup_steps": 2}
 KEPT = {"last_batch": "keep", "steps": None, "epochs": 1, "batch_size": 510}
 BF16 = {"precision": "bf16"}
+BY_LAST = {"prediction": True, "prediction_rule": "last-update"}
 PREDICTED = {"prediction": True, "optimizer": ADAMW, "learning_rate": COSINE}
 
 
@@ -103,3 +114,44 @@ def test_two_replicas_of_every_stage_are_played_alike(tmp_path: Path) -> None:
         case(MLP, "fbp", 2, 2, 4, batch_size=16, weights="stash", last_batch="keep"),
     ]
     check(4, cases, tmp_path)
+
+
+def test_what_one_process_has_begun_ranks_end_and_the_other_way_round(tmp_path: Path) -> None:
+    run = case(TIED, "fbp", 2, 3, 12, weights="live", lead=2, **PREDICTED)
+    begun_here, begun_there = str(tmp_path / "here"), str(tmp_path / "there")
+    interrupt_case(2, run, Path(begun_here), 5)
+    stopped = {**run, "folder": begun_there, "interrupt": once(0, 4)}
+    ended_there, interrupted = run_cases(
+        2, [{**run, "folder": begun_here, "resume": True}, stopped], tmp_path
+    )
+    assert "checkpoint saved in" in interrupted["stopped"]
+    ended_here = play_case(2, run, Path(begun_there), resume=True)
+    for number, outcome in enumerate((ended_there, ended_here)):
+        assert outcome["interruptions"] == 1
+        assert len(outcome["drains"]) == 1
+        whole = {**run, "drain_at": outcome["drains"]}
+        check_alike(play_case(2, whole, tmp_path / f"whole-{number}"), outcome)
+
+
+def test_a_run_goes_on_at_another_number_of_stages_with_the_directions_of_its_updates(
+    tmp_path: Path,
+) -> None:
+    """A head that flushes ends in the same bits on any number of stages, directions included."""
+    runs = [
+        case(TIED, "fbp", 3, 2, 9, weights="live", lead=2, **PREDICTED),
+        case(RESNET, "fbp", 3, 2, 9, weights="stash", **BY_LAST),
+        case(MLP, "fbp", 3, 2, 9, **{**PREDICTED, "optimizer": MUON}),
+    ]
+    for number, of_three in enumerate({**run, "synchronous_head": "6steps"} for run in runs):
+        folder = tmp_path / str(number)
+        of_two = {**of_three, "cuts": cuts_of(of_three["model"], 2)}
+        interrupt_case(2, of_two, folder, 2)
+        resumed = play_case(3, of_three, folder, resume=True)
+        whole = play_case(3, of_three, tmp_path / f"whole-{number}")
+        assert whole["drains"] == [6]
+        assert len(resumed["drains"]) == 2, "one of them inside the head"
+        assert resumed["weights_sha256"] == whole["weights_sha256"]
+        assert resumed["train_loss"] == whole["train_loss"]
+        unpredicted = {**of_three, "prediction": False, "prediction_rule": None}
+        plain = play_case(3, unpredicted, tmp_path / f"plain-{number}")
+        assert plain["weights_sha256"] != whole["weights_sha256"]

@@ -12,7 +12,6 @@ import pytest
 from tests.mpi.test_failures import THIRD, sentences, write_plan
 from tests.mpi.test_interruption import (
     PATIENCE_SECONDS,
-    STEPS,
     check_alike,
     ended_by,
     finished,
@@ -23,7 +22,8 @@ from tests.mpi.test_interruption import (
 
 pytestmark = pytest.mark.mpi
 
-PLAYED = ("--strategy", "fbp", "--in-one-process", "--ranks", "2")
+STEPS = 100
+PLAYED = ("--strategy", "fbp", "--in-one-process", "--ranks", "2", "--steps", str(STEPS))
 
 
 def started(command: list[str]) -> subprocess.Popen[str]:

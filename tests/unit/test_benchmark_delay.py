@@ -65,7 +65,7 @@ def test_only_what_every_seed_has_reached_is_told_to_the_planner() -> None:
     rows = pd.concat([ONE, reached, late])
     worth = worth_rows(rows, "a test")
     assert worth[["model_family", "optimizer", "recipe", "seeds"]].to_numpy().tolist() == [
-        ["gpt", "adamw", "second-order", 2]
+        ["gpt", "adamw", "auto", 2]
     ]
     assert worth["first_stage_lag"].tolist() == [7 / 4]
     table = outcomes_table(rows)

@@ -68,6 +68,8 @@ class Scheduled(Strategy):
         """Return the options of a plan for this schedule."""
         own = LaggingOptions.of(settings.own)
         taken = {name: getattr(own, name) for name in self.schedule.own_options}
+        if own.prediction:
+            taken["prediction_rule"] = rule_of(own.prediction_rule, settings.optimizer)
         return {**super().plan_options(settings), "schedule": self.name, **taken}
 
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
