@@ -66,6 +66,9 @@ from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import NUMPY_SEEDS
 from hpc_lpm.stop_signals import StopSignals
 
+_OF_PLANS = ("schedule", "lead", "weights", "prediction_rule")
+"""Options of a strategy's plans that change what a stage holds."""
+
 
 class Training:
     """A run whose input has been checked: the constructor finds everything that is wrong with it.
@@ -193,7 +196,10 @@ class Training:
             micro_batches=settings.micro_batches,
             optimizer=planned_optimizer(settings.optimizer),
             replicas=self.replicas,
-            **{name: wanted.get(name) for name in ("schedule", "lead", "weights", "prediction_rule")},
+            **{
+                name: wanted.get(name)
+                for name in ("schedule", "lead", "weights", "prediction_rule")
+            },
         )
         return use.notice
 

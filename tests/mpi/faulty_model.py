@@ -5,6 +5,7 @@ Copied by the tests to where a user would have it. Calls of a layer count from 0
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,11 @@ def _stop(x: Tensor) -> Tensor:
     return x
 
 
+def _dawdle(x: Tensor) -> Tensor:
+    time.sleep(1.0)
+    return x
+
+
 def _exit(x: Tensor) -> Tensor:
     os._exit(0)
 
@@ -54,6 +60,7 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
     "kill": (_kill, 2, 3),
     "exit": (_exit, 2, 3),
     "stop": (_stop, 2, 3),
+    "slow": (_dawdle, 2, 4),
 }
 
 

@@ -1,5 +1,6 @@
 """`hpc-lpm train --in-one-process` heeds signals and names faults as ranks under mpirun do."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -58,40 +59,43 @@ def test_a_run_makes_its_plan_stops_by_a_signal_and_goes_on_to_the_same_weights(
     check_alike(result(out), result(tmp_path / "whole"))
 
 
+@pytest.fixture
+def _model_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(Path(__file__).with_name("faulty_model.py"), tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+
+def faulty(folder: Path, fault: str, strategy: str) -> list[str]:
+    return [
+        *("-m", "hpc_lpm", "train", "--model", f"faulty_model:make,fault={fault}"),
+        *("--dataset", "digits,size=8", "--strategy", strategy, "--batch-size", "8"),
+        *("--micro-batches", "2", "--steps", "20", "--out", str(folder / "run")),
+        *("--in-one-process", "--plan", str(write_plan(folder))),
+    ]
+
+
+@pytest.mark.usefixtures("_model_of_the_user")
 def test_a_second_interruption_by_hand_ends_a_run_at_once(tmp_path: Path) -> None:
-    # Steps long enough for both to come within one.
-    slow = ["--model", "mlp,width=4000,layers=6", "--batch-size", "2000", "--micro-batches", "2"]
-    out = tmp_path / "run"
-    process = started(train(out, *PLAYED, *slow, "--trace-steps", "0"))
+    process = started(faulty(tmp_path, "slow", "fbp"))
 
     def twice() -> None:
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
 
-    done = ended_by(process, out, 1, twice)
-    assert done.returncode != 0
-    assert sentences(done)[-1:] == ["hpc-lpm: interrupted at once: run the command again."]
-    assert "Traceback" not in done.stderr
-    assert not (out / "result.json").exists()
+    done = ended_by(process, tmp_path / "run", 1, twice)
+    assert done.returncode == 130, "what shells say of an interrupted command"
+    assert done.stderr == ""
+    assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.usefixtures("_model_of_the_user")
 @pytest.mark.parametrize("fault", ["forward", "backward"])
-def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copy(Path(__file__).with_name("faulty_model.py"), tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    said = {"forward": ("5", "an odd pixel"), "backward": ("3", "gradient refused")}[fault]
-    command = [
-        *("-m", "hpc_lpm", "train", "--model", f"faulty_model:make,fault={fault}"),
-        *("--dataset", "digits,size=8", "--strategy", "1f1b", "--batch-size", "8"),
-        *("--micro-batches", "2", "--steps", "20", "--out", str(tmp_path / "run")),
-        *("--in-one-process", "--plan", str(write_plan(tmp_path))),
-    ]
-    done = finished(started(command), PATIENCE_SECONDS)
+def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(fault: str, tmp_path: Path) -> None:
+    number, said = {"forward": ("5", "an odd pixel"), "backward": ("3", "gradient refused")}[fault]
+    done = finished(started(faulty(tmp_path, fault, "1f1b")), PATIENCE_SECONDS)
     assert done.returncode == 1, done.stderr
     (sentence,) = sentences(done)
-    expected = f"stage 1 (rank 1), micro-batch {said[0]}, {THIRD}ValueError: {said[1]}"
+    expected = f"stage 1 (rank 1), micro-batch {number}, {THIRD}ValueError: {said}"
     assert expected in sentence, sentence
     assert "Traceback" not in done.stderr
