@@ -5,19 +5,17 @@ from collections.abc import Iterator
 
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.runs import Run
+from hpc_lpm.engine.pipeline.recipes import recipe_for
 
 NONE, AUTO = json.dumps({"recipe": "none"}), json.dumps({"recipe": "auto"})
-
-TUNED: dict[tuple[str, int, str], float] = {}
-"""The rate of a family, number of stages and corrections, as `rates` has found it at one seed."""
 
 SHORT_LENGTHS = (1.0, 1.2, 1.5)
 
 
-def rate_of(family: str, stages: int, corrections: str) -> float:
-    """Return the tuned rate, by default the middle of those that a rate is tuned among."""
-    rates = FAMILIES[family].rates
-    return TUNED.get((family, stages, corrections), rates[len(rates) // 2])
+def rate_of(family: str, stages: int) -> float:
+    """Return the tuned rate of one device, or of a pipeline."""
+    chosen = FAMILIES[family]
+    return chosen.rate if stages == 1 else chosen.lagging_rate
 
 
 def trainings(
@@ -29,10 +27,16 @@ def trainings(
     seeds: int,
 ) -> Iterator[Run]:
     """Yield the runs of one contestant at its tuned rate."""
-    rate = rate_of(family, stages, corrections)
+    rate = rate_of(family, stages)
     for seed in range(seeds):
         for length in lengths:
             yield Run(family, stages, micro_batches, corrections, rate, length, seed)
+
+
+def corrections_of(family: str) -> tuple[str, ...]:
+    """Return what is tried, once each: under SGD the recipe `auto` corrects nothing."""
+    chosen = recipe_for(FAMILIES[family].optimizer["name"], lag=1)
+    return (NONE,) if chosen is None else (NONE, AUTO)
 
 
 def one_device(family: str, seeds: int) -> Iterator[Run]:
@@ -45,8 +49,8 @@ def short() -> Iterator[Run]:
     for family in ("gpt-adamw", "gpt-muon", "resnet20"):
         lengths = SHORT_LENGTHS if FAMILIES[family].lower_is_better else (1.0,)
         yield from one_device(family, 3)
-        yield from trainings(family, 8, 4, NONE, lengths, 3)
-        yield from trainings(family, 8, 4, AUTO, lengths, 3)
+        for corrections in corrections_of(family):
+            yield from trainings(family, 8, 4, corrections, lengths, 3)
 
 
 def rates() -> Iterator[Run]:
@@ -55,7 +59,7 @@ def rates() -> Iterator[Run]:
         deepest = 16 if name.startswith("gpt8") else 8
         for rate in family.rates:
             yield Run(name, 1, 4, NONE, rate, 1.0, 0)
-            for corrections in (NONE, AUTO):
+            for corrections in corrections_of(name):
                 yield Run(name, deepest, 4, corrections, rate, 1.0, 0)
 
 
@@ -66,7 +70,7 @@ def depths() -> Iterator[Run]:
             if stages == 16 and name in ("gpt-adamw", "gpt-muon"):
                 continue
             for micro_batches in (4, 8, 16):
-                for corrections in (NONE, AUTO):
+                for corrections in corrections_of(name):
                     yield from trainings(name, stages, micro_batches, corrections, (1.0,), 1)
 
 
@@ -76,7 +80,7 @@ def targets() -> Iterator[Run]:
         lengths = (1.0, 1.1, 1.2, 1.35, 1.5) if family.lower_is_better else (1.0, 1.05)
         deepest = 16 if name.startswith("gpt8") else 8
         yield from one_device(name, 5)
-        for corrections in (NONE, AUTO):
+        for corrections in corrections_of(name):
             yield from trainings(name, deepest, 4, corrections, lengths, 5)
 
 

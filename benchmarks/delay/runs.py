@@ -122,7 +122,6 @@ def _settings(run: Run, family: Family, folder: Path) -> dict[str, Any]:
         },
         "checkpoint_epochs": 0,
         "trace_steps": 0,
-        **family.more,
     }
     if run.stages == 1:
         return {**settings, "strategy": "sequential"}
