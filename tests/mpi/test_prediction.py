@@ -37,6 +37,7 @@ LONG, WARMUP = 7, 2
 COSINE = {"learning_rate": {"schedule": "cosine", "warmup_steps": WARMUP}}
 BY_LAST = {"prediction": True, "prediction_rule": "last-update"}
 BY_TWO = {"prediction": True, "prediction_rule": "second-order"}
+BALANCED = {"prediction": True, "prediction_rule": "balanced"}
 
 
 def adamw(parameters: list) -> torch.optim.Optimizer:
@@ -79,7 +80,7 @@ def of_every_optimizer(weights: str) -> list[tuple[dict, dict]]:
         (deep(MLP, 2, weights, optimizer=MOMENTUM, lead=2, **BY_TWO), OF_MOMENTUM),
         (deep(GPT, 2, weights, optimizer=ADAMW, **COSINE, **BY_TWO), OF_ADAMW),
         (deep(GPT, 2, weights, optimizer=ADAMW, lead=2, **COSINE, **BY_LAST), OF_ADAMW),
-        (deep(RESNET, 2, weights, optimizer=MUON, **COSINE, **BY_TWO), OF_MUON),
+        (deep(RESNET, 2, weights, optimizer=MUON, **COSINE, **BALANCED), OF_MUON),
     ]
 
 
