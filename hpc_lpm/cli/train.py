@@ -213,8 +213,9 @@ def _complain(sentence: str) -> None:
 
 
 def _print_result(result: RunResult, out: Path) -> None:
+    played = ", played by one process" if result.settings.get("in_one_process") else ""
     print_table(
-        f"{result.strategy}: {result.model} on {result.dataset}, {result.ranks} rank(s)",
+        f"{result.strategy}: {result.model} on {result.dataset}, {result.ranks} rank(s){played}",
         ["rank", "idle share", "peak memory", "bytes sent"],
         [
             [
