@@ -33,9 +33,7 @@ class Correction:
 
     def coefficients(self, lag: int) -> tuple[float, float]:
         """Return c1 and c2 for a lag of updates."""
-        return tuple(
-            row[min(lag, len(row)) - 1] if row and lag else 0.0 for row in (self.c1, self.c2)
-        )
+        return _at(self.c1, lag), _at(self.c2, lag)
 
     def rate_factor(self, mean_lag: float, update: int) -> float:
         """Return the factor on a stage's learning rate at an update."""
@@ -43,6 +41,10 @@ class Correction:
             return 1.0
         exponent = 1 - min(update / self.discount_steps, 1.0)
         return float(max(1.0, mean_lag) ** -exponent)
+
+
+def _at(row: tuple[float, ...], lag: int) -> float:
+    return row[min(lag, len(row)) - 1] if row and lag else 0.0
 
 
 NONE = Correction()

@@ -33,7 +33,7 @@ class Stage:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """Return the parts of a tensor like `weights` by the parameters' names."""
-        parts = flat.split([shape.numel() for shape in self.shapes.values()])
+        parts = flat.split([shape.numel() for shape in self.shapes.values()])  # type: ignore[no-untyped-call]
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.view(shape) for (name, shape), part in named}
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.delay_study.player import Batches
 from hpc_lpm.data.dataset import DataShape, epoch_order
 from hpc_lpm.data.mnist5k import load_mnist5k
+from hpc_lpm.data.samples import Samples
 from hpc_lpm.data.text import load_text
 from hpc_lpm.models.gpt import gpt
 from hpc_lpm.models.layered import LayeredModel
@@ -60,23 +61,23 @@ class Task:
 def text_task(blocks: int, width: int, heads: int) -> Task:
     """Return the gpt on the sources of asyncio, whose bytes are numbered as far as they occur."""
     data = load_text(Path(sysconfig.get_path("stdlib")) / "asyncio", sequence=SEQUENCE)
-    parts = []
-    for samples in (data.train, data.test):
-        rows = torch.arange(len(samples))
-        parts += [samples.inputs(rows), samples.targets(rows)]
-    occurring = torch.cat([part.flatten() for part in parts]).unique()
-    parts = [torch.searchsorted(occurring, part) for part in parts]
+    parts = [*_whole(data.train), *_whole(data.test)]
+    occurring = torch.unique(torch.cat([part.flatten() for part in parts]))
+    inputs, targets, *held_out = (torch.searchsorted(occurring, part) for part in parts)
     shape = DataShape("text", (SEQUENCE,), len(occurring))
     model = gpt(shape, layers=blocks, width=width, heads=heads)
-    return Task(model, *parts, alike_in_any_batch=True)
+    return Task(model, inputs, targets, held_out[0], held_out[1], alike_in_any_batch=True)
 
 
 @cache
 def digits_task() -> Task:
     """Return the ResNet-20 on 5,000 MNIST images."""
     data = load_mnist5k(None)
-    parts = []
-    for samples in (data.train, data.test):
-        rows = torch.arange(len(samples))
-        parts += [samples.inputs(rows), samples.targets(rows)]
-    return Task(resnet(data.shape, depth=20), *parts, alike_in_any_batch=False)
+    model = resnet(data.shape, depth=20)
+    return Task(model, *_whole(data.train), *_whole(data.test), alike_in_any_batch=False)
+
+
+def _whole(samples: Samples) -> tuple[Tensor, Tensor]:
+    """Return the inputs and targets of all samples."""
+    rows = torch.arange(len(samples))
+    return samples.inputs(rows), samples.targets(rows)

@@ -34,7 +34,7 @@ class Trial:
     seed: int = 0
     updates: int = 500
     micro_batches: int = 4
-    batch: int = 32
+    batch: int = 16
     beta1: float = 0.9
     beta2: float = 0.99
     warm_up: int = 0
@@ -42,8 +42,8 @@ class Trial:
     blocks: int = 6
     width: int = 48
     heads: int = 2
-    block_scale: float = 1.0
-    embedding_scale: float = 1.0
+    block_scale: float = 5.0
+    embedding_scale: float = 50.0
 
     def key(self) -> str:
         """Return the settings as text, by which a result is found again."""
