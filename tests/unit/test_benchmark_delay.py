@@ -85,7 +85,15 @@ def test_what_has_an_outcome_is_not_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny = Family(
-        "tiny", "mlp,width=8,layers=3", "digits,size=8", 32, 4, {"name": "adamw"}, (1e-2,)
+        "tiny",
+        "mlp,width=8,layers=3",
+        "digits,size=8",
+        32,
+        4,
+        {"name": "adamw"},
+        (1e-2,),
+        1e-2,
+        1e-2,
     )
     monkeypatch.setitem(FAMILIES, "tiny", tiny)
     runs = [Run("tiny", stages, 4, NONE, 1e-2, 1.0, 0) for stages in (1, 2)]
