@@ -23,11 +23,12 @@ def outcomes_over_stages(rows: pd.DataFrame, micro_batches: int) -> str:
         if any(key[0] == name and key[2] == micro_batches for key, _ in contestants(rows))
     ]
     with figure_style():
-        figure = new_figure(2.6 * math.ceil(len(families) / 3))
-        panels = figure.subplots(math.ceil(len(families) / 3), 3, squeeze=False).flat
+        rows_of_panels = math.ceil(len(families) / 3)
+        figure = new_figure(2.6 * rows_of_panels)
+        panels = list(figure.subplots(rows_of_panels, 3, squeeze=False).flat)
         for axes, family in zip(panels, families, strict=False):
             _outcomes(axes, rows[rows["family"] == family], family, micro_batches)
-        for axes in list(panels)[len(families) :]:
+        for axes in panels[len(families) :]:
             axes.set_axis_off()
         return to_svg(
             figure, f"Outcomes at one device's steps over the stages, M = {micro_batches}"
@@ -41,11 +42,13 @@ def _outcomes(axes: Axes, rows: pd.DataFrame, family: str, micro_batches: int) -
     for (_, stages, found, corrections), group in contestants(rows):
         if found == micro_batches:
             point = stages, final_outcome(group).median
-            curves.setdefault(named(corrections), []).append(point)
+            curves.setdefault(named(corrections), [(1, one)]).append(point)
     for label, points in curves.items():
         colour, marker = _STYLES.get(label, _OTHERS)
         stages, outcomes = zip(*sorted(points), strict=True)
         axes.plot(stages, outcomes, marker=marker, markersize=4, color=colour, label=label)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(family)
     axes.set_xlabel("K")
     axes.set_ylabel(f"test {FAMILIES[family].metric}")
