@@ -86,8 +86,7 @@ class Extrapolation:
 
         What has led to an update that was skipped says nothing of the next one.
         """
-        with self._updates.at_next_update():
-            rates = [float(group["lr"]) for group in self._updates.optimizer.param_groups]
+        rates = self._next_rates()
         for queue in self._rates.values():
             queue.append(rates[0])
         own = [alike for alike in self._alike if alike.stage == _OWN]
@@ -108,6 +107,11 @@ class Extrapolation:
             _forget(copies)  # their owner has skipped its update
         self._made[stage] += 1
 
+    def _next_rates(self) -> list[float]:
+        """Return the rate of each group of the optimizer in its next update."""
+        with self._updates.at_next_update():
+            return [float(group["lr"]) for group in self._updates.optimizer.param_groups]
+
     @contextmanager
     def _directions_of(
         self, changed: Sequence[_Alike], rate_of: Callable[[_Alike], float]
@@ -127,8 +131,7 @@ class Extrapolation:
     @contextmanager
     def applied(self, step: int) -> Iterator[None]:
         """Surround a forward pass of this step by predicted weights."""
-        with self._updates.at_next_update():
-            rates = [float(group["lr"]) for group in self._updates.optimizer.param_groups]
+        rates = self._next_rates()
         changes = [
             (alike.parameters, self._change(alike, step - self._made[alike.stage], rates))
             for alike in self._alike
