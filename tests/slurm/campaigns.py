@@ -11,7 +11,7 @@ from typing import Any
 from tests.slurm.testbed import REPOSITORY, Shell
 
 SNAKEMAKE = (sys.executable, str(Path(__file__).with_name("eager_snakemake.py")))
-PATIENCE_SECONDS = 420.0
+PATIENCE_SECONDS = 900.0
 
 
 def wait_for(happened: Callable[[], object], what: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.slurm.campaigns import PATIENCE_SECONDS, SNAKEMAKE, ClusterCampaign, wait_for
 from tests.slurm.testbed import REPOSITORY, Shell
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(2400)]
 
 WHOLE = """
 name: tiny

@@ -12,7 +12,7 @@ from tests.slurm.campaigns import PATIENCE_SECONDS, wait_for
 from tests.slurm.testbed import REPOSITORY, Shell
 from tests.unit.documents import code_blocks
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(2400)]
 
 TUTORIAL = REPOSITORY / "docs" / "tutorials" / "own-study.md"
 
@@ -36,7 +36,7 @@ def test_a_study_of_ones_own_runs_on_the_cluster(shell: Shell, tmp_path: Path) -
     shell.output("bash", "-euc", printed("hpc-lpm init"))
     study = Shell(shell.environment, shell.folder / "my-study")
     campaign = study.folder / "config" / "campaign.yaml"
-    campaign.write_text(campaign.read_text().replace("[sequential, gpipe, fbp]", "[fbp]"))
+    campaign.write_text(campaign.read_text().replace("[sequential, gpipe, fbp]", "[sequential, fbp]"))
     said = study.run("bash", "-euc", printed("--profile slurm"), seconds=PATIENCE_SECONDS)
     assert said.returncode == 0, said.stdout + said.stderr
     root = study.folder / "results" / "campaign"
