@@ -2,6 +2,7 @@
 
     python -m benchmarks.delay --part short [--out FOLDER]
     python -m benchmarks.delay --part rates --part depths --part targets [--out FOLDER]
+    python -m benchmarks.delay --part targets --family gpt-muon [--out FOLDER]
     python -m benchmarks.delay --part emulated [--out FOLDER]
 
 Every training runs in one process of one thread, two at a time, and ends in the bits of the same
@@ -34,6 +35,7 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--part", action="append", choices=[*PARTS, EMULATED], default=[])
+    parser.add_argument("--family", action="append", choices=[*FAMILIES], help="by default all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/reference/delay"))
     arguments = parser.parse_args()
@@ -46,7 +48,8 @@ def main() -> None:
         if part == EMULATED:
             _emulate(out, arguments.repeats)
         else:
-            outcomes.add(PARTS[part](), plans)
+            families = arguments.family or FAMILIES
+            outcomes.add((run for run in PARTS[part]() if run.family in families), plans)
     rows = outcomes.table(run for part in PARTS.values() for run in part())
     if not rows.empty:
         _report(rows, out)

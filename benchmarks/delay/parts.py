@@ -84,5 +84,19 @@ def targets() -> Iterator[Run]:
             yield from trainings(name, deepest, 4, corrections, lengths, 5)
 
 
-PARTS = {"short": short, "rates": rates, "depths": depths, "targets": targets}
+def policies() -> Iterator[Run]:
+    """Yield runs on 8 stages under `replay`, to be compared with those of `short` under `live`."""
+    for family in ("gpt-adamw", "gpt-muon", "resnet20"):
+        for corrections in corrections_of(family):
+            replayed = json.dumps(json.loads(corrections) | {"weights": "replay"})
+            yield from trainings(family, 8, 4, replayed, (1.0,), 3)
+
+
+PARTS = {
+    "short": short,
+    "rates": rates,
+    "depths": depths,
+    "targets": targets,
+    "policies": policies,
+}
 """The parts by name; all but `short` are those of `make bench-delay-full`."""
