@@ -35,6 +35,9 @@ SCHEDULES_OF_RATES = ("constant", "linear", "cosine", "step")
 MAX_SEED = 2**63 - 1
 """The largest seed; tables hold it as a signed number of 64 bits."""
 
+DEFAULT_WEIGHT_POLICY: WeightPolicyName = "live"
+"""What plans and strategies do about weights that lag unless told otherwise: what costs nothing."""
+
 ACCURACY = "accuracy"
 """The name of the metric that results and tables lead with where there is one."""
 

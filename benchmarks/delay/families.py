@@ -22,6 +22,8 @@ class Family:
         rate: the one that is best on one device.
         lagging_rate: the one that is best on many stages.
         metric: `loss`, or `accuracy` in percentage points, on the test part at the end.
+        margin: by how much an outcome may miss one device's and still counts as reaching it: where
+            accuracies end is mostly noise.
         warmup_steps: steps of linear warm-up before the cosine.
     """
 
@@ -35,6 +37,7 @@ class Family:
     rate: float
     lagging_rate: float
     metric: str = "loss"
+    margin: float = 0.0
     warmup_steps: int = 0
 
     @property
@@ -49,7 +52,7 @@ SGD = {"name": "momentum", "momentum": 0.9, "weight_decay": 5e-4}
 
 _GPT = "gpt,layers=6,width=48,heads=2"
 _DIGITS, _CLOTHES = "mnist5k", "fashion-mnist"
-_ACCURACY: dict[str, Any] = {"metric": "accuracy", "warmup_steps": 60}
+_ACCURACY: dict[str, Any] = {"metric": "accuracy", "margin": 0.5, "warmup_steps": 60}
 _DEEPER_GPT = "gpt,layers=8,width=48,heads=2"
 
 FAMILIES = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.runs import Run
-from hpc_lpm.engine.pipeline.recipes import recipe_for
+from hpc_lpm.recipes import recipe_for
 
 NONE, AUTO = json.dumps({"recipe": "none"}), json.dumps({"recipe": "auto"})
 
@@ -75,13 +75,26 @@ def depths() -> Iterator[Run]:
 
 
 def targets() -> Iterator[Run]:
-    """Yield the runs that tell how many steps a target takes, at five seeds."""
+    """Yield the runs that tell how many steps a target takes, where the first stage lags most.
+
+    What is not corrected takes longer, and is screened at fewer seeds.
+    """
     for name, family in FAMILIES.items():
-        lengths = (1.0, 1.1, 1.2, 1.35, 1.5) if family.lower_is_better else (1.0, 1.05)
         deepest = 16 if name.startswith("gpt8") else 8
         yield from one_device(name, 5)
-        for corrections in corrections_of(name):
-            yield from trainings(name, deepest, 4, corrections, lengths, 5)
+        if not family.lower_is_better:
+            yield from trainings(name, deepest, 4, NONE, (1.0, 1.05), 5)
+            continue
+        yield from trainings(name, deepest, 4, AUTO, (1.0, 1.1, 1.2, 1.35, 1.5), 5)
+        yield from trainings(name, deepest, 4, NONE, (1.0, 1.2, 1.5, 2.0, 3.0), 3)
+
+
+def shallow() -> Iterator[Run]:
+    """Yield the runs that tell how many steps a target takes where stages lag by one update."""
+    for name in ("gpt-adamw", "gpt-muon"):
+        yield from one_device(name, 3)
+        for corrections in (NONE, AUTO):
+            yield from trainings(name, 4, 4, corrections, SHORT_LENGTHS, 3)
 
 
 def policies() -> Iterator[Run]:
@@ -97,6 +110,7 @@ PARTS = {
     "rates": rates,
     "depths": depths,
     "targets": targets,
+    "shallow": shallow,
     "policies": policies,
 }
 """The parts by name; all but `short` are those of `make bench-delay-full`."""

@@ -59,14 +59,15 @@ def length_to_target(
 
 
 def steps_ratio(
-    contestant: pd.DataFrame, baseline: pd.DataFrame, *, lower_is_better: bool
+    contestant: pd.DataFrame, baseline: pd.DataFrame, *, lower_is_better: bool, margin: float = 0.0
 ) -> StepsRatio:
     """Return the ratio of a contestant over one device, both tables of outcomes by length and seed.
 
-    The target is the mean outcome of one device's runs of length 1. The interval is that of the
-    bootstrap over the contestant's seeds and the baseline's.
+    The target is the mean outcome of one device's runs of length 1, or what is worse than that by
+    `margin`. The interval is that of the bootstrap over the contestant's seeds and the baseline's.
     """
     ends = baseline[baseline["length"] == 1.0]["outcome"].to_numpy()
+    ends = ends + margin if lower_is_better else ends - margin
     curves = [
         (group["length"].to_list(), group["outcome"].to_list())
         for _, group in contestant.groupby("seed")

@@ -9,6 +9,7 @@ import pandas as pd
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.ratios import StepsRatio, final_outcome, steps_ratio
 from benchmarks.race import markdown
+from hpc_lpm.recipes import AUTO, recipe_for
 
 BY_CONTESTANT = ["family", "stages", "micro_batches", "corrections"]
 
@@ -51,7 +52,9 @@ def ratios(rows: pd.DataFrame) -> list[tuple[tuple[str, int, int, str], StepsRat
     for key, group in contestants(rows):
         family = FAMILIES[key[0]]
         one = baseline(rows, key[0])
-        ratio = steps_ratio(group, one, lower_is_better=family.lower_is_better)
+        ratio = steps_ratio(
+            group, one, lower_is_better=family.lower_is_better, margin=family.margin
+        )
         found.append((key, ratio))
     return found
 
@@ -76,7 +79,11 @@ def outcomes_table(rows: pd.DataFrame) -> str:
             cells = [family, metric, str(key[1]), str(key[2]), named(key[3]), rate, shown]
             lines.append([*cells, str(known[key]), str(end.n)])
     columns = ["training", "test", "K", "M", "corrections", "rate", "at one device's steps"]
-    return markdown([*columns, "steps to one device's outcome", "seeds"], lines)
+    text = markdown([*columns, "steps to one device's outcome", "seeds"], lines)
+    margins = {f"{FAMILIES[name].margin:g}" for name in rows["family"] if FAMILIES[name].margin}
+    if margins:
+        text += f"\nAn accuracy is reached within {' or '.join(sorted(margins))} points of it.\n"
+    return text
 
 
 def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -86,11 +93,14 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
         options = json.loads(corrections)
         if set(options) != {"recipe"} or math.isinf(ratio.mean) or ratio.seeds < 2:
             continue
-        worth.append(
+        optimizer = FAMILIES[family].optimizer["name"]
+        # Where `auto` corrects nothing, what was measured without a recipe holds for it too.
+        same = [AUTO] if recipe_for(optimizer, lag=1) is None else []
+        worth += [
             {
                 "model_family": FAMILIES[family].model.partition(",")[0],
-                "optimizer": FAMILIES[family].optimizer["name"],
-                "recipe": options["recipe"],
+                "optimizer": optimizer,
+                "recipe": recipe,
                 "stages": stages,
                 "micro_batches": micro_batches,
                 "lead": 1,
@@ -102,5 +112,6 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
                 "seeds": ratio.seeds,
                 "source": source,
             }
-        )
+            for recipe in (options["recipe"], *same)
+        ]
     return pd.DataFrame(worth)

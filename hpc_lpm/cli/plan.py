@@ -25,8 +25,8 @@ from hpc_lpm.cli.profile_options import (
 from hpc_lpm.files import check_can_write
 from hpc_lpm.planning.devices.candidates import THROUGHPUT
 from hpc_lpm.planning.explain import explain_in_layers
-from hpc_lpm.planning.options import NO_RECIPE
 from hpc_lpm.planning.request import Answer, PlanRequest, ProfileAndHash
+from hpc_lpm.recipes import NO_RECIPE
 
 
 @app.command("plan")

@@ -12,7 +12,8 @@ from hpc_lpm.cli.plan_depth import depth_document, depth_table
 from hpc_lpm.cli.plan_reasons import why
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
-from hpc_lpm.planning.options import NO_RECIPE, OTHER_OPTIMIZER
+from hpc_lpm.planning.options import OTHER_OPTIMIZER
+from hpc_lpm.recipes import NO_RECIPE, rule_of_recipe
 
 MOST_ROWS = 8
 _COLUMNS = (
@@ -85,10 +86,10 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
     for name in candidate.model.schedule.own_options:
         command += [f"--{name}", str(getattr(options, name))]
     if not candidate.model.schedule.flushes:
-        if options.prediction_rule is not None:
-            command += ["--prediction", "--prediction-rule", options.prediction_rule]
         if options.recipe != NO_RECIPE:
             command += ["--recipe", options.recipe]
+        if options.prediction_rule not in (None, rule_of_recipe(options.recipe, optimizer)):
+            command += ["--prediction", "--prediction-rule", options.prediction_rule]
     command += ["--optimizer", optimizer]
     if profile.dtype == "bfloat16":
         command += ["--precision", "bf16"]

@@ -81,8 +81,8 @@ MicroBatchesOption = Annotated[
 WeightsOption = Annotated[
     str | None,
     typer.Option(
-        help="What is done about weights that lag, where the schedule lets them: replay (the "
-        "default), live or stash; searched for time-to-target."
+        help="What is done about weights that lag, where the schedule lets them: live (the "
+        "default), replay or stash; searched for time-to-target."
     ),
 ]
 OptimizerOption = Annotated[
@@ -101,8 +101,8 @@ RecipeOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Corrections for lagged weights, by which it is told what a step is worth: none, "
-        "auto, or one that was measured.",
+        help="Corrections for lagged weights, by which it is told what a step is worth and whose "
+        "copies each device holds: none, auto, or the name of one.",
     ),
 ]
 ObjectiveOption = Annotated[

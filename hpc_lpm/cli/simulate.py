@@ -53,7 +53,7 @@ def simulate_command(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="What is done about weights that lag, by default the plan's: replay, live or "
+            help="What is done about weights that lag, by default the plan's: live, replay or "
             "stash."
         ),
     ] = None,

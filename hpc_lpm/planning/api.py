@@ -6,11 +6,12 @@ from pathlib import Path
 from hpc_lpm.errors import InputError
 from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.planning.devices.candidates import THROUGHPUT, Objective
-from hpc_lpm.planning.options import NO_RECIPE, Optimizer
+from hpc_lpm.planning.options import Optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.request import PlanRequest, ProfileAndHash
 from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Profile
+from hpc_lpm.recipes import NO_RECIPE
 
 
 def plan(
@@ -64,14 +65,14 @@ def plan(
         lead: Micro-batches that each stage runs ahead of the next, where the schedule takes a lead:
             by default 1, or searched with `devices`.
         micro_batches: Micro-batches of an optimizer step: by default 4, or searched with `devices`.
-        weights: What is done about weights that lag, where the schedule lets them: `"replay"`,
-            which is the default, `"live"` or `"stash"`; searched for `"time-to-target"`.
+        weights: What is done about weights that lag, where the schedule lets them: `"live"`,
+            which is the default, `"replay"` or `"stash"`; searched for `"time-to-target"`.
         optimizer: Whose state each device holds: `"sgd"`, `"momentum"`, `"adam"`, `"adamw"`,
             `"muon"` or `"other"` for two copies of the weights.
         prediction_rule: The rule by which lagged weights are predicted, whose copies each device
             holds; by default none.
-        recipe: The corrections for lagged weights, by which it is told what a step is worth:
-            `"none"`, `"auto"`, or one that was measured.
+        recipe: The corrections for lagged weights, by which it is told what a step is worth
+            and whose copies each device holds: `"none"`, `"auto"`, or the name of one.
         objective: With `devices`, what to look for: `"throughput"` or `"time-to-target"`.
         efficiency: A CSV file of your own measurements of what lags cost, instead of the toolkit's.
         overlap: Whether transfers hide behind compute; by default the profile says.

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import OptimizerSettings, WeightPolicyName
+from hpc_lpm.options import DEFAULT_WEIGHT_POLICY, OptimizerSettings, WeightPolicyName
 from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Link
+from hpc_lpm.recipes import NO_RECIPE
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 from hpc_lpm.typed_values import describe_validation_error
 
@@ -38,9 +39,6 @@ def planned_optimizer(optimizer: OptimizerSettings) -> str:
     name = optimizer.name.lower()
     return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER
 
-
-NO_RECIPE = "none"
-"""The recipe of training without corrections for lagged weights."""
 
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -76,7 +74,7 @@ class PlanOptions(BaseModel):
     schedule: str = DEFAULT_SCHEDULE
     lead: int = Field(default=1, ge=1)
     micro_batches: int = Field(default=4, ge=1)
-    weights: WeightPolicyName = "replay"
+    weights: WeightPolicyName = DEFAULT_WEIGHT_POLICY
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None

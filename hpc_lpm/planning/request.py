@@ -14,7 +14,7 @@ from hpc_lpm.planning.devices.asked import AskedSearch, objective_of
 from hpc_lpm.planning.devices.candidates import THROUGHPUT, Candidate, DeviceSearch
 from hpc_lpm.planning.links import boundary_links
 from hpc_lpm.planning.lists import memory_limit_of, names_of, speeds_of
-from hpc_lpm.planning.options import NO_RECIPE, PlanOptions
+from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.own_split import OWN, check_within_limits
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
@@ -24,6 +24,7 @@ from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import check_recipe, measurements
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
+from hpc_lpm.recipes import NO_RECIPE, rule_of_recipe
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
 
@@ -128,7 +129,10 @@ class PlanRequest:
         name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
         measured = measurements(efficiency)
         check_recipe(recipe, measured)
-        schedule_named(schedule or DEFAULT_SCHEDULE).check_options(lead=lead, weights=weights)
+        runs = schedule_named(schedule or DEFAULT_SCHEDULE)
+        runs.check_options(lead=lead, weights=weights)
+        if prediction_rule is None and not runs.flushes:
+            prediction_rule = rule_of_recipe(recipe, optimizer)
         delay = latency_of("--latency", latency)
         linked = [with_link(one.profile, delay, bandwidth) for one in profiles]
         asked = {

@@ -30,7 +30,7 @@ def played_sha256(case: dict, deriving: tuple[type, ...] = ()) -> str:
             per_step=case["micro_batches"],
             lead=case.get("lead", 1),
             seed=case["seed"],
-            weights=case.get("weights", "replay"),
+            weights=case.get("weights", "live"),
             optimizer=lambda parameters: optimizer_of(case, parameters),
             deriving=deriving,
         )

@@ -55,6 +55,7 @@ def case(model: str, strategy: str, stages: int, per_step: int, steps: int, **mo
         "steps": steps,
         "seed": 3,
         **({"cuts": cuts_of(model, stages)} if parallel else {}),
+        **({"weights": "replay"} if strategy == "fbp" else {}),
         **more,
     }
 
@@ -106,7 +107,7 @@ def reference_sha256(case: dict, stages: int, **hooks: object) -> str:
             per_step=case["micro_batches"],
             lead=case.get("lead", 1),
             seed=case["seed"],
-            weights=case.get("weights", "replay"),
+            weights=case.get("weights", "live"),
             prediction=rule_of(case),
             **{"optimizer": usual, **hooks},
         )

@@ -28,6 +28,7 @@ def case(model: str, strategy: str, stages: int, **more: object) -> dict:
         "seed": 3,
         "last_batch": "keep",
         **({"cuts": cuts_of(model, stages)} if strategy not in ("sequential", "horovod") else {}),
+        **({"weights": "replay"} if strategy == "fbp" else {}),
         **more,
     }
 

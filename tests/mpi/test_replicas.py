@@ -42,6 +42,7 @@ def case(
         "steps": steps,
         "seed": 5,
         **({"cuts": cuts_of(model, stages)} if strategy != "sequential" else {}),
+        **({"weights": "replay"} if strategy == "fbp" else {}),
         **more,
     }
 
@@ -74,7 +75,7 @@ def reference(case: dict, replicas: int) -> ReplicatedRecurrence:
         per_step=case["micro_batches"],
         lead=case.get("lead", 1),
         seed=case["seed"],
-        weights=case.get("weights", "replay"),
+        weights=case.get("weights", "live"),
         optimizer=lambda p: (
             torch.optim.AdamW(p, lr=0.01, weight_decay=0.0)
             if adamw

@@ -32,6 +32,7 @@ def case(model: str, stages: int, **more: object) -> dict:
         "epochs": 2,
         "seed": SEED,
         "synchronous_tail": 1,
+        "weights": "replay",
         "cuts": cuts_of(model, stages),
         **more,
     }
@@ -58,7 +59,7 @@ def reference_sha256(case: dict, tail_steps: int | None = None) -> str:
             per_step=PER_STEP,
             lead=1,
             seed=SEED,
-            weights=case.get("weights", "replay"),
+            weights=case.get("weights", "live"),
             optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
             prediction="spectrain" if case.get("prediction") else None,
         )

@@ -77,6 +77,7 @@ def case(strategy: str, stages: int, per_step: int, **more: object) -> dict:
         "steps": 5,
         "seed": SEED,
         **({"cuts": CUTS[stages]} if strategy != "sequential" else {}),
+        **({"weights": "replay"} if strategy == "fbp" else {}),
         **more,
     }
 
@@ -101,7 +102,7 @@ def reference_sha256(c: dict, stages: int, **hooks: object) -> str:
             per_step=c["micro_batches"],
             lead=c.get("lead", 1),
             seed=SEED,
-            weights=c.get("weights", "replay"),
+            weights=c.get("weights", "live"),
             prediction=rule_of(c),
             **{"optimizer": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), **hooks},
         )

@@ -36,7 +36,9 @@ def test_a_study_of_ones_own_runs_on_the_cluster(shell: Shell, tmp_path: Path) -
     shell.output("bash", "-euc", printed("hpc-lpm init"))
     study = Shell(shell.environment, shell.folder / "my-study")
     campaign = study.folder / "config" / "campaign.yaml"
-    campaign.write_text(campaign.read_text().replace("[sequential, gpipe, fbp]", "[sequential, fbp]"))
+    campaign.write_text(
+        campaign.read_text().replace("[sequential, gpipe, fbp]", "[sequential, fbp]")
+    )
     said = study.run("bash", "-euc", printed("--profile slurm"), seconds=PATIENCE_SECONDS)
     assert said.returncode == 0, said.stdout + said.stderr
     root = study.folder / "results" / "campaign"

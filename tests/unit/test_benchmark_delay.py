@@ -59,6 +59,23 @@ def test_the_ratio_is_the_mean_over_seeds_and_says_how_many_reached_the_target()
     assert str(steps_ratio(late, ONE, lower_is_better=True)) == "1 of 2 within 1.5"
 
 
+def test_an_outcome_within_the_margin_counts_as_reached() -> None:
+    missing = outcomes(8, NONE, {0: {1.0: 2.4}, 1: {1.0: 2.3}})
+    kinds = {"lower_is_better": True}
+    assert str(steps_ratio(missing, ONE, **kinds)) == "0 of 2 within 1"
+    assert steps_ratio(missing, ONE, **kinds, margin=0.5).mean == 1.0
+    accuracies = {"lower_is_better": False, "margin": 0.5}
+    assert steps_ratio(outcomes(8, NONE, {0: {1.0: 1.6}}), ONE, **accuracies).mean == 1.0
+    assert steps_ratio(outcomes(8, NONE, {0: {1.0: 1.4}}), ONE, **accuracies).mean == math.inf
+
+
+def test_what_holds_without_a_recipe_holds_for_one_that_corrects_nothing() -> None:
+    rows = pd.concat([ONE, outcomes(8, NONE, {0: {1.0: 1.9}, 1: {1.0: 1.9}})])
+    worth = worth_rows(rows.assign(family="resnet20"), "a test")
+    assert worth["recipe"].tolist() == ["none", "auto"]
+    assert worth["steps_ratio"].nunique() == 1
+
+
 def test_only_what_every_seed_has_reached_is_told_to_the_planner() -> None:
     reached = outcomes(8, AUTO, {0: {1.0: 2.2, 4.0: 1.8}, 1: {1.0: 2.0, 4.0: 1.8}})
     late = outcomes(8, NONE, {0: {1.0: 2.6}, 1: {1.0: 2.6}})

@@ -207,7 +207,7 @@ class Stand:
         if trial.ranks > 1:
             depends |= {key: whole.get(key) for key in ("launcher", "cut_only_at")}
         if trial.strategy == "fbp":
-            depends |= {"weights": "replay", "lead": None, **own}
+            depends |= {"weights": "live", "lead": None, **own}
         named = ["corpus.txt"]
         named += ["own_net.py", "own_part.py"] if trial.model.startswith("own_net") else []
         named += ["start.safetensors"] if self.document.get("init_from") else []

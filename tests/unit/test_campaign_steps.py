@@ -32,7 +32,8 @@ def test_the_command_line_accepts_every_step(length: dict[str, object]) -> None:
 
 
 def test_only_the_plan_of_a_strategy_that_replays_counts_replays() -> None:
-    plans = steps(strategies=["fbp", "deepspeed-1f1b"]).plans
+    replayed = {"fbp": {"weights": "replay"}}
+    plans = steps(strategies=[replayed, "deepspeed-1f1b"]).plans
     weights = {name.rsplit("lpm-")[1]: option(step, "--weights") for name, step in plans.items()}
     assert weights == {"fbp": "replay", "deepspeed-1f1b": "live"}
 

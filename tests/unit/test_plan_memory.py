@@ -80,6 +80,28 @@ def test_predicted_weights_hold_the_past_updates_and_themselves_where_weights_la
     assert held(TWO, optimizer="sgd", prediction_rule=rule, schedule="1f1b") == [214, 105]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "recipe", "rule"),
+    [
+        ("adamw", "auto", "second-order"),
+        ("muon", "auto", "balanced"),
+        ("momentum", "auto", None),
+        ("momentum", "last-update", "last-update"),
+        ("adamw", "none", None),
+    ],
+)
+def test_the_copies_of_a_recipe_count_in_the_memory_of_a_plan(optimizer, recipe, rule):
+    given = {"stages": 2, "weights": "live", "optimizer": optimizer}
+    planned = hpc_lpm.plan(TWO, **given, recipe=recipe)
+    named = hpc_lpm.plan(TWO, **given, prediction_rule=rule)
+    assert planned.options["prediction_rule"] == rule
+    assert [stage.memory_bytes for stage in planned.stages] == [
+        stage.memory_bytes for stage in named.stages
+    ]
+    flushed = hpc_lpm.plan(TWO, stages=2, optimizer=optimizer, schedule="1f1b", recipe=recipe)
+    assert flushed.options["prediction_rule"] is None
+
+
 def test_a_plan_is_priced_anew_for_muon_with_and_without_its_profile():
     model = CostModel(TWO, 2, PlanOptions(weights="live", optimizer="sgd"))
     plan = price_plan(model, (0, 1, 2), "by hand", "0" * 64)

@@ -86,8 +86,7 @@ def test_the_table_names_the_schedule_and_what_the_period_leaves_out(capsys, pro
     assert "not covered schedule gpipe empties the pipeline before every update" in words
     words = " ".join(call(capsys, "plan", profile_path, "--stages", 2)[1].split())
     assert (
-        "schedule fbp, 4 micro-batches per step, lead 1, weights replay lag 0.12 updates on"
-        in words
+        "schedule fbp, 4 micro-batches per step, lead 1, weights live lag 0.12 updates on" in words
     )
     assert "not covered" not in words
 
@@ -184,7 +183,7 @@ def test_a_simulation_refuses_options_that_mean_nothing(capsys, profile_path, pl
 def test_a_plan_used_as_it_was_made_for_needs_no_notice(planned):
     path = planned("--lead", 2)
     written = Plan.read(path)
-    use = plan_for(written, path, schedule="fbp", lead=2, weights="replay", micro_batches=4)
+    use = plan_for(written, path, schedule="fbp", lead=2, weights="live", micro_batches=4)
     assert use.notice is None
     assert use.memory_bytes == tuple(stage.memory_bytes for stage in written.stages)
     # A schedule that takes neither lead nor weights does not differ by them.

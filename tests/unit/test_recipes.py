@@ -11,13 +11,13 @@ from hpc_lpm.campaign.contestants import contestant_settings, contestants_of
 from hpc_lpm.engine.checkpoint.longer import continues_exactly
 from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint
 from hpc_lpm.engine.one_process.play import play_ranks
-from hpc_lpm.engine.pipeline.recipes import RECIPES, recipe_for
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.recipes import RECIPES, recipe_for
 
 ADAMW = {"name": "adamw", "lr": 0.001}
 RUN: dict[str, Any] = {

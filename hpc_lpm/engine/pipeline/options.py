@@ -6,10 +6,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hpc_lpm.durations import Duration, PartOfRun
-from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, options_of_recipes
 from hpc_lpm.errors import closest
-from hpc_lpm.options import CommandOption, StrategyOptions, TransportName, WeightPolicyName
+from hpc_lpm.options import (
+    DEFAULT_WEIGHT_POLICY,
+    CommandOption,
+    StrategyOptions,
+    TransportName,
+    WeightPolicyName,
+)
 from hpc_lpm.prediction_rules import PredictionRule
+from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES, options_of_recipes
 
 PIPELINE = "Pipeline stages"
 LAG = "Lagging weights"
@@ -30,9 +36,9 @@ class ScheduledOptions(StrategyOptions):
     ] = 1
     weights: Annotated[
         WeightPolicyName,
-        Field(description="replay, live or stash: the policy for lagged micro-batches"),
+        Field(description="live, replay or stash: the policy for lagged micro-batches"),
         CommandOption(PIPELINE, metavar="NAME"),
-    ] = "replay"
+    ] = DEFAULT_WEIGHT_POLICY
     transport: Annotated[
         TransportName,
         Field(description="what carries messages: auto, mpi or torch (gloo, NCCL)"),
@@ -76,19 +82,19 @@ class ScheduledOptions(StrategyOptions):
         str,
         Field(description="corrections of lagging weights: none, auto, or the name of a recipe"),
         CommandOption(LAG, metavar="NAME", computes=False),
-    ] = NONE
+    ] = NO_RECIPE
 
     @property
     def left_to_the_run(self) -> frozenset[str]:
         """The options that were not given, and that the recipe may set when the run starts."""
-        if self.recipe == NONE:
+        if self.recipe == NO_RECIPE:
             return frozenset()
         own = options_of_recipes().intersection(type(self).model_fields)
         return own - self.model_fields_set
 
     @model_validator(mode="after")
     def _has_a_known_recipe(self) -> Self:
-        accepted = [AUTO, NONE, *RECIPES]
+        accepted = [AUTO, NO_RECIPE, *RECIPES]
         if self.recipe not in accepted:
             raise ValueError(
                 f"recipe {self.recipe!r} is unknown{closest(self.recipe, accepted)}: accepted are "

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
-from hpc_lpm.engine.pipeline.recipes import AUTO, NONE, RECIPES, Recipe, recipe_for
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.errors import InputError
+from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES, Recipe, recipe_for
 from hpc_lpm.schedules.base import Schedule
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def with_recipe(
     """
     own = run.settings.own
     assert isinstance(own, ScheduledOptions)
-    if own.recipe == NONE:
+    if own.recipe == NO_RECIPE:
         return run.settings, None
     recipe, reason = _recipe(run, schedule)
     settings = _all_given(run.settings, {})

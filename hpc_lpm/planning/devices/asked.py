@@ -90,7 +90,8 @@ class AskedSearch:
         policies = _POLICIES if self.weights is None else (self.weights,)
         ways = [self.options.model_copy(update={"weights": policy}) for policy in policies]
         if self.schedule is None:
-            ways.append(ways[0].model_copy(update={"schedule": FLUSHING_SCHEDULE}))
+            flushing = {"schedule": FLUSHING_SCHEDULE, "prediction_rule": None}
+            ways.append(ways[0].model_copy(update=flushing))
         return ways
 
     def _check_measured(self) -> None:

@@ -17,15 +17,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import WeightPolicyName
-from hpc_lpm.planning.options import NO_RECIPE
+from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 from hpc_lpm.typed_values import describe_validation_error
 
 PACKAGED = Path(__file__).with_name("measured.csv")
 """The measurements that come with the toolkit."""
-
-RECIPES = (NO_RECIPE, "auto")
-"""The recipes that may be asked for whether or not they are measured."""
 
 _ROUNDED = 0.005
 """By how much a lag in a file may differ from its schedule's, so that it may be rounded."""
@@ -160,7 +157,7 @@ def check_recipe(recipe: str, measured: Measurements) -> None:
     Raises:
         InputError: naming those that there are.
     """
-    known = dict.fromkeys((*RECIPES, *(row.recipe for row in measured.rows)))
+    known = dict.fromkeys((NO_RECIPE, AUTO, *RECIPES, *(row.recipe for row in measured.rows)))
     if recipe not in known:
         raise InputError(
             f"--recipe is {recipe!r}, accepted are {', '.join(known)}: give one of these."

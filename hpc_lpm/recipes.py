@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-AUTO, NONE = "auto", "none"
+from hpc_lpm.prediction_rules import PredictionRule
+
+AUTO, NO_RECIPE = "auto", "none"
 """The values of `--recipe` that are no names of recipes."""
 
 
@@ -59,6 +61,18 @@ def recipe_for(optimizer: str, lag: int) -> Recipe | None:
     if name == "muon":
         return RECIPES["balanced"]
     return RECIPES["second-order"] if "adam" in name else None
+
+
+def rule_of_recipe(recipe: str, optimizer: str) -> PredictionRule | None:
+    """Return the rule by which a recipe predicts weights that lag, None if it predicts none.
+
+    Args:
+        recipe: its name, `auto` or `none`; a name that is in no table predicts nothing.
+        optimizer: the name of the optimizer, as the user gives it.
+    """
+    chosen = recipe_for(optimizer, lag=1) if recipe == AUTO else RECIPES.get(recipe)
+    rule: PredictionRule | None = None if chosen is None else chosen.options["prediction_rule"]
+    return rule
 
 
 def options_of_recipes() -> frozenset[str]:
