@@ -12,6 +12,7 @@ that a part which was stopped goes on where it was; tables and figures show all 
 
 import argparse
 import math
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -42,14 +43,14 @@ def main() -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     outcomes = Outcomes(out / "outcomes.jsonl")
-    plans = out / "plans"
-    plans.mkdir(exist_ok=True)
-    for part in arguments.part:
-        if part == EMULATED:
-            _emulate(out, arguments.repeats)
-        else:
-            families = arguments.family or FAMILIES
-            outcomes.add((run for run in PARTS[part]() if run.family in families), plans)
+    families = arguments.family or FAMILIES
+    with tempfile.TemporaryDirectory() as plans:
+        for part in arguments.part:
+            if part == EMULATED:
+                _emulate(out, Path(plans), arguments.repeats)
+            else:
+                runs = (run for run in PARTS[part]() if run.family in families)
+                outcomes.add(runs, Path(plans))
     rows = outcomes.table(run for part in PARTS.values() for run in part())
     if not rows.empty:
         _report(rows, out)
@@ -75,12 +76,12 @@ def _report(rows: pd.DataFrame, out: Path) -> None:
     print(text)
 
 
-def _emulate(out: Path, repeats: int) -> None:
+def _emulate(out: Path, plans: Path, repeats: int) -> None:
     family = FAMILIES["gpt-adamw"]
     data = load_dataset(family.dataset)
     model = create_model(family.model, data.shape)
     profile = profile_in_job(model, data, family.batch_size // 4)
-    rows = emulated_steps(profile, 8, 4, repeats, out / "plans")
+    rows = emulated_steps(profile, 8, 4, repeats, plans)
     rows.drop(columns="milliseconds_by_kind").to_csv(out / "emulated.csv", index=False)
 
 
