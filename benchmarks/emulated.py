@@ -94,8 +94,7 @@ def run(emulation: Emulation, folder: Path, repeats: int) -> pd.DataFrame:
                 "batch_size": MICRO_BATCH * MICRO_BATCHES,
                 "micro_batches": MICRO_BATCHES,
                 "steps": emulation.steps,
-                "weights": "live",
-                "lead": lead,
+                **({"weights": "live", "lead": lead} if strategy == "fbp" else {}),
             },
         )
         for strategy, lead in CONTESTANTS
