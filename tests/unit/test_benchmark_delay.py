@@ -6,11 +6,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from benchmarks.delay.emulated_steps import MEAN_STAGE_SECONDS, equal_passes, planned_passes
 from benchmarks.delay.families import FAMILIES, Family
 from benchmarks.delay.parts import AUTO, NONE, PARTS
 from benchmarks.delay.ratios import length_to_target, steps_ratio
 from benchmarks.delay.runs import Outcomes, Run
 from benchmarks.delay.tables import outcomes_table, worth_rows
+from hpc_lpm.planning.pricing import make_plan
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 
 def outcomes(stages: int, corrections: str, curves: dict[int, dict[float, float]]) -> pd.DataFrame:
@@ -96,6 +99,37 @@ def test_every_part_names_runs_of_known_families_that_are_its_own() -> None:
         assert runs
         assert {run.family for run in runs} <= set(FAMILIES)
         assert len({run.key for run in runs}) == len(set(runs))
+
+
+def test_emulated_stages_keep_the_proportions_of_a_plan_at_a_mean_of_their_own() -> None:
+    layers = [(1.0, 2.0), (2.0, 4.0), (3.0, 6.0)]
+    profile = Profile(
+        model="by hand",
+        micro_batch=1,
+        device="cpu",
+        dtype="float32",
+        layers=tuple(
+            LayerProfile(
+                name=f"layer{number}",
+                forward_seconds=forward,
+                backward_seconds=backward,
+                output_bytes=1,
+                parameter_bytes=1,
+                activation_bytes=1,
+            )
+            for number, (forward, backward) in enumerate(layers)
+        ),
+        link=LinkProfile(latency_seconds=0.0, bandwidth_bytes_per_second=1e9),
+    )
+    plan = make_plan(profile, "", 2)
+    assert plan.cuts == (0, 2, 3)
+    even = [(MEAN_STAGE_SECONDS / 3, 2 * MEAN_STAGE_SECONDS / 3)] * 2
+    assert planned_passes(profile, plan) == [pytest.approx(passes) for passes in even]
+    assert equal_passes(2) == [pytest.approx(passes) for passes in even]
+    apart = make_plan(profile, "", 3)
+    assert [sum(passes) for passes in planned_passes(profile, apart)] == pytest.approx(
+        [MEAN_STAGE_SECONDS * share for share in (0.5, 1.0, 1.5)]
+    )
 
 
 def test_what_has_an_outcome_is_not_trained_again(
