@@ -85,9 +85,12 @@ def lengths(updates: int) -> list[Trial]:
 
 
 def initialisation(updates: int) -> list[Trial]:
-    """Scales of gpt's initial matrices and embeddings, at the rate that suits today's."""
+    """Scales of gpt's initial matrices and embeddings, at a rate that suits the smaller ones.
+
+    Those of the first pair make all of them 0.02, which is what they were before this study.
+    """
     trials = []
-    for blocks, embeddings in ((1, 1), (5, 1), (1, 10), (5, 5), (5, 15), (5, 50)):
+    for blocks, embeddings in ((0.2, 0.02), (1, 0.02), (0.2, 0.2), (1, 0.1), (1, 0.3), (1, 1)):
         one = Trial(
             f"matrices x {blocks}, embeddings x {embeddings}",
             rate=2e-3,
@@ -149,8 +152,6 @@ def digits(updates: int) -> list[Trial]:
         updates=max(1, updates * 3 // 10),
         batch=64,
         task="resnet20",
-        block_scale=1.0,
-        embedding_scale=1.0,
     )
     deep = replace(one, stages=8)
     rules = ("none", "first order", "second order", "fed back")

@@ -42,8 +42,8 @@ class Trial:
     blocks: int = 6
     width: int = 48
     heads: int = 2
-    block_scale: float = 5.0
-    embedding_scale: float = 50.0
+    block_scale: float = 1.0
+    embedding_scale: float = 1.0
 
     def key(self) -> str:
         """Return the settings as text, by which a result is found again."""
