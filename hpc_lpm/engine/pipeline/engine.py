@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-from deepspeed.runtime.config import DeepSpeedConfig
-from deepspeed.runtime.pipe.engine import PipelineEngine
 from torch import Tensor
 
 from hpc_lpm.engine.learning_rate import advance
+from hpc_lpm.engine.pipeline.deepspeed_parts import DeepSpeedConfig, PipelineEngine
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.updating import Updates

@@ -4,10 +4,10 @@ import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 
-from deepspeed.pipe import LayerSpec, PipelineModule
 from torch import Tensor, nn
 
 from hpc_lpm.activation import Activation
+from hpc_lpm.engine.pipeline.deepspeed_parts import LayerSpec, PipelineModule
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layer_calls import LayerCalls
 

@@ -49,7 +49,7 @@ def join_process_group(job: Job, device: torch.device) -> None:
         with making_process_groups(job):
             _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
     quieten_deepspeed()
-    import deepspeed
+    from hpc_lpm.engine.pipeline.deepspeed_parts import deepspeed
 
     # Pipelines never use its shared-memory all-reduce, which would be compiled at this point.
     deepspeed.ops.__compatible_ops__[_SHARED_MEMORY_ALL_REDUCE] = False
@@ -93,7 +93,7 @@ def _require_backends(device: torch.device) -> None:
 
 def quieten_deepspeed() -> None:
     """Make DeepSpeed log errors alone."""
-    from deepspeed.utils import logger
+    from hpc_lpm.engine.pipeline.deepspeed_parts import logger
 
     logger.setLevel(logging.ERROR)
 

@@ -54,7 +54,7 @@ class StockPipelineRunner:
     def __init__(self, context: RunContext) -> None:
         settings, job = context.settings, context.job
         join_process_group(job, context.device)
-        import deepspeed
+        from hpc_lpm.engine.pipeline.deepspeed_parts import deepspeed
 
         if context.device.type == "cuda" and not find_rank_locations(job, context.device).own_gpus:
             raise InputError(

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 import torch.distributed
-from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
+
+from hpc_lpm.engine.pipeline.deepspeed_parts import get_accelerator
 
 
 def mend_gradients(engine: Any, module: Any, replicas: int) -> None:
