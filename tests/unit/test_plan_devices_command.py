@@ -202,8 +202,8 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         ((*SEARCH, "--micro-batches", 5), "the replicas: accepted are 4, 8, 16, or leave it out"),
         ((*SEARCH, "--objective", "speed"), "--objective is 'speed', accepted are throughput and"),
         (
-            (*SEARCH, *TARGET),
-            "--optimizer momentum with --recipe none nothing is measured: accepted",
+            (*SEARCH, *TARGET, "--optimizer", "other"),
+            "--optimizer other with --recipe none nothing is measured: accepted",
         ),
         (("--stages", 2, *TARGET), "--objective is time-to-target with --stages"),
         ((*SEARCH, "--recipe", "best"), "--recipe is 'best', accepted are none, auto"),
