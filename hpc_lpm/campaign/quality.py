@@ -20,7 +20,6 @@ from hpc_lpm.campaign.metrics import (
 from hpc_lpm.engine.evaluation import TEST
 from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError
-from hpc_lpm.models.evaluation_metrics import EVALUATION_METRICS
 
 _LOSS = "loss"
 
@@ -95,9 +94,14 @@ def _shown(metric: Metric) -> Metric:
 
 
 def _is_lower_better(name: str) -> bool:
-    if name in EVALUATION_METRICS.names():
-        return not EVALUATION_METRICS.named(name).higher_is_better
-    return name == _LOSS
+    if name == _LOSS:
+        return True
+    # Imported here, because it imports torch.
+    from hpc_lpm.models.evaluation_metrics import EVALUATION_METRICS
+
+    return (
+        name in EVALUATION_METRICS.names() and not EVALUATION_METRICS.named(name).higher_is_better
+    )
 
 
 @cache

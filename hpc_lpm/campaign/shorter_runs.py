@@ -28,14 +28,14 @@ def shorter_run(
         identity: what the trial is computed from.
         settings: its settings.
     """
-    # Imported here, because it imports torch.
-    from hpc_lpm.engine.checkpoint.longer import continues_exactly
-
     found: dict[int, Path] = {}
     for path in earlier_runs(folder, trial):
         try:
             if _but_for_length(Identity.read(path / IDENTITY)) != _but_for_length(identity):
                 continue
+            # Imported here, because it imports torch.
+            from hpc_lpm.engine.checkpoint.longer import continues_exactly
+
             checkpoint = Checkpoint.newest(path / FOLDER)
             if checkpoint is not None and continues_exactly(checkpoint, settings):
                 found[checkpoint.manifest.history.step] = path

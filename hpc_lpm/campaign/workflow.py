@@ -13,9 +13,7 @@ from hpc_lpm.campaign.command_line import typed_values
 from hpc_lpm.campaign.config import campaign_from_document, read_campaign_document
 from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.options import merged_documents
 
 RULES = str(Path(__file__).resolve().parent / "rules" / "campaign.smk")
@@ -68,6 +66,10 @@ def load_call(
     """
     if is_job and (call := call_of_this_job()) is not None:
         return call
+    # Imported here, because they import torch, for which each job of a campaign would wait.
+    from hpc_lpm.campaign.identities import identities_of
+    from hpc_lpm.campaign.validation import check_names
+
     document: dict[str, Any] = {}
     for file in files or [default]:
         document = merged_documents(document, read_campaign_document(Path(file)))

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.data.images import byte_moments
-from hpc_lpm.data.samples import Draws, Moments, Samples, Split
+from hpc_lpm.data.moments import Moments
+from hpc_lpm.data.samples import Draws, Samples, Split
 from hpc_lpm.errors import InputError
 
 if TYPE_CHECKING:

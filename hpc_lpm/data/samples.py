@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import Activation
+from hpc_lpm.data.moments import Moments
 from hpc_lpm.errors import InputError
 
 
@@ -20,22 +21,6 @@ class Draws:
 
     seed: int
     epoch: int
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Means and standard deviations of images scaled to 0..1, one for all channels or one each."""
-
-    means: list[float]
-    deviations: list[float]
-
-    @staticmethod
-    def by(mean: float | Tensor, deviation: float | Tensor) -> "Moments":
-        """Return those that are given as numbers or as tensors [channels, 1, 1]."""
-        means, deviations = (
-            torch.as_tensor(each).reshape(-1).tolist() for each in (mean, deviation)
-        )
-        return Moments(means, deviations)
 
 
 class Samples(ABC):

@@ -17,6 +17,7 @@ from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals
 from tests.mpi.plans import write_plan
+from tests.mpi.short_evaluation import evaluated_on_few
 
 ALIKE = (
     *("weights_sha256", "train_loss", "test_accuracy", "test_predictions", "lag_counts"),
@@ -81,7 +82,6 @@ def play_case(
         folder.mkdir(parents=True, exist_ok=True)
         case["plan"] = str(folder / "plan-by-hand.json")
         write_plan(cuts, case["model"], Path(case["plan"]))
-    settings = checked_settings(**case)
 
     def part(job: Job) -> dict | None:
         training = Training(settings, job, resume_from=folder if resume else None)
@@ -90,7 +90,9 @@ def play_case(
 
     threads, environment = torch.get_num_threads(), dict(os.environ)
     try:
-        first = play_ranks(ranks, settings.receive_timeout_seconds, part)[0]
+        with evaluated_on_few(case):
+            settings = checked_settings(**case)
+            first = play_ranks(ranks, settings.receive_timeout_seconds, part)[0]
     finally:
         torch.set_num_threads(threads)
         os.environ.clear()

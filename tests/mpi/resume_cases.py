@@ -7,6 +7,7 @@ Each case is one training: its settings, `cuts` where it has a plan, its `folder
 * `interrupt`: {signal, ranks, instruction or step}: each of these ranks sends itself the signal at
   its so-manieth instruction, or after its so-manieth update, of this training
 * `sleep`: ranks start instructions late by random times
+* `evaluate_all`: on the whole test part
 * `drain_like`: drain where the case of this number has drained
 What came of it is a result, or {"stopped": sentence}, or {"refused": sentence}.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from leave_no_trace import end_groups
 from plans import write_plan
+from short_evaluation import evaluated_on_few
 
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.recorder import Recorder
@@ -71,9 +73,10 @@ def main() -> None:
         signals = StopSignals()
         signals.install()
         try:
-            settings = checked_settings(**case)
-            training = Training(settings, job, resume_from=folder if resume else None)
-            result = training.run(folder, None, signals)
+            with evaluated_on_few(case):
+                settings = checked_settings(**case)
+                training = Training(settings, job, resume_from=folder if resume else None)
+                result = training.run(folder, None, signals)
             outcome = result.model_dump(mode="json") if result else {}
         except InterruptedTrainingError as error:
             outcome = {"stopped": str(error)}

@@ -20,6 +20,8 @@ from tests.mpi.test_resume import DATASETS, GPT, MLP, RESNET, TIED, run_cases
 
 pytestmark = pytest.mark.mpi
 
+WHOLE = {"evaluate_all": True}
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
@@ -47,7 +49,7 @@ def test_runs_of_two_ranks_are_evaluated_again_to_the_bit(tmp_path: Path) -> Non
             **{"patience": 1, "patience_mode": "max", "keep_best": True},
         },
     ]
-    cases = [{**run, "folder": str(tmp_path / str(n))} for n, run in enumerate(runs)]
+    cases = [{**run, **WHOLE, "folder": str(tmp_path / str(n))} for n, run in enumerate(runs)]
     outcomes = run_cases(2, cases, tmp_path)
     for number, (run, outcome) in enumerate(zip(runs, outcomes, strict=True)):
         parts: tuple[Part, ...] = ("test", "validation") if run.get("validation") else ("test",)
@@ -67,7 +69,7 @@ def test_a_model_of_transformers_goes_back_into_its_own_class(tmp_path: Path) ->
     model = f"hf:{path}"
     layers = len(create_model(model, load_dataset(DATASETS[GPT]).shape).layers)
     run = {**epochs(GPT, "fbp", 2, epochs=1), "model": model, "cuts": [0, layers // 2, layers]}
-    (outcome,) = run_cases(2, [{**run, "folder": str(tmp_path / "run")}], tmp_path)
+    (outcome,) = run_cases(2, [{**run, **WHOLE, "folder": str(tmp_path / "run")}], tmp_path)
     check_evaluated(tmp_path / "run", outcome, ("test",))
     module = build_module(load_dataset(DATASETS[GPT]).shape, path)
     exported = export_weights(tmp_path / "run").tensors
@@ -81,7 +83,7 @@ def test_what_cannot_be_evaluated_is_said_in_a_sentence(
 ) -> None:
     run = tmp_path / "run"
     (outcome,) = run_cases(
-        1, [{**epochs(RESNET, "sequential", 1, epochs=1), "folder": str(run)}], tmp_path
+        1, [{**epochs(RESNET, "sequential", 1, epochs=1), **WHOLE, "folder": str(run)}], tmp_path
     )
 
     def said(*arguments: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from leave_no_trace import end_groups
 from plans import write_plan
+from short_evaluation import evaluated_on_few
 
 from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.recorder import Recorder
@@ -47,7 +48,8 @@ def main() -> None:
             if (cuts := case.pop("cuts", None)) is not None:
                 write_plan(cuts, case["model"], plan)
                 case["plan"] = str(plan)
-            result = Training(checked_settings(**case), job).run(Path(folder), None)
+            with evaluated_on_few(case):
+                result = Training(checked_settings(**case), job).run(Path(folder), None)
             if result is not None:
                 outcomes.append(result.model_dump(mode="json"))
             Recorder.start = sleepless  # type: ignore[method-assign]

@@ -37,11 +37,10 @@ def model(shape):
     builders = [nn.Flatten, lambda: nn.Linear(size, 16), Breaking, nn.ReLU]
     return [*builders, lambda: nn.Linear(16, shape.classes)]
 """
-# However fast the machine: every step of training takes 80 ms.
+# However fast or busy the machine: every step of training takes 80 ms and hardly any work.
 PACED = """
 import time
 from torch import nn
-from hpc_lpm.models.registry import create_model
 
 class Pause(nn.Module):
     def forward(self, x):
@@ -49,8 +48,10 @@ class Pause(nn.Module):
         return x
 
 def model(shape):
-    *layers, classifier = [layer.build for layer in create_model("resnet20", shape).layers]
-    return [*layers, Pause, classifier]
+    channels, height, width = shape.input_shape
+    convolution = lambda: nn.Conv2d(channels, 4, 3, padding=1)
+    builders = [convolution, lambda: nn.BatchNorm2d(4), nn.ReLU, nn.Flatten]
+    return [*builders, Pause, lambda: nn.Linear(4 * height * width, shape.classes)]
 """
 LONG = """
 name: tiny

@@ -8,18 +8,21 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
-from torch import Tensor
 
-from hpc_lpm.data.dataset import Dataset
-from hpc_lpm.data.samples import Moments
+from hpc_lpm.data.moments import Moments
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hpc_lpm.data.dataset import Dataset
 
 FOLDER, BEST = "checkpoint", "best"
 MANIFEST = "manifest.json"
@@ -58,7 +61,7 @@ class TrainedData:
     moments: Moments | None
 
     @staticmethod
-    def of(dataset: Dataset) -> "TrainedData":
+    def of(dataset: "Dataset") -> "TrainedData":
         """Describe the data of a run."""
         shape = dataset.shape
         return TrainedData(
@@ -160,7 +163,7 @@ class Checkpoint:
             "--resume to start again."
         )
 
-    def layer_tensors(self) -> dict[tuple[int, str], Tensor]:
+    def layer_tensors(self) -> "dict[tuple[int, str], Tensor]":
         """Read parameters and buffers by their layer's index and their name there.
 
         Of several replicas, buffers are those of the first.

@@ -4,9 +4,12 @@ Its autotuner, which it always imports, imports MLflow wherever that is installe
 pay for that when it starts: on a common machine as much as for all the rest of DeepSpeed.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 _OF_THE_AUTOTUNER = "mlflow"
 
@@ -26,6 +29,9 @@ def _hidden(name: str) -> Iterator[None]:
             sys.modules[name] = before  # type: ignore[assignment]
 
 
+if not torch.cuda.is_available():
+    # DeepSpeed would look for accelerators of all kinds, and warn on every rank that there is none.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 with _hidden(_OF_THE_AUTOTUNER):
     import deepspeed
     from deepspeed.accelerator import get_accelerator
