@@ -1,4 +1,4 @@
-"""Trainings of tests are evaluated on a few samples: all of them would take longer than the steps."""
+"""Trainings of tests are evaluated on a few samples: all would take longer than the steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
