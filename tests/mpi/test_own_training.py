@@ -33,6 +33,7 @@ def case(strategy: str, cuts: list[int] | None = None, **more: object) -> dict:
         "loss": "own_training:weighted,weight=3",
         "metric": ["own_training:positive", "top5_accuracy"],
         "validation": 0.1,
+        "evaluate_all": True,
         **({"cuts": cuts} if cuts else {}),
         **more,
     }
