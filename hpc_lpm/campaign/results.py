@@ -24,7 +24,6 @@ from hpc_lpm.campaign.summary import (
     write_table,
 )
 from hpc_lpm.campaign.trials import Trial, trials_of
-from hpc_lpm.campaign.validation import check_names
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 
@@ -92,7 +91,6 @@ def load_results(root: Path, further_metrics: Sequence[str] = ()) -> CampaignRes
     """
     folder = CampaignFolder.at(root)
     campaign = folder.read_campaign()
-    check_names(campaign, str(folder.campaign), finished=True)
     trials = trials_of(campaign)
     runs, missing = read_runs(campaign, folder, trials)
     # Not installed here, but trained or tried elsewhere, is not left out.

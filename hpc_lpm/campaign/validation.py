@@ -29,7 +29,7 @@ from hpc_lpm.planning.cut_names import TYPE_PREFIX
 from hpc_lpm.planning.planners.registry import planner_named
 
 
-def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> None:
+def check_names(campaign: Campaign, where: str) -> None:
     """Check models, data sets, strategies, planners, metrics and optimizer of the file `where`.
 
     Data sets of the toolkit are not loaded, so they need not be on this machine; only a data set of
@@ -38,7 +38,6 @@ def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> No
     Args:
         campaign: what the file holds.
         where: names the file in errors.
-        finished: that the campaign has run, so that of its expectations the verdicts tell.
 
     Raises:
         InputError: if one of them does not exist, a model does not suit a data set, a layer of the
@@ -66,8 +65,7 @@ def check_names(campaign: Campaign, where: str, *, finished: bool = False) -> No
                 if not MODELS.comes_with_toolkit(parse_identifier(name).name):
                     samples = max(1, campaign.batch_size // campaign.micro_batches)
                     examine_layers(model, example_input(shape, samples))
-        if not finished:
-            check_expectations(campaign, without_accuracy)
+        check_expectations(campaign, without_accuracy)
     except InputError as error:
         raise InputError(f"campaign file {where}: {error}") from None
 

@@ -9,6 +9,7 @@ from campaign_folders import SPEEDS, campaign, write_folder
 
 from hpc_lpm.campaign.entrants import Entrant, entrant_colours
 from hpc_lpm.campaign.report import write_report
+from hpc_lpm.campaign.results import load_results
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
@@ -143,6 +144,15 @@ def test_a_campaign_without_any_run_has_a_report_too(tmp_path: Path) -> None:
     outcome = write_report(folder.root)
     assert "No trial" in outcome.headline
     assert "8 of 8 trials are missing" in folder.report.read_text()
+
+
+def test_results_are_read_where_neither_the_model_nor_the_data_are(tmp_path: Path) -> None:
+    chosen = campaign(models=["network_elsewhere:net"], datasets=["samples_elsewhere:made"])
+    folder = write_folder(tmp_path / "copied", chosen)
+    write_report(folder.root)
+    page = folder.report.read_text()
+    assert "network_elsewhere:net" in page
+    assert len(load_results(folder.root).runs) == 8
 
 
 def test_several_races_have_a_section_each(tmp_path: Path) -> None:
