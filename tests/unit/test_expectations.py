@@ -84,14 +84,13 @@ NEVER_JUDGED = [
 
 @pytest.mark.parametrize(("expected", "why"), NEVER_JUDGED)
 def test_an_expectation_that_can_never_be_judged_is_refused_or_says_why(
-    expected: dict[str, object], why: str, tmp_path: Path
+    expected: dict[str, object], why: str
 ) -> None:
     strategies = ["fbp", "sequential", "limit", {"sequential": {"name": "alone"}}]
     chosen = campaign(strategies=strategies, expect=[expected])
     with pytest.raises(InputError, match=f"can never be judged, because {why}"):
         check_names(chosen, "c.yaml")
     # A campaign that has run is still reported.
-    check_names(chosen, "c.json", finished=True)
     verdicts = judge(chosen, summary({("fbp", "lpm"): [300.0]}))
     assert verdicts
     assert all(f"cannot be judged: {why}" in verdict.sentence() for verdict in verdicts)
