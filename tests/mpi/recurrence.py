@@ -198,6 +198,8 @@ class Recurrence:
             whole = sum(len(self.inputs[m]) for m in self.step(u))
             part = sum(len(self.inputs[m]) for m in through)
             mean = [a * (whole / part) for a in mean]
+        if self.skip and not all(a.isfinite().all() for a in mean):
+            return weights  # the update to come will be skipped
         eta, gamma = self.eta(k, u), self.optimizers[k].param_groups[0]["momentum"]
         velocity = self.velocities[k][u]
         return [w - eta * (gamma * v + a) for w, v, a in zip(weights, velocity, mean, strict=True)]

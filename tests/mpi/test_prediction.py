@@ -159,6 +159,19 @@ def test_an_update_that_is_skipped_leaves_nothing_to_predict_from(tmp_path: Path
     assert played["weights_sha256"] == reference_sha256(c, 4, skip=True, **rate)
 
 
+def test_infinite_gradients_spoil_no_prediction_of_the_weights_that_they_leave_alone(
+    tmp_path: Path,
+) -> None:
+    by_own_step = {"prediction": True, "prediction_rule": "spectrain"}
+    for weights in ("live", "replay", "stash"):
+        more = {**SKIPPING, **by_own_step, "weights": weights}
+        c = case(SPOILED, "fbp", 4, 3, 6, cuts=[0, 1, 2, 3, 4], lead=2, **more)
+        played = play_case(4, c, tmp_path / weights)
+        assert played["skipped_updates"] == [2, 0, 0, 0]
+        expected = reference_sha256(c, 4, skip=True, rate=lambda _, u: 0.1 * (1 - u / 6))
+        assert played["weights_sha256"] == expected
+
+
 @pytest.mark.parametrize("rule", [BY_LAST, BY_TWO])
 def test_without_lag_nothing_is_predicted(rule: dict, tmp_path: Path) -> None:
     single = case(MLP, "fbp", 1, 4, STEPS)

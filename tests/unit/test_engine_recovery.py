@@ -99,7 +99,7 @@ def test_spectrain_predicts_by_one_step_and_the_weights_come_back(
     weight.grad = torch.tensor([4.0, 0.0])
     updates.optimizer.step()  # velocity (4, 0), weights (0, 2)
     memory, version = weight.data_ptr(), weight._version
-    predicted = SpecTrain(updates, in_place=in_place)
+    predicted = SpecTrain(updates, in_place=in_place, skips=False)
     weight.grad = torch.tensor([0.0, 1.0])  # of one quarter of a step: its mean is (0, 4)
     predicted.add_gradients(2, 8)
     with predicted.applied(1):
@@ -113,7 +113,7 @@ def test_spectrain_predicts_by_one_step_and_the_weights_come_back(
 def test_without_gradients_and_velocity_the_weights_predict_themselves() -> None:
     weight = nn.Parameter(torch.tensor([1.0]))
     weight.grad = torch.tensor([9.0])
-    predicted = SpecTrain(momentum_of(weight, 1.0, 0.9), in_place=False)
+    predicted = SpecTrain(momentum_of(weight, 1.0, 0.9), in_place=False, skips=False)
     predicted.add_gradients(4, 8)
     with predicted.update(skipped=True):
         pass
@@ -125,7 +125,7 @@ def test_without_gradients_and_velocity_the_weights_predict_themselves() -> None
 def test_weights_come_back_after_a_fault() -> None:
     weight = nn.Parameter(torch.tensor([1.0]))
     weight.grad = torch.tensor([1.0])
-    predicted = SpecTrain(momentum_of(weight, 1.0, 0.0), in_place=True)
+    predicted = SpecTrain(momentum_of(weight, 1.0, 0.0), in_place=True, skips=False)
     predicted.add_gradients(1, 1)
     with pytest.raises(ZeroDivisionError), predicted.applied(1):
         raise ZeroDivisionError

@@ -65,5 +65,5 @@ def prediction_of(
     in_place = own.weights != "stash"
     rule = rule_of(own.prediction_rule, settings.optimizer)
     if rule == SPECTRAIN:
-        return SpecTrain(updates, in_place=in_place)
+        return SpecTrain(updates, in_place=in_place, skips=settings.non_finite == "skip")
     return Extrapolation(rule, updates, list(module.parameters()), tied.copied, in_place=in_place)

@@ -19,11 +19,13 @@ class SpecTrain:
     Args:
         updates: their optimizer is torch's SGD, with or without momentum.
         in_place: see `replaced_weights`.
+        skips: whether an update whose gradients are not finite is skipped.
     """
 
-    def __init__(self, updates: Updates, *, in_place: bool) -> None:
+    def __init__(self, updates: Updates, *, in_place: bool, skips: bool) -> None:
         self._updates = updates
         self._in_place = in_place
+        self._skips = skips
         self._made = self._accumulated_samples = self._step_samples = 0
 
     def begin(self) -> None:
@@ -54,10 +56,14 @@ class SpecTrain:
 
     @contextmanager
     def applied(self, step: int) -> Iterator[None]:
-        """Surround a forward pass that is to run under the predicted weights."""
+        """Surround a forward pass that is to run under the predicted weights.
+
+        Where the next update is going to be skipped, these are the weights as they are.
+        """
+        groups = [] if self._is_to_be_skipped() else self._updates.optimizer.param_groups
         changes = []
         with self._updates.at_next_update():
-            for group in self._updates.optimizer.param_groups:
+            for group in groups:
                 for parameter in group["params"]:
                     next_step = self._next_step(parameter, group)
                     if next_step is not None:
@@ -71,6 +77,13 @@ class SpecTrain:
 
     def restore(self, saved: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
         """Do nothing."""
+
+    def _is_to_be_skipped(self) -> bool:
+        """Tell if a gradient that was accumulated for the next update is not finite."""
+        if not self._skips or not self._accumulated_samples:
+            return False
+        parameters = (p for group in self._updates.optimizer.param_groups for p in group["params"])
+        return not all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None)
 
     def _next_step(self, parameter: nn.Parameter, group: Mapping[str, Any]) -> Tensor | None:
         """Return eta (gamma v + mean gradient), or None where this is known to be 0."""
