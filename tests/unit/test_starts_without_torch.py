@@ -32,7 +32,7 @@ def test_what_snakemake_imports_in_the_driver_and_again_in_every_job() -> None:
     run(f"import sys, {', '.join(IN_RULES)}; assert 'torch' not in sys.modules")
 
 
-@pytest.mark.parametrize("part", ["launching", "environment", "summary", "expectations"])
+@pytest.mark.parametrize("part", ["launching", "environment", "summary", "report", "expectations"])
 def test_what_the_commands_of_rules_import(part: str) -> None:
     run(f"import sys, hpc_lpm.campaign.{part}; assert 'torch' not in sys.modules")
 
