@@ -87,7 +87,7 @@ bench-delay-full: environment
 	.venv/bin/python -m benchmarks.delay --part rates --out "$(DELAY)"
 	.venv/bin/python -m benchmarks.delay --part depths --out "$(DELAY)"
 	.venv/bin/python -m benchmarks.delay --part targets --out "$(DELAY)"
-	.venv/bin/python -m benchmarks.delay --part shallow --part policies --out "$(DELAY)"
+	.venv/bin/python -m benchmarks.delay --part shallow --part policies --part rules --out "$(DELAY)"
 
 zoo: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo

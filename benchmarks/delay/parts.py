@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.runs import Run
-from hpc_lpm.recipes import recipe_for
+from hpc_lpm.recipes import RECIPES, recipe_for
 
 NONE, AUTO = json.dumps({"recipe": "none"}), json.dumps({"recipe": "auto"})
 
@@ -85,6 +85,10 @@ def targets() -> Iterator[Run]:
         if not family.lower_is_better:
             yield from trainings(name, deepest, 4, NONE, (1.0, 1.05), 5)
             continue
+        if deepest == 16:  # hardly anything is won below one and a half times the steps
+            yield from trainings(name, deepest, 4, AUTO, (1.0, 1.5, 2.0), 5)
+            yield from trainings(name, deepest, 4, NONE, (1.0, 2.0, 3.0), 3)
+            continue
         yield from trainings(name, deepest, 4, AUTO, (1.0, 1.1, 1.2, 1.35, 1.5), 5)
         yield from trainings(name, deepest, 4, NONE, (1.0, 1.2, 1.5, 2.0, 3.0), 3)
 
@@ -95,6 +99,13 @@ def shallow() -> Iterator[Run]:
         yield from one_device(name, 3)
         for corrections in (NONE, AUTO):
             yield from trainings(name, 4, 4, corrections, SHORT_LENGTHS, 3)
+
+
+def rules() -> Iterator[Run]:
+    """Yield runs on 16 stages by every rule of prediction, at one seed."""
+    for name in ("gpt8-adamw", "gpt8-muon"):
+        for recipe in RECIPES:
+            yield from trainings(name, 16, 4, json.dumps({"recipe": recipe}), (1.0,), 1)
 
 
 def policies() -> Iterator[Run]:
@@ -112,5 +123,6 @@ PARTS = {
     "targets": targets,
     "shallow": shallow,
     "policies": policies,
+    "rules": rules,
 }
 """The parts by name; all but `short` are those of `make bench-delay-full`."""
