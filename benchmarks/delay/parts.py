@@ -85,11 +85,7 @@ def targets() -> Iterator[Run]:
         if not family.lower_is_better:
             yield from trainings(name, deepest, 4, NONE, (1.0, 1.05), 5)
             continue
-        if deepest == 16:  # hardly anything is won below one and a half times the steps
-            yield from trainings(name, deepest, 4, AUTO, (1.0, 1.5, 2.0), 5)
-            yield from trainings(name, deepest, 4, NONE, (1.0, 2.0, 3.0), 3)
-            continue
-        yield from trainings(name, deepest, 4, AUTO, (1.0, 1.1, 1.2, 1.35, 1.5), 5)
+        yield from trainings(name, deepest, 4, AUTO, (1.0, 1.2, 1.35, 1.5), 5)
         yield from trainings(name, deepest, 4, NONE, (1.0, 1.2, 1.5, 2.0, 3.0), 3)
 
 
@@ -102,10 +98,13 @@ def shallow() -> Iterator[Run]:
 
 
 def rules() -> Iterator[Run]:
-    """Yield runs on 16 stages by every rule of prediction, at one seed."""
+    """Yield runs on 16 stages by the rules of prediction that `auto` does not choose there."""
     for name in ("gpt8-adamw", "gpt8-muon"):
-        for recipe in RECIPES:
-            yield from trainings(name, 16, 4, json.dumps({"recipe": recipe}), (1.0,), 1)
+        chosen = recipe_for(FAMILIES[name].optimizer["name"], lag=4)
+        for recipe in RECIPES.values():
+            if recipe != chosen:
+                corrections = json.dumps({"recipe": recipe.name})
+                yield from trainings(name, 16, 4, corrections, (1.0,), 3)
 
 
 def policies() -> Iterator[Run]:
