@@ -37,6 +37,8 @@ from hpc_lpm.profiling.job import profile_in_job
 
 EMULATED, PLANNED = "emulated", "as planned"
 _SOURCE = "make bench-delay"
+_OF_THE_MAP = ("gpt-muon", "gpt8-muon")
+"""The trainings from which the map of advantages knows the steps at each lag."""
 
 
 def main() -> None:
@@ -75,7 +77,7 @@ def _report(rows: pd.DataFrame, out: Path) -> None:
     auto = {
         (key[1] - 1) / key[2]: ratio.mean
         for key, ratio in ratios(rows)
-        if key[0] == "gpt-muon" and named(key[3]) == "recipe auto" and math.isfinite(ratio.mean)
+        if key[0] in _OF_THE_MAP and named(key[3]) == "recipe auto" and math.isfinite(ratio.mean)
     }
     if auto:
         (out / "advantage.svg").write_text(advantage_map(auto, "gpt with Muon, recipe auto"))
