@@ -1,6 +1,8 @@
 """The figures of the delay benchmark."""
 
 import math
+from collections.abc import Iterable
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,15 @@ from benchmarks.delay.ratios import final_outcome
 from benchmarks.delay.tables import baseline, contestants, named, ratios
 from hpc_lpm.campaign.figures.style import MUTED, figure_style, new_figure, to_svg
 
-_STYLES = {"recipe none": ("#b5502d", "s"), "recipe auto": ("#0b5fa5", "o")}
-_OTHERS = ("#6b7580", "^")
+_COLOURS = {"recipe none": "#b5502d", "recipe auto": "#0b5fa5"}
+_OTHER_COLOURS = ("#6b7580", "#2f8f5b", "#8a5bb5", "#c2912b")
+_MARKERS = "osD^vPX"
+
+
+def _colours(corrections: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each text of corrections."""
+    others = (text for text in dict.fromkeys(corrections) if text not in _COLOURS)
+    return _COLOURS | dict(zip(others, cycle(_OTHER_COLOURS), strict=False))
 
 
 def outcomes_over_stages(rows: pd.DataFrame, micro_batches: int) -> str:
@@ -43,10 +52,10 @@ def _outcomes(axes: Axes, rows: pd.DataFrame, family: str, micro_batches: int) -
         if found == micro_batches:
             point = stages, final_outcome(group).median
             curves.setdefault(named(corrections), [(1, one)]).append(point)
-    for label, points in curves.items():
-        colour, marker = _STYLES.get(label, _OTHERS)
+    colours = _colours(curves)
+    for (label, points), marker in zip(curves.items(), cycle(_MARKERS), strict=False):
         stages, outcomes = zip(*sorted(points), strict=True)
-        axes.plot(stages, outcomes, marker=marker, markersize=4, color=colour, label=label)
+        axes.plot(stages, outcomes, marker=marker, markersize=4, color=colours[label], label=label)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_title(family)
@@ -65,12 +74,13 @@ def ratios_over_lag(rows: pd.DataFrame) -> str:
             if math.isfinite(ratio.mean):
                 lag = (stages - 1) / micro_batches
                 points.setdefault((family, named(corrections)), []).append((lag, ratio.mean))
-        for number, ((family, label), found) in enumerate(sorted(points.items())):
-            colour, marker = _STYLES.get(label, _OTHERS)
+        colours = _colours(label for _, label in points)
+        trainings = dict.fromkeys(family for family, _ in sorted(points))
+        markers = dict(zip(trainings, cycle(_MARKERS), strict=False))
+        for (family, label), found in sorted(points.items()):
             lags, values = zip(*sorted(found), strict=True)
-            dashes = ("-", "--", ":", "-.")[number // 2 % 4]
-            text = f"{family}, {label}"
-            axes.plot(lags, values, dashes, marker=marker, markersize=4, color=colour, label=text)
+            style = {"marker": markers[family], "color": colours[label], "markersize": 4}
+            axes.plot(lags, values, label=f"{family}, {label}", **style)
         axes.axhline(1.0, color=MUTED, linewidth=0.8)
         axes.set_xlabel("mean lag of the first stage, updates")
         axes.set_ylabel("steps over one device's")
@@ -108,6 +118,7 @@ def advantage_map(steps_ratio_at: dict[float, float], label: str) -> str:
             lines = axes.contour(k, m, gain, levels=levels, colors="#1f2933", linewidths=0.6)
             axes.clabel(lines, fontsize=7)
             axes.set_yscale("log", base=2)
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.set_title(f"over {name}")
             axes.set_xlabel("K")
             del filled
