@@ -26,6 +26,8 @@ def draw(growth: pd.DataFrame, rows: pd.DataFrame) -> str:
         for axes in (left, right):
             axes.set_xscale("log")
             axes.set_yscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
             axes.grid()
             axes.legend(loc="lower right")

@@ -104,3 +104,11 @@ def test_the_readme_fits_on_two_screens() -> None:
     assert len(lines) <= 100
     assert sum(line.startswith("![") for line in lines) == 1
     assert sum(line.startswith("|") for line in lines) <= 2 + 6
+
+
+def test_figures_write_the_numbers_of_their_axes_out() -> None:
+    # Without mathematics in texts, which names with dollar signs need, matplotlib's own numbers of
+    # logarithmic axes would stand there as they are written for it.
+    figures = list((ROOT / "results").rglob("reference/**/*.svg"))
+    assert figures
+    assert not [path for path in figures if "mathdefault" in path.read_text(encoding="utf-8")]
