@@ -15,6 +15,7 @@ file. `python -m pytest` without `-n` runs all of them one after the other, and 
 * Parameters have the same names in every process: no sets, process numbers or dates among them.
 * Starting ranks takes seconds of every core, a tiny training tenths of one. Give several cases to
   one call of `train_cases` (tests/mpi/test_exactness.py), whose ranks stay up and serve all tests.
+  They are evaluated on a few samples of the test part unless a case asks to `evaluate_all`.
   What is meant to fail, to be stopped by a signal, or to run as a command is started by `mpirun`
   (tests/mpi/ranks.py).
 * Tests of Slurm share one cluster by the fixture `shell`; what they change of it they mend. Their
