@@ -36,7 +36,7 @@ from hpc_lpm.planning.pricing import make_plan
 from hpc_lpm.profiling.job import profile_in_job
 
 EMULATED, PLANNED = "emulated", "as planned"
-_SOURCE = "make bench-delay"
+_SOURCE = "python -m benchmarks.delay"
 _OF_THE_MAP = ("gpt-muon", "gpt8-muon")
 """The trainings from which the map of advantages knows the steps at each lag."""
 
