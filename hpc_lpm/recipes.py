@@ -14,6 +14,9 @@ from hpc_lpm.prediction_rules import PredictionRule
 AUTO, NO_RECIPE = "auto", "none"
 """The values of `--recipe` that are no names of recipes."""
 
+_BALANCED_UP_TO = 2
+"""The largest lag at which Muon learnt more with `balanced` than with `second-order`."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -58,19 +61,24 @@ def recipe_for(optimizer: str, lag: int) -> Recipe | None:
     name = optimizer.lower()
     if lag == 0:
         return None
-    if name == "muon":
+    if name == "muon" and lag <= _BALANCED_UP_TO:
         return RECIPES["balanced"]
+    if name == "muon":
+        return RECIPES["second-order"]
     return RECIPES["second-order"] if "adam" in name else None
 
 
-def rule_of_recipe(recipe: str, optimizer: str) -> PredictionRule | None:
+def rule_of_recipe(recipe: str, optimizer: str, lag: int) -> PredictionRule | None:
     """Return the rule by which a recipe predicts weights that lag, None if it predicts none.
 
     Args:
         recipe: its name, `auto` or `none`; a name that is in no table predicts nothing.
         optimizer: the name of the optimizer, as the user gives it.
+        lag: the largest lag of a micro-batch in updates; where it is 0 nothing is predicted.
     """
-    chosen = recipe_for(optimizer, lag=1) if recipe == AUTO else RECIPES.get(recipe)
+    if lag == 0:
+        return None
+    chosen = recipe_for(optimizer, lag) if recipe == AUTO else RECIPES.get(recipe)
     rule: PredictionRule | None = None if chosen is None else chosen.options["prediction_rule"]
     return rule
 

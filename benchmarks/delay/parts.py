@@ -9,7 +9,7 @@ from hpc_lpm.recipes import RECIPES, recipe_for
 
 NONE, AUTO = json.dumps({"recipe": "none"}), json.dumps({"recipe": "auto"})
 
-SHORT_LENGTHS = (1.0, 1.2, 1.5)
+SHORT_LENGTHS, LENGTHS = (1.0, 1.2, 1.5), (1.0, 1.2, 1.35, 1.5)
 
 
 def rate_of(family: str, stages: int) -> float:
@@ -85,7 +85,7 @@ def targets() -> Iterator[Run]:
         if not family.lower_is_better:
             yield from trainings(name, deepest, 4, NONE, (1.0, 1.05), 5)
             continue
-        yield from trainings(name, deepest, 4, AUTO, (1.0, 1.2, 1.35, 1.5), 5)
+        yield from trainings(name, deepest, 4, AUTO, LENGTHS, 5)
         yield from trainings(name, deepest, 4, NONE, (1.0, 1.2, 1.5, 2.0, 3.0), 3)
 
 
@@ -98,13 +98,22 @@ def shallow() -> Iterator[Run]:
 
 
 def rules() -> Iterator[Run]:
-    """Yield runs on 16 stages by the rules of prediction that `auto` does not choose there."""
-    for name in ("gpt8-adamw", "gpt8-muon"):
-        chosen = recipe_for(FAMILIES[name].optimizer["name"], lag=4)
+    """Yield runs on 8 and 16 stages by the rules of prediction that `auto` does not choose.
+
+    The one that comes nearest to it at the largest lag is trained at more lengths and seeds.
+    """
+    for name, stages, lag in (
+        ("gpt-adamw", 8, 2),
+        ("gpt-muon", 8, 2),
+        ("gpt8-adamw", 16, 4),
+        ("gpt8-muon", 16, 4),
+    ):
+        chosen = recipe_for(FAMILIES[name].optimizer["name"], lag)
         for recipe in RECIPES.values():
             if recipe != chosen:
                 corrections = json.dumps({"recipe": recipe.name})
-                yield from trainings(name, 16, 4, corrections, (1.0,), 3)
+                yield from trainings(name, stages, 4, corrections, (1.0,), 3)
+    yield from trainings("gpt8-muon", 16, 4, json.dumps({"recipe": "balanced"}), LENGTHS, 5)
 
 
 def policies() -> Iterator[Run]:

@@ -13,6 +13,7 @@ from hpc_lpm.cli.plan_reasons import why
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
 from hpc_lpm.planning.options import OTHER_OPTIMIZER
+from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.recipes import NO_RECIPE, rule_of_recipe
 
 MOST_ROWS = 8
@@ -88,7 +89,8 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
     if not candidate.model.schedule.flushes:
         if options.recipe != NO_RECIPE:
             command += ["--recipe", options.recipe]
-        if options.prediction_rule not in (None, rule_of_recipe(options.recipe, optimizer)):
+        lag = Lag.of(candidate.model.schedule, candidate.stages, options).largest
+        if options.prediction_rule not in (None, rule_of_recipe(options.recipe, optimizer, lag)):
             command += ["--prediction", "--prediction-rule", options.prediction_rule]
     command += ["--optimizer", optimizer]
     if profile.dtype == "bfloat16":

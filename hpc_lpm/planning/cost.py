@@ -27,7 +27,10 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.exact_integers import Column
 from hpc_lpm.planning.memory import MemoryFactors, further_state_bytes
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.profile_file import Link, Profile
+from hpc_lpm.recipes import rule_of_recipe
+from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.registry import schedule_named
 
 
@@ -87,8 +90,8 @@ class CostModel:
         self.profile = profile
         self.layers = len(layers)
         self.stages = stages
-        self.options = options
         self.schedule = schedule_named(options.schedule)
+        self.options = _with_rule_of_recipe(options, self.schedule, stages)
         self.ahead = [
             self.schedule.ahead(stage, stages, options.micro_batches, options.lead)
             for stage in range(stages)
@@ -223,6 +226,15 @@ class CostModel:
             self.memory_bytes(stage, start, stop)
             for stage, (start, stop) in enumerate(pairwise(cuts))
         )
+
+
+def _with_rule_of_recipe(options: PlanOptions, schedule: Schedule, stages: int) -> PlanOptions:
+    """Return the options with the rule by which their recipe predicts at this depth."""
+    if options.prediction_rule is not None:
+        return options
+    lag = Lag.of(schedule, stages, options).largest
+    rule = rule_of_recipe(options.recipe, options.optimizer, lag)
+    return options.model_copy(update={"prediction_rule": rule})
 
 
 def _check_stages(profile: Profile, stages: int) -> None:

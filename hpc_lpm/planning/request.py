@@ -24,7 +24,7 @@ from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import check_recipe, measurements
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
-from hpc_lpm.recipes import NO_RECIPE, rule_of_recipe
+from hpc_lpm.recipes import NO_RECIPE
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
 
@@ -131,8 +131,6 @@ class PlanRequest:
         check_recipe(recipe, measured)
         runs = schedule_named(schedule or DEFAULT_SCHEDULE)
         runs.check_options(lead=lead, weights=weights)
-        if prediction_rule is None and not runs.flushes:
-            prediction_rule = rule_of_recipe(recipe, optimizer)
         delay = latency_of("--latency", latency)
         linked = [with_link(one.profile, delay, bandwidth) for one in profiles]
         asked = {

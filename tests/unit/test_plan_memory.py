@@ -102,6 +102,17 @@ def test_the_copies_of_a_recipe_count_in_the_memory_of_a_plan(optimizer, recipe,
     assert flushed.options["prediction_rule"] is None
 
 
+@pytest.mark.parametrize(
+    ("micro_batches", "lead", "rule"),
+    [(2, 1, "balanced"), (1, 2, "balanced"), (1, 4, "second-order")],
+)
+def test_a_plan_has_the_rule_that_its_recipe_takes_at_its_largest_lag(micro_batches, lead, rule):
+    given = {"stages": 2, "weights": "live", "optimizer": "muon", "recipe": "auto"}
+    plan = hpc_lpm.plan(TWO, **given, micro_batches=micro_batches, lead=lead)
+    assert plan.options["prediction_rule"] == rule
+    assert hpc_lpm.plan(TWO, **{**given, "stages": 1}).options["prediction_rule"] is None
+
+
 def test_a_plan_is_priced_anew_for_muon_with_and_without_its_profile():
     model = CostModel(TWO, 2, PlanOptions(weights="live", optimizer="sgd"))
     plan = price_plan(model, (0, 1, 2), "by hand", "0" * 64)

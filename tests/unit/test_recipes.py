@@ -66,7 +66,7 @@ def test_auto_takes_the_recipe_of_the_optimizer_at_the_largest_lag() -> None:
             assert {name: document[name] for name in recipe.options} == dict(recipe.options)
             assert f"auto chooses {recipe.name}" in said
             assert f"{optimizer} lags by up to {lag} update" in said
-    assert recipe_for("adamw", 2) != recipe_for("muon", 2)
+    assert recipe_for("adamw", 2) != recipe_for("muon", 2) != recipe_for("muon", 3)
 
 
 @pytest.mark.parametrize(
