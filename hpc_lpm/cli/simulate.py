@@ -15,9 +15,10 @@ from hpc_lpm.cli.profile_options import (
     link_document,
     link_sentence,
 )
+from hpc_lpm.planning.disturbances import Disturbances
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.plan_checks import check_plan_of, check_prices
-from hpc_lpm.planning.prediction import Prediction, predict
+from hpc_lpm.planning.prediction import MOST_DRAWN, Prediction, predict
 from hpc_lpm.planning.repricing import PlanUse, plan_for
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
@@ -59,6 +60,33 @@ def simulate_command(
     ] = None,
     latency: LatencyOption = None,
     bandwidth: BandwidthOption = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimizer steps, by default enough for a steady state."),
+    ] = None,
+    jitter: Annotated[
+        float,
+        typer.Option(
+            metavar="SIGMA",
+            help="Let every pass vary: the standard deviation of the logarithm of its time.",
+        ),
+    ] = 0.0,
+    stalls: Annotated[
+        str | None,
+        typer.Option(metavar="SHARE:FACTOR", help="Let a share of the passes take longer."),
+    ] = None,
+    slow_stage: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE:FACTOR,...", help="Let the passes of stages take longer."),
+    ] = None,
+    slow_link: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BOUNDARY:FACTOR,...",
+            help="Let messages take longer; boundary 0 is the one behind stage 0.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which passes vary by how much.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict period, idle share, memory and the timeline of a plan."""
@@ -77,7 +105,15 @@ def simulate_command(
         weights=weights,
     )
     schedule_named(use.options.schedule).check_options(lead=lead, weights=weights)
-    prediction = predict(profiled, merged, use.options)
+    disturbances = Disturbances.of(
+        len(merged.stages),
+        jitter=jitter,
+        stalls=stalls,
+        slow_stage=slow_stage,
+        slow_link=slow_link,
+        seed=seed,
+    )
+    prediction = predict(profiled, merged, use.options, steps=steps, disturbances=disturbances)
     if as_json:
         document = _document(prediction, use)
         document |= {"link": link_document(profiled), "assumptions": assumptions(profiled)}
@@ -100,7 +136,9 @@ def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
         "overall_idle_share": simulation.overall_idle_share,
         "peak_in_flight": simulation.peak_in_flight,
         "memory_bytes": prediction.memory_bytes,
-        "timeline": [
+        "timeline": None
+        if prediction.timelines is None
+        else [
             [
                 {
                     "instruction": str(timed.instruction),
@@ -109,7 +147,7 @@ def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
                 }
                 for timed in timeline
             ]
-            for timeline in simulation.timelines
+            for timeline in prediction.timelines
         ],
     }
 
@@ -142,10 +180,16 @@ def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) ->
     console().print(f"Link: {link_sentence(profile, options.links)}.")
     for sentence in assumptions(profile):
         console().print(f"Assumed: {sentence}.")
+    if prediction.timelines is None:
+        console().print(
+            f"The timeline is left out: one is drawn of up to {MOST_DRAWN:,} passes, and without "
+            "replicas that vary."
+        )
+        return
     end = min(
         simulation.makespan_seconds,
         TIMELINE_PERIODS * simulation.period_seconds,
     )
-    for stage, row in enumerate(draw_timelines(simulation.timelines, end, TIMELINE_COLUMNS)):
+    for stage, row in enumerate(draw_timelines(prediction.timelines, end, TIMELINE_COLUMNS)):
         console().print(f"stage {stage:<3} {row}")
     console().print(LEGEND)

@@ -6,32 +6,63 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.disturbances import Disturbances
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.plan_checks import check_plan_of
 from hpc_lpm.planning.stage_times import stage_times
 from hpc_lpm.profile_file import Profile
-from hpc_lpm.schedules.simulate import PipelineClock, Simulation, simulate
+from hpc_lpm.schedules.clock import Jitter, JitteredClock, PipelineClock
+from hpc_lpm.schedules.instructions import Backward, Forward, Replay
+from hpc_lpm.schedules.playback import StageTimeline, play
+from hpc_lpm.schedules.simulate import Simulation, simulate
 
 SETTLING_STEPS = 16
 """Optimizer steps that are simulated beside those that fill and empty the pipeline."""
 
+MOST_DRAWN = 200_000
+"""The passes of all stages up to which there is a timeline of each by itself."""
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """A simulation of `steps` optimizer steps, its throughput and each stage's memory."""
+    """What a plan is predicted to do.
+
+    Attributes:
+        simulation: of `steps` optimizer steps.
+        steps: how many.
+        samples_per_second: in steady state, on all replicas.
+        memory_bytes: of each stage.
+        timelines: what keeps each stage of the first replica busy, in order; None where there are
+            more than `MOST_DRAWN` passes, or replicas that jitter makes wait for each other.
+    """
 
     simulation: Simulation
     steps: int
     samples_per_second: float
     memory_bytes: list[int]
+    timelines: list[StageTimeline] | None
 
 
-def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
+def predict(
+    profile: Profile,
+    plan: Plan,
+    options: PlanOptions,
+    *,
+    steps: int | None = None,
+    disturbances: Disturbances | None = None,
+) -> Prediction:
     """Simulate the cuts of `plan` as `options` say: their schedule, micro-batches, lead and so on.
 
-    Memory is the cost model's, for that schedule. One replica of every stage is simulated, since
-    the others do the same; samples are counted over all of them.
+    Memory is the cost model's, for that schedule. Without jitter one replica of every stage is
+    simulated, since the others do the same; samples are counted over all of them.
+
+    Args:
+        profile: times and bytes of the layers.
+        plan: the cuts.
+        options: how they are used.
+        steps: optimizer steps, None for as many as reach a steady state.
+        disturbances: what makes the pipeline slower than its profile, None for nothing.
 
     Raises:
         InputError: if the plan is not one of this profile's model and layers.
@@ -39,19 +70,24 @@ def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
     check_plan_of(profile, plan)
     stages = len(plan.stages)
     model = CostModel(profile, stages, options)
-    fullest = max(model.ahead) + 1
-    steps = SETTLING_STEPS + 4 * math.ceil(fullest / options.micro_batches)
+    if steps is None:
+        fullest = max(model.ahead) + 1
+        steps = SETTLING_STEPS + 4 * math.ceil(fullest / options.micro_batches)
+    disturbances = disturbances or Disturbances()
+    jitter, replay = disturbances.jitter, options.weights == "replay"
+    clock = disturbances.slowed(clock_of(model, plan.cuts))
+    total = steps * options.micro_batches
     simulation = simulate(
-        model.schedule.programmes(
-            stages,
-            options.micro_batches,
-            steps * options.micro_batches,
-            options.lead,
-            replay=options.weights == "replay",
-            replicas=options.replicas,
-        ),
-        clock_of(model, plan.cuts),
+        model.schedule,
+        clock,
+        options.micro_batches,
+        total,
+        options.lead,
+        replay=replay,
+        replicas=options.replicas,
+        jitter=jitter,
     )
+    drawn = 2 * total * stages <= MOST_DRAWN and (jitter is None or options.replicas == 1)
     period = simulation.period_seconds
     return Prediction(
         simulation=simulation,
@@ -61,7 +97,34 @@ def predict(profile: Profile, plan: Plan, options: PlanOptions) -> Prediction:
             model.memory_bytes(stage, start, stop)
             for stage, (start, stop) in enumerate(pairwise(plan.cuts))
         ],
+        timelines=_timelines(model, clock, total, jitter) if drawn else None,
     )
+
+
+def _timelines(
+    model: CostModel, clock: PipelineClock, total: int, jitter: Jitter | None
+) -> list[StageTimeline]:
+    """Return what keeps every stage busy, in order."""
+    options = model.options
+    programmes = model.schedule.programmes(
+        model.stages,
+        options.micro_batches,
+        total,
+        options.lead,
+        replay=options.weights == "replay",
+        replicas=options.replicas,
+    )
+    played: PipelineClock | JitteredClock = clock
+    if jitter is not None:
+        passes = [
+            sum(isinstance(item, Forward | Replay | Backward) for item in programme)
+            for programme in programmes
+        ]
+        played = JitteredClock(clock, jitter, passes)
+    return [
+        [timed for timed in timeline if timed.end_seconds > timed.start_seconds]
+        for timeline in play(programmes, played).timelines
+    ]
 
 
 def clock_of(model: CostModel, cuts: Sequence[int]) -> PipelineClock:

@@ -71,10 +71,16 @@ class Schedule(ABC):
         The pipeline empties after every step where the schedule flushes, else at the very end.
         """
         ahead = self.ahead(stage, stages, micro_batches_per_step, lead)
-        together = micro_batches_per_step if self.flushes else max(1, total_micro_batches)
-        for first in range(0, total_micro_batches, together):
-            count = min(together, total_micro_batches - first)
+        first = 0
+        for count in self.between_drains(micro_batches_per_step, total_micro_batches):
             yield from forwards_ahead(first, count, ahead, micro_batches_per_step)
+            first += count
+
+    def between_drains(self, micro_batches_per_step: int, total_micro_batches: int) -> list[int]:
+        """Return how many micro-batches run between one empty pipeline and the next, in order."""
+        together = micro_batches_per_step if self.flushes else max(1, total_micro_batches)
+        whole, rest = divmod(total_micro_batches, together)
+        return [together] * whole + [rest] * (rest > 0)
 
     def version_delay(
         self,

@@ -1,30 +1,45 @@
 """Orders of computation: forwards a fixed number ahead of backwards, and forwards alone."""
 
 from collections.abc import Iterator
+from itertools import count as count_from
 
 from hpc_lpm.schedules.instructions import Backward, Forward, Instruction, Update
+
+Run = tuple[tuple[type[Forward] | type[Backward], ...], int]
+"""Kinds of passes in their order, and how many times in a row they come."""
+
+
+def runs_ahead(count: int, ahead: int) -> tuple[Run, Run, Run]:
+    """Return the passes of `count` micro-batches: warm-up, alternation, drain.
+
+    Before backward n, forward n + `ahead` has run. `ahead` may exceed `count`: all forwards then
+    come first.
+    """
+    warm_up = min(ahead, count)
+    return ((Forward,), warm_up), ((Forward, Backward), count - warm_up), ((Backward,), warm_up)
 
 
 def forwards_ahead(
     first: int, count: int, ahead: int, micro_batches_per_step: int
 ) -> Iterator[Instruction]:
-    """Yield forwards and backwards of `count` micro-batches from `first` on, then drain.
+    """Yield `runs_ahead` of `count` micro-batches from `first` on.
 
-    Before backward n (counted from `first`), forward n + `ahead` has run; an update follows every
-    backward that completes an optimizer step, and the last of all: the last step may be shorter.
-
-    `ahead` may exceed `count`: all forwards then come first.
+    An update follows every backward that completes an optimizer step, and the last of all: the last
+    step may be shorter.
     """
-    last = first + count
-    for micro_batch in range(first, min(first + ahead, last)):
-        yield Forward(micro_batch)
-    for micro_batch in range(first, last):
-        if micro_batch + ahead < last:
-            yield Forward(micro_batch + ahead)
-        yield Backward(micro_batch)
-        step, place = divmod(micro_batch, micro_batches_per_step)
-        if place == micro_batches_per_step - 1 or micro_batch == last - 1:
-            yield Update(step)
+    last = first + count - 1
+    forward, backward = count_from(first), count_from(first)
+    for kinds, times in runs_ahead(count, ahead):
+        for _ in range(times):
+            for kind in kinds:
+                if kind is Forward:
+                    yield Forward(next(forward))
+                    continue
+                micro_batch = next(backward)
+                yield Backward(micro_batch)
+                step, place = divmod(micro_batch, micro_batches_per_step)
+                if place == micro_batches_per_step - 1 or micro_batch == last:
+                    yield Update(step)
 
 
 def check_arguments(

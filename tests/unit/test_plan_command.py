@@ -147,6 +147,66 @@ def test_simulation_uses_the_speeds_of_the_plan(capsys, profile_path, tmp_path):
     assert json.loads(out)["period_seconds"] == pytest.approx(0.018, rel=1e-3)
 
 
+def test_simulation_with_jitter_is_slower_and_repeats_with_its_seed(
+    capsys, profile_path, plan_path
+):
+    def simulated(*arguments):
+        asked = ("--json", "--steps", 60, *arguments)
+        _, out, _ = call(capsys, "simulate", profile_path, "--plan", plan_path, *asked)
+        return json.loads(out)
+
+    calm = simulated()
+    varied = [simulated("--jitter", 0.3, "--seed", seed) for seed in (0, 1, 0)]
+    assert all(each["period_seconds"] > calm["period_seconds"] for each in varied)
+    assert varied[0] == varied[2] != varied[1]
+    # The timeline is that of the simulation.
+    assert varied[0]["makespan_seconds"] == max(
+        line[-1]["end_seconds"] for line in varied[0]["timeline"]
+    )
+    assert simulated("--stalls", "0.2:5")["period_seconds"] > 1.5 * calm["period_seconds"]
+
+
+def test_a_slow_stage_and_a_slow_link_bound_the_period(capsys, profile_path, plan_path):
+    def period(*arguments):
+        asked = ("--json", *arguments)
+        _, out, _ = call(capsys, "simulate", profile_path, "--plan", plan_path, *asked)
+        return json.loads(out)["period_seconds"]
+
+    assert period("--slow-stage", "1:3") == pytest.approx(0.027, rel=1e-3)
+    assert period("--slow-stage", "0:2,1:3") == pytest.approx(0.027, rel=1e-3)
+    assert period("--slow-link", "0:1000000") > 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--jitter", "-1"), "--jitter is -1.0, accepted is 0 to 2.0"),
+        (("--seed", "-1"), "--seed is -1, at least 0 is accepted"),
+        (("--stalls", "2:5"), "--stalls has '2:5', accepted is SHARE:FACTOR"),
+        (("--stalls", "0.1:5,0.2:5"), "accepted is one SHARE:FACTOR"),
+        (("--slow-stage", "2:5"), "--slow-stage has '2:5', accepted is STAGE:FACTOR"),
+        (("--slow-stage", "1:5,1:6"), "--slow-stage has '1:6'"),
+        (("--slow-stage", "0.5:2"), "--slow-stage has '0.5:2'"),
+        (("--slow-stage", "1"), "--slow-stage has '1'"),
+        (("--slow-link", "1:2"), "--slow-link has '1:2', accepted is BOUNDARY:FACTOR"),
+        (("--slow-link", "0:nan"), "--slow-link has '0:nan'"),
+    ],
+)
+def test_disturbances_that_make_no_sense_are_refused(
+    capsys, profile_path, plan_path, arguments, sentence
+):
+    code, out, err = call(capsys, "simulate", profile_path, "--plan", plan_path, *arguments)
+    assert (code, out) == (EXIT_BAD_INPUT, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_long_simulations_have_no_timeline_and_say_so(capsys, profile_path, plan_path):
+    asked = ("simulate", profile_path, "--plan", plan_path, "--steps", 20_000)
+    assert json.loads(call(capsys, *asked, "--json")[1])["timeline"] is None
+    assert "The timeline is left out" in call(capsys, *asked)[1]
+
+
 def test_simulation_draws_the_timeline(capsys, profile_path, plan_path):
     code, out, _ = call(capsys, "simulate", profile_path, "--plan", plan_path)
     assert code == EXIT_DONE

@@ -14,10 +14,10 @@ from hpc_lpm.planning.devices.steady_state import steady_step
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.stage_times import ring_all_reduce_seconds
 from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
+from hpc_lpm.schedules.clock import PipelineClock
 from hpc_lpm.schedules.instructions import Forward, Update
 from hpc_lpm.schedules.playback import play
 from hpc_lpm.schedules.registry import SCHEDULES
-from hpc_lpm.schedules.simulate import PipelineClock
 
 
 def ring_played(size, replicas, latency, bandwidth):

@@ -2,10 +2,11 @@
 
 import pytest
 
+from hpc_lpm.schedules.clock import PipelineClock
 from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.instructions import Backward, Forward, Reduce, Update
 from hpc_lpm.schedules.registry import SCHEDULES
-from hpc_lpm.schedules.simulate import PipelineClock, simulate
+from hpc_lpm.schedules.simulate import simulate
 from hpc_lpm.schedules.validate import ScheduleError, validate
 from tests.unit.test_schedule_pictures import picture
 
@@ -120,8 +121,7 @@ def test_an_average_costs_no_time_of_its_own():
     clock = PipelineClock([1.0] * 3, [2.0] * 3, [0.0] * 2)
     for name in SCHEDULES.names():
         one, several = (
-            simulate(SCHEDULES.named(name).programmes(3, 4, 96, replicas=replicas), clock)
-            for replicas in (1, 2)
+            simulate(SCHEDULES.named(name), clock, 4, 96, replicas=replicas) for replicas in (1, 2)
         )
         assert several.makespan_seconds == one.makespan_seconds
         assert several.peak_in_flight == one.peak_in_flight

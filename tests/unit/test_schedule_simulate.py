@@ -4,10 +4,13 @@ from itertools import pairwise
 
 import pytest
 
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.clock import PipelineClock
 from hpc_lpm.schedules.drawing import draw_timelines
-from hpc_lpm.schedules.instructions import Forward, ReceiveActivation
+from hpc_lpm.schedules.instructions import Backward, Forward
+from hpc_lpm.schedules.playback import play
 from hpc_lpm.schedules.registry import SCHEDULES
-from hpc_lpm.schedules.simulate import PipelineClock, simulate
+from hpc_lpm.schedules.simulate import simulate
 
 
 def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):
@@ -15,10 +18,8 @@ def equal_stages(stages, forward=1.0, backward=2.0, transfer=0.0, **more):
 
 
 def run(name, clock, micro_batches, steps=24, lead=1, replay=False):
-    stages = len(clock.forward_seconds)
     total = micro_batches * steps
-    programmes = SCHEDULES.named(name).programmes(stages, micro_batches, total, lead, replay=replay)
-    return simulate(programmes, clock)
+    return simulate(SCHEDULES.named(name), clock, micro_batches, total, lead, replay=replay)
 
 
 @pytest.mark.parametrize("name", ["gpipe", "1f1b"])
@@ -104,8 +105,7 @@ def test_a_replay_runs_while_the_gradient_is_on_its_way():
 )
 def test_an_update_waits_for_the_average_over_replicas(name, step):
     clock = PipelineClock([1.0], [2.0], [], averaging_seconds=[5.0])
-    programmes = SCHEDULES.named(name).programmes(1, 3, 60, replicas=2)
-    result = simulate(programmes, clock)
+    result = simulate(SCHEDULES.named(name), clock, 3, 60, replicas=2)
     assert result.period_seconds == step / 3
     assert result.idle_share == pytest.approx([1 - 9 / step])
 
@@ -116,19 +116,43 @@ def test_fewer_steps_than_a_steady_state_needs_are_taken_as_a_whole():
     assert result.period_seconds == result.makespan_seconds / 2
 
 
+def played(clock, micro_batches, steps):
+    programmes = SCHEDULES.named("fbp").programmes(
+        len(clock.forward_seconds), micro_batches, micro_batches * steps
+    )
+    return play(programmes, clock)
+
+
 def test_stage_intervals_do_not_overlap_and_end_with_the_makespan():
-    result = run("fbp", equal_stages(4, transfer=0.5, overlap=False), 3)
-    for line in result.timelines:
+    clock = equal_stages(4, transfer=0.5, overlap=False)
+    playback = played(clock, 3, steps=24)
+    for line in playback.timelines:
         for earlier, later in pairwise(line):
             assert earlier.end_seconds <= later.start_seconds
-    assert max(line[-1].end_seconds for line in result.timelines) == result.makespan_seconds
+    assert playback.makespan_seconds == run("fbp", clock, 3).makespan_seconds
 
 
 def test_timeline_is_drawn_to_scale():
-    result = run("fbp", equal_stages(2), 1, steps=3)
-    assert draw_timelines(result.timelines, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
+    lines = [
+        [timed for timed in line if timed.end_seconds > timed.start_seconds]
+        for line in played(equal_stages(2), 1, steps=3).timelines
+    ]
+    assert draw_timelines(lines, 12.0, 12) == ["01..aa2bb.cc", ".0aa1bb2cc.."]
+
+
+class Stuck(Schedule):
+    """Every stage but the last goes back before it has gone forward."""
+
+    name, description, flushes = "stuck", "waits for ever", False
+
+    def ahead(self, stage, stages, micro_batches_per_step, lead):
+        return 0
+
+    def compute(self, stage, stages, micro_batches_per_step, total_micro_batches, lead):
+        passes = [Forward(0), Backward(0)]
+        yield from passes if stage == stages - 1 else reversed(passes)
 
 
 def test_deadlock_is_refused():
     with pytest.raises(ValueError, match="deadlock"):
-        simulate([[ReceiveActivation(0), Forward(0)]], equal_stages(1))
+        simulate(Stuck(), equal_stages(2), 1, 1)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hpc_lpm.schedules.clock import PipelineClock
 from hpc_lpm.schedules.instructions import (
     Backward,
     Forward,
@@ -12,8 +13,8 @@ from hpc_lpm.schedules.instructions import (
     SendTiedWeights,
     Update,
 )
+from hpc_lpm.schedules.playback import play
 from hpc_lpm.schedules.registry import SCHEDULES
-from hpc_lpm.schedules.simulate import PipelineClock, simulate
 from hpc_lpm.schedules.validate import ScheduleError, validate
 
 
@@ -72,8 +73,8 @@ def test_tied_weights_cost_fbp_no_time(lead):
     stages, micro_batches, total = 4, 3, 60
     clock = PipelineClock([1.0] * stages, [2.0] * stages, [0.0] * (stages - 1))
     fbp = SCHEDULES.named("fbp")
-    apart = simulate(fbp.programmes(stages, micro_batches, total, lead), clock)
-    tied = simulate(fbp.programmes(stages, micro_batches, total, lead, ties=[(0, 3)]), clock)
+    apart = play(fbp.programmes(stages, micro_batches, total, lead), clock)
+    tied = play(fbp.programmes(stages, micro_batches, total, lead, ties=[(0, 3)]), clock)
     assert any(
         isinstance(i, SendTiedWeights)
         for i in fbp.programme(0, stages, micro_batches, total, lead, ties=[(0, 3)])
