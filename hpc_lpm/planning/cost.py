@@ -127,6 +127,9 @@ class CostModel:
         self._parameters = Column(self.parameter_sums)
         self._activations = Column(self.activation_sums)
         self._further_state = Column(self.further_state_sums)
+        self._work_sums: dict[tuple[int, int], list[int]] = {}
+        self._asked_period: Fraction | None = None
+        self._work_within: dict[tuple[int, int], int] = {}
         self.crossing = Column(self.cut_bytes)
         """The same numbers as `cut_bytes`."""
 
@@ -166,6 +169,17 @@ class CostModel:
             self.forward_sums[stop] - self.forward_sums[start]
         ) + factors.backward * (self.backward_sums[stop] - self.backward_sums[start])
 
+    def work_sums(self, stage: int) -> list[int]:
+        """Return the work at `stage` of all layers before each cut: L + 1 prefix sums."""
+        factors = self.factors[stage]
+        weights = factors.forward, factors.backward
+        if weights not in self._work_sums:
+            self._work_sums[weights] = [
+                factors.forward * forward + factors.backward * backward
+                for forward, backward in zip(self.forward_sums, self.backward_sums, strict=True)
+            ]
+        return self._work_sums[weights]
+
     def layer_time_sums(self) -> list[int]:
         """Return the prefix sums of what the layers' two passes take on equally fast devices.
 
@@ -180,7 +194,14 @@ class CostModel:
 
     def work_within(self, stage: int, period: Fraction) -> int:
         """Return the most work that `stage` can do in `period` seconds."""
-        return int(period // self.factors[stage].seconds_per_work)
+        if period is not self._asked_period:
+            # Searches ask for one period at all stages, and most stages are alike.
+            self._asked_period, self._work_within = period, {}
+        per_work = self.factors[stage].seconds_per_work
+        kind = per_work.as_integer_ratio()
+        if kind not in self._work_within:
+            self._work_within[kind] = int(period // per_work)
+        return self._work_within[kind]
 
     def compute_seconds(self, stage: int, start: int, stop: int) -> Fraction:
         """Return T of layers [start, stop) at `stage`."""

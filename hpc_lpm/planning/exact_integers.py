@@ -76,17 +76,48 @@ class WeightedSums:
         return sums + (self._constant if scale is None else self._constant / scale)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counted:
     """How many of some sums are at most each of some limits.
 
-    `order` sorts the sums so that the first `counts[i]` of them are those at most limit i. `gap` is
-    the least that a limit is short of the next sum, None if every limit has room for all.
+    `order` sorts the sums so that the first `counts[i]` of them are those at most limit i.
     """
 
     order: NDArray[np.intp]
     counts: NDArray[np.int64]
-    gap: int | None
+    _compared: "_Compared"
+
+    @cached_property
+    def gap(self) -> int | None:
+        """The least that a limit is short of the next sum, None if every limit has room for all."""
+        return self._compared.gap(self.order, self.counts)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Sums and limits, and both rounded: by less than `error`, over `scale` if there is one."""
+
+    sums: WeightedSums
+    limits: WeightedSums
+    rounded: NDArray[np.float64]
+    needs: NDArray[np.float64]
+    error: float
+    scale: int | None
+
+    def gap(self, order: NDArray[np.intp], counts: NDArray[np.int64]) -> int | None:
+        """Return the least that a limit is short of the next sum."""
+        short = np.flatnonzero(counts < len(self.sums))
+        if not len(short):
+            return None
+        following = order[counts[short]]
+        gaps = self.rounded[following] - self.needs[short]
+        if self.scale is None:
+            return int(gaps.min())
+        near = np.flatnonzero(gaps <= gaps.min() + 4 * self.error)
+        return min(
+            self.sums.exact(after) - self.limits.exact(limit)
+            for after, limit in zip(following[near], short[near], strict=True)
+        )
 
 
 def count_at_most(sums: WeightedSums, limits: WeightedSums, *, ascending: bool) -> Counted:
@@ -95,14 +126,18 @@ def count_at_most(sums: WeightedSums, limits: WeightedSums, *, ascending: bool) 
     scale, error = (None, 0.0) if largest < _EXACT_DOUBLES else (largest, _ROUNDING)
     rounded, needs = sums.rounded(scale), limits.rounded(scale)
     order = np.arange(len(sums)) if ascending else _order(sums, rounded, error)
+    compared = _Compared(sums, limits, rounded, needs, error, scale)
+    in_order = rounded if ascending else rounded[order]
+    if scale is None:
+        return Counted(order, np.searchsorted(in_order, needs, side="right"), compared)
     # Rounding may have put equal sums of an ascending column in another order.
-    in_order = np.maximum.accumulate(rounded[order])
+    in_order = np.maximum.accumulate(in_order)
     low = np.searchsorted(in_order, needs - error, side="right").astype(np.int64)
     high = np.searchsorted(in_order, needs + error, side="right").astype(np.int64)
     for index in np.flatnonzero(low < high):
         first, behind = int(low[index]), int(high[index])
         low[index] = bisect_right(order, limits.exact(index), first, behind, key=sums.exact)
-    return Counted(order, low, _gap(sums, limits, order, low, rounded, needs, error, scale))
+    return Counted(order, low, compared)
 
 
 def _order(sums: WeightedSums, rounded: NDArray[np.float64], error: float) -> NDArray[np.intp]:
@@ -110,27 +145,3 @@ def _order(sums: WeightedSums, rounded: NDArray[np.float64], error: float) -> ND
     if error and (np.diff(rounded[order]) <= 2 * error).any():
         return np.array(sorted(range(len(sums)), key=sums.exact), dtype=np.intp)
     return order
-
-
-def _gap(
-    sums: WeightedSums,
-    limits: WeightedSums,
-    order: NDArray[np.intp],
-    counts: NDArray[np.int64],
-    rounded: NDArray[np.float64],
-    needs: NDArray[np.float64],
-    error: float,
-    scale: int | None,
-) -> int | None:
-    short = np.flatnonzero(counts < len(sums))
-    if not len(short):
-        return None
-    following = order[counts[short]]
-    gaps = rounded[following] - needs[short]
-    if scale is None:
-        return int(gaps.min())
-    near = np.flatnonzero(gaps <= gaps.min() + 4 * error)
-    return min(
-        sums.exact(after) - limits.exact(limit)
-        for after, limit in zip(following[near], short[near], strict=True)
-    )

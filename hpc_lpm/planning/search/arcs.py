@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpc_lpm.planning.cost import CostModel
-from hpc_lpm.planning.exact_integers import Column, Integers, WeightedSums, count_at_most
+from hpc_lpm.planning.exact_integers import Column, Counted, Integers, WeightedSums, count_at_most
 from hpc_lpm.planning.search.dominance import Queries, least_below, least_in_windows
 from hpc_lpm.planning.search.reach import Limits
 
@@ -21,7 +21,6 @@ class WindowArcs:
     """Arcs where transfers overlap: the stops of a start are a window, moving on with the start.
 
     Cuts whose transfer takes longer than the period are left out by the search, not here.
-    `next_period` is a period below which the arcs stay as they are, None if none changes them.
     """
 
     def __init__(
@@ -36,9 +35,20 @@ class WindowArcs:
     ) -> None:
         self.none = none
         by_memory = _stops_within_memory(model, stage, starts, stops, limits)
-        by_work, self.next_period = _stops_within_work(model, stage, starts, stops, limits)
-        self.ends = np.minimum(by_memory, by_work)
+        terms = model.work_terms(stage)
+        self._limit = limits.work(model, stage)
+        self._seconds_per_work = model.factors[stage].seconds_per_work
+        self._by_work = count_at_most(
+            WeightedSums(terms, stops), WeightedSums(terms, starts, self._limit), ascending=True
+        )
+        self.ends = np.minimum(by_memory, self._by_work.counts)
         self.begins = _first_stops(starts, stops)
+
+    @property
+    def next_period(self) -> Fraction | None:
+        """A period below which the arcs stay as they are, None if none changes them."""
+        gap = self._by_work.gap
+        return None if gap is None else (self._limit + gap) * self._seconds_per_work
 
     def least_over_stops(self, values: Integers) -> Integers:
         """Return the least over the stops of every start."""
@@ -54,7 +64,6 @@ class FullArcs:
 
     [start, stop) is possible if after(stop) <= before(start) + period, where after = work of all
     layers before stop + 2 X(stop) and before = work of all layers before start - 2 X(start).
-    `next_period` is a period below which the arcs stay as they are, None if none changes them.
     """
 
     def __init__(
@@ -70,8 +79,8 @@ class FullArcs:
         self.none = none
         self.begins = _first_stops(starts, stops)
         self.ends = _stops_within_memory(model, stage, starts, stops, limits)
-        self.next_period: Fraction | None = None
-        period = limits.period
+        self._counted: Counted | None = None
+        self._period = period = limits.period
         if period is None:
             self.ranks = np.arange(len(stops), dtype=np.int64)
             self.bounds = np.full(len(starts), len(stops), dtype=np.int64)
@@ -83,13 +92,19 @@ class FullArcs:
             starts,
             clock.period - clock.latency(stage - 1),
         )
-        counted = count_at_most(after, needs, ascending=False)
+        self._counted = counted = count_at_most(after, needs, ascending=False)
+        self._unit_seconds = clock.unit_seconds
         # Comparing ranks instead of times is what keeps the search cheap.
         self.ranks = np.empty(len(stops), dtype=np.int64)
         self.ranks[counted.order] = np.arange(len(stops))
         self.bounds = counted.counts
-        if counted.gap is not None:
-            self.next_period = period + counted.gap * clock.unit_seconds
+
+    @property
+    def next_period(self) -> Fraction | None:
+        """A period below which the arcs stay as they are, None if none changes them."""
+        if self._period is None or self._counted is None or self._counted.gap is None:
+            return None
+        return self._period + self._counted.gap * self._unit_seconds
 
     def least_over_stops(self, values: Integers) -> Integers:
         """Return the least over the stops of every start."""
@@ -152,17 +167,3 @@ def _stops_within_memory(
         WeightedSums(terms, starts, limits.memory(model, stage)),
         ascending=True,
     ).counts
-
-
-def _stops_within_work(
-    model: CostModel, stage: int, starts: range, stops: range, limits: Limits
-) -> tuple[NDArray[np.int64], Fraction | None]:
-    """Return for every start how many stops its compute allows, and the next period."""
-    limit = limits.work(model, stage)
-    terms = model.work_terms(stage)
-    counted = count_at_most(
-        WeightedSums(terms, stops), WeightedSums(terms, starts, limit), ascending=True
-    )
-    if counted.gap is None:
-        return counted.counts, None
-    return counted.counts, (limit + counted.gap) * model.factors[stage].seconds_per_work

@@ -41,24 +41,23 @@ def cheapest_within(model: CostModel, limits: Limits) -> Cheapest:
     bands = [range(low, high + 1) for low, high in zip(bounds.lowest, bounds.highest, strict=True)]
     arcs: list[WindowArcs | FullArcs] = []
     continuations: list[Integers] = []
-    periods = [bounds.next_period]
-    if model.overlap:
-        periods.append(_next_transfer(model, limits))
     crossings = integers(model.cut_bytes, 2 * none)
     values = integers([0], 2 * none)
+    largest_messages = _largest_messages(model, limits)
     for stage in reversed(range(model.stages)):
         stops = bands[stage + 1]
         crossing = crossings[stops.start : stops.stop]
-        longest = _largest_message(model, limits, stage)
-        if longest is not None:
-            crossing = np.where(crossing <= longest, crossing, none)
+        if stage < len(largest_messages):
+            crossing = np.where(crossing <= largest_messages[stage], crossing, none)
         values = np.minimum(values + crossing, none)
         continuations.append(values)
         arcs.append(arcs_of(model, stage, bands[stage], stops, limits=limits, none=none))
-        periods.append(arcs[-1].next_period)
         values = arcs[-1].least_over_stops(values)
     least = int(values[0])
     if least == none:
+        periods = [bounds.next_period, *(stage.next_period for stage in arcs)]
+        if model.overlap:
+            periods.append(_next_transfer(model, limits))
         return Cheapest(None, 0, False, min((p for p in periods if p is not None), default=None))
     arcs.reverse()
     continuations.reverse()
@@ -87,11 +86,18 @@ def _trace(
     return tuple(cuts)
 
 
-def _largest_message(model: CostModel, limits: Limits, boundary: int) -> int | None:
-    """Return the bytes that can cross in a period where transfers overlap, None for any number."""
-    if not model.overlap or limits.period is None or boundary == model.stages - 1:
-        return None
-    return model.links[boundary].bytes_within(limits.period)
+def _largest_messages(model: CostModel, limits: Limits) -> list[int]:
+    """Return the bytes that can cross each boundary in a period where transfers overlap.
+
+    There is none where any number can.
+    """
+    if not model.overlap or limits.period is None:
+        return []
+    within: dict[int, int] = {}
+    for link in model.links:
+        if id(link) not in within:
+            within[id(link)] = link.bytes_within(limits.period)
+    return [within[id(link)] for link in model.links]
 
 
 def _next_transfer(model: CostModel, limits: Limits) -> Fraction | None:

@@ -7,7 +7,7 @@ cheap: it looks only between them. The greedy probe is the classic one of chains
 partitioning (Pinar and Aykanat, 2004), here with different devices and a memory limit each.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -145,10 +145,14 @@ def _from_the_front(model: CostModel, limits: Limits) -> tuple[list[int], Fracti
     for stage in range(model.stages):
         start = cuts[-1]
         last = model.layers - (model.stages - 1 - stage)
-        stops = range(start, last + 1)
-        by_work = _furthest(partial(model.work, stage, start), stops, limits.work(model, stage))
+        sums = model.work_sums(stage)
+        most = sums[start] + limits.work(model, stage)
+        by_work = bisect_right(sums, most, start, last + 1) - 1
+        # Whether memory allows more than a layer beyond that does not matter.
         by_memory = _furthest(
-            partial(model.memory_bytes, stage, start), stops, limits.memory(model, stage)
+            partial(model.memory_bytes, stage, start),
+            range(start, min(by_work + 1, last) + 1),
+            limits.memory(model, stage),
         )
         if by_work < min(by_memory, last):
             following.append(model.compute_seconds(stage, start, by_work + 1))
@@ -161,13 +165,12 @@ def _from_the_back(model: CostModel, limits: Limits) -> tuple[list[int], Fractio
     following: list[Fraction] = []
     for stage in reversed(range(model.stages)):
         stop = cuts[-1]
-        starts = range(stop, stage - 1, -1)
-        by_work = _furthest(
-            partial(_from_stop, model.work, stage, stop), starts, limits.work(model, stage)
-        )
+        sums = model.work_sums(stage)
+        least = sums[stop] - limits.work(model, stage)
+        by_work = bisect_left(sums, least, stage, stop)
         by_memory = _furthest(
             partial(_from_stop, model.memory_bytes, stage, stop),
-            starts,
+            range(stop, max(by_work - 1, stage) - 1, -1),
             limits.memory(model, stage),
         )
         if by_work > max(by_memory, stage):
