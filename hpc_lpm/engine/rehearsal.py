@@ -111,6 +111,7 @@ def rehearse_backward(
     layers: Mapping[int, nn.Module],
     roots: Sequence[tuple[Tensor, Tensor]],
     inputs: Activation,
+    unused: set[nn.Parameter] | None = None,
 ) -> list[Tensor | None]:
     """Run a rehearsed pass backward without accumulating gradients.
 
@@ -120,6 +121,7 @@ def rehearse_backward(
         layers: that have run.
         roots: what backward starts from, each with its gradient.
         inputs: what the first layer was given.
+        unused: if given, the parameters that have no gradient are added to it.
 
     Returns:
         The gradients of the inputs that require one, None where the roots do not depend on them.
@@ -128,6 +130,8 @@ def rehearse_backward(
     leaves = [tensor for tensor in tensors_of(inputs) if tensor.requires_grad]
     roots = [(tensor, gradient) for tensor, gradient in roots if tensor.requires_grad]
     if not roots or not (parameters or leaves):
+        if unused is not None:
+            unused.update(parameters)
         return [None] * len(leaves)
     gradients = torch.autograd.grad(
         [tensor for tensor, _ in roots],
@@ -136,6 +140,8 @@ def rehearse_backward(
         allow_unused=True,
     )
     for parameter, gradient in zip(parameters, gradients, strict=False):
+        if gradient is None and unused is not None:
+            unused.add(parameter)
         if gradient is not None and gradient.layout != torch.strided:
             _make_gradients_dense(layers.values(), parameter)
     return list(gradients[len(parameters) :])

@@ -24,7 +24,7 @@ def main() -> None:
         import deepspeed
         import torch
 
-        from hpc_lpm.engine.pipeline.process_group import join_process_group
+        from hpc_lpm.engine.pipeline.process_group import start_deepspeed
 
         torch.distributed.init_process_group(
             "gloo",
@@ -53,7 +53,7 @@ def main() -> None:
     if job.size > 1:
         told |= exchange(job)
     if own == "torch":
-        join_process_group(job, torch.device("cpu"))
+        start_deepspeed(job, torch.device("cpu"))
         ones = torch.ones(1)
         deepspeed.comm.all_reduce(ones)
         told["summed"] = ones.item()

@@ -268,3 +268,18 @@ def sparse_gradients(shape: DataShape) -> LayeredModel:
         linear,
         classifier,
     )
+
+
+def later_unused(shape: DataShape) -> LayeredModel:
+    """A parameter is used by the first micro-batch of a training alone."""
+
+    def once(self: Calls, x: Tensor) -> Tensor:
+        self.calls += self.training
+        return x * self.scale if self.calls < 2 else x
+
+    def build() -> nn.Module:
+        layer = Calls(once, scale=nn.Parameter(torch.tensor(2.0)))
+        layer.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        return layer
+
+    return model("once", entry, build, linear, classifier)

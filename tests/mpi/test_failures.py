@@ -17,6 +17,7 @@ from tests.mpi.ranks import mpirun
 
 pytestmark = pytest.mark.mpi
 
+DATA_PARALLEL = ("ddp", "horovod")
 ENDED_WITHIN_SECONDS = 30.0
 """A whole command with the start of its ranks, on a busy machine."""
 
@@ -53,7 +54,7 @@ def train(
         *("--dataset", "digits,size=8", "--strategy", strategy, "--batch-size", "8"),
         *("--micro-batches", "2", "--steps", "20", "--out", str(folder / "run"), *options),
     ]
-    if strategy != "horovod":
+    if strategy not in DATA_PARALLEL:
         command += ["--plan", str(write_plan(folder))]
     start = time.monotonic()
     done = mpirun(2, *command, timeout_seconds=2 * ENDED_WITHIN_SECONDS)
@@ -175,19 +176,24 @@ def test_a_fault_ends_all_ranks_with_one_sentence_and_code_1(
     assert ("direct cause" in done.stderr) == ("--debug" in options)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("horovod") is None, reason="Horovod is not installed here"
-)
-def test_replicas_that_all_meet_a_loss_that_is_not_finite_speak_once(tmp_path: Path) -> None:
-    done = train(tmp_path, "nan", "horovod")
+@pytest.mark.parametrize("strategy", DATA_PARALLEL)
+def test_replicas_that_all_meet_a_loss_that_is_not_finite_speak_once(
+    strategy: str, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec("horovod") is None and strategy == "horovod":
+        pytest.skip("Horovod is not installed here")
+    done = train(tmp_path, "nan", strategy)
     assert done.returncode == 1
     (sentence,) = sentences(done)
     assert f"{THIRD}the loss is nan" in sentence
 
 
 @pytest.mark.parametrize(("fault", "how"), [("kill", "signal 9"), ("exit", "exit")])
-def test_a_stage_that_dies_takes_all_ranks_with_it(fault: str, how: str, tmp_path: Path) -> None:
-    done = train(tmp_path, fault, "fbp")
+@pytest.mark.parametrize("strategy", ["fbp", "ddp"])
+def test_a_rank_that_dies_takes_all_others_with_it(
+    strategy: str, fault: str, how: str, tmp_path: Path
+) -> None:
+    done = train(tmp_path, fault, strategy)
     assert done.returncode != 0
     assert how in done.stderr
     assert not (tmp_path / "run" / "result.json").exists()

@@ -1,5 +1,6 @@
 """Optimizers, learning rates, clipping and the discount, bit for bit on real ranks."""
 
+import importlib.util
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -207,8 +208,7 @@ def hooks_of(c: dict, stages: int) -> dict:
     return {"rate": rate, "clip": c.get("clip_norm"), **chosen}
 
 
-def test_a_replica_of_horovod_updates_as_sequential_training_does(tmp_path: Path) -> None:
-    pytest.importorskip("horovod")
+def test_data_parallel_ranks_update_as_sequential_training_does(tmp_path: Path) -> None:
     adagrad = {"name": "adagrad", "lr": 0.05, "options": {"initial_accumulator_value": 0.01}}
     chosen = [
         updates_of({"name": "momentum", "lr": 0.1}, COSINE, clip_norm=CLIP),
@@ -224,8 +224,9 @@ def test_a_replica_of_horovod_updates_as_sequential_training_does(tmp_path: Path
         updates_of(MUON, COSINE),
     ]
     alone = [case(MLP, "sequential", 1, 4, STEPS, **updates) for updates in chosen]
-    shared = [{**c, "strategy": "horovod"} for c in alone]
-    single = train_cases(1, alone, tmp_path)
+    strategies = ["ddp", "horovod"] if importlib.util.find_spec("horovod") else ["ddp"]
+    shared = [{**c, "strategy": name} for name in strategies for c in alone]
+    single = train_cases(1, alone, tmp_path) * len(strategies)
     for expected, outcome in zip(single, train_cases(2, shared, tmp_path), strict=True):
         # Muon computes in bf16, where the order of a sum shows.
         share = 1e-2 if expected["settings"]["optimizer"]["name"] == "muon" else 1e-5

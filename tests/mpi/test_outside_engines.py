@@ -1,4 +1,4 @@
-"""Stock DeepSpeed and Horovod train the function of one device, or refuse before they train."""
+"""Outside engines train the function of one device, or refuse before they train."""
 
 from pathlib import Path
 
@@ -22,6 +22,7 @@ EVERYWHERE_ALIKE = [
 ]
 """Models that a replica may see a part of a batch of: no layer looks at several samples."""
 MODELS = [*EVERYWHERE_ALIKE, "anything", "mixed_types", "random_draws", "sparse_gradients"]
+DATA_PARALLEL = ["horovod", "ddp"]
 LAYERS = {"mixed_types": 6}
 
 
@@ -102,14 +103,15 @@ def test_stock_deepspeed_refuses_what_varies_between_micro_batches(tmp_path: Pat
     assert "DeepSpeed only sends what is of one kind" in said
 
 
-def test_horovod_is_sequential_training_bit_for_bit_with_a_micro_batch_a_rank(
-    tmp_path: Path,
+@pytest.mark.parametrize("strategy", DATA_PARALLEL)
+def test_data_parallel_ranks_with_a_micro_batch_each_are_sequential_training_bit_for_bit(
+    strategy: str, tmp_path: Path
 ) -> None:
     # Where each of two ranks has one micro-batch of a step, the order of sums is that of one rank.
     models = [*EVERYWHERE_ALIKE, GPT, TIED]
     adamw = {"name": "adamw", "lr": 0.05, "weight_decay": 0.01}
     more = {"micro_batches": 2, "optimizer": adamw}
-    apart = train_cases(2, [case(model, "horovod", **more) for model in models], tmp_path)
+    apart = train_cases(2, [case(model, strategy, **more) for model in models], tmp_path)
     alone = train_cases(1, [case(model, "sequential", **more) for model in models], tmp_path)
     for model, got, expected in zip(models, apart, alone, strict=True):
         assert got["weights_sha256"] == expected["weights_sha256"], model
@@ -119,3 +121,26 @@ def test_horovod_is_sequential_training_bit_for_bit_with_a_micro_batch_a_rank(
 def test_horovod_refuses_parameters_of_types_that_it_cannot_average(tmp_path: Path) -> None:
     said = refusal(2, case("mixed_types", "horovod"), tmp_path)
     assert "layer 2 part2 has the parameter scale of type bfloat16, which Horovod cannot" in said
+
+
+def test_data_parallel_ranks_of_several_micro_batches_train_as_one_device(tmp_path: Path) -> None:
+    # Which of two ranks adds up which micro-batches rounds differently, and nothing else does.
+    models = [*EVERYWHERE_ALIKE, "varying", "sparse_gradients", GPT]
+    cases = [case(model, "ddp", bucket_megabytes=0.001) for model in models]
+    apart = train_cases(2, cases, tmp_path)
+    alone = train_cases(1, [case(model, "sequential") for model in models], tmp_path)
+    for model, got, expected in zip(models, apart, alone, strict=True):
+        assert got["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-4), model
+
+
+def test_ddp_averages_gradients_of_all_types(tmp_path: Path) -> None:
+    more = {"micro_batches": 2}
+    (apart,) = train_cases(2, [case("mixed_types", "ddp", **more)], tmp_path)
+    (alone,) = train_cases(1, [case("mixed_types", "sequential", **more)], tmp_path)
+    assert apart["weights_sha256"] == alone["weights_sha256"]
+
+
+def test_ddp_refuses_a_parameter_that_only_some_micro_batches_use(tmp_path: Path) -> None:
+    said = refusal(2, case("later_unused", "ddp", micro_batches=2), tmp_path)
+    assert "step 1: a parameter that was used in the rehearsal had no gradient" in said
+    assert "use another strategy than ddp" in said

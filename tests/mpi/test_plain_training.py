@@ -101,9 +101,10 @@ def test_replicas_draw_what_sequential_training_draws_for_each_micro_batch(tmp_p
     ]
     if importlib.util.find_spec("horovod"):
         together += [case(name, MOMENTUM, "horovod") for name in names]
+    together += [case(name, MOMENTUM, "ddp") for name in names]
     # As many micro-batches a replica and step are half as many of all.
     for c in together:
-        c["micro_batches"] = 4 if c["strategy"] == "horovod" else 2
+        c["micro_batches"] = 2 if c["strategy"] == "gpipe" else 4
     trained = train_cases(2, [*map(dict, together)], tmp_path)
     for place, (outcome, of_ranks) in enumerate(trained):
         expected, (weights,) = alone[place % len(names)]

@@ -16,6 +16,7 @@ MICRO_BATCH = 4
 MOMENTUM = {"name": "momentum", "lr": 0.1, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.01}
 MUON = {"name": "muon", "lr": 0.01, "weight_decay": 0.1, "lr_scale": ["*bias=0.5"]}
+WITHOUT_STAGES = ("sequential", "horovod", "ddp")
 ASKED = ["SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP"]
 
 
@@ -42,7 +43,11 @@ def settings(model: str, strategy: str, stages: int, per_step: int, **more: obje
         "steps": 16,
         "seed": 3,
         "receive_timeout_seconds": 60,
-        **({"cuts": cuts_of(model, stages)} if strategy not in {"sequential", "horovod"} else {}),
+        **(
+            {"cuts": cuts_of(model, stages)}
+            if strategy not in {"sequential", "horovod", "ddp"}
+            else {}
+        ),
         **more,
     }
 
@@ -153,6 +158,7 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
     ]
     if importlib.util.find_spec("horovod"):
         runs.append(settings(RESNET, "horovod", 2, 4))
+    runs.append(settings(RESNET, "ddp", 2, 4))
     groups = [
         interrupted(run, tmp_path / str(number), once(number % 2, 3 + number % 4, "SIGTERM"))
         for number, run in enumerate(runs)

@@ -65,7 +65,7 @@ def check_as_command(found: dict[str, list[dict]]) -> None:
         for rank, outcome in enumerate(of_ranks):
             assert not outcome["changed"], (name, rank, outcome["changed"])
             script = dict(outcome["script"])
-            if len(of_ranks) == 4 or name == "horovod":
+            if len(of_ranks) == 4 or name in ("horovod", "ddp"):
                 script["train_loss"] = expected["train_loss"]  # of this rank's replica alone
             assert script == expected, (name, rank)
 
@@ -105,6 +105,7 @@ def test_stages_of_a_script_compute_what_loop_and_command_do(
         "naive": command("naive", TWO, PLAIN),
         "deepspeed": command("deepspeed-1f1b", TWO, PLAIN, rates="linear", go_on="script"),
         "horovod": command("horovod", None, OF_REPLICAS, rates="linear", go_on="command"),
+        "ddp": command("ddp", None, OF_REPLICAS, rates="linear", go_on="script"),
     }
     found = run_scripts(
         2, {f"loop {name}": case for name, case in plain.items()} | as_command, tmp_path

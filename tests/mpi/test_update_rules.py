@@ -161,10 +161,11 @@ def test_updates_that_are_not_finite_are_skipped_everywhere_or_by_stages_that_ne
         assert outcome["weights_sha256"] == alone[number]["weights_sha256"], c
         assert outcome["train_loss"] == alone[number]["train_loss"], c
         assert outcome["skipped_updates"] == [2, 2], c
-    if importlib.util.find_spec("horovod"):
-        shared = case(SPOILED, "sequential", 1, 2, 6, **SKIPPING)
-        (one,) = train_cases(1, [dict(shared)], tmp_path)
-        (two,) = train_cases(2, [{**shared, "strategy": "horovod"}], tmp_path)
+    shared = case(SPOILED, "sequential", 1, 2, 6, **SKIPPING)
+    (one,) = train_cases(1, [dict(shared)], tmp_path)
+    data_parallel = ["ddp", "horovod"] if importlib.util.find_spec("horovod") else ["ddp"]
+    apart = [{**shared, "strategy": name} for name in data_parallel]
+    for two in train_cases(2, apart, tmp_path):
         assert two["skipped_updates"] == one["skipped_updates"] * 2
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
     lagged = {**case(SPOILED, "fbp", 2, 3, 6, lead=2, **SKIPPING), "cuts": [0, 2, 4]}

@@ -60,9 +60,9 @@ def _played(context: RunContext, job: PlayedJob, make_updates: MakeUpdates) -> C
 
 def _carried_by_deepspeed(context: RunContext, make_updates: MakeUpdates) -> CarriedStage:
     # Importing DeepSpeed takes seconds, and it knows nothing of ranks that one process plays.
-    from hpc_lpm.engine.pipeline.process_group import join_process_group
+    from hpc_lpm.engine.pipeline.process_group import start_deepspeed
 
-    join_process_group(context.job, context.device)
+    start_deepspeed(context.job, context.device)
     from hpc_lpm.engine.pipeline.engine import ScheduledPipelineEngine
     from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
     from hpc_lpm.engine.pipeline.module import PlannedModule

@@ -29,7 +29,7 @@ _SHARED_MEMORY_ALL_REDUCE = "deepspeed_shm_comm"
 
 
 def join_process_group(job: Job, device: torch.device) -> None:
-    """Make the ranks a torch process group, unless they are one, and hand it to DeepSpeed.
+    """Make the ranks a torch process group, unless they are one.
 
     The operations of the group give up after `job.limit_seconds`. Tensors in host memory travel
     over gloo, those on GPUs over NCCL unless two ranks share a GPU. Every rank calls this.
@@ -41,13 +41,23 @@ def join_process_group(job: Job, device: torch.device) -> None:
     _export_rank(job, device)
     if torch.distributed.is_initialized():
         _require_backends(device)
-    else:
-        locations = find_rank_locations(job, device)
-        if locations.hosts == 1:
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
-        with making_process_groups(job):
-            _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
+        return
+    locations = find_rank_locations(job, device)
+    if locations.hosts == 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
+    with making_process_groups(job):
+        _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")
+
+
+def start_deepspeed(job: Job, device: torch.device) -> None:
+    """Make the ranks a torch process group, and hand it to DeepSpeed.
+
+    Raises:
+        InputError: as `join_process_group`.
+        TrainingError: likewise.
+    """
+    join_process_group(job, device)
     quieten_deepspeed()
     from hpc_lpm.engine.pipeline.deepspeed_parts import deepspeed
 

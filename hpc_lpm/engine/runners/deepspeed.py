@@ -18,7 +18,7 @@ from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.process_group import start_deepspeed
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -53,7 +53,7 @@ class StockPipelineRunner:
 
     def __init__(self, context: RunContext) -> None:
         settings, job = context.settings, context.job
-        join_process_group(job, context.device)
+        start_deepspeed(job, context.device)
         from hpc_lpm.engine.pipeline.deepspeed_parts import deepspeed
 
         if context.device.type == "cuda" and not find_rank_locations(job, context.device).own_gpus:

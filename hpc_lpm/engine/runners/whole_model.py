@@ -1,6 +1,6 @@
 """The uncut model on one device, which sequential training and data-parallel replicas use."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,14 @@ class WholeModel:
         self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
+        self.run_layers: Callable[[Activation], Activation] = self._calls.run
+        """Runs all layers; an engine may put a module of its own around `as_module`."""
+        self.unused: set[nn.Parameter] = set()
+        """The parameters that had no gradient in a rehearsed pass."""
+
+    def as_module(self) -> nn.Module:
+        """Return all layers as one module, which draws the random numbers of a micro-batch."""
+        return _RunLayers(self.module, self._calls)
 
     def rehearse(
         self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
@@ -51,7 +59,8 @@ class WholeModel:
                     outputs = self._run(inputs, rehearsed.number)
                     if rehearsed.training:
                         loss = self._loss(outputs, targets)
-                        rehearse_backward(self.layers, [(loss, torch.ones_like(loss))], inputs)
+                        roots = [(loss, torch.ones_like(loss))]
+                        rehearse_backward(self.layers, roots, inputs, self.unused)
                     else:
                         self._score(outputs, targets, rehearsed.samples, metrics)
             except Exception as error:
@@ -60,7 +69,7 @@ class WholeModel:
     def _run(self, inputs: Activation, number: int) -> Activation:
         self._calls.number, self._calls.training = number, self.module.training
         with self._format.autocast(self._context.device):
-            return self._calls.run(inputs)
+            return self.run_layers(inputs)
 
     def _loss(self, outputs: Activation, targets: Activation) -> Tensor:
         return self._calls.loss(self._format.loss(self._context.model.loss), outputs, targets)
@@ -153,3 +162,13 @@ class WholeModel:
     ) -> MicroBatchScores:
         model = self._context.model
         return score(model, self._calls, self._format, outputs, targets, samples, metrics)
+
+
+class _RunLayers(nn.Module):
+    def __init__(self, layers: nn.Module, calls: LayerCalls) -> None:
+        super().__init__()
+        self.layers = layers
+        self._calls = calls
+
+    def forward(self, inputs: Activation) -> Activation:
+        return self._calls.run(inputs)

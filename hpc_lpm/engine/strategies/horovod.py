@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.base import PlannedRun
+from hpc_lpm.engine.strategies.data_parallel import DataParallel
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import CommandOption, StrategyOptions
 from hpc_lpm.quantities import Milliseconds
@@ -28,12 +29,11 @@ class HorovodOptions(StrategyOptions):
     ] = None
 
 
-class Horovod(Strategy):
+class Horovod(DataParallel):
     """Every rank holds the whole model, and Horovod averages gradients over MPI."""
 
     name = "horovod"
     description = "data parallelism, gradients averaged by Horovod over MPI"
-    data_parallel = True
     options = HorovodOptions
     package = "horovod"
     colour = "#12876f"
@@ -59,16 +59,11 @@ class Horovod(Strategy):
         return {"HOROVOD_CYCLE_TIME": "5", "HOROVOD_CPU_OPERATIONS": "MPI"}
 
     def check(self, run: PlannedRun) -> None:
-        """Refuse micro-batches that the ranks cannot share evenly."""
+        """Refuse uneven shares, and optimizers that Horovod cannot build anew."""
         from hpc_lpm.engine.update_checks import check_rebuilt
 
         super().check(run)
         check_rebuilt(run.settings.optimizer)
-        if run.settings.micro_batches % run.ranks:
-            raise InputError(
-                f"--micro-batches {run.settings.micro_batches} is not divisible by the "
-                f"{run.ranks} ranks of horovod, which share them: use a multiple of the ranks."
-            )
 
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's replica."""

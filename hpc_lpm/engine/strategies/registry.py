@@ -5,6 +5,7 @@ touching the toolkit: `module:Class`, or an entry point of the group `hpc_lpm.st
 """
 
 from hpc_lpm.engine.strategies.base import Strategy
+from hpc_lpm.engine.strategies.ddp import DistributedDataParallel
 from hpc_lpm.engine.strategies.deepspeed import DeepSpeed1F1B
 from hpc_lpm.engine.strategies.horovod import Horovod
 from hpc_lpm.engine.strategies.limit import Limit
@@ -48,6 +49,7 @@ STRATEGIES = StrategyRegistry(
             *(Scheduled(SCHEDULES.named(name)) for name in ("1f1b", "gpipe", "naive")),
             DeepSpeed1F1B(),
             Horovod(),
+            DistributedDataParallel(),
         )
     },
     _adapt,

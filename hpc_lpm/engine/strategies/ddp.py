@@ -1,0 +1,36 @@
+"""The strategy of data parallelism with PyTorch's own DistributedDataParallel."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from hpc_lpm.engine.strategies.data_parallel import DataParallel
+from hpc_lpm.options import CommandOption, StrategyOptions
+
+if TYPE_CHECKING:
+    from hpc_lpm.engine.runners.runner import RunContext, Runner
+
+
+class DDPOptions(StrategyOptions):
+    """The options that tune DistributedDataParallel."""
+
+    bucket_megabytes: Annotated[
+        float,
+        Field(gt=0, description="gradients that are averaged at a time, while others are computed"),
+        CommandOption("DDP", metavar="MB", computes=False),
+    ] = 25.0
+
+
+class DistributedDataParallel(DataParallel):
+    """Every rank holds the whole model, and PyTorch averages gradients during the backward pass."""
+
+    name = "ddp"
+    description = "data parallelism, gradients averaged by PyTorch's DistributedDataParallel"
+    options = DDPOptions
+    colour = "#4f9d2f"
+
+    def start(self, context: "RunContext") -> "Runner":
+        """Return the runner of this rank's replica."""
+        from hpc_lpm.engine.runners.ddp import DDPRunner
+
+        return DDPRunner(context)
