@@ -189,7 +189,7 @@ def test_replicas_that_all_meet_a_loss_that_is_not_finite_speak_once(
 
 
 @pytest.mark.parametrize(("fault", "how"), [("kill", "signal 9"), ("exit", "exit")])
-@pytest.mark.parametrize("strategy", ["fbp", "ddp"])
+@pytest.mark.parametrize("strategy", ["fbp", "ddp", "torch-1f1b"])
 def test_a_rank_that_dies_takes_all_others_with_it(
     strategy: str, fault: str, how: str, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ EVERYWHERE_ALIKE = [
 """Models that a replica may see a part of a batch of: no layer looks at several samples."""
 MODELS = [*EVERYWHERE_ALIKE, "anything", "mixed_types", "random_draws", "sparse_gradients"]
 DATA_PARALLEL = ["horovod", "ddp"]
+PIPELINES = ["deepspeed-1f1b", "torch-1f1b", "torch-gpipe"]
 LAYERS = {"mixed_types": 6}
 
 
@@ -53,10 +54,11 @@ def refusal(ranks: int, refused: dict, folder: Path) -> str:
     return str(raised.value)
 
 
-def test_stock_deepspeed_is_sequential_training_bit_for_bit(tmp_path: Path) -> None:
-    cut = train_cases(4, [case(model, "deepspeed-1f1b", 4) for model in MODELS], tmp_path)
+def test_stock_pipelines_are_sequential_training_bit_for_bit(tmp_path: Path) -> None:
+    cases = [case(model, engine, 4) for engine in PIPELINES for model in MODELS]
+    cut = train_cases(4, cases, tmp_path)
     alone = train_cases(1, [case(model, "sequential") for model in MODELS], tmp_path)
-    for model, got, expected in zip(MODELS, cut, alone, strict=True):
+    for model, got, expected in zip(MODELS * 3, cut, alone * 3, strict=True):
         for figure in ("weights_sha256", "train_loss", "test_accuracy"):
             assert got[figure] == expected[figure], (model, figure)
 
@@ -73,12 +75,12 @@ def test_stock_deepspeed_averages_over_replicas_what_any_of_them_has(tmp_path: P
 
 
 @pytest.mark.parametrize("cuts", [[0, 1, 4], [0, 2, 4]])
-def test_stock_deepspeed_clips_stages_without_gradients(cuts: list[int], tmp_path: Path) -> None:
+def test_stock_pipelines_clip_stages_without_gradients(cuts: list[int], tmp_path: Path) -> None:
     clipped = {"clip_norm": 0.1, "clip_scope": "global"}
-    models = ["nothing_learns_first", "detached"]
-    cases = [case(model, "deepspeed-1f1b", 2, **clipped, cuts=cuts) for model in models]
+    models, engines = ["nothing_learns_first", "detached"], ["deepspeed-1f1b", "torch-1f1b"]
+    cases = [case(m, engine, 2, **clipped, cuts=cuts) for engine in engines for m in models]
     stock = train_cases(2, cases, tmp_path)
-    alone = train_cases(1, [case(m, "sequential", clip_norm=0.1) for m in models], tmp_path)
+    alone = train_cases(1, [case(m, "sequential", clip_norm=0.1) for m in models], tmp_path) * 2
     for got, expected in zip(stock, alone, strict=True):
         assert got["train_loss"] == pytest.approx(expected["train_loss"], rel=1e-5)
 
@@ -95,12 +97,24 @@ def test_stock_deepspeed_clips_gradients_of_all_types_and_shapes(tmp_path: Path)
     assert stock["train_loss"] != pytest.approx(free["train_loss"], rel=1e-2)
 
 
-def test_stock_deepspeed_refuses_what_varies_between_micro_batches(tmp_path: Path) -> None:
-    said = refusal(2, case("varying", "deepspeed-1f1b", 2), tmp_path)
-    assert "InputError: --strategy deepspeed-1f1b was given a plan that cuts behind layer 1" in said
-    said = refusal(2, case("later_varying", "deepspeed-1f1b", 2), tmp_path)
+@pytest.mark.parametrize(
+    ("engine", "named"), [("deepspeed-1f1b", "DeepSpeed"), ("torch-gpipe", "PyTorch's pipeline")]
+)
+def test_stock_pipelines_refuse_what_varies_between_micro_batches(
+    engine: str, named: str, tmp_path: Path
+) -> None:
+    said = refusal(2, case("varying", engine, 2), tmp_path)
+    assert f"InputError: --strategy {engine} was given a plan that cuts behind layer 1" in said
+    said = refusal(2, case("later_varying", engine, 2), tmp_path)
     assert "stage 0 (rank 0), micro-batch 2, layer 1 part1: the layer, the stage's last" in said
-    assert "DeepSpeed only sends what is of one kind" in said
+    assert f"{named} only sends what is of one kind" in said
+
+
+def test_pytorchs_pipelines_refuse_replicas_and_too_few_micro_batches(tmp_path: Path) -> None:
+    said = refusal(4, case("unused", "torch-gpipe", 2, batch_size=56), tmp_path)
+    assert "started on 4 ranks with a plan of 2 stages, but trains one replica" in said
+    said = refusal(2, case("unused", "torch-1f1b", 2, micro_batches=1), tmp_path)
+    assert "--micro-batches is 1 with a plan of 2 stages, but PyTorch's pipeline takes" in said
 
 
 @pytest.mark.parametrize("strategy", DATA_PARALLEL)

@@ -159,6 +159,7 @@ def test_every_strategy_goes_on_bit_for_bit(tmp_path: Path) -> None:
     if importlib.util.find_spec("horovod"):
         runs.append(settings(RESNET, "horovod", 2, 4))
     runs.append(settings(RESNET, "ddp", 2, 4))
+    runs.append(settings(RESNET, "torch-1f1b", 2, 4))
     groups = [
         interrupted(run, tmp_path / str(number), once(number % 2, 3 + number % 4, "SIGTERM"))
         for number, run in enumerate(runs)

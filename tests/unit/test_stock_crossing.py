@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from hpc_lpm.activation import Activation, taken_apart, tensors_of
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
-from hpc_lpm.engine.runners.deepspeed_carrier import fill_missing_gradient
-from hpc_lpm.engine.runners.deepspeed_crossing import Crossing
+from hpc_lpm.engine.runners.carrier import fill_missing_gradient
+from hpc_lpm.engine.runners.crossing import Crossing
 
 HOST = torch.device("cpu")
 IMAGES = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
@@ -53,8 +53,8 @@ GAPPED = torch.randn(4, 6)[:, ::2]
 def crossing(before: Activation, spec: BoundarySpec | None = None) -> tuple[Callable, Callable]:
     """What the sender and the receiver of this activation do, agreed by its description alone."""
     boundary = Boundary({(True, 2): spec or BoundarySpec.of(before)})
-    sender = Crossing(StageBoundaries(Boundary(), boundary), HOST, 1)
-    receiver = Crossing(StageBoundaries(boundary, Boundary()), HOST, 2)
+    sender = Crossing(StageBoundaries(Boundary(), boundary), HOST, 1, "DeepSpeed")
+    receiver = Crossing(StageBoundaries(boundary, Boundary()), HOST, 2, "DeepSpeed")
     leave = sender.leave(training=True, samples=2)
     enter = receiver.enter(training=True, samples=2)
     assert leave is not None
@@ -278,7 +278,7 @@ def test_training_and_evaluation_may_exchange_different_things() -> None:
             (False, 1): BoundarySpec.of(torch.zeros(1, 3)),
         }
     )
-    sender = Crossing(StageBoundaries(Boundary(), both), HOST, 0)
+    sender = Crossing(StageBoundaries(Boundary(), both), HOST, 0, "DeepSpeed")
     for training, samples, given in (
         (True, 2, (torch.zeros(2, 3), torch.zeros(2))),
         (False, 2, torch.zeros(2, 3)),

@@ -22,8 +22,8 @@ from hpc_lpm.engine.pipeline.process_group import start_deepspeed
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.rehearsal import RehearsedPass
-from hpc_lpm.engine.runners.deepspeed_carrier import fill_missing_gradient
-from hpc_lpm.engine.runners.deepspeed_crossing import UNVARYING, Crossing
+from hpc_lpm.engine.runners.carrier import fill_missing_gradient
+from hpc_lpm.engine.runners.crossing import Crossing, unvarying
 from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
@@ -31,6 +31,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
+_ENGINE = "DeepSpeed"
 _KINDS = {
     "LoadMicroBatch": "load",
     "ForwardPass": "forward",
@@ -89,7 +90,10 @@ class StockPipelineRunner:
         self._module.arrange()
         self._rehearsal = PipelineRehearsal(self._module, context)
         self._crossing = Crossing(
-            self._rehearsal.boundaries, context.device, max(self._module.local_layers())
+            self._rehearsal.boundaries,
+            context.device,
+            max(self._module.local_layers()),
+            _ENGINE,
         )
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._module.parameters())
         self._bytes_sent = 0
@@ -131,7 +135,7 @@ class StockPipelineRunner:
                 raise InputError(
                     f"--strategy {context.settings.strategy} was given a plan that cuts behind "
                     f"layer {last} {context.model.layers[last].name}, whose output varies between "
-                    f"micro-batches of the same size, but {UNVARYING}."
+                    f"micro-batches of the same size, but {unvarying(_ENGINE)}."
                 )
 
         run_on_every_rank(

@@ -11,6 +11,7 @@ from hpc_lpm.engine.strategies.horovod import Horovod
 from hpc_lpm.engine.strategies.limit import Limit
 from hpc_lpm.engine.strategies.scheduled import ForwardBackwardParallel, Scheduled
 from hpc_lpm.engine.strategies.sequential import Sequential
+from hpc_lpm.engine.strategies.torch_pipelining import Torch1F1B, TorchGPipe
 from hpc_lpm.extensions import Registry, expect_type
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.registry import SCHEDULES
@@ -48,6 +49,8 @@ STRATEGIES = StrategyRegistry(
             ForwardBackwardParallel(SCHEDULES.named("fbp")),
             *(Scheduled(SCHEDULES.named(name)) for name in ("1f1b", "gpipe", "naive")),
             DeepSpeed1F1B(),
+            Torch1F1B(),
+            TorchGPipe(),
             Horovod(),
             DistributedDataParallel(),
         )

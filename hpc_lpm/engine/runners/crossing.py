@@ -1,4 +1,4 @@
-"""Lets any activation cross between two stages of stock DeepSpeed, which sends one tensor."""
+"""Lets any activation cross between two stages of an outside engine, which sends one tensor."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,16 +9,18 @@ from torch import Tensor
 from hpc_lpm.activation import Activation, taken_apart
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries
-from hpc_lpm.engine.runners.deepspeed_carrier import Carrier, carrier_of
+from hpc_lpm.engine.runners.carrier import Carrier, carrier_of
 
 Enter = Callable[[Tensor], Activation]
 Leave = Callable[[Activation], Tensor]
 
-UNVARYING = (
-    "DeepSpeed only sends what is of one kind for every micro-batch: cut behind another layer or "
-    "use another strategy"
-)
-"""Why varying activations are refused, and what to do."""
+
+def unvarying(engine: str) -> str:
+    """Say why an engine refuses varying activations, and what to do."""
+    return (
+        f"{engine} only sends what is of one kind for every micro-batch: cut behind another layer "
+        "or use another strategy"
+    )
 
 
 class Crossing:
@@ -28,9 +30,13 @@ class Crossing:
         boundaries: what crosses the boundaries of the stage.
         device: of the stage.
         layer: the index of the stage's last layer.
+        engine: what the engine is called in messages.
     """
 
-    def __init__(self, boundaries: StageBoundaries, device: torch.device, layer: int) -> None:
+    def __init__(
+        self, boundaries: StageBoundaries, device: torch.device, layer: int, engine: str
+    ) -> None:
+        self._engine = engine
         self._boundaries = boundaries
         self._device = device
         self._layer = layer
@@ -51,7 +57,15 @@ class Crossing:
         if not self._boundaries.outgoing.specs:
             return None
         spec = _agreed(self._boundaries.outgoing, training, samples)
-        return _Leave(spec, carrier_of(spec, self._device), self._device, self._layer)
+        carrier = carrier_of(spec, self._device)
+        return _Leave(spec, carrier, self._device, self._layer, self._engine)
+
+    def carried(self, boundary: Boundary, *, training: bool, samples: int) -> Tensor | None:
+        """Return a tensor like those that cross a boundary, None if the pipeline ends there."""
+        if not boundary.specs:
+            return None
+        spec = _agreed(boundary, training, samples)
+        return carrier_of(spec, self._device).example().requires_grad_(training)
 
 
 def _agreed(boundary: Boundary, training: bool, samples: int) -> BoundarySpec:
@@ -64,12 +78,18 @@ class _Leave:
     """Checks an activation that leaves a stage, and packs it."""
 
     def __init__(
-        self, spec: BoundarySpec, carrier: Carrier, device: torch.device, layer: int
+        self,
+        spec: BoundarySpec,
+        carrier: Carrier,
+        device: torch.device,
+        layer: int,
+        engine: str,
     ) -> None:
+        self._unvarying = unvarying(engine)
         self._spec = spec
         self._carrier = carrier
         self._layer = layer
-        # DeepSpeed runs backward from what a stage sends, even if nothing in the stage can learn.
+        # Engines run backward from what a stage sends, even if nothing in the stage can learn.
         self._handle = torch.zeros((), device=device, requires_grad=True)
 
     def __call__(self, activation: Activation) -> Tensor:
@@ -78,14 +98,14 @@ class _Leave:
         if found != self._spec:
             raise BoundaryError(
                 f"the layer, the stage's last, returned {found} where {self._spec} was agreed "
-                f"before training, and {UNVARYING}",
+                f"before training, and {self._unvarying}",
                 self._layer,
             )
         agreed = zip(found.tensors, self._spec.tensors, strict=True)
         if any(one.requires_gradient and not other.requires_gradient for one, other in agreed):
             raise BoundaryError(
                 "the layer, the stage's last, returned a tensor that requires a gradient, which it "
-                f"did not before training, and {UNVARYING}",
+                f"did not before training, and {self._unvarying}",
                 self._layer,
             )
         tensors, _ = taken_apart(activation)

@@ -1,7 +1,8 @@
-"""Carries the bits of any tensors, and of their gradients, in the one tensor that DeepSpeed sends.
+"""Carries the bits of any tensors, and of their gradients, in the one tensor that an engine sends.
 
 DeepSpeed sends contiguous floating-point tensors best. It runs backward once for each tensor of a
-tuple, which takes almost twice the time, and it cannot say that a tensor has no gradient. So the
+tuple, which takes almost twice the time, and neither it nor PyTorch can say that a tensor has no
+gradient. So the
 bytes of all tensors of a boundary are put into one tensor, the carrier, whose numbers mean nothing:
 they are only ever copied.
 """
@@ -29,6 +30,10 @@ class Carrier(ABC):
     """Puts the tensors of one boundary into a carrier and takes them out again."""
 
     @abstractmethod
+    def example(self) -> Tensor:
+        """Return a carrier of the shape and type of all others."""
+
+    @abstractmethod
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return a contiguous carrier of the tensors, without a history."""
 
@@ -44,14 +49,14 @@ class Carrier(ABC):
 def carrier_of(spec: BoundarySpec, device: torch.device) -> Carrier:
     """Return what carries the tensors of a boundary, on this device."""
     if spec.structure.is_lone_tensor:
-        lone = _LoneCarrier(spec.tensors[0])
+        lone = _LoneCarrier(spec.tensors[0], device)
         if lone.suits():
             return lone
     return _PackedCarrier(spec, device)
 
 
 def fill_missing_gradient(carrier: Tensor) -> None:
-    """Give a carrier that has no gradient one that says so, for DeepSpeed insists on sending it."""
+    """Give a carrier that has no gradient one that says so, for engines insist on sending it."""
     if carrier.grad is None:
         empty = torch.empty_like(carrier, memory_format=torch.contiguous_format)
         empty.view(torch.int16).fill_(_NOTHING)
@@ -64,8 +69,9 @@ class _LoneCarrier(Carrier):
     Its gradient comes back in the same layout.
     """
 
-    def __init__(self, spec: TensorSpec) -> None:
+    def __init__(self, spec: TensorSpec, device: torch.device) -> None:
         self._spec = spec
+        self._device = device
         dimensions = list(range(len(spec.shape)))
         strides = spec.strides
         if strides is not None:
@@ -86,6 +92,10 @@ class _LoneCarrier(Carrier):
         contiguous = torch.empty(spec.shape, device="meta").stride()
         return all((one.strides or contiguous) == arriving for one in described)
 
+    def example(self) -> Tensor:
+        shape = [self._spec.shape[dimension] for dimension in self._order]
+        return torch.zeros(shape, dtype=self._spec.dtype, device=self._device)
+
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
         return self._spec.arranged(tensors[0]).permute(self._order).contiguous()
 
@@ -100,7 +110,7 @@ class _LoneCarrier(Carrier):
         if not self._spec.requires_gradient or _says_nothing(carrier):
             return [None]
         # A copy, for autograd may keep the memory of what it is given as a weight's gradient, and
-        # DeepSpeed will receive the next gradient into this memory.
+        # the next gradient will be received into this memory.
         return [carrier.clone().permute(self._back)]
 
 
@@ -119,8 +129,11 @@ class _PackedCarrier(Carrier):
         spaces = [-(-size // _ALIGNMENT) * _ALIGNMENT for size in self._sizes]
         *self._offsets, end = accumulate(spaces, initial=0)
         self._flags = end // torch.float32.itemsize
-        # DeepSpeed sends a carrier of nothing as well, and needs an element for that.
+        # A carrier of nothing is sent as well, and needs an element for that.
         self._elements = max(1, self._flags + len(self._specs))
+
+    def example(self) -> Tensor:
+        return torch.zeros(self._elements, dtype=torch.float32, device=self._device)
 
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
         carrier = torch.empty(self._elements, dtype=torch.float32, device=self._device)
