@@ -18,6 +18,9 @@
 #                    process a training (results/reference/delay); at most 90 minutes on two idle cores
 # make bench-delay-full  the same over stages, micro-batches, rates and seeds, in parts of at most two
 #                    hours, each of which goes on where it was stopped; at most 12 core hours
+# make bench-scale  simulated rates of every schedule on 2 to 1,024 stages with 4 to 4,096 micro-batches,
+#                    with and without jitter, and the time of a simulation and of a plan at that size
+#                    (results/reference/scale); about 15 minutes on one idle core
 # make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
 #             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
@@ -31,8 +34,9 @@ CLUSTER := results/reference/cluster
 OWN_MODELS := results/reference/own-models
 SCRIPT := results/reference/script
 DELAY := results/reference/delay
+SCALE := results/reference/scale
 
-.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full zoo lint clean
+.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -88,6 +92,9 @@ bench-delay-full: environment
 	.venv/bin/python -m benchmarks.delay --part depths --out "$(DELAY)"
 	.venv/bin/python -m benchmarks.delay --part targets --out "$(DELAY)"
 	.venv/bin/python -m benchmarks.delay --part shallow --part policies --part rules --out "$(DELAY)"
+
+bench-scale: environment
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.scale --out "$(SCALE)"
 
 zoo: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo
