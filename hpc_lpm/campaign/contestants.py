@@ -256,7 +256,10 @@ def contestant_settings(
     _override(document, contestant)
     if length is not None:
         document["epochs" if document["epochs"] is not None else "steps"] = length
-    return entry.with_clip_scope(checked_settings(**document))
+    settings = entry.with_clip_scope(checked_settings(**document))
+    if "threads" in contestant.overrides:
+        return settings
+    return entry.on_devices(settings, contestant_stages(campaign, contestant))
 
 
 def in_file_words(sentence: str, strategy: str) -> str:

@@ -158,3 +158,11 @@ def test_ddp_refuses_a_parameter_that_only_some_micro_batches_use(tmp_path: Path
     said = refusal(2, case("later_unused", "ddp", micro_batches=2), tmp_path)
     assert "step 1: a parameter that was used in the rehearsal had no gradient" in said
     assert "use another strategy than ddp" in said
+
+
+def test_one_process_with_several_threads_trains_the_function_of_one_thread(tmp_path: Path) -> None:
+    several, one = train_cases(
+        1, [case(GPT, "intraop", threads=2), case(GPT, "sequential")], tmp_path
+    )
+    assert several["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    assert several["settings"]["threads"] == 2

@@ -1,6 +1,7 @@
 import pytest
 from campaign_folders import campaign
 
+from hpc_lpm.campaign.contestants import contestant_settings
 from hpc_lpm.campaign.trials import file_name, trials_of
 
 
@@ -26,6 +27,17 @@ def test_planners_and_ranks_matter_only_where_there_are_stages() -> None:
     assert (trials["sequential"].planner, trials["sequential"].ranks) == (None, 1)
     assert (trials["horovod"].planner, trials["horovod"].ranks) == (None, 3)
     assert (trials["fbp"].planner, trials["fbp"].ranks) == ("lpm", 3)
+
+
+def test_intraop_computes_with_the_threads_of_all_devices_unless_told_otherwise() -> None:
+    raced = campaign(
+        stages=3,
+        threads=2,
+        strategies=["sequential", "intraop", {"intraop": {"threads": 5, "name": "five"}}],
+    )
+    threads = [contestant_settings(raced, each).threads for each in raced.contestants]
+    assert threads == [2, 6, 5]
+    assert {trial.ranks for trial in trials_of(raced)} == {1}
 
 
 def test_every_trial_has_its_own_name_and_number() -> None:

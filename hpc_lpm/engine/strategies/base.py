@@ -104,6 +104,13 @@ class Strategy(ABC):
         """
         return self.ranks(stages)
 
+    def on_devices(self, settings: "TrainSettings", devices: int) -> "TrainSettings":
+        """Return the settings of a contestant that is compared on so many devices.
+
+        It is not asked where the contestant sets its threads itself.
+        """
+        return settings
+
     def available(self) -> bool:
         """Tell if the package behind an optional strategy is installed."""
         return self.package is None or find_spec(self.package) is not None

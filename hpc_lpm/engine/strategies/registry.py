@@ -8,6 +8,7 @@ from hpc_lpm.engine.strategies.base import Strategy
 from hpc_lpm.engine.strategies.ddp import DistributedDataParallel
 from hpc_lpm.engine.strategies.deepspeed import DeepSpeed1F1B
 from hpc_lpm.engine.strategies.horovod import Horovod
+from hpc_lpm.engine.strategies.intraop import IntraOp
 from hpc_lpm.engine.strategies.limit import Limit
 from hpc_lpm.engine.strategies.scheduled import ForwardBackwardParallel, Scheduled
 from hpc_lpm.engine.strategies.sequential import Sequential
@@ -45,6 +46,7 @@ STRATEGIES = StrategyRegistry(
         strategy.name: strategy
         for strategy in (
             Sequential(),
+            IntraOp(),
             Limit(),
             ForwardBackwardParallel(SCHEDULES.named("fbp")),
             *(Scheduled(SCHEDULES.named(name)) for name in ("1f1b", "gpipe", "naive")),
