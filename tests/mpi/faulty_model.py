@@ -40,6 +40,10 @@ def _stop(x: Tensor) -> Tensor:
     return x
 
 
+def _stop_second(x: Tensor) -> Tensor:
+    return _stop(x) if os.environ["OMPI_COMM_WORLD_RANK"] == "1" else x
+
+
 def _dawdle(x: Tensor) -> Tensor:
     time.sleep(1.0)
     return x
@@ -60,6 +64,7 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
     "kill": (_kill, 2, 3),
     "exit": (_exit, 2, 3),
     "stop": (_stop, 2, 3),
+    "stop second": (_stop_second, 2, 3),
     "slow": (_dawdle, 2, 4),
 }
 

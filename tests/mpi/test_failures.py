@@ -136,17 +136,23 @@ def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(tmp_path: Path) -
             ("--debug",),
             f"stage 1 (rank 1), micro-batch 5, {THIRD}ValueError: an odd pixel: --debug shows",
         ),
-        (
-            "forward",
-            "deepspeed-1f1b",
-            (),
-            f"stage 1 (rank 1), micro-batch 5, {THIRD}ValueError: an odd pixel: --debug shows",
+        *(
+            (
+                "forward",
+                engine,
+                (),
+                f"stage 1 (rank 1), micro-batch 5, {THIRD}ValueError: an odd pixel: --debug shows",
+            )
+            for engine in ("deepspeed-1f1b", "torch-1f1b")
         ),
-        (
-            "nan",
-            "deepspeed-1f1b",
-            (),
-            f"stage 1 (rank 1), step 3, micro-batch 6, {THIRD}the loss is nan and",
+        *(
+            (
+                "nan",
+                engine,
+                (),
+                f"stage 1 (rank 1), step 3, micro-batch 6, {THIRD}the loss is nan and",
+            )
+            for engine in ("deepspeed-1f1b", "torch-1f1b")
         ),
         (
             "probe",
@@ -160,6 +166,18 @@ def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(tmp_path: Path) -
             "fbp",
             ("--receive-timeout", "2"),
             "stage 0 (rank 0), micro-batch 3: no word from rank 1 for 2 s",
+        ),
+        (
+            "stop",
+            "torch-1f1b",
+            ("--receive-timeout", "2"),
+            "stage 0 (rank 0), step 1: no word from a neighbouring stage for 2 s",
+        ),
+        (
+            "stop second",
+            "ddp",
+            ("--receive-timeout", "2"),
+            "rank 0, step 3: no averages of the gradients for 2 s",
         ),
     ],
 )

@@ -101,6 +101,11 @@ def _require_backends(device: torch.device) -> None:
             ) from None
 
 
+def waited_in_vain(error: BaseException) -> bool:
+    """Tell if an operation of a process group has failed since another rank hangs or is gone."""
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+
+
 def quieten_deepspeed() -> None:
     """Make DeepSpeed log errors alone."""
     from hpc_lpm.engine.pipeline.deepspeed_parts import logger

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
-from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.process_group import join_process_group, waited_in_vain
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.runners.data_parallel import DataParallelRunner
 from hpc_lpm.engine.runners.runner import RunContext
@@ -72,6 +72,15 @@ class DDPRunner(DataParallelRunner):
         try:
             with self._ddp.no_sync() if self._alone or n != last else nullcontext():
                 yield
+        except TrainingError as error:
+            if error.__cause__ is None or not waited_in_vain(error.__cause__):
+                raise
+            job, step = self._context.job, self._context.recorder.step
+            raise TrainingError(
+                f"rank {job.rank}, step {step}: no averages of the gradients for "
+                f"{job.limit_seconds:g} s: another rank hangs or is gone; raise --receive-timeout "
+                "if it is only slow."
+            ) from error
         finally:
             model.run_layers = alone
 

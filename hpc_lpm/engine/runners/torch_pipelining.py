@@ -17,7 +17,7 @@ from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.learning_rate import advance
-from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.process_group import join_process_group, waited_in_vain
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -25,7 +25,7 @@ from hpc_lpm.engine.runners.carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.crossing import Crossing, Enter, Leave, unvarying
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
@@ -124,9 +124,19 @@ class TorchPipelineRunner:
         except Exception as error:
             # PyTorch wraps what a stage raises.
             raised = stage.failure or error
+            if waited_in_vain(raised):
+                raise self._silence() from error
             inputs = stage.entered if isinstance(raised, NonFiniteLossError) else None
             named = f"micro-batch {stage.number}" if stage.failure else "step"
             raise self._faults.describe(raised, named, inputs) from error
+
+    def _silence(self) -> TrainingError:
+        job, step = self._context.job, self._context.recorder.step
+        return TrainingError(
+            f"stage {self._context.topology.stage} (rank {job.rank}), step {step}: no word from a "
+            f"neighbouring stage for {job.limit_seconds:g} s: it, or a stage behind it, hangs or "
+            "is gone; raise --receive-timeout if it is only slow."
+        )
 
     def _make_stage(self, samples: int) -> "_Stage":
         """Build the stage and the schedule for micro-batches of so many samples."""
