@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 
 from benchmarks.planner_growth import prepare, solve
 from benchmarks.race import markdown
-from hpc_lpm.campaign.figures.style import figure_style, new_figure, to_svg
+from hpc_lpm.campaign.figures.style import MUTED, figure_style, new_figure, to_svg
 from hpc_lpm.schedules.clock import Jitter, PipelineClock
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import simulate
@@ -152,7 +152,8 @@ def draw(rows: pd.DataFrame) -> str:
         for axes, m in zip(panels, chosen, strict=True):
             _panel(axes, rows[rows["micro_batches"] == m], m)
         panels[0].set_ylabel("share of the devices' rate")
-        panels[0].legend(fontsize=7)
+        panels[0].plot([], [], "--", color=MUTED, linewidth=1.4, label="with jitter")
+        panels[0].legend(fontsize=7, loc="lower right", bbox_to_anchor=(1.0, 0.13))
         return to_svg(figure, "Simulated rates of the schedules over the number of stages")
 
 
