@@ -115,9 +115,10 @@ def rules() -> Iterator[Run]:
                 yield from trainings(name, stages, 4, corrections, (1.0,), 3)
     yield from trainings("gpt8-muon", 16, 4, json.dumps({"recipe": "balanced"}), LENGTHS, 5)
     # Under SGD `auto` corrects nothing.
-    for rule in ("spectrain", "second-order"):
-        corrections = json.dumps({"prediction": True, "prediction_rule": rule})
-        yield from trainings("vgg11", 8, 4, corrections, (1.0,), 3)
+    for name in ("vgg11", "resnet20"):
+        for rule in ("spectrain", "second-order"):
+            corrections = json.dumps({"prediction": True, "prediction_rule": rule})
+            yield from trainings(name, 8, 4, corrections, (1.0,), 3)
 
 
 def policies() -> Iterator[Run]:
