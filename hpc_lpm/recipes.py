@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from hpc_lpm.prediction_rules import PredictionRule
+from hpc_lpm.prediction_rules import OF_SGD, SPECTRAIN, PredictionRule
 
 AUTO, NO_RECIPE = "auto", "none"
 """The values of `--recipe` that are no names of recipes."""
@@ -42,6 +42,11 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 {"prediction": True, "prediction_rule": "second-order"},
             ),
             Recipe(
+                "spectrain",
+                "predicts weights by the next step of SGD with momentum",
+                {"prediction": True, "prediction_rule": SPECTRAIN},
+            ),
+            Recipe(
                 "balanced",
                 "predicts weights likewise, between what the lag and what noise asks for",
                 {"prediction": True, "prediction_rule": "balanced"},
@@ -65,21 +70,28 @@ def recipe_for(optimizer: str, lag: int) -> Recipe | None:
         return RECIPES["balanced"]
     if name == "muon":
         return RECIPES["second-order"]
+    if optimizer in OF_SGD:
+        return RECIPES["spectrain"]
     return RECIPES["second-order"] if "adam" in name else None
 
 
-def rule_of_recipe(recipe: str, optimizer: str, lag: int) -> PredictionRule | None:
+def rule_of_recipe(
+    recipe: str, optimizer: str, lag: int, *, replicas: int = 1
+) -> PredictionRule | None:
     """Return the rule by which a recipe predicts weights that lag, None if it predicts none.
 
     Args:
         recipe: its name, `auto` or `none`; a name that is in no table predicts nothing.
         optimizer: the name of the optimizer, as the user gives it.
         lag: the largest lag of a micro-batch in updates; where it is 0 nothing is predicted.
+        replicas: of every stage; with several `auto` does not choose what does not go with them.
     """
     if lag == 0:
         return None
     chosen = recipe_for(optimizer, lag) if recipe == AUTO else RECIPES.get(recipe)
     rule: PredictionRule | None = None if chosen is None else chosen.options["prediction_rule"]
+    if recipe == AUTO and rule == SPECTRAIN and replicas > 1:
+        return None
     return rule
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.runs import Run
+from hpc_lpm.prediction_rules import OF_SGD, SPECTRAIN
 from hpc_lpm.recipes import RECIPES, recipe_for
 
 NONE, AUTO = json.dumps({"recipe": "none"}), json.dumps({"recipe": "auto"})
@@ -33,10 +34,7 @@ def trainings(
             yield Run(family, stages, micro_batches, corrections, rate, length, seed)
 
 
-def corrections_of(family: str) -> tuple[str, ...]:
-    """Return what is tried, once each: under SGD the recipe `auto` corrects nothing."""
-    chosen = recipe_for(FAMILIES[family].optimizer["name"], lag=1)
-    return (NONE,) if chosen is None else (NONE, AUTO)
+CORRECTIONS = (NONE, AUTO)
 
 
 def one_device(family: str, seeds: int) -> Iterator[Run]:
@@ -49,7 +47,7 @@ def short() -> Iterator[Run]:
     for family in ("gpt-adamw", "gpt-muon", "resnet20"):
         lengths = SHORT_LENGTHS if FAMILIES[family].lower_is_better else (1.0,)
         yield from one_device(family, 3)
-        for corrections in corrections_of(family):
+        for corrections in CORRECTIONS:
             yield from trainings(family, 8, 4, corrections, lengths, 3)
 
 
@@ -59,7 +57,7 @@ def rates() -> Iterator[Run]:
         deepest = 16 if name.startswith("gpt8") else 8
         for rate in family.rates:
             yield Run(name, 1, 4, NONE, rate, 1.0, 0)
-            for corrections in corrections_of(name):
+            for corrections in CORRECTIONS:
                 yield Run(name, deepest, 4, corrections, rate, 1.0, 0)
 
 
@@ -70,7 +68,7 @@ def depths() -> Iterator[Run]:
             if stages == 16 and name in ("gpt-adamw", "gpt-muon"):
                 continue
             for micro_batches in (4, 8, 16):
-                for corrections in corrections_of(name):
+                for corrections in CORRECTIONS:
                     yield from trainings(name, stages, micro_batches, corrections, (1.0,), 1)
 
 
@@ -83,7 +81,8 @@ def targets() -> Iterator[Run]:
         deepest = 16 if name.startswith("gpt8") else 8
         yield from one_device(name, 5)
         if not family.lower_is_better:
-            yield from trainings(name, deepest, 4, NONE, (1.0, 1.05), 5)
+            for corrections in CORRECTIONS:
+                yield from trainings(name, deepest, 4, corrections, (1.0, 1.05), 5)
             continue
         yield from trainings(name, deepest, 4, AUTO, LENGTHS, 5)
         yield from trainings(name, deepest, 4, NONE, (1.0, 1.2, 1.5, 2.0, 3.0), 3)
@@ -93,7 +92,7 @@ def shallow() -> Iterator[Run]:
     """Yield the runs that tell how many steps a target takes where stages lag by one update."""
     for name in ("gpt-adamw", "gpt-muon"):
         yield from one_device(name, 3)
-        for corrections in (NONE, AUTO):
+        for corrections in CORRECTIONS:
             yield from trainings(name, 4, 4, corrections, SHORT_LENGTHS, 3)
 
 
@@ -107,24 +106,22 @@ def rules() -> Iterator[Run]:
         ("gpt-muon", 8, 2),
         ("gpt8-adamw", 16, 4),
         ("gpt8-muon", 16, 4),
+        ("vgg11", 8, 2),
+        ("resnet20", 8, 2),
     ):
         chosen = recipe_for(FAMILIES[name].optimizer["name"], lag)
         for recipe in RECIPES.values():
-            if recipe != chosen:
+            of_sgd = FAMILIES[name].optimizer["name"] in OF_SGD
+            if recipe != chosen and (of_sgd or recipe.name != SPECTRAIN):
                 corrections = json.dumps({"recipe": recipe.name})
                 yield from trainings(name, stages, 4, corrections, (1.0,), 3)
     yield from trainings("gpt8-muon", 16, 4, json.dumps({"recipe": "balanced"}), LENGTHS, 5)
-    # Under SGD `auto` corrects nothing.
-    for name in ("vgg11", "resnet20"):
-        for rule in ("spectrain", "second-order"):
-            corrections = json.dumps({"prediction": True, "prediction_rule": rule})
-            yield from trainings(name, 8, 4, corrections, (1.0,), 3)
 
 
 def policies() -> Iterator[Run]:
     """Yield runs on 8 stages under `replay`, to be compared with those of `short` under `live`."""
     for family in ("gpt-adamw", "gpt-muon", "resnet20"):
-        for corrections in corrections_of(family):
+        for corrections in CORRECTIONS:
             replayed = json.dumps(json.loads(corrections) | {"weights": "replay"})
             yield from trainings(family, 8, 4, replayed, (1.0,), 3)
 

@@ -31,6 +31,8 @@ class StepsRatio:
         """Return the text of tables."""
         if self.reached < self.seeds:
             return f"{self.reached} of {self.seeds} within {self.longest:g}"
+        if self.seeds == 1:
+            return f"{self.mean:.2f}"
         return f"{self.mean:.2f} ({self.low:.2f}-{self.high:.2f})"
 
 

@@ -9,7 +9,6 @@ import pandas as pd
 from benchmarks.delay.families import FAMILIES
 from benchmarks.delay.ratios import StepsRatio, final_outcome, steps_ratio
 from benchmarks.race import markdown
-from hpc_lpm.recipes import AUTO, recipe_for
 
 BY_CONTESTANT = ["family", "stages", "micro_batches", "corrections"]
 
@@ -94,13 +93,11 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
         if set(options) != {"recipe"} or math.isinf(ratio.mean) or ratio.seeds < 2:
             continue
         optimizer = FAMILIES[family].optimizer["name"]
-        # Where `auto` corrects nothing, what was measured without a recipe holds for it too.
-        same = [AUTO] if recipe_for(optimizer, lag=1) is None else []
-        worth += [
+        worth.append(
             {
                 "model_family": FAMILIES[family].model.partition(",")[0],
                 "optimizer": optimizer,
-                "recipe": recipe,
+                "recipe": options["recipe"],
                 "stages": stages,
                 "micro_batches": micro_batches,
                 "lead": 1,
@@ -112,6 +109,5 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
                 "seeds": ratio.seeds,
                 "source": source,
             }
-            for recipe in (options["recipe"], *same)
-        ]
+        )
     return pd.DataFrame(worth)

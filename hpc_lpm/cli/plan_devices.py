@@ -90,7 +90,8 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
         if options.recipe != NO_RECIPE:
             command += ["--recipe", options.recipe]
         lag = Lag.of(candidate.model.schedule, candidate.stages, options).largest
-        if options.prediction_rule not in (None, rule_of_recipe(options.recipe, optimizer, lag)):
+        of_recipe = rule_of_recipe(options.recipe, optimizer, lag, replicas=options.replicas)
+        if options.prediction_rule not in (None, of_recipe):
             command += ["--prediction", "--prediction-rule", options.prediction_rule]
     command += ["--optimizer", optimizer]
     if profile.dtype == "bfloat16":

@@ -254,7 +254,7 @@ def _with_rule_of_recipe(options: PlanOptions, schedule: Schedule, stages: int) 
     if options.prediction_rule is not None:
         return options
     lag = Lag.of(schedule, stages, options).largest
-    rule = rule_of_recipe(options.recipe, options.optimizer, lag)
+    rule = rule_of_recipe(options.recipe, options.optimizer, lag, replicas=options.replicas)
     return options.model_copy(update={"prediction_rule": rule})
 
 

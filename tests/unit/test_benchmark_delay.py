@@ -72,11 +72,9 @@ def test_an_outcome_within_the_margin_counts_as_reached() -> None:
     assert steps_ratio(outcomes(8, NONE, {0: {1.0: 1.4}}), ONE, **accuracies).mean == math.inf
 
 
-def test_what_holds_without_a_recipe_holds_for_one_that_corrects_nothing() -> None:
-    rows = pd.concat([ONE, outcomes(8, NONE, {0: {1.0: 1.9}, 1: {1.0: 1.9}})])
-    worth = worth_rows(rows.assign(family="resnet20"), "a test")
-    assert worth["recipe"].tolist() == ["none", "auto"]
-    assert worth["steps_ratio"].nunique() == 1
+def test_a_ratio_of_one_seed_has_no_interval() -> None:
+    alone = outcomes(8, NONE, {0: {1.0: 2.2, 4.0: 1.8}})
+    assert str(steps_ratio(alone, ONE, lower_is_better=True)) == "2.00"
 
 
 def test_only_what_every_seed_has_reached_is_told_to_the_planner() -> None:

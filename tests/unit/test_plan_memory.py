@@ -85,7 +85,8 @@ def test_predicted_weights_hold_the_past_updates_and_themselves_where_weights_la
     [
         ("adamw", "auto", "second-order"),
         ("muon", "auto", "balanced"),
-        ("momentum", "auto", None),
+        ("momentum", "auto", "spectrain"),
+        ("other", "auto", None),
         ("momentum", "last-update", "last-update"),
         ("adamw", "none", None),
     ],
@@ -100,6 +101,14 @@ def test_the_copies_of_a_recipe_count_in_the_memory_of_a_plan(optimizer, recipe,
     ]
     flushed = hpc_lpm.plan(TWO, stages=2, optimizer=optimizer, schedule="1f1b", recipe=recipe)
     assert flushed.options["prediction_rule"] is None
+
+
+def test_with_replicas_nothing_is_held_for_a_recipe_that_does_not_go_with_them():
+    for replicas, rule in ((1, "spectrain"), (2, None)):
+        options = PlanOptions(
+            weights="live", optimizer="momentum", recipe="auto", replicas=replicas
+        )
+        assert CostModel(TWO, 2, options).options.prediction_rule == rule
 
 
 @pytest.mark.parametrize(

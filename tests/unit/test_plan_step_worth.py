@@ -29,6 +29,8 @@ BY_HAND = (
     "gpt,adamw,none,16,4,1,live,3.75,inf,4.0,inf,3,by hand",
     "gpt,adamw,auto,8,4,1,live,1.75,1.1,,,1,by hand",
     "gpt,muon,none,8,4,1,live,1.75,1.2,1.1,1.3,2,by hand",
+    "gpt,momentum,none,8,4,1,live,1.75,1.5,,,1,by hand",
+    "gpt,momentum,auto,8,4,1,live,1.75,1.3,,,1,by hand",
     "vgg,muon,none,8,4,1,live,1.75,1.4,1.3,1.6,5,by hand",
     "vgg,muon,none,8,4,1,replay,1.75,1.5,1.4,1.7,5,by hand",
 )
@@ -70,6 +72,9 @@ def looked_up(measured: Measurements, lag: str, model: str = "gpt,layers=6", **o
         # A recipe of its own; one seed has no interval.
         ("7/4", {"recipe": "auto"}, "11/10", None, None),
         ("7/8", {"recipe": "auto"}, "21/20", None, None),
+        # With replicas the recipe of SGD corrects nothing.
+        ("7/4", {"optimizer": "momentum", "recipe": "auto"}, "13/10", None, None),
+        ("7/4", {"optimizer": "momentum", "recipe": "auto", "replicas": 2}, "3/2", None, None),
         # Rows of the model's family, or else all: (1.2 + 1.4) / 2 of policy live.
         ("7/4", {"optimizer": "muon"}, "6/5", 1 / 1.3, 1 / 1.1),
         ("7/4", {"optimizer": "muon", "model": "resnet20"}, "13/10", 1 / 1.6, 1 / 1.1),
@@ -105,7 +110,7 @@ def test_what_lies_between_two_measured_lags_is_exact(by_hand: Measurements) -> 
     [
         ("4", {}, "lags by 4 updates on average, and adamw on gpt, .* is measured up to 3.75"),
         ("2", {"optimizer": "muon"}, "lags by 2 .* muon on gpt, recipe none, 2 seeds is measured"),
-        ("1", {"optimizer": "momentum"}, "nothing is measured for momentum with recipe none in "),
+        ("1", {"optimizer": "sgd"}, "nothing is measured for sgd with recipe none in "),
         ("1", {"optimizer": "muon", "recipe": "auto"}, "nothing is measured for muon with recipe "),
     ],
 )
@@ -167,7 +172,7 @@ def test_the_lags_are_those_of_every_micro_batch_in_steady_state(name: str) -> N
         (("gpt,adamw,none,8,4,1,live,2,2,,,1,me",), "first_stage_lag is 2, but .* lags by 1.75"),
         (("gpt,adamw,none,1,4,1,live,0,2,,,1,me",), "steps_ratio is 2 where nothing lags"),
         (("gpt,adamw,none,8,4,1,live,1.75,2,,,0,me",), "line 2, seeds: "),
-        ((*BY_HAND, ",adamw,none,8,4,1,live,1.75,2,,,1,me"), "line 9, model_family: "),
+        ((*BY_HAND, ",adamw,none,8,4,1,live,1.75,2,,,1,me"), "line 11, model_family: "),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_one_sentence_that_names_the_line(

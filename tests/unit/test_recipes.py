@@ -46,15 +46,16 @@ def test_without_a_recipe_nothing_is_chosen() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_named_recipe_sets_its_options_and_no_others(name: str) -> None:
-    _, document, said = resolved(recipe=name)
-    _, plain, _ = resolved()
+    of_sgd = {"optimizer": {"name": "momentum"}} if name == "spectrain" else {}
+    _, document, said = resolved(recipe=name, **of_sgd)
+    _, plain, _ = resolved(**of_sgd)
     assert without_recipe(document) == without_recipe({**plain, **RECIPES[name].options})
     assert said.startswith(f"recipe {name} ")
 
 
 def test_auto_takes_the_recipe_of_the_optimizer_at_the_largest_lag() -> None:
     for stages, micro_batches, lead, lag in [(2, 4, 1, 1), (8, 4, 1, 2), (8, 4, 2, 4)]:
-        for optimizer in ("adamw", "NAdam", "muon"):
+        for optimizer in ("adamw", "NAdam", "muon", "momentum", "sgd"):
             recipe = recipe_for(optimizer, lag)
             assert recipe is not None
             _, document, said = resolved(
@@ -73,7 +74,8 @@ def test_auto_takes_the_recipe_of_the_optimizer_at_the_largest_lag() -> None:
     ("options", "why"),
     [
         ({"strategy": "1f1b"}, "flushes at every step"),
-        ({"optimizer": {"name": "momentum"}}, "no correction is known to help"),
+        ({"optimizer": {"name": "adagrad"}}, "no correction is known to help"),
+        ({"optimizer": {"name": "momentum"}, "replicas": 2}, "spectrain"),
         ({"prediction": False}, "prediction False was given"),
         ({"stages": 1}, "lags by up to 0 updates"),
     ],

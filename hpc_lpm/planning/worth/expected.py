@@ -1,10 +1,10 @@
 """What a step of a plan is expected to be worth, from measurements at other lags.
 
-The rows that count are those of the optimizer's family and of the recipe; of these, where there are
-any, those of the model's family; of these, where there are any, those of the weight policy. Rows
-with the same lag of the first stage are averaged, and their intervals joined. Between two measured
-lags the ratio of steps is interpolated linearly, with 1 at a lag of 0; beyond the largest measured
-lag nothing is known.
+The rows that count are those of the optimizer's family and of the recipe, or of none where `auto`
+corrects nothing; of these, where there are any, those of the model's family; of these, where there
+are any, those of the weight policy. Rows with the same lag of the first stage are averaged, and
+their intervals joined. Between two measured lags the ratio of steps is interpolated linearly, with
+1 at a lag of 0; beyond the largest measured lag nothing is known.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import MeasuredSteps, Measurements
+from hpc_lpm.recipes import AUTO, NO_RECIPE, rule_of_recipe
 
 _FAMILIES = {"adamw": "adam"}
 """Optimizers that count as another: AdamW is Adam but for how weights decay."""
@@ -113,11 +114,14 @@ def expected_steps(
     """Look up the steps that `model` needs with a lag; the module says by which rule."""
     if not lag.largest:
         return _known(_SYNCHRONOUS, "no weights lag")
-    rows = rows_for(measured, options.optimizer, options.recipe)
+    recipe, optimizer = options.recipe, options.optimizer
+    rule = rule_of_recipe(recipe, optimizer, lag.largest, replicas=options.replicas)
+    if recipe == AUTO and rule is None:
+        recipe = NO_RECIPE
+    rows = rows_for(measured, optimizer, recipe)
     if not rows:
         return _unknown(
-            f"nothing is measured for {options.optimizer} with recipe {options.recipe} in "
-            f"{measured.where}"
+            f"nothing is measured for {optimizer} with recipe {recipe} in {measured.where}"
         )
     rows = _narrowed(rows, lambda row: model.lower().startswith(row.model_family.lower()))
     rows = _narrowed(rows, lambda row: row.weights == options.weights)
