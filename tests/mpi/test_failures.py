@@ -171,13 +171,13 @@ def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(tmp_path: Path) -
             "stop",
             "torch-1f1b",
             ("--receive-timeout", "2"),
-            "stage 0 (rank 0), step 1: no word from a neighbouring stage for 2 s",
+            "stage 0 (rank 0), step 1: no word from another stage for 2 s",
         ),
         (
             "stop second",
             "ddp",
             ("--receive-timeout", "2"),
-            "rank 0, step 3: no averages of the gradients for 2 s",
+            "rank 0, step 3: no averages over the ranks for 2 s",
         ),
     ],
 )

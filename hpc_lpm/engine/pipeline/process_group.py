@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch._C._distributed_c10d import TCPStore
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.topology import find_rank_locations
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
 from hpc_lpm.ranks import local_rank_from_environment
 
@@ -101,9 +102,28 @@ def _require_backends(device: torch.device) -> None:
             ) from None
 
 
-def waited_in_vain(error: BaseException) -> bool:
-    """Tell if an operation of a process group has failed since another rank hangs or is gone."""
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+@contextmanager
+def noticing_silence(where: str, missing: str, limit_seconds: float) -> Iterator[None]:
+    """Say in one sentence that operations of a process group have waited for other ranks in vain.
+
+    Args:
+        where: which rank waits, and in which step.
+        missing: what it waits for.
+        limit_seconds: how long.
+
+    Raises:
+        TrainingError: instead of what an operation raises, or of what describes that.
+    """
+    try:
+        yield
+    except (RuntimeError, TrainingError) as error:
+        raised = error.__cause__ if isinstance(error, TrainingError) else error
+        if not isinstance(raised, torch.distributed.DistError) and "gloo" not in str(raised):
+            raise
+        raise TrainingError(
+            f"{where}: no {missing} for {limit_seconds:g} s: another rank hangs or is gone; raise "
+            "--receive-timeout if it is only slow."
+        ) from error
 
 
 def quieten_deepspeed() -> None:

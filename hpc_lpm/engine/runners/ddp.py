@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed
@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
-from hpc_lpm.engine.pipeline.process_group import join_process_group, waited_in_vain
+from hpc_lpm.engine.pipeline.process_group import join_process_group, noticing_silence
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.runners.data_parallel import DataParallelRunner
 from hpc_lpm.engine.runners.runner import RunContext
@@ -70,17 +70,9 @@ class DDPRunner(DataParallelRunner):
         model = self._model
         alone, model.run_layers = model.run_layers, self._ddp
         try:
-            with self._ddp.no_sync() if self._alone or n != last else nullcontext():
+            averaging = nullcontext() if n == last and not self._alone else self._ddp.no_sync()
+            with averaging, self._waiting():
                 yield
-        except TrainingError as error:
-            if error.__cause__ is None or not waited_in_vain(error.__cause__):
-                raise
-            job, step = self._context.job, self._context.recorder.step
-            raise TrainingError(
-                f"rank {job.rank}, step {step}: no averages of the gradients for "
-                f"{job.limit_seconds:g} s: another rank hangs or is gone; raise --receive-timeout "
-                "if it is only slow."
-            ) from error
         finally:
             model.run_layers = alone
 
@@ -93,7 +85,8 @@ class DDPRunner(DataParallelRunner):
         if self._ddp is None:
             return
         if self._alone:
-            self._average_afterwards()
+            with self._waiting():
+                self._average_afterwards()
             return
         try:
             self._ddp._check_reducer_finalized()  # type: ignore[no-untyped-call]
@@ -122,4 +115,10 @@ class DDPRunner(DataParallelRunner):
     def _average_buffers(self) -> None:
         group = torch.distributed.group.WORLD
         assert group is not None
-        average_buffers(self._model.module, SumOverGroup(group), self._context.job.size)
+        with self._waiting():
+            average_buffers(self._model.module, SumOverGroup(group), self._context.job.size)
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        job, step = self._context.job, self._context.recorder.step
+        where = f"rank {job.rank}, step {step}"
+        return noticing_silence(where, "averages over the ranks", job.limit_seconds)

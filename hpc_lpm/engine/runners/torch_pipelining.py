@@ -1,7 +1,7 @@
 """Runs a schedule of torch.distributed.pipelining with a plan's cuts, as one device would train."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.learning_rate import advance
-from hpc_lpm.engine.pipeline.process_group import join_process_group, waited_in_vain
+from hpc_lpm.engine.pipeline.process_group import join_process_group, noticing_silence
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -25,7 +25,7 @@ from hpc_lpm.engine.runners.carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.crossing import Crossing, Enter, Leave, unvarying
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
-from hpc_lpm.errors import InputError, TrainingError
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
@@ -107,10 +107,11 @@ class TorchPipelineRunner:
         numbers = torch.arange(count)
         given = (numbers,) if topology.stage == 0 else ()
         of_loss = {"target": numbers} if stage.is_last else {}
-        with self._described():
-            self._schedule.step(*given, **of_loss, return_outputs=False)
+        with self._waiting():
+            with self._described():
+                self._schedule.step(*given, **of_loss, return_outputs=False)
+            self._tell_loss(stage)
         self._bytes_sent += count * stage.bytes_a_micro_batch
-        self._tell_loss(stage)
         self._update()
         recorder.end_step()
 
@@ -124,19 +125,14 @@ class TorchPipelineRunner:
         except Exception as error:
             # PyTorch wraps what a stage raises.
             raised = stage.failure or error
-            if waited_in_vain(raised):
-                raise self._silence() from error
             inputs = stage.entered if isinstance(raised, NonFiniteLossError) else None
             named = f"micro-batch {stage.number}" if stage.failure else "step"
             raise self._faults.describe(raised, named, inputs) from error
 
-    def _silence(self) -> TrainingError:
+    def _waiting(self) -> AbstractContextManager[None]:
         job, step = self._context.job, self._context.recorder.step
-        return TrainingError(
-            f"stage {self._context.topology.stage} (rank {job.rank}), step {step}: no word from a "
-            f"neighbouring stage for {job.limit_seconds:g} s: it, or a stage behind it, hangs or "
-            "is gone; raise --receive-timeout if it is only slow."
-        )
+        where = f"stage {self._context.topology.stage} (rank {job.rank}), step {step}"
+        return noticing_silence(where, "word from another stage", job.limit_seconds)
 
     def _make_stage(self, samples: int) -> "_Stage":
         """Build the stage and the schedule for micro-batches of so many samples."""
@@ -208,11 +204,12 @@ class TorchPipelineRunner:
         self._module.eval()
         scores: list[MicroBatchScores] = []
         for n in range(len(batches)):
-            try:
-                scores += self._evaluate(batches, n, metrics)
-            except Exception as error:
-                named = f"evaluation micro-batch {batches.number(n)}"
-                raise self._faults.describe(error, named) from error
+            with self._waiting():
+                try:
+                    scores += self._evaluate(batches, n, metrics)
+                except Exception as error:
+                    named = f"evaluation micro-batch {batches.number(n)}"
+                    raise self._faults.describe(error, named) from error
         return scores
 
     def _evaluate(
