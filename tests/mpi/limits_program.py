@@ -22,7 +22,7 @@ from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import MpiJob
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.process_group import join_process_group
+from hpc_lpm.engine.pipeline.process_group import join_process_group, start_deepspeed
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
@@ -94,7 +94,7 @@ def wait(world: MpiJob, where: str) -> None:
     job.communicator = world.communicator.Dup()
     model = create_model("mlp,width=8", DATASET.shape)
     if where != "group":
-        join_process_group(job, CPU)
+        start_deepspeed(job, CPU)
         first = 2 * job.rank
         layers = {index: model.build_layer(index, 0) for index in range(first, first + 2)}
         calls = LayerCalls(layers, 0, CPU)
