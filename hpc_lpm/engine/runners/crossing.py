@@ -7,15 +7,18 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.activation import Activation, taken_apart
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries
 from hpc_lpm.engine.runners.carrier import Carrier, carrier_of
+from hpc_lpm.engine.runners.runner import RunContext
+from hpc_lpm.errors import InputError
 
 Enter = Callable[[Tensor], Activation]
 Leave = Callable[[Activation], Tensor]
 
 
-def unvarying(engine: str) -> str:
+def _unvarying(engine: str) -> str:
     """Say why an engine refuses varying activations, and what to do."""
     return (
         f"{engine} only sends what is of one kind for every micro-batch: cut behind another layer "
@@ -40,6 +43,26 @@ class Crossing:
         self._boundaries = boundaries
         self._device = device
         self._layer = layer
+
+    def require_unvarying(self, context: RunContext) -> None:
+        """Refuse a cut over which activations were found to vary (collective).
+
+        Raises:
+            InputError: on every rank alike.
+        """
+
+        def check() -> None:
+            if self._boundaries.outgoing.varies:
+                raise InputError(
+                    f"--strategy {context.settings.strategy} was given a plan that cuts behind "
+                    f"layer {self._layer} {context.model.layers[self._layer].name}, whose output "
+                    "varies between micro-batches of the same size, but "
+                    f"{_unvarying(self._engine)}."
+                )
+
+        run_on_every_rank(
+            context.job, check, (InputError,), lambda problem, _: InputError(f"{problem}.")
+        )
 
     def enter(self, *, training: bool, samples: int) -> Enter | None:
         """Return what unpacks a micro-batch of this kind and size, None on the first stage."""
@@ -85,7 +108,7 @@ class _Leave:
         layer: int,
         engine: str,
     ) -> None:
-        self._unvarying = unvarying(engine)
+        self._unvarying = _unvarying(engine)
         self._spec = spec
         self._carrier = carrier
         self._layer = layer

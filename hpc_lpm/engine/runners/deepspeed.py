@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
@@ -23,7 +23,7 @@ from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.carrier import fill_missing_gradient
-from hpc_lpm.engine.runners.crossing import Crossing, unvarying
+from hpc_lpm.engine.runners.crossing import Crossing
 from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
@@ -126,21 +126,8 @@ class StockPipelineRunner:
         Raises:
             InputError: on every rank, if it varies.
         """
-        context, rehearsal = self._context, self._rehearsal
-        rehearsal.rehearse(passes, metrics)
-        last = max(self._module.local_layers())
-
-        def check() -> None:
-            if rehearsal.boundaries.outgoing.varies:
-                raise InputError(
-                    f"--strategy {context.settings.strategy} was given a plan that cuts behind "
-                    f"layer {last} {context.model.layers[last].name}, whose output varies between "
-                    f"micro-batches of the same size, but {unvarying(_ENGINE)}."
-                )
-
-        run_on_every_rank(
-            context.job, check, (InputError,), lambda problem, _: InputError(f"{problem}.")
-        )
+        self._rehearsal.rehearse(passes, metrics)
+        self._crossing.require_unvarying(self._context)
 
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on this replica's share of a batch; DeepSpeed drains after every step."""

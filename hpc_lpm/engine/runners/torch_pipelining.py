@@ -12,7 +12,6 @@ from torch.distributed import pipelining
 
 from hpc_lpm.activation import Activation, moved
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
@@ -22,7 +21,7 @@ from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.carrier import fill_missing_gradient
-from hpc_lpm.engine.runners.crossing import Crossing, Enter, Leave, unvarying
+from hpc_lpm.engine.runners.crossing import Crossing, Enter, Leave
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.errors import InputError
@@ -80,21 +79,8 @@ class TorchPipelineRunner:
         Raises:
             InputError: on every rank, if it varies.
         """
-        context, rehearsal = self._context, self._rehearsal
-        rehearsal.rehearse(passes, metrics)
-        last = max(self._module.local_layers())
-
-        def check() -> None:
-            if rehearsal.boundaries.outgoing.varies:
-                raise InputError(
-                    f"--strategy {context.settings.strategy} was given a plan that cuts behind "
-                    f"layer {last} {context.model.layers[last].name}, whose output varies between "
-                    f"micro-batches of the same size, but {unvarying(_ENGINE)}."
-                )
-
-        run_on_every_rank(
-            context.job, check, (InputError,), lambda problem, _: InputError(f"{problem}.")
-        )
+        self._rehearsal.rehearse(passes, metrics)
+        self._crossing.require_unvarying(self._context)
 
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on a batch; the schedule drains after every step."""
