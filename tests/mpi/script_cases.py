@@ -39,6 +39,7 @@ from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
 
 SEED, BATCH = 3, 16
+OF_WHOLE_BATCHES = ("deepspeed-1f1b", "torch-1f1b")
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "momentum": lambda parameters: SGD(parameters, lr=0.1, momentum=0.9),
     "adamw": lambda parameters: AdamW(parameters, lr=0.01, weight_decay=0.01),
@@ -56,7 +57,7 @@ class ScriptCase:
         self.case, self.job, self.folder = case, job, folder
         self.options = {"batch_size": BATCH, "micro_batches": 4, **case["options"]}
         self.steps, self.drains = case.get("steps", 8), case.get("drains", [])
-        whole = self.options.get("strategy") == "deepspeed-1f1b"
+        whole = self.options.get("strategy") in OF_WHOLE_BATCHES
         self.per_epoch = script_models.SAMPLES // BATCH + (not whole)
         self.plan: Path | None = None
         self.changed: list[str] = []
@@ -177,7 +178,7 @@ class ScriptCase:
             optimizer=OF_COMMAND[self.case["optimizer"]],
             seed=SEED,
             steps=self.steps,
-            last_batch="drop" if self.options["strategy"] == "deepspeed-1f1b" else "keep",
+            last_batch="drop" if self.options["strategy"] in OF_WHOLE_BATCHES else "keep",
             receive_timeout_seconds=60,
             drain_at=self.drains,
             **self.options,

@@ -104,6 +104,7 @@ def test_stages_of_a_script_compute_what_loop_and_command_do(
         "1f1b": command("1f1b", TWO, PLAIN, optimizer="adamw"),
         "naive": command("naive", TWO, PLAIN),
         "deepspeed": command("deepspeed-1f1b", TWO, PLAIN, rates="linear", go_on="script"),
+        "torch": command("torch-1f1b", TWO, PLAIN, rates="linear", go_on="script"),
         "horovod": command("horovod", None, OF_REPLICAS, rates="linear", go_on="command"),
         "ddp": command("ddp", None, OF_REPLICAS, rates="linear", go_on="script"),
     }
