@@ -81,8 +81,8 @@ def targets() -> Iterator[Run]:
         deepest = 16 if name.startswith("gpt8") else 8
         yield from one_device(name, 5)
         if not family.lower_is_better:
-            for corrections in CORRECTIONS:
-                yield from trainings(name, deepest, 4, corrections, (1.0, 1.05), 5)
+            yield from trainings(name, deepest, 4, NONE, (1.0, 1.05), 5)
+            yield from trainings(name, deepest, 4, AUTO, (1.0,), 5)
             continue
         yield from trainings(name, deepest, 4, AUTO, LENGTHS, 5)
         yield from trainings(name, deepest, 4, NONE, (1.0, 1.2, 1.5, 2.0, 3.0), 3)
