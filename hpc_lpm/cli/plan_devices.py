@@ -14,7 +14,7 @@ from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
 from hpc_lpm.planning.options import OTHER_OPTIMIZER
 from hpc_lpm.planning.worth.lag import Lag
-from hpc_lpm.recipes import NO_RECIPE, rule_of_recipe
+from hpc_lpm.recipes import NO_RECIPE
 
 MOST_ROWS = 8
 _COLUMNS = (
@@ -89,9 +89,8 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
     if not candidate.model.schedule.flushes:
         if options.recipe != NO_RECIPE:
             command += ["--recipe", options.recipe]
-        lag = Lag.of(candidate.model.schedule, candidate.stages, options).largest
-        of_recipe = rule_of_recipe(options.recipe, optimizer, lag, replicas=options.replicas)
-        if options.prediction_rule not in (None, of_recipe):
+        lag = Lag.of(candidate.model.schedule, candidate.stages, options)
+        if options.prediction_rule not in (None, lag.rule_of_recipe(options)):
             command += ["--prediction", "--prediction-rule", options.prediction_rule]
     command += ["--optimizer", optimizer]
     if profile.dtype == "bfloat16":

@@ -29,7 +29,6 @@ from hpc_lpm.planning.memory import MemoryFactors, further_state_bytes
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.profile_file import Link, Profile
-from hpc_lpm.recipes import rule_of_recipe
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.registry import schedule_named
 
@@ -253,8 +252,7 @@ def _with_rule_of_recipe(options: PlanOptions, schedule: Schedule, stages: int) 
     """Return the options with the rule by which their recipe predicts at this depth."""
     if options.prediction_rule is not None:
         return options
-    lag = Lag.of(schedule, stages, options).largest
-    rule = rule_of_recipe(options.recipe, options.optimizer, lag, replicas=options.replicas)
+    rule = Lag.of(schedule, stages, options).rule_of_recipe(options)
     return options.model_copy(update={"prediction_rule": rule})
 
 

@@ -102,6 +102,20 @@ def _require_backends(device: torch.device) -> None:
             ) from None
 
 
+def require_own_gpus(job: Job, device: torch.device, strategy: str) -> None:
+    """Refuse ranks that share a GPU, for an engine whose stages talk over NCCL alone (collective).
+
+    Raises:
+        InputError: on every rank alike.
+    """
+    if device.type == "cuda" and not find_rank_locations(job, device).own_gpus:
+        raise InputError(
+            f"--strategy {strategy} needs a GPU for every rank, since NCCL refuses ranks that "
+            "share one: start as many ranks on a node as it has GPUs, or hide the GPUs with "
+            "CUDA_VISIBLE_DEVICES= to train on CPUs."
+        )
+
+
 @contextmanager
 def noticing_silence(where: str, missing: str, limit_seconds: float) -> Iterator[None]:
     """Say in one sentence that operations of a process group have waited for other ranks in vain.

@@ -18,7 +18,7 @@ from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.process_group import start_deepspeed
+from hpc_lpm.engine.pipeline.process_group import require_own_gpus, start_deepspeed
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -26,8 +26,6 @@ from hpc_lpm.engine.runners.carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.crossing import Crossing
 from hpc_lpm.engine.runners.deepspeed_gradients import mend_gradients
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
-from hpc_lpm.engine.topology import find_rank_locations
-from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
@@ -57,12 +55,7 @@ class StockPipelineRunner:
         start_deepspeed(job, context.device)
         from hpc_lpm.engine.pipeline.deepspeed_parts import deepspeed
 
-        if context.device.type == "cuda" and not find_rank_locations(job, context.device).own_gpus:
-            raise InputError(
-                "--strategy deepspeed-1f1b needs a GPU for every rank, since NCCL refuses ranks "
-                "that share one: start as many ranks on a node as it has GPUs, or hide the GPUs "
-                "with CUDA_VISIBLE_DEVICES= to train on CPUs."
-            )
+        require_own_gpus(job, context.device, settings.strategy)
         self._context = context
         with making_process_groups(job):
             self._module = self._build_module()

@@ -16,15 +16,17 @@ from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.learning_rate import advance
-from hpc_lpm.engine.pipeline.process_group import join_process_group, noticing_silence
+from hpc_lpm.engine.pipeline.process_group import (
+    join_process_group,
+    noticing_silence,
+    require_own_gpus,
+)
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.crossing import Crossing, Enter, Leave
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
-from hpc_lpm.engine.topology import find_rank_locations
-from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 from hpc_lpm.models.layer_calls import LayerCalls
 
@@ -42,12 +44,7 @@ class TorchPipelineRunner:
     def __init__(self, context: RunContext, schedule: str) -> None:
         settings, job = context.settings, context.job
         join_process_group(job, context.device)
-        if context.device.type == "cuda" and not find_rank_locations(job, context.device).own_gpus:
-            raise InputError(
-                f"--strategy {settings.strategy} needs a GPU for every rank, since NCCL refuses "
-                "ranks that share one: start as many ranks on a node as it has GPUs, or hide the "
-                "GPUs with CUDA_VISIBLE_DEVICES= to train on CPUs."
-            )
+        require_own_gpus(job, context.device, settings.strategy)
         self._context = context
         self._schedule_name = schedule
         layers = context.build_layers()

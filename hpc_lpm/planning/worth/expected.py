@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import MeasuredSteps, Measurements
-from hpc_lpm.recipes import AUTO, NO_RECIPE, rule_of_recipe
+from hpc_lpm.recipes import AUTO, NO_RECIPE
 
 _FAMILIES = {"adamw": "adam"}
 """Optimizers that count as another: AdamW is Adam but for how weights decay."""
@@ -115,8 +115,7 @@ def expected_steps(
     if not lag.largest:
         return _known(_SYNCHRONOUS, "no weights lag")
     recipe, optimizer = options.recipe, options.optimizer
-    rule = rule_of_recipe(recipe, optimizer, lag.largest, replicas=options.replicas)
-    if recipe == AUTO and rule is None:
+    if recipe == AUTO and lag.rule_of_recipe(options) is None:
         recipe = NO_RECIPE
     rows = rows_for(measured, optimizer, recipe)
     if not rows:

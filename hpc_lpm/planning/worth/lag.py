@@ -5,6 +5,8 @@ from fractions import Fraction
 from typing import Self
 
 from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.prediction_rules import PredictionRule
+from hpc_lpm.recipes import rule_of_recipe
 from hpc_lpm.schedules.base import Schedule
 
 
@@ -36,4 +38,10 @@ class Lag:
                 for stage in range(stages)
             ),
             first_stage=means[0],
+        )
+
+    def rule_of_recipe(self, options: PlanOptions) -> PredictionRule | None:
+        """Return the rule by which the recipe of `options` predicts weights at this lag."""
+        return rule_of_recipe(
+            options.recipe, options.optimizer, self.largest, replicas=options.replicas
         )
