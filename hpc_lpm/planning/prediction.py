@@ -13,7 +13,7 @@ from hpc_lpm.planning.plan_checks import check_plan_of
 from hpc_lpm.planning.stage_times import stage_times
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.clock import Jitter, JitteredClock, PipelineClock
-from hpc_lpm.schedules.instructions import Backward, Forward, Replay
+from hpc_lpm.schedules.instructions import Pass
 from hpc_lpm.schedules.playback import StageTimeline, play
 from hpc_lpm.schedules.simulate import Simulation, simulate
 
@@ -114,16 +114,14 @@ def _timelines(
         replay=options.weights == "replay",
         replicas=options.replicas,
     )
+    placement = model.schedule.placement(model.stages)
     played: PipelineClock | JitteredClock = clock
     if jitter is not None:
-        passes = [
-            sum(isinstance(item, Forward | Replay | Backward) for item in programme)
-            for programme in programmes
-        ]
-        played = JitteredClock(clock, jitter, passes)
+        passes = [sum(isinstance(item, Pass) for item in programme) for programme in programmes]
+        played = JitteredClock(clock, jitter, passes, placement)
     return [
         [timed for timed in timeline if timed.end_seconds > timed.start_seconds]
-        for timeline in play(programmes, played).timelines
+        for timeline in play(programmes, played, placement).timelines
     ]
 
 

@@ -7,7 +7,7 @@ from math import ceil
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.insertions import (
-    TiedStages,
+    TiedDevices,
     with_communication,
     with_replays,
     with_replicas,
@@ -15,6 +15,7 @@ from hpc_lpm.schedules.insertions import (
 )
 from hpc_lpm.schedules.instructions import Instruction, Programme
 from hpc_lpm.schedules.ordering import check_arguments, forwards_ahead
+from hpc_lpm.schedules.placement import Placement
 
 LEAD, WEIGHTS = "lead", "weights"
 """The options that only some schedules take: the lead, and the policy for lagged weights."""
@@ -30,7 +31,8 @@ class Schedule(ABC):
     `ahead`; one whose order is not `forwards_ahead` overrides `compute` as well. Everything else
     follows. Stages are counted from 0, micro-batches over the whole programme; M stands for
     `micro_batches_per_step`, `lead` for how many micro-batches each stage is to run ahead of the
-    next, and `replicas` for how many copies of every stage train.
+    next, and `replicas` for how many copies of every stage train. Each device holds one stage, but
+    under a `ChunkedSchedule`, which places several there.
 
     Attributes:
         name: what users call it.
@@ -39,6 +41,9 @@ class Schedule(ABC):
         takes_lead: whether `lead` changes anything.
         alternates: whether after the warm-up every stage alternates for ever between forward
             n + `ahead` and backward n. The planner knows then how long stages wait for messages.
+        chunks: how many stages each device holds.
+        takes_chunks: whether that number is the user's choice.
+        splits_backward: whether the two halves of a backward may run at different times.
     """
 
     name: str
@@ -46,6 +51,17 @@ class Schedule(ABC):
     flushes: bool
     takes_lead: bool = False
     alternates: bool = False
+    chunks: int = 1
+    takes_chunks: bool = False
+    splits_backward: bool = False
+
+    def placement(self, stages: int) -> Placement:
+        """Return which device holds which stages.
+
+        Raises:
+            InputError: if so many stages cannot be placed.
+        """
+        return Placement.of_stages(stages, self.chunks, folded=False, schedule=self.name)
 
     @abstractmethod
     def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
@@ -60,17 +76,17 @@ class Schedule(ABC):
 
     def compute(
         self,
-        stage: int,
+        device: int,
         stages: int,
         micro_batches_per_step: int,
         total_micro_batches: int,
         lead: int,
     ) -> Iterator[Instruction]:
-        """Yield forwards, backwards and updates of `stage` in order.
+        """Yield forwards, backwards and updates of `device` in order.
 
         The pipeline empties after every step where the schedule flushes, else at the very end.
         """
-        ahead = self.ahead(stage, stages, micro_batches_per_step, lead)
+        ahead = self.ahead(device, stages, micro_batches_per_step, lead)
         first = 0
         for count in self.between_drains(micro_batches_per_step, total_micro_batches):
             yield from forwards_ahead(first, count, ahead, micro_batches_per_step)
@@ -195,7 +211,7 @@ class Schedule(ABC):
 
     def programme(
         self,
-        stage: int,
+        device: int,
         stages: int,
         micro_batches_per_step: int,
         total_micro_batches: int,
@@ -205,17 +221,21 @@ class Schedule(ABC):
         replicas: int = 1,
         ties: Collection[tuple[int, int]] = (),
     ) -> Programme:
-        """Return everything `stage` executes, communication included.
+        """Return everything `device` executes, communication included.
 
         With `replay`, lagged micro-batches run forward again before their backward. With several
         `replicas` of every stage gradients are averaged over them; micro-batches are counted on one
-        replica. `ties` are the pairs (owner, copy) of stages that hold tied weights.
+        replica. `ties` are the pairs (owner, copy) of devices that hold tied weights.
 
         Raises:
             ValueError: if an argument is out of range.
+            InputError: if so many stages cannot be placed.
         """
-        check_arguments(stage, stages, micro_batches_per_step, total_micro_batches, lead)
-        planned = self.compute(stage, stages, micro_batches_per_step, total_micro_batches, lead)
+        placement = self.placement(stages)
+        check_arguments(
+            device, placement.devices, micro_batches_per_step, total_micro_batches, lead
+        )
+        planned = self.compute(device, stages, micro_batches_per_step, total_micro_batches, lead)
         if replicas > 1:
             planned = with_replicas(planned, flushes=self.flushes)
         if ties:
@@ -223,11 +243,11 @@ class Schedule(ABC):
                 self.version_delay(owner, stages, micro_batches_per_step, lead, replicas=replicas)
                 for owner, _ in ties
             )
-            tied = [TiedStages(*tie, delay) for tie, delay in zip(ties, delays, strict=True)]
-            planned = with_tied_weights(planned, stage, tied, micro_batches_per_step)
+            tied = [TiedDevices(*tie, delay) for tie, delay in zip(ties, delays, strict=True)]
+            planned = with_tied_weights(planned, device, tied, micro_batches_per_step)
         if replay:
             planned = with_replays(planned)
-        return list(with_communication(planned, stage, stages))
+        return list(with_communication(planned, device, placement))
 
     def programmes(
         self,
@@ -240,14 +260,15 @@ class Schedule(ABC):
         replicas: int = 1,
         ties: Collection[tuple[int, int]] = (),
     ) -> list[Programme]:
-        """Return the programmes of all stages, in order.
+        """Return the programmes of all devices, in order.
 
         Raises:
             ValueError: as `programme`.
+            InputError: as `programme`.
         """
         return [
             self.programme(
-                stage,
+                device,
                 stages,
                 micro_batches_per_step,
                 total_micro_batches,
@@ -256,7 +277,7 @@ class Schedule(ABC):
                 replicas=replicas,
                 ties=ties,
             )
-            for stage in range(stages)
+            for device in range(self.placement(stages).devices)
         ]
 
     def in_flight_bounds(

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hpc_lpm.schedules.instructions import Backward, Computation, Forward, Replay, Update
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    BackwardInput,
+    BackwardWeights,
+    Computation,
+    Forward,
+    Replay,
+    Update,
+)
+from hpc_lpm.schedules.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -15,7 +24,8 @@ class PipelineClock:
 
     `forward_seconds` and `backward_seconds` have one entry per stage, `boundary_seconds` one less.
     `averaging_seconds` has what a stage's replicas take to average the gradients of a step, one
-    entry per stage; without replicas there is none.
+    entry per stage; without replicas there is none. `weight_gradient_seconds` has the part of each
+    backward that a schedule may put off, `BackwardWeights`; without it this is half of a backward.
     """
 
     forward_seconds: Sequence[float]
@@ -23,6 +33,7 @@ class PipelineClock:
     boundary_seconds: Sequence[float]
     overlap: bool = True
     averaging_seconds: Sequence[float] = ()
+    weight_gradient_seconds: Sequence[float] = ()
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
         """Return the seconds of a pass; an optimizer step is taken to cost nothing."""
@@ -31,7 +42,17 @@ class PipelineClock:
                 return self.forward_seconds[stage]
             case Backward():
                 return self.backward_seconds[stage]
+            case BackwardInput():
+                return self.backward_seconds[stage] - self.half_seconds(stage)
+            case BackwardWeights():
+                return self.half_seconds(stage)
         return 0.0
+
+    def half_seconds(self, stage: int) -> float:
+        """Return the seconds of a backward's second half, the gradients of the weights."""
+        if self.weight_gradient_seconds:
+            return self.weight_gradient_seconds[stage]
+        return self.backward_seconds[stage] / 2
 
     def transfer_seconds(self, boundary: int) -> float:
         """Return the seconds of a message between stages `boundary` and `boundary + 1`."""
@@ -74,11 +95,14 @@ class Jitter:
 class JitteredClock:
     """A clock whose passes vary, to play the programmes of one replica once."""
 
-    def __init__(self, clock: PipelineClock, jitter: Jitter, passes: Sequence[int]) -> None:
-        """Prepare the factors of as many passes of every stage as `passes` says."""
+    def __init__(
+        self, clock: PipelineClock, jitter: Jitter, passes: Sequence[int], placement: Placement
+    ) -> None:
+        """Prepare the factors of as many passes of every device as `passes` says."""
         self._clock = clock
+        self._placement = placement
         self._factors = [
-            iter(jitter.factors(stage, count).tolist()) for stage, count in enumerate(passes)
+            iter(jitter.factors(device, count).tolist()) for device, count in enumerate(passes)
         ]
 
     @property
@@ -87,11 +111,11 @@ class JitteredClock:
         return self._clock.overlap
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
-        """Return the seconds of the stage's next pass."""
+        """Return the seconds of the next pass of the device that holds the stage."""
         seconds = self._clock.compute_seconds(stage, instruction)
         if isinstance(instruction, Update):
             return seconds
-        factor: float = next(self._factors[stage])
+        factor: float = next(self._factors[self._placement.device(stage)])
         return seconds * factor
 
     def transfer_seconds(self, boundary: int) -> float:

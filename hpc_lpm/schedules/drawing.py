@@ -2,33 +2,46 @@
 
 from collections.abc import Mapping, Sequence
 
-from hpc_lpm.schedules.instructions import Backward, Forward, Programme, Reduce, Replay, Update
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    BackwardInput,
+    BackwardWeights,
+    Forward,
+    Programme,
+    Reduce,
+    Replay,
+    Update,
+)
+from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.schedules.playback import Playback, StageTimeline, TimedInstruction, UnitClock, play
 
 
 def draw(
     programmes: Sequence[Programme],
     marks: Mapping[tuple[int, int], str] | None = None,
+    placement: Placement | None = None,
 ) -> str:
     """Return the schedule as a table in which every pass takes one slot.
 
-    `F2` and `B2` are the passes of micro-batch 2, `R2` its replay, `a` the start of an average over
-    replicas and `u` an optimizer step after the pass, `.` an idle slot. `marks` maps (stage, index
+    `F2` and `B2` are the passes of micro-batch 2, `I2` and `W2` the halves of a backward that is
+    split, `F2.1` a pass of a device's chunk 1, `R2` a replay, `a` the start of an average over
+    replicas and `u` an optimizer step after the pass, `.` an idle slot. `marks` maps (device, index
     of the instruction) to a text that is drawn where that instruction stands, behind its pass.
     """
-    playback = play(programmes, UnitClock())
+    playback = play(programmes, UnitClock(), placement)
     marks = marks or {}
     rows = [_cells(programme, playback, stage, marks) for stage, programme in enumerate(programmes)]
     columns = max((len(row) for row in rows), default=0)
     widths = [
         max(2, *(len(row[slot]) for row in rows if slot < len(row))) for slot in range(columns)
     ]
-    label = len(f"stage {len(rows) - 1}")
+    name = "stage" if placement is None or placement.chunks == 1 else "device"
+    label = len(f"{name} {len(rows) - 1}")
     lines = []
-    for stage, row in enumerate(rows):
+    for number, row in enumerate(rows):
         filled = [*row, *["."] * (columns - len(row))]
         cells = (cell.ljust(width) for cell, width in zip(filled, widths, strict=True))
-        lines.append(f"{f'stage {stage}'.ljust(label)}  {'  '.join(cells)}".rstrip())
+        lines.append(f"{f'{name} {number}'.ljust(label)}  {'  '.join(cells)}".rstrip())
     return "\n".join(lines)
 
 
@@ -40,7 +53,7 @@ def _cells(
     for index, timed in enumerate(playback.timelines[stage]):
         slot = int(timed.start_seconds)
         match timed.instruction:
-            case Forward() | Replay() | Backward():
+            case Forward() | Replay() | Backward() | BackwardInput() | BackwardWeights():
                 cells.extend("." for _ in range(slot - len(cells)))
                 cells.append(str(timed.instruction))
             case Reduce() | Update():
@@ -62,7 +75,7 @@ def _cells(
 
 LEGEND = (
     "0-9 forward of the micro-batch ending in that digit, a-j backward (a = 0), A-J replay, "
-    "- transfer, . idle"
+    "w gradients of weights, - transfer, . idle"
 )
 
 
@@ -94,7 +107,9 @@ def _letter(timed: TimedInstruction) -> str:
             return str(micro_batch % 10)
         case Replay(micro_batch):
             return chr(ord("A") + micro_batch % 10)
-        case Backward(micro_batch):
+        case Backward(micro_batch) | BackwardInput(micro_batch):
             return chr(ord("a") + micro_batch % 10)
+        case BackwardWeights():
+            return "w"
         case _:
             return "-"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from hpc_lpm.schedules.instructions import (
     Backward,
+    BackwardInput,
     Forward,
     Instruction,
     ReceiveActivation,
@@ -24,32 +25,34 @@ from hpc_lpm.schedules.instructions import (
     SendTiedWeights,
     Update,
 )
+from hpc_lpm.schedules.placement import Placement
 
 
 def with_communication(
-    programme: Iterable[Instruction], stage: int, stages: int
+    programme: Iterable[Instruction], device: int, placement: Placement
 ) -> Iterator[Instruction]:
     """Yield `programme` with a receive before and a send after every pass that needs one.
 
     On a stage in the middle, F3 becomes RA3 F3 SA3 and B3 becomes RG3 B3 SG3. The gradient leaves
     before the update that may follow: the previous stage does not wait for it.
     """
-    has_previous = stage > 0
-    has_next = stage < stages - 1
+    last = placement.stages - 1
     for instruction in programme:
         match instruction:
-            case Forward(micro_batch):
-                if has_previous:
-                    yield ReceiveActivation(micro_batch)
+            case Forward(micro_batch, chunk):
+                stage = placement.stage(device, chunk)
+                if stage > 0:
+                    yield ReceiveActivation(micro_batch, chunk)
                 yield instruction
-                if has_next:
-                    yield SendActivation(micro_batch)
-            case Backward(micro_batch):
-                if has_next:
-                    yield ReceiveGradient(micro_batch)
+                if stage < last:
+                    yield SendActivation(micro_batch, chunk)
+            case Backward(micro_batch, chunk) | BackwardInput(micro_batch, chunk):
+                stage = placement.stage(device, chunk)
+                if stage < last:
+                    yield ReceiveGradient(micro_batch, chunk)
                 yield instruction
-                if has_previous:
-                    yield SendGradient(micro_batch)
+                if stage > 0:
+                    yield SendGradient(micro_batch, chunk)
             case _:
                 yield instruction
 
@@ -57,17 +60,18 @@ def with_communication(
 def lagged_micro_batches(programme: Iterable[Instruction]) -> frozenset[int]:
     """Return the micro-batches with an update between their forward and their backward.
 
-    Tied weights that come from another stage are an update like any other.
+    Tied weights that come from another device are an update like any other.
     """
     updates = 0
-    updates_at_forward: dict[int, int] = {}
+    updates_at_forward: dict[tuple[int, int], int] = {}
     lagged = set()
     for instruction in programme:
         match instruction:
-            case Forward(micro_batch):
-                updates_at_forward[micro_batch] = updates
-            case Backward(micro_batch) if updates_at_forward.pop(micro_batch) != updates:
-                lagged.add(micro_batch)
+            case Forward(micro_batch, chunk):
+                updates_at_forward[micro_batch, chunk] = updates
+            case Backward(micro_batch, chunk) | BackwardInput(micro_batch, chunk):
+                if updates_at_forward.pop((micro_batch, chunk)) != updates:
+                    lagged.add(micro_batch)
             case Update() | ReceiveTiedWeights():
                 updates += 1
     return frozenset(lagged)
@@ -124,8 +128,8 @@ def with_replicas(programme: Iterable[Instruction], *, flushes: bool) -> Iterato
 
 
 @dataclass(frozen=True)
-class TiedStages:
-    """Two stages that hold the same weights, which only the owner updates.
+class TiedDevices:
+    """Two devices that hold the same weights, which only the owner updates.
 
     `delay` is the number of micro-batches by which the owner's forwards are ahead of its updates.
     """
@@ -137,8 +141,8 @@ class TiedStages:
 
 def with_tied_weights(
     programme: Iterable[Instruction],
-    stage: int,
-    ties: Sequence[TiedStages],
+    device: int,
+    ties: Sequence[TiedDevices],
     micro_batches_per_step: int,
 ) -> Iterator[Instruction]:
     """Yield `programme` with the messages between owners and copies of tied weights.
@@ -150,8 +154,8 @@ def with_tied_weights(
     is. At the end every copy is brought up to date. Averages over replicas include the gradients
     of the copies.
     """
-    received = {tie: 0 for tie in ties if tie.copy == stage}
-    copies = [tie.copy for tie in ties if tie.owner == stage]
+    received = {tie: 0 for tie in ties if tie.copy == device}
+    copies = [tie.copy for tie in ties if tie.owner == device]
     gathered = updates = 0
     for instruction in programme:
         match instruction:

@@ -1,8 +1,9 @@
-"""The instructions of a stage. Each names the micro-batch or the optimizer step it is about.
+"""The instructions of a device. Each names the micro-batch or the optimizer step it is about.
 
-Micro-batches are numbered n = 0, 1, 2, ... over the whole programme, optimizer steps likewise.
-`str()` of an instruction is short, as drawn in a schedule: F3, B3, A0, U0, RA3, SA3, RG3, SG3,
-STG0.
+Micro-batches are numbered n = 0, 1, 2, ... over the whole programme, optimizer steps likewise. A
+device that holds several chunks of the model numbers them from 0, in the order of the model.
+`str()` of an instruction is short, as drawn in a schedule: F3, B3, I3, W3, A0, U0, RA3, SA3, RG3,
+SG3, STG0; F3.1 is about chunk 1.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import ClassVar, Self
 @dataclass(frozen=True, slots=True)
 class _AboutMicroBatch:
     micro_batch: int
+    chunk: int = 0
     symbol: ClassVar[str]
 
     @property
@@ -21,14 +23,14 @@ class _AboutMicroBatch:
 
     def later(self, micro_batches: int, steps: int) -> Self:
         """Return the same instruction so many micro-batches, which are so many steps, later."""
-        return type(self)(self.micro_batch + micro_batches)
+        return type(self)(self.micro_batch + micro_batches, self.chunk)
 
     def __str__(self) -> str:
-        return f"{self.symbol}{self.micro_batch}"
+        return f"{self.symbol}{self.micro_batch}{f'.{self.chunk}' if self.chunk else ''}"
 
 
 class Forward(_AboutMicroBatch):
-    """Compute the stage's output for the micro-batch, and the loss on the last stage."""
+    """Compute the chunk's output for the micro-batch, and the loss at the end of the model."""
 
     __slots__ = ()
     symbol = "F"
@@ -46,6 +48,20 @@ class Backward(_AboutMicroBatch):
 
     __slots__ = ()
     symbol = "B"
+
+
+class BackwardInput(_AboutMicroBatch):
+    """Compute the gradient of the input, and leave that of the weights for `BackwardWeights`."""
+
+    __slots__ = ()
+    symbol = "I"
+
+
+class BackwardWeights(_AboutMicroBatch):
+    """Accumulate the gradients of the weights that `BackwardInput` has left."""
+
+    __slots__ = ()
+    symbol = "W"
 
 
 class SendActivation(_AboutMicroBatch):
@@ -169,13 +185,14 @@ class ReceiveTiedWeights(_AboutTiedWeights):
 TiedMessage = SendTiedGradient | ReceiveTiedGradient | SendTiedWeights | ReceiveTiedWeights
 """Messages about an optimizer step and another stage rather than a micro-batch."""
 
-Computation = Forward | Replay | Backward | Update
-"""Instructions that a stage executes without its neighbours."""
+Pass = Forward | Replay | Backward | BackwardInput | BackwardWeights
+"""Instructions that a device spends its time on."""
+
+Computation = Pass | Update
+"""Instructions that a device executes without its neighbours."""
 
 Instruction = (
-    Forward
-    | Replay
-    | Backward
+    Pass
     | Reduce
     | Update
     | SendActivation
@@ -184,7 +201,7 @@ Instruction = (
     | ReceiveGradient
     | TiedMessage
 )
-"""Anything that a stage's programme can hold."""
+"""Anything that a device's programme can hold."""
 
 Programme = list[Instruction]
-"""The instructions of one stage, in the order in which it executes them."""
+"""The instructions of one device, in the order in which it executes them."""

@@ -1,4 +1,4 @@
-"""Play the programmes of all stages against each other on a clock.
+"""Play the programmes of all devices against each other on a clock.
 
 Sends never block, receives block and are served in the order of sending: what an engine does.
 The validator, the drawings and the simulator all look at the same playback.
@@ -7,6 +7,7 @@ The validator, the drawings and the simulator all look at the same playback.
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 from hpc_lpm.schedules.instructions import (
@@ -25,6 +26,7 @@ from hpc_lpm.schedules.instructions import (
     TiedMessage,
     Update,
 )
+from hpc_lpm.schedules.placement import Placement
 
 
 class Clock(Protocol):
@@ -68,7 +70,7 @@ class UnitClock:
 
 @dataclass(frozen=True, slots=True)
 class TimedInstruction:
-    """One instruction of one stage with its times; waiting for a message is not counted."""
+    """One instruction of one device with its times; waiting for a message is not counted."""
 
     instruction: Instruction
     start_seconds: float
@@ -76,14 +78,14 @@ class TimedInstruction:
 
 
 StageTimeline = list[TimedInstruction]
-"""All that one stage did, in order of execution."""
+"""All that one device did, in order of execution."""
 
 
 @dataclass(frozen=True)
 class Playback:
-    """The timeline of every stage, first stage first.
+    """The timeline of every device, first device first.
 
-    `stopped[stage]` is the index of the instruction at which a stage waits for ever, or None.
+    `stopped[device]` is the index of the instruction at which a device waits for ever, or None.
     """
 
     timelines: list[StageTimeline]
@@ -91,52 +93,66 @@ class Playback:
 
     @property
     def makespan_seconds(self) -> float:
-        """The time at which the last stage has finished."""
+        """The time at which the last device has finished."""
         return max((line[-1].end_seconds for line in self.timelines if line), default=0.0)
 
 
 @dataclass
-class _Channel:
-    """The messages that cross one boundary in one direction, one after the other."""
+class _Link:
+    """What carries the messages from one device to another, one after the other."""
 
-    messages: deque[tuple[int, float, float]] = field(default_factory=deque)
     free_at_seconds: float = 0.0
 
-    def send(self, micro_batch: int, now: float, duration: float) -> None:
+    def carry(self, now: float, duration: float) -> tuple[float, float]:
+        """Return when a message that is sent now begins to travel, and when it is there."""
         start = max(now, self.free_at_seconds)
         self.free_at_seconds = start + duration
-        self.messages.append((micro_batch, start, self.free_at_seconds))
+        return start, self.free_at_seconds
+
+
+@dataclass(frozen=True)
+class _Boundary:
+    """The messages between two stages in one direction, each with its times on the link."""
+
+    sender: int
+    receiver: int
+    number: int
+    messages: deque[tuple[int, float, float]] = field(default_factory=deque)
 
 
 class _Player:
-    def __init__(self, programmes: Sequence[Programme], clock: Clock) -> None:
-        stages = len(programmes)
+    def __init__(self, programmes: Sequence[Programme], clock: Clock, placement: Placement) -> None:
+        devices = len(programmes)
         self.programmes = programmes
         self.clock = clock
-        self.positions = [0] * stages
-        self.now = [0.0] * stages
-        self.averaged_at = [0.0] * stages
+        self.placement = placement
+        self.positions = [0] * devices
+        self.now = [0.0] * devices
+        self.averaged_at = [0.0] * devices
         self.timelines: list[StageTimeline] = [[] for _ in programmes]
-        self.down = [_Channel() for _ in range(stages - 1)]
-        self.up = [_Channel() for _ in range(stages - 1)]
+        holder = [placement.device(stage) for stage in range(placement.stages)]
+        pairs = list(enumerate(pairwise(holder)))
+        self.down = [_Boundary(above, below, number) for number, (above, below) in pairs]
+        self.up = [_Boundary(below, above, number) for number, (above, below) in pairs]
+        self.links: defaultdict[tuple[int, int], _Link] = defaultdict(_Link)
         self.tied: defaultdict[tuple[type, int, int], deque[float]] = defaultdict(deque)
         self.partners = [
-            {stage - 1, stage + 1} | {i.stage for i in programme if isinstance(i, TiedMessage)}
-            for stage, programme in enumerate(programmes)
+            {i.stage for i in programme if isinstance(i, TiedMessage)} for programme in programmes
         ]
+        for boundary in self.down:
+            self.partners[boundary.sender].add(boundary.receiver)
+            self.partners[boundary.receiver].add(boundary.sender)
 
     def play(self) -> Playback:
         waiting = deque(range(len(self.programmes)))
         while waiting:
-            stage = waiting.popleft()
-            before = self.positions[stage]
-            while self._advance(stage):
+            device = waiting.popleft()
+            before = self.positions[device]
+            while self._advance(device):
                 pass
-            if self.positions[stage] != before:
+            if self.positions[device] != before:
                 waiting.extend(
-                    other
-                    for other in sorted(self.partners[stage])
-                    if 0 <= other < len(self.programmes) and other not in waiting
+                    other for other in sorted(self.partners[device]) if other not in waiting
                 )
         return Playback(
             self.timelines,
@@ -146,103 +162,114 @@ class _Player:
             ],
         )
 
-    def _advance(self, stage: int) -> bool:
-        """Execute the next instruction of `stage`; return False if it waits or there is none."""
-        position = self.positions[stage]
-        if position == len(self.programmes[stage]):
+    def _advance(self, device: int) -> bool:
+        """Execute the next instruction of `device`; return False if it waits or there is none."""
+        position = self.positions[device]
+        if position == len(self.programmes[device]):
             return False
-        instruction = self.programmes[stage][position]
+        instruction = self.programmes[device][position]
+        now = self.now[device]
         match instruction:
-            case SendActivation(micro_batch):
-                timed = self._send(stage, stage, self.down, micro_batch, instruction)
-            case SendGradient(micro_batch):
-                timed = self._send(stage, stage - 1, self.up, micro_batch, instruction)
-            case ReceiveActivation(micro_batch):
-                timed = self._receive(stage, stage - 1, self.down, micro_batch, instruction)
-            case ReceiveGradient(micro_batch):
-                timed = self._receive(stage, stage, self.up, micro_batch, instruction)
+            case SendActivation(_, chunk):
+                timed = self._send(self.down, self.placement.stage(device, chunk), instruction)
+            case SendGradient(_, chunk):
+                timed = self._send(self.up, self.placement.stage(device, chunk) - 1, instruction)
+            case ReceiveActivation(_, chunk):
+                timed = self._receive(
+                    self.down, self.placement.stage(device, chunk) - 1, instruction
+                )
+            case ReceiveGradient(_, chunk):
+                timed = self._receive(self.up, self.placement.stage(device, chunk), instruction)
             case SendTiedGradient() | SendTiedWeights():
-                timed = self._send_tied(stage, instruction)
+                timed = self._send_tied(device, instruction)
             case ReceiveTiedGradient() | ReceiveTiedWeights():
-                timed = self._receive_tied(stage, instruction)
+                timed = self._receive_tied(device, instruction)
             case Reduce():
-                now = self.now[stage]
-                self.averaged_at[stage] = now + self.clock.all_reduce_seconds(stage)
+                held = self.placement.held[device]
+                averaging = sum(self.clock.all_reduce_seconds(stage) for stage in held)
+                self.averaged_at[device] = now + averaging
                 timed = TimedInstruction(instruction, now, now)
             case Update():
-                now = max(self.now[stage], self.averaged_at[stage])
-                duration = self.clock.compute_seconds(stage, instruction)
+                now = max(now, self.averaged_at[device])
+                duration = self.clock.compute_seconds(self.placement.stage(device), instruction)
                 timed = TimedInstruction(instruction, now, now + duration)
             case _:
-                now = self.now[stage]
+                stage = self.placement.stage(device, instruction.chunk)
                 duration = self.clock.compute_seconds(stage, instruction)
                 timed = TimedInstruction(instruction, now, now + duration)
         if timed is None:
             return False
-        self.timelines[stage].append(timed)
-        self.now[stage] = timed.end_seconds
-        self.positions[stage] += 1
+        self.timelines[device].append(timed)
+        self.now[device] = timed.end_seconds
+        self.positions[device] += 1
         return True
 
     def _send(
         self,
-        stage: int,
-        boundary: int,
-        channels: list[_Channel],
-        micro_batch: int,
-        instruction: Instruction,
+        boundaries: list[_Boundary],
+        number: int,
+        instruction: SendActivation | SendGradient,
     ) -> TimedInstruction | None:
-        if not 0 <= boundary < len(channels):
+        if not 0 <= number < len(boundaries):
             return None
-        now = self.now[stage]
-        duration = self.clock.transfer_seconds(boundary)
-        channels[boundary].send(micro_batch, now, duration)
+        boundary = boundaries[number]
+        now, duration = self.now[boundary.sender], self._transfer_seconds(boundary)
+        times = self.links[boundary.sender, boundary.receiver].carry(now, duration)
+        boundary.messages.append((instruction.micro_batch, *times))
         # Without overlap the sender's processor is what moves the bytes.
         return TimedInstruction(instruction, now, now if self.clock.overlap else now + duration)
 
     def _receive(
         self,
-        stage: int,
-        boundary: int,
-        channels: list[_Channel],
-        micro_batch: int,
-        instruction: Instruction,
+        boundaries: list[_Boundary],
+        number: int,
+        instruction: ReceiveActivation | ReceiveGradient,
     ) -> TimedInstruction | None:
-        if not 0 <= boundary < len(channels):
+        if not 0 <= number < len(boundaries):
             return None
-        messages = channels[boundary].messages
-        if not messages or messages[0][0] != micro_batch:
+        boundary = boundaries[number]
+        if not boundary.messages or boundary.messages[0][0] != instruction.micro_batch:
             return None
-        _, start, end = messages.popleft()
+        _, start, end = boundary.messages.popleft()
+        now = self.now[boundary.receiver]
         if self.clock.overlap:
-            arrival = max(self.now[stage], end)
+            arrival = max(now, end)
             return TimedInstruction(instruction, arrival, arrival)
-        begin = max(self.now[stage], start)
-        return TimedInstruction(instruction, begin, begin + self.clock.transfer_seconds(boundary))
+        begin = max(now, start)
+        return TimedInstruction(instruction, begin, begin + self._transfer_seconds(boundary))
+
+    def _transfer_seconds(self, boundary: _Boundary) -> float:
+        """Return how long a message travels: within a device it is there at once."""
+        if boundary.sender == boundary.receiver:
+            return 0.0
+        return self.clock.transfer_seconds(boundary.number)
 
     def _send_tied(
-        self, stage: int, message: SendTiedGradient | SendTiedWeights
+        self, device: int, message: SendTiedGradient | SendTiedWeights
     ) -> TimedInstruction:
         # Sent once per step and off the path of the micro-batches, so it is taken to cost nothing.
-        self.tied[type(message), stage, message.stage].append(self.now[stage])
-        return TimedInstruction(message, self.now[stage], self.now[stage])
+        self.tied[type(message), device, message.stage].append(self.now[device])
+        return TimedInstruction(message, self.now[device], self.now[device])
 
     def _receive_tied(
-        self, stage: int, message: ReceiveTiedGradient | ReceiveTiedWeights
+        self, device: int, message: ReceiveTiedGradient | ReceiveTiedWeights
     ) -> TimedInstruction | None:
         gradient = isinstance(message, ReceiveTiedGradient)
         kind = SendTiedGradient if gradient else SendTiedWeights
-        sent = self.tied[kind, message.stage, stage]
+        sent = self.tied[kind, message.stage, device]
         if not sent:
             return None
-        arrival = max(self.now[stage], sent.popleft())
+        arrival = max(self.now[device], sent.popleft())
         return TimedInstruction(message, arrival, arrival)
 
 
-def play(programmes: Sequence[Programme], clock: Clock) -> Playback:
-    """Play the programmes of all stages, first stage first, until no stage can go on.
+def play(
+    programmes: Sequence[Programme], clock: Clock, placement: Placement | None = None
+) -> Playback:
+    """Play the programmes of all devices, first device first, until no device can go on.
 
-    A link carries one message at a time in each direction. With `clock.overlap` a message costs
-    neither stage time; without, the sender is busy while it leaves, the receiver while it arrives.
+    A link carries one message at a time from one device to another. With `clock.overlap` a message
+    costs neither device time; without, the sender is busy while it leaves, the receiver while it
+    arrives. Without a `placement` every device holds one stage.
     """
-    return _Player(programmes, clock).play()
+    return _Player(programmes, clock, placement or Placement.in_a_loop(len(programmes))).play()

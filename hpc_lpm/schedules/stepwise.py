@@ -8,11 +8,13 @@ state the part of a step is that of the step before with other numbers, so that 
 length takes no more memory than its first few steps.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 from hpc_lpm.schedules.insertions import lagged_micro_batches
 from hpc_lpm.schedules.instructions import (
     Backward,
+    BackwardWeights,
     Forward,
     Instruction,
     Programme,
@@ -101,12 +103,13 @@ class StepwiseProgramme:
         return self._programme[self._begins[step] : self._begins[step + 1]]
 
     def _has_everything(self, part: Programme) -> bool:
-        """Tell if a part has all that repeats: both passes of M micro-batches, and each message."""
+        """Tell if a part has all that repeats: the passes of M micro-batches, and each message."""
         whole = {_kind(item) for item in self._programme}
-        return {_kind(item) for item in part} == whole and all(
-            sum(isinstance(item, kind) for item in part) == self._per_step
-            for kind in (Forward, Backward)
-        )
+        begun = Counter(item.chunk for item in part if isinstance(item, Forward))
+        ended = Counter(item.chunk for item in part if isinstance(item, Backward | BackwardWeights))
+        chunks = {item.chunk for item in self._programme if isinstance(item, Forward)}
+        every_one = dict.fromkeys(chunks, self._per_step)
+        return {_kind(item) for item in part} == whole and begun == ended == every_one
 
     def _lags_alike(self) -> bool:
         before, last = (
@@ -130,5 +133,6 @@ class StepwiseProgramme:
 
 
 def _kind(instruction: Instruction) -> tuple[type, int | None]:
-    """Return what an instruction is, and which stage a message about tied weights goes to."""
-    return type(instruction), getattr(instruction, "stage", None)
+    """Return what an instruction is, with its chunk, or the other end of a tie's message."""
+    place = getattr(instruction, "stage", getattr(instruction, "chunk", None))
+    return type(instruction), place

@@ -7,6 +7,7 @@ import pytest
 from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.insertions import with_communication
 from hpc_lpm.schedules.ordering import evaluation
+from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.schedules.registry import SCHEDULES
 
 
@@ -85,7 +86,8 @@ def test_naive_has_one_micro_batch_in_the_whole_pipeline():
 
 
 def test_evaluation_is_forward_only():
-    programmes = [list(with_communication(evaluation(3), stage, 3)) for stage in range(3)]
+    placement = Placement.in_a_loop(3)
+    programmes = [list(with_communication(evaluation(3), stage, placement)) for stage in range(3)]
     assert [line.split() for line in draw(programmes).splitlines()] == picture(
         """
         stage 0  F0 F1 F2 .  .

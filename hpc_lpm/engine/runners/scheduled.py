@@ -139,7 +139,8 @@ class PipelineRunner:
         forwards = evaluation(len(share))
         if topology.replicas > 1:
             average_buffers(self._stage.module, self._stage.replica_sum, topology.replicas)
-        programme = list(with_communication(forwards, topology.stage, topology.stages))
+        placement = self._schedule.placement(topology.stages)
+        programme = list(with_communication(forwards, topology.stage, placement))
         return self._executor.evaluate(programme, share, metrics)
 
     def state(self) -> TrainedState:

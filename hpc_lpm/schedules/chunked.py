@@ -1,0 +1,124 @@
+"""Schedules under which a device holds several stages, or runs the halves of a backward apart."""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from copy import copy
+from typing import Self
+
+from hpc_lpm.errors import InputError
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.instructions import (
+    Backward,
+    BackwardWeights,
+    Forward,
+    Instruction,
+    Pass,
+    Update,
+)
+from hpc_lpm.schedules.placement import Placement
+
+
+class ChunkedSchedule(Schedule):
+    """A flushing schedule whose order of one optimizer step is all that it says.
+
+    A subclass defines `order`. Each device holds `chunks` stages, dealt out in a loop, or in a V
+    where the schedule is `folded`. A stage's micro-batches are in flight until the gradients of its
+    weights are there.
+
+    Attributes:
+        folded: whether stages are placed in a V.
+    """
+
+    flushes = True
+    folded: bool = False
+
+    def __init__(self) -> None:
+        self._orders: dict[tuple[int, int, int], list[Pass]] = {}
+
+    @abstractmethod
+    def order(self, device: int, devices: int, micro_batches: int) -> Iterable[Pass]:
+        """Yield the passes of `device` in an optimizer step of so many micro-batches, in order.
+
+        Raises:
+            InputError: if the schedule does not exist for so few micro-batches.
+        """
+
+    def with_chunks(self, chunks: int) -> Self:
+        """Return the same schedule with so many stages on each device.
+
+        Raises:
+            InputError: if the number is not the user's choice, or is none.
+        """
+        if chunks == self.chunks:
+            return self
+        if not self.takes_chunks:
+            raise InputError(
+                f"--chunks is {chunks}, but under schedule {self.name!r} each device holds "
+                f"{self.chunks}: leave --chunks out, or use a schedule that takes it."
+            )
+        if chunks < 1:
+            raise InputError(f"--chunks is {chunks}, at least 1 is accepted.")
+        changed = copy(self)
+        changed.chunks, changed._orders = chunks, {}
+        return changed
+
+    def placement(self, stages: int) -> Placement:
+        """Return which device holds which stages.
+
+        Raises:
+            InputError: if so many stages cannot be placed.
+        """
+        return Placement.of_stages(stages, self.chunks, folded=self.folded, schedule=self.name)
+
+    def compute(
+        self,
+        device: int,
+        stages: int,
+        micro_batches_per_step: int,
+        total_micro_batches: int,
+        lead: int,
+    ) -> Iterator[Instruction]:
+        """Yield the passes of `device` a step after the other, each with an update behind it."""
+        devices = self.placement(stages).devices
+        first = 0
+        for count in self.between_drains(micro_batches_per_step, total_micro_batches):
+            for item in self._order_of(device, devices, count):
+                yield item.later(first, 0)
+            yield Update(first // micro_batches_per_step)
+            first += count
+
+    def in_flight(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
+        """Return how many micro-batches `stage` holds at most between forward and gradients."""
+        placement = self.placement(stages)
+        device, chunk = placement.device(stage), placement.chunk(stage)
+        order = self._order_of(device, placement.devices, micro_batches_per_step)
+        return max(held[chunk] for held in _held(order))
+
+    def in_flight_together(
+        self, device: int, stages: int, micro_batches_per_step: int
+    ) -> set[tuple[int, ...]]:
+        """Return how many micro-batches a device's chunks hold at the same time, in every case."""
+        order = self._order_of(device, self.placement(stages).devices, micro_batches_per_step)
+        return {tuple(held[chunk] for chunk in range(self.chunks)) for held in _held(order)}
+
+    def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
+        """Return by how many micro-batches forwards are ahead at most: all but one in flight."""
+        return self.in_flight(stage, stages, micro_batches_per_step, lead) - 1
+
+    def _order_of(self, device: int, devices: int, micro_batches: int) -> list[Pass]:
+        key = device, devices, micro_batches
+        if key not in self._orders:
+            self._orders[key] = list(self.order(*key))
+        return self._orders[key]
+
+
+def _held(order: Iterable[Pass]) -> Iterator[Counter[int]]:
+    """Yield by chunk how many micro-batches are in flight after each pass."""
+    held: Counter[int] = Counter()
+    for item in order:
+        if isinstance(item, Forward):
+            held[item.chunk] += 1
+        elif isinstance(item, Backward | BackwardWeights):
+            held[item.chunk] -= 1
+        yield held
