@@ -16,6 +16,7 @@ from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.losses import Loss
 from hpc_lpm.models.module_state import ModuleState
+from hpc_lpm.split_backward.halves import SplitBackward
 
 
 @dataclass
@@ -24,7 +25,7 @@ class InFlight:
 
     `incoming` and `outgoing` say what has entered the stage and what leaves it. `outputs` is None
     if no graph was kept and the stage is to be replayed; `version` is the number of updates before
-    the forward pass.
+    the forward pass. `split` is set between the halves of a backward pass.
     """
 
     inputs: Activation
@@ -35,6 +36,7 @@ class InFlight:
     loss: Tensor | None = None
     version: int = 0
     gradients: "list[Tensor | None]" = field(default_factory=list)
+    split: SplitBackward | None = None
 
 
 class StagePass:
@@ -118,19 +120,48 @@ class StagePass:
             loss_divisor: M if all M micro-batches of a step are of the same size; see
                 `MicroBatches.loss_divisor`.
         """
-        if flight.loss is not None:
-            if flight.loss.requires_grad:
-                torch.autograd.backward(flight.loss / loss_divisor)
-        else:
-            assert flight.outgoing is not None
-            roots = [
-                (tensor, gradient)
-                for tensor, gradient in zip(self._crossing(flight), gradients, strict=True)
-                if gradient is not None and tensor.requires_grad
-            ]
-            if roots:
-                torch.autograd.backward([root for root, _ in roots], [g for _, g in roots])
+        roots, arrived = self._roots(flight, gradients, loss_divisor)
+        if roots:
+            torch.autograd.backward(roots, arrived)
         return tuple(flight.gradients)
+
+    def backward_input(
+        self, flight: InFlight, gradients: Sequence[Tensor | None], loss_divisor: float
+    ) -> tuple[Tensor | None, ...]:
+        """Run the first half of a backward pass and return the gradients of the inputs.
+
+        Of the micro-batch nothing stays alive but what `backward_weights` needs. Arguments and
+        result are those of `backward`.
+        """
+        flight.split = SplitBackward()
+        roots, arrived = self._roots(flight, gradients, loss_divisor)
+        flight.outputs = flight.targets = flight.loss = None
+        flight.split.input_half(roots, arrived, tensors_of(flight.inputs))
+        flight.inputs = None
+        entered = tuple(flight.gradients)
+        # The graph has this list too.
+        flight.gradients.clear()
+        return entered
+
+    def backward_weights(self, flight: InFlight) -> None:
+        """Run the second half: accumulate those gradients of weights that could wait."""
+        assert flight.split is not None
+        flight.split.weight_half()
+
+    def _roots(
+        self, flight: InFlight, gradients: Sequence[Tensor | None], loss_divisor: float
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return the tensors that a backward pass starts from, and their gradients."""
+        if flight.loss is not None:
+            learns = flight.loss.requires_grad
+            return ([flight.loss / loss_divisor], [None]) if learns else ([], [])
+        crossing = zip(self._crossing(flight), gradients, strict=True)
+        roots = [
+            (tensor, gradient)
+            for tensor, gradient in crossing
+            if gradient is not None and tensor.requires_grad
+        ]
+        return [tensor for tensor, _ in roots], [gradient for _, gradient in roots]
 
     @staticmethod
     def _crossing(flight: InFlight) -> list[Tensor]:

@@ -1,0 +1,1 @@
+"""The two halves of a backward pass: the inputs' gradients first, the weights' gradients later."""
