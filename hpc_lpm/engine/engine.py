@@ -99,7 +99,10 @@ class Engine(RankEngine):
 
     @property
     def stage(self) -> int:
-        """The stage that this rank holds, from 0; 0 where every rank holds the whole model."""
+        """The stage that this rank holds, from 0; 0 where every rank holds the whole model.
+
+        The first of them, where the schedule has chunks.
+        """
         return self._context.topology.stage if self._context.plan else 0
 
     def train_batch(self, inputs: Activation, targets: Activation) -> None:

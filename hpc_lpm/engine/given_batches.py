@@ -139,8 +139,8 @@ class GivenBatches:
         context = self._context
         is_first = is_last = True
         if context.plan:
-            is_first = context.topology.stage == 0
-            is_last = context.topology.stage == context.topology.stages - 1
+            places = context.topology.places
+            is_first, is_last = places[0].is_first, places[-1].is_last
         # Copied, since a script may fill the same memory with its next batch.
         return GivenSamples(
             count,

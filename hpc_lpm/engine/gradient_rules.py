@@ -5,7 +5,7 @@ stages tell each other are the norms of all parameters, which every stage combin
 the layers, as one device does. How the model is cut changes nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
 
 NormsOfStage = list[tuple[torch.dtype, list[float]]]
+GatherFromStages = Callable[[list[NormsOfStage]], list[NormsOfStage]]
 """The norms of a stage's gradients by their type, in the order of its parameters."""
 
 
@@ -22,21 +23,22 @@ class GradientRules:
     """Applies the rules of a run to the gradients of one rank.
 
     Args:
-        parameters: those that this rank updates, in the order of the layers.
+        parameters: those that this rank updates, of each stage that it holds, in the order of the
+            layers.
         settings: of the run.
         recorder: counts the updates that are skipped, and keeps the norms that are logged.
-        gather: returns what all stages give, in order (collective). None if the rank holds the
-            whole model, or its stage decides for itself.
+        gather: returns what all stages give, in order, for what the stages of this rank give
+            (collective). None if the rank holds the whole model, or its stage decides for itself.
     """
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Sequence[Sequence[nn.Parameter]],
         settings: TrainSettings,
         recorder: Recorder,
-        gather: Callable[[NormsOfStage], list[NormsOfStage]] | None = None,
+        gather: GatherFromStages | None = None,
     ) -> None:
-        self._parameters = list(parameters)
+        self._parameters = parameters
         self._recorder = recorder
         self._largest = settings.clip_norm
         self._by_stage = settings.clip_scope == "stage"
@@ -64,17 +66,21 @@ class GradientRules:
         logged = self._logged_every and self._recorder.step % self._logged_every == 0
         if self._largest is None and not self._skips and not logged:
             return True
-        own = _Norms.of(p.grad for p in self._parameters)
+        own = [_Norms.of(p.grad for p in of_stage) for of_stage in self._parameters]
+        together = _Norms.together(own)
         if logged:
-            weights = _Norms.of(p.detach() for p in self._parameters)
-            self._recorder.add_norms(own.total(), weights.total())
-        joined = own.joined(self._gather) if self._gather else own
-        if self._skips and not torch.isfinite(joined.total()):
+            weights = _Norms.of(p.detach() for of_stage in self._parameters for p in of_stage)
+            self._recorder.add_norms(together.total(), weights.total())
+        if self._gather:
+            everywhere = self._gather([norms.listed() for norms in own])
+            together = _Norms.of_stages(everywhere, together.device)
+        if self._skips and not torch.isfinite(together.total()):
             self._recorder.skip_update()
             return False
         if self._largest is not None:
-            norms = own if self._by_stage else joined
-            clip_grads_with_norm_(self._parameters, self._largest, norms.total())
+            for of_stage, norms in zip(self._parameters, own, strict=True):
+                total = (norms if self._by_stage else together).total()
+                clip_grads_with_norm_(of_stage, self._largest, total)
         return True
 
 
@@ -94,20 +100,37 @@ class _Norms:
         # What `clip_grad_norm_` calls: one operation for many tensors.
         return cls({kind: torch.stack(torch._foreach_norm(of)) for kind, of in by_type.items()})
 
-    def joined(self, gather: Callable[[NormsOfStage], list[NormsOfStage]]) -> "_Norms":
-        """Return the norms of all stages, in order."""
-        own = [(kind, norms.tolist()) for kind, norms in self._by_type.items()]
+    @classmethod
+    def together(cls, parts: Iterable["_Norms"]) -> "_Norms":
+        """Return the norms of several parts of a model, in order."""
+        by_type: dict[torch.dtype, list[Tensor]] = {}
+        for part in parts:
+            for kind, norms in part._by_type.items():
+                by_type.setdefault(kind, []).append(norms)
+        return cls({kind: torch.cat(of) for kind, of in by_type.items()})
+
+    @classmethod
+    def of_stages(cls, stages: Iterable[NormsOfStage], device: torch.device | None) -> "_Norms":
+        """Return the norms that stages have listed, in order, on a device."""
         everywhere: dict[torch.dtype, list[float]] = {}
-        for of_stage in gather(own):
+        for of_stage in stages:
             for kind, norms in of_stage:
                 everywhere.setdefault(kind, []).extend(norms)
-        device = next((norms.device for norms in self._by_type.values()), None)
-        return _Norms(
+        return cls(
             {
                 kind: torch.tensor(norms, dtype=kind.to_real(), device=device)
                 for kind, norms in everywhere.items()
             }
         )
+
+    def listed(self) -> NormsOfStage:
+        """Return the norms as numbers, which can be sent."""
+        return [(kind, norms.tolist()) for kind, norms in self._by_type.items()]
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the norms are, None if there are none."""
+        return next((norms.device for norms in self._by_type.values()), None)
 
     def total(self) -> Tensor:
         """Return the norm of all tensors together, a scalar tensor; 0 if there is none."""

@@ -25,7 +25,7 @@ from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.script_end import Standing, guard_script
 from hpc_lpm.engine.script_updates import MakeOptimizer, UpdatingByScript
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
-from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy, placement_of
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.keyword_errors import options_as_keywords
@@ -39,6 +39,7 @@ from hpc_lpm.planning.plan import Plan
 from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import seeded_generators
+from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
 _SCRIPT = "script"
@@ -169,8 +170,13 @@ class _Script:
 
     @property
     def stages(self) -> int:
-        """The number of stages, 1 without a plan."""
-        return len(self.plan.stages) if self.plan else 1
+        """The number of devices that a plan is for, 1 without one."""
+        return self.placement.devices
+
+    @property
+    def placement(self) -> Placement:
+        """Which device holds which stages."""
+        return placement_of(self.strategy, self.settings, self.plan)
 
     def planned(self, job: Job, samples: int | None) -> PlannedRun:
         """Describe the run for those who accept or refuse it."""
@@ -202,6 +208,7 @@ class _Script:
             _NO_END,
             _NO_END,
             job.size // self.stages if self.plan else 1,
+            self.placement,
             resources,
         )
         runner = self.strategy.start(context)
@@ -255,7 +262,7 @@ def _settings_of(
         named = ("micro_batches", "lead", "weights")
         planned = {name: plan.options[name] for name in named if name in plan.options}
         planned = {name: planned[name] for name in planned if name in (*_TAKEN, *own)}
-        replicas = max(1, job.size // len(plan.stages))
+        replicas = max(1, job.size // plan.devices)
         micro_batches = options.get("micro_batches", planned.get("micro_batches", 4))
         if plan.micro_batch is not None and isinstance(micro_batches, int):
             planned["batch_size"] = plan.micro_batch * micro_batches * replicas

@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 DEFAULT_LIMIT_SECONDS = 600.0
 
-_FIRST_TAG = 100
+_FIRST_TAG = 10_000
 """The tags below are left to the transport over MPI, which sends over the same communicator."""
 
 

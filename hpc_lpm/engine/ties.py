@@ -1,4 +1,4 @@
-"""The tied parameters of one rank: which are copies of which, here or on another stage."""
+"""The tied parameters of one rank: which are copies of which, here or on another device."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,13 +13,13 @@ from hpc_lpm.models.layered import Tie, parameter_named
 class TiedParameters:
     """The ends of ties that are in this rank's layers.
 
-    `owned[stage]` are the parameters here that have copies on that stage, and `copied[stage]` the
-    copies here of parameters that are on that stage, both in the order of the model's ties. A tie
-    with both ends here is in neither; `update` alone serves it.
+    `owned[device]` are the parameters here that have copies on that device, and `copied[device]`
+    the copies here of parameters that are on that device, both in the order of the model's ties. A
+    tie with both ends here is in neither; `update` alone serves it.
     """
 
     def __init__(
-        self, ties: Sequence[Tie], layers: dict[int, nn.Module], stage_of: Callable[[int], int]
+        self, ties: Sequence[Tie], layers: dict[int, nn.Module], device_of: Callable[[int], int]
     ) -> None:
         self.owned: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
         self.copied: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
@@ -35,9 +35,9 @@ class TiedParameters:
             if owner is not None and copy is not None:
                 self._here.append((owner, copy))
             elif owner is not None:
-                self.owned[stage_of(tie.copy_layer)].append(owner)
+                self.owned[device_of(tie.copy_layer)].append(owner)
             elif copy is not None:
-                self.copied[stage_of(tie.owner_layer)].append(copy)
+                self.copied[device_of(tie.owner_layer)].append(copy)
 
     def without_copies(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
         """Return the parameters that an optimizer updates: all but the copies."""

@@ -48,7 +48,7 @@ from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.settings import TrainSettings, computing_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
-from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy, placement_of
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
 from hpc_lpm.engine.trackers import check_trackers
@@ -121,7 +121,8 @@ class Training:
         )
         self.steps = updates_of(settings, self.steps_an_epoch)
         self.epochs = math.ceil(self.steps / self.steps_an_epoch)
-        self.stages = len(self.plan.stages) if self.plan else 1
+        self.placement = placement_of(self.strategy, settings, self.plan)
+        self.stages = self.placement.devices
         self.replicas = job.size // self.stages if self.plan else 1
         self.plan_notice = self.plan_notice or self._notice_of_another_use()
         run = PlannedRun(
@@ -213,7 +214,8 @@ class Training:
 
         This is the first replica of the last stage, or rank 0 where there are no stages.
         """
-        return self.job.rank == (self.job.size - self.replicas if self.strategy.pipelined else 0)
+        last = self.placement.device(self.placement.stages - 1)
+        return self.job.rank == (last * self.replicas if self.strategy.pipelined else 0)
 
     def configuration(self) -> dict[str, object]:
         """Return what trackers are told of the run: its settings under dotted names, and its shape.
@@ -339,6 +341,7 @@ class Training:
             self.steps,
             self.epochs,
             self.replicas,
+            self.placement,
             resources,
             self._loading(resources),
             self.steps_an_epoch,
@@ -352,9 +355,10 @@ class Training:
         return (self.job.rank, self.job.size) if self.strategy.data_parallel else (0, 1)
 
     def _loading(self, resources: ExitStack) -> Loading:
-        stage = self.job.rank // self.replicas
-        inputs = not self.strategy.needs_plan or stage == 0
-        targets = not self.strategy.needs_plan or stage == self.stages - 1
+        placement, device = self.placement, self.job.rank // self.replicas
+        inputs = not self.strategy.needs_plan or placement.device(0) == device
+        last = placement.device(placement.stages - 1)
+        targets = not self.strategy.needs_plan or last == device
         if not self.settings.loader_workers or not (inputs or targets):
             return LoadingInTurn()
         return LoadingAhead(
@@ -455,7 +459,7 @@ def _plan_of_run(
             "`hpc-lpm plan`."
         )
     plan = Plan.read(settings.plan)
-    check_layer_names(plan, settings.plan, model, settings.remaking_commands(len(plan.stages)))
+    check_layer_names(plan, settings.plan, model, settings.remaking_commands(plan.devices))
     check_ranks(plan, settings.plan, job.size)
     return plan
 

@@ -75,7 +75,7 @@ def check_ranks(plan: Plan, where: Path | None, ranks: int) -> None:
     Raises:
         InputError: saying how many ranks may be started.
     """
-    stages = len(plan.stages)
+    stages = plan.devices
     if ranks % stages == 0:
         return
     again = f"plan {ranks} stages" if where else f"hpc_lpm.plan(profile, stages={ranks})"
@@ -90,7 +90,7 @@ def check_ranks(plan: Plan, where: Path | None, ranks: int) -> None:
 def _of_another_model(
     plan: Plan, where: Path | None, model: str, difference: str, remedy: str | None
 ) -> str:
-    functions = f"hpc_lpm.profile and hpc_lpm.plan(profile, stages={len(plan.stages)})"
+    functions = f"hpc_lpm.profile and hpc_lpm.plan(profile, stages={plan.devices})"
     made_with = functions if remedy is None else f"`{remedy}`"
     return (
         f"{_named(where)} was made for another model than {model}: {difference}: make it anew with "

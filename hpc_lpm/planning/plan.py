@@ -134,6 +134,17 @@ class Plan(VersionedFile):
         return self
 
     @property
+    def chunks(self) -> int:
+        """How many of the stages each device holds."""
+        chunks = self.options.get("chunks")
+        return chunks if isinstance(chunks, int) else 1
+
+    @property
+    def devices(self) -> int:
+        """For how many devices the plan is, each with `chunks` stages."""
+        return len(self.stages) // self.chunks
+
+    @property
     def cuts(self) -> tuple[int, ...]:
         """The K+1 cut positions c_0 = 0 < c_1 < ... < c_K = L."""
         return (0, *(stage.stop for stage in self.stages))

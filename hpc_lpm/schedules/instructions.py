@@ -191,16 +191,10 @@ Pass = Forward | Replay | Backward | BackwardInput | BackwardWeights
 Computation = Pass | Update
 """Instructions that a device executes without its neighbours."""
 
-Instruction = (
-    Pass
-    | Reduce
-    | Update
-    | SendActivation
-    | ReceiveActivation
-    | SendGradient
-    | ReceiveGradient
-    | TiedMessage
-)
+PassOrMessage = Pass | SendActivation | ReceiveActivation | SendGradient | ReceiveGradient
+"""Instructions about a micro-batch, which concern one chunk of the device."""
+
+Instruction = PassOrMessage | Reduce | Update | TiedMessage
 """Anything that a device's programme can hold."""
 
 Programme = list[Instruction]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from itertools import count as count_from
 
 from hpc_lpm.schedules.instructions import Backward, Forward, Instruction, Update
+from hpc_lpm.schedules.placement import Placement
 
 Run = tuple[tuple[type[Forward] | type[Backward], ...], int]
 """Kinds of passes in their order, and how many times in a row they come."""
@@ -62,12 +63,21 @@ def check_arguments(
         raise ValueError(f"total_micro_batches is {total_micro_batches}, at least 0 is accepted")
 
 
-def evaluation(micro_batches: int) -> Iterator[Instruction]:
-    """Yield the forwards of `micro_batches` micro-batches, the same at every stage.
+def evaluation(micro_batches: int, device: int, placement: Placement) -> Iterator[Instruction]:
+    """Yield the forwards of `micro_batches` micro-batches on one device.
 
     stage 0  F0  F1  F2  .   .
     stage 1  .   F0  F1  F2  .
     stage 2  .   .   F0  F1  F2
+
+    A device with several chunks takes them as the micro-batches would come if a new one entered as
+    often as the device can run all its chunks.
     """
-    for micro_batch in range(micro_batches):
-        yield Forward(micro_batch)
+    held = list(enumerate(placement.held[device]))
+    slots = [
+        (micro_batch * placement.chunks + stage, micro_batch, chunk)
+        for micro_batch in range(micro_batches)
+        for chunk, stage in held
+    ]
+    for _, micro_batch, chunk in sorted(slots):
+        yield Forward(micro_batch, chunk)

@@ -21,6 +21,7 @@ from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import MpiJob
+from hpc_lpm.engine.pipeline.held_stage import held_stages
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import join_process_group, start_deepspeed
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
@@ -39,6 +40,7 @@ from hpc_lpm.models.layer_calls import LayerCalls
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.profiling.timer import ClockTimer
+from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.stop_signals import StopSignals
 
 LIMIT_SECONDS = 1.0
@@ -71,7 +73,7 @@ def wait_in_vain(job: MpiJob, where: str, other: Callable[[], object]) -> None:
         with ExitStack() as resources:
             circumstances = Circumstances(
                 job,
-                PipelineTopology(job.rank, job.size, 1),
+                PipelineTopology(job.rank, Placement.in_a_loop(job.size), 1),
                 (),
                 CPU,
                 False,
@@ -119,9 +121,20 @@ def wait(world: MpiJob, where: str) -> None:
             profile_sha256="",
         )
         updating = UpdatingBySettings(model, settings.optimizer, settings.learning_rate, 1, job)
-        context = RunContext(settings, job, CPU, model, plan, recorder, updating, 1, 1)
+        context = RunContext(
+            settings,
+            job,
+            CPU,
+            model,
+            plan,
+            recorder,
+            updating,
+            1,
+            1,
+            placement=Placement.in_a_loop(len(stages)),
+        )
         passes = list(passes_over(DATASET.train, [2], training=True))
-        PipelineRehearsal(module, context).rehearse(passes, [])
+        PipelineRehearsal(module, held_stages(context, module), context).rehearse(passes, [])
 
     job.barrier()
     if job.rank == 1:

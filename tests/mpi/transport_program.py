@@ -18,6 +18,7 @@ from hpc_lpm.engine.pipeline.process_group import join_process_group
 from hpc_lpm.engine.pipeline.transport.channel import Circumstances
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.schedules.placement import Placement
 
 MESSAGES = 40
 LARGE_BYTES = 64 * 2**20
@@ -40,10 +41,10 @@ def main() -> None:
     join_process_group(job, cpu)
     rank, other = job.rank, 1 - job.rank
     with ExitStack() as resources:
-        topology = PipelineTopology(job.rank, job.size, 1)
+        topology = PipelineTopology(job.rank, Placement.in_a_loop(job.size), 1)
         circumstances = Circumstances(job, topology, (), cpu, False, 60, False, resources)
         channels = open_channels(sys.argv[1], circumstances)
-        agreed = channels.agreed
+        agreed = channels.stages[0].agreed
         away, home = (
             (agreed.to_next, agreed.from_next)
             if rank == 0

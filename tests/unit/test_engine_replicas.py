@@ -7,6 +7,7 @@ from deepspeed.runtime.pipe.topology import PipeDataParallelTopology
 from hpc_lpm.data.dataset import Split
 from hpc_lpm.engine.batches import evaluation_micro_batches, training_micro_batches
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.schedules.placement import Placement
 
 SPLIT = Split(torch.arange(40, dtype=torch.float32)[:, None], torch.arange(40))
 
@@ -15,14 +16,16 @@ SPLIT = Split(torch.arange(40, dtype=torch.float32)[:, None], torch.arange(40))
 def test_ranks_are_laid_out_as_deepspeed_does(stages: int, replicas: int) -> None:
     theirs = PipeDataParallelTopology(num_pp=stages, num_dp=replicas)
     for rank in range(stages * replicas):
-        ours = PipelineTopology(rank, stages, replicas)
+        ours = PipelineTopology(rank, Placement.in_a_loop(stages), replicas)
         place = theirs.get_coord(rank)
         assert (ours.stage, ours.replica) == (place.pipe, place.data)
         if ours.stage > 0:
             before = theirs.get_rank(pipe=ours.stage - 1, data=ours.replica)
-            assert ours.previous_rank == before
+            assert ours.places[0].previous_rank == before
         if ours.stage < stages - 1:
-            assert ours.next_rank == theirs.get_rank(pipe=ours.stage + 1, data=ours.replica)
+            assert ours.places[0].next_rank == theirs.get_rank(
+                pipe=ours.stage + 1, data=ours.replica
+            )
 
 
 @pytest.mark.parametrize("epoch", [0, 2])

@@ -87,7 +87,10 @@ def test_naive_has_one_micro_batch_in_the_whole_pipeline():
 
 def test_evaluation_is_forward_only():
     placement = Placement.in_a_loop(3)
-    programmes = [list(with_communication(evaluation(3), stage, placement)) for stage in range(3)]
+    programmes = [
+        list(with_communication(evaluation(3, stage, placement), stage, placement))
+        for stage in range(3)
+    ]
     assert [line.split() for line in draw(programmes).splitlines()] == picture(
         """
         stage 0  F0 F1 F2 .  .

@@ -29,6 +29,7 @@ from hpc_lpm.engine.training import Training
 from hpc_lpm.engine.update_checks import check_optimizer
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
+from hpc_lpm.schedules.placement import Placement
 
 OF_TORCH = [
     name
@@ -210,9 +211,14 @@ def test_the_discount_divides_by_the_mean_lag_above_one() -> None:
     run = {**RUN, "strategy": "fbp", "micro_batches": 2, "lead": 2}
     discounted = checked_settings(**run, lr_discount=True)
     # d = 6, 4, 2, 0 micro-batches are 3, 2, 1, 0 updates of 2.
-    divisors = [rate_divisor(discounted, PipelineTopology(stage, 4, 1)) for stage in range(4)]
+    divisors = [
+        rate_divisor(discounted, PipelineTopology(stage, Placement.in_a_loop(4), 1))
+        for stage in range(4)
+    ]
     assert divisors == [3, 2, 1, 1]
-    assert rate_divisor(checked_settings(**run), PipelineTopology(0, 4, 1)) == 1
+    assert (
+        rate_divisor(checked_settings(**run), PipelineTopology(0, Placement.in_a_loop(4), 1)) == 1
+    )
 
 
 MIXED = {

@@ -77,7 +77,10 @@ def restore(
         history.earlier += [list(segment) for segment in zip(*of_ranks, strict=True)]
 
     saved = checkpoint.manifest
-    same_partition = saved.ranks == job.size and saved.cuts == cuts
+    of_this_rank = (file for file in saved.files if file.rank == job.rank)
+    held = {layer for file in of_this_rank for layer in range(file.start, file.stop)}
+    same_layers = all(job.all_gather(held == set(state.layers)))
+    same_partition = saved.ranks == job.size and saved.cuts == cuts and same_layers
     history = deepcopy(saved.history)
     run_on_every_rank(job, put_back, (InputError,), lambda problem, _: InputError(f"{problem}."))
     history.interruptions += 1

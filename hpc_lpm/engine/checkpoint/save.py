@@ -128,16 +128,32 @@ def _write(
         "optimizer_groups": optimizer_groups(state),
     }
     record.model_copy(update=of_state).write(figures)
-    return [_entry(path, rank, state) for path in (tensors, figures)]
+    return [entry for path in (tensors, figures) for entry in _entries(path, rank, state)]
 
 
-def _entry(path: Path, rank: int, state: TrainedState) -> CheckpointFile:
-    return CheckpointFile(
-        name=path.name,
-        rank=rank,
-        replica=state.replica,
-        start=min(state.layers),
-        stop=max(state.layers) + 1,
-        size_bytes=path.stat().st_size,
-        sha256=sha256_of(path),
-    )
+def _entries(path: Path, rank: int, state: TrainedState) -> list[CheckpointFile]:
+    """Describe a file, once for each of the stages that the rank holds."""
+    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
+    return [
+        CheckpointFile(
+            name=path.name,
+            rank=rank,
+            replica=state.replica,
+            start=stage[0],
+            stop=stage[-1] + 1,
+            size_bytes=size_bytes,
+            sha256=sha256,
+        )
+        for stage in _neighbouring(sorted(state.layers))
+    ]
+
+
+def _neighbouring(layers: list[int]) -> list[list[int]]:
+    """Return ascending numbers of layers in parts that have no gaps."""
+    parts: list[list[int]] = []
+    for layer in layers:
+        if parts and parts[-1][-1] == layer - 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return parts

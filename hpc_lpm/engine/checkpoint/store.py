@@ -37,7 +37,10 @@ LENGTH_SETTINGS = ("epochs", "steps", "patience", "patience_metric", "patience_m
 
 
 class CheckpointFile(BaseModel):
-    """One file of a checkpoint, which holds layers [start, stop) of one replica."""
+    """One file of a checkpoint, which holds layers [start, stop) of one replica.
+
+    A file that holds further layers has an entry for each part of them without gaps.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -36,7 +36,7 @@ def ranks_to_play(settings: TrainSettings) -> int:
             "stages: give a plan made by `hpc-lpm plan`, or --ranks N for one that is made for N "
             "ranks."
         )
-    return len(Plan.read(settings.plan).stages)
+    return Plan.read(settings.plan).devices
 
 
 def play_ranks(ranks: int, limit_seconds: float, part: Callable[[PlayedJob], Value]) -> list[Value]:

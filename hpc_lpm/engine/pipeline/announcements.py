@@ -6,49 +6,32 @@ and NCCL cannot cancel a receive.
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.pipeline.boundary import LOSS, StageBoundaries, TensorSpec
-from hpc_lpm.engine.pipeline.tied_exchange import TiedExchange
 from hpc_lpm.engine.pipeline.transport.channel import Channel, NeighbourChannels
+from hpc_lpm.engine.topology import StagePlace
 
 
 class Announcements:
-    """Announces the messages of whole steps, and those of an evaluation.
+    """Announces what crosses the boundaries of a stage in whole steps, and in an evaluation.
 
     Args:
         boundaries: what crosses.
         channels: to and from the neighbours.
-        tied: the messages about tied weights.
-        is_first: whether no stage is before this one.
-        is_last: whether no stage is behind it.
+        place: of the stage.
     """
 
     def __init__(
-        self,
-        boundaries: StageBoundaries,
-        channels: NeighbourChannels,
-        tied: TiedExchange,
-        *,
-        is_first: bool,
-        is_last: bool,
+        self, boundaries: StageBoundaries, channels: NeighbourChannels, place: StagePlace
     ) -> None:
         self._boundaries = boundaries
         self._channels = channels
-        self._tied = tied
-        self._is_first = is_first
-        self._is_last = is_last
+        self._place = place
 
-    def training(self, batch: MicroBatches) -> None:
-        """Announce all messages of one optimizer step."""
-        if not self._is_first:
-            self._activations(batch, training=True)
-        if not self._is_last:
+    def announce(self, batch: MicroBatches, *, training: bool) -> None:
+        """Announce all messages of one optimizer step, or of an evaluation."""
+        if not self._place.is_first:
+            self._activations(batch, training=training)
+        if training and not self._place.is_last:
             self._gradients(batch)
-        for channel, specs in self._tied.of_each_step():
-            channel.expect([specs])
-
-    def evaluation(self, batches: MicroBatches) -> None:
-        """Announce all messages of an evaluation."""
-        if not self._is_first:
-            self._activations(batches, training=False)
 
     def _activations(self, batches: MicroBatches, *, training: bool) -> None:
         boundary, channel = self._boundaries.incoming, self._channels.from_previous

@@ -16,8 +16,8 @@ def rate_divisor(settings: TrainSettings, topology: PipelineTopology) -> float:
     if not own.lr_discount:
         return 1.0
     delay = schedule_named(settings.strategy).version_delay(
-        topology.stage,
-        topology.stages,
+        topology.device,
+        topology.devices,
         settings.micro_batches,
         own.lead,
         replicas=topology.replicas,

@@ -1,6 +1,8 @@
 """The rehearsal of a pipeline, which finds out what crosses the boundaries of its stages."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,9 +11,10 @@ from torch import Tensor, nn
 from hpc_lpm.activation import Activation, copied, moved, tensors_of, versions_of
 from hpc_lpm.engine.evaluation import score
 from hpc_lpm.engine.faults import BoundaryError, Faults
+from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.pipeline.boundary import Boundary, BoundarySpec, StageBoundaries, TensorSpec
 from hpc_lpm.engine.pipeline.derived_weights import keeps_derived_weights
-from hpc_lpm.engine.pipeline.stage_module import StageModule
+from hpc_lpm.engine.pipeline.held_stage import HeldStage
 from hpc_lpm.engine.pipeline.weight_policy import unchanged
 from hpc_lpm.engine.rehearsal import RehearsedPass, rehearse_backward, rehearsing
 from hpc_lpm.engine.runners.runner import RunContext
@@ -21,38 +24,88 @@ from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 class PipelineRehearsal:
     """Passes real samples through the pipeline, stage by stage, before it trains on their number.
 
-    `boundaries` is what crosses, `deriving` are the stage's layers whose graph keeps something that
-    was computed from their weights, and `changes_inputs` tells if a layer changes what the stage is
-    given in place. What a graph keeps of buffers that passes change is told to the module's calls.
-
     Args:
-        module: the stage.
+        module: has the layers of all stages that this rank holds.
+        stages: these, in order.
         context: of the run.
         reads_anew: tells of a tensor that a graph keeps if the weight policy computes it anew in
             the backward pass; None if nothing derived from weights is to be found.
         varies: True if boundaries are to be taken as varying, whatever the rehearsal finds.
+
+    Attributes:
+        stages: what was found out about each stage that this rank holds, in order.
     """
 
     def __init__(
         self,
-        module: StageModule,
+        module: nn.Module,
+        stages: Sequence[HeldStage],
         context: RunContext,
         reads_anew: Callable[[Tensor], bool] | None = None,
         *,
         varies: bool = False,
     ) -> None:
-        job = context.job
-        self._job, self._tag = job, job.own_tag()
         self._module = module
+        messages = _Messages(context.job)
+        self.stages = [
+            StageRehearsal(stage, context, messages, reads_anew, varies=varies) for stage in stages
+        ]
+
+    def rehearse(
+        self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
+    ) -> None:
+        """Run some passes; every rank must call this with the same ones (collective).
+
+        Raises:
+            TrainingError: if a layer raises anything, or the stage before sends nothing in time.
+        """
+        layers = [layer for each in self.stages for layer in each.stage.layers.values()]
+        for rehearsed in passes:
+            with rehearsing(self._module, layers, training=rehearsed.training):
+                for stage in self.stages:
+                    stage.forward(rehearsed, metrics)
+                for stage in reversed(self.stages):
+                    stage.backward()
+
+
+@dataclass(frozen=True)
+class _Passing:
+    """A rehearsed pass on its way through one stage."""
+
+    rehearsed: RehearsedPass
+    inputs: Activation
+    outputs: Activation
+    entering: BoundarySpec | None
+    leaving: BoundarySpec | None
+
+
+class StageRehearsal:
+    """Rehearses one stage.
+
+    `boundaries` is what crosses, `deriving` are the stage's layers whose graph keeps something that
+    was computed from their weights, and `changes_inputs` tells if a layer changes what the stage is
+    given in place. What a graph keeps of buffers that passes change is told to the stage's calls.
+    """
+
+    def __init__(
+        self,
+        stage: HeldStage,
+        context: RunContext,
+        messages: "_Messages",
+        reads_anew: Callable[[Tensor], bool] | None,
+        *,
+        varies: bool,
+    ) -> None:
+        self.stage = stage
+        self._place, self._layers, self._calls = stage.place, dict(stage.layers), stage.calls
+        self._messages = messages
         self._context = context
-        self._topology = context.topology
-        self._layers = module.local_layers()
         self._reads_anew = reads_anew
         self._faults = Faults(
             context.model,
             self._layers,
-            job.rank,
-            stage=self._topology.stage,
+            context.job.rank,
+            stage=self._place.stage,
             compute_format=context.compute_format,
         )
         self.deriving: set[int] = set()
@@ -60,88 +113,93 @@ class PipelineRehearsal:
         self._kept: set[int] = set()
         self._incoming, self._outgoing = Boundary(varies=varies), Boundary(varies=varies)
         self.boundaries = StageBoundaries(self._incoming, self._outgoing)
+        self._passing: _Passing | None = None
 
-    def rehearse(
-        self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
-    ) -> None:
-        """Run some passes; every stage must call this with the same ones (collective).
+    def forward(self, rehearsed: RehearsedPass, metrics: Sequence[EvaluationMetric]) -> None:
+        """Run the stage forward and hand on what it returns.
 
         Raises:
             TrainingError: if a layer raises anything, or the stage before sends nothing in time.
         """
-        for rehearsed in passes:
-            try:
-                self._rehearse(rehearsed, metrics)
-            except Exception as error:
-                raise self._faults.describe(error, rehearsed.name) from error
+        try:
+            self._passing = self._forward(rehearsed, metrics)
+        except Exception as error:
+            raise self._faults.describe(error, rehearsed.name) from error
 
-    def _rehearse(self, rehearsed: RehearsedPass, metrics: Sequence[EvaluationMetric]) -> None:
-        topology = self._topology
-        is_first, is_last = topology.stage == 0, topology.stage == topology.stages - 1
-        layers = self._layers.values()
-        with rehearsing(self._module, layers, training=rehearsed.training):
-            entering = leaving = None
-            if is_first:
-                inputs = self._context.compute_format.arranged(
-                    moved(rehearsed.inputs(), self._context.device)
-                )
-            else:
-                entering, tensors = self._receive(topology.previous_rank)
-                on_device = [tensor.to(self._context.device) for tensor in tensors]
-                inputs = entering.activation(on_device, training=rehearsed.training)
-            copies = copied(inputs, keep_history=True)
-            versions = versions_of(copies)
-            outputs = self._outputs(rehearsed, copies)
-            self.changes_inputs |= versions_of(copies) != versions
-            if not is_last:
-                leaving = BoundarySpec.of(outputs)
-                tensors = [tensor.detach().cpu() for tensor in tensors_of(outputs)]
-                self._send((leaving, tensors), topology.next_rank)
-            elif not rehearsed.training:
-                score(
-                    self._context.model,
-                    self._module.calls,
-                    self._context.compute_format,
-                    outputs,
-                    moved(rehearsed.targets(), self._context.device),
-                    rehearsed.samples,
-                    metrics,
-                )
+    def backward(self) -> None:
+        """Run the stage backward where it trains, and take note of what has crossed.
+
+        Raises:
+            TrainingError: if a layer raises anything, or the stage after sends nothing in time.
+        """
+        assert self._passing is not None
+        passing, self._passing = self._passing, None
+        rehearsed, entering, leaving = passing.rehearsed, passing.entering, passing.leaving
+        try:
             if rehearsed.training:
-                entering, leaving = self._backward(rehearsed, inputs, entering, outputs, leaving)
-            self._incoming.add(entering, training=rehearsed.training, samples=rehearsed.samples)
-            self._outgoing.add(leaving, training=rehearsed.training, samples=rehearsed.samples)
+                entering, leaving = self._backward(passing)
+        except Exception as error:
+            raise self._faults.describe(error, rehearsed.name) from error
+        self._incoming.add(entering, training=rehearsed.training, samples=rehearsed.samples)
+        self._outgoing.add(leaving, training=rehearsed.training, samples=rehearsed.samples)
 
-    def _backward(
-        self,
-        rehearsed: RehearsedPass,
-        inputs: Activation,
-        entering: BoundarySpec | None,
-        outputs: Activation,
-        leaving: BoundarySpec | None,
-    ) -> tuple[BoundarySpec | None, BoundarySpec | None]:
+    def _forward(self, rehearsed: RehearsedPass, metrics: Sequence[EvaluationMetric]) -> _Passing:
+        entering = leaving = None
+        if self._place.previous_rank is None:
+            inputs = self._context.compute_format.arranged(
+                moved(rehearsed.inputs(), self._context.device)
+            )
+        else:
+            entering, tensors = self._messages.receive(self._place.previous_rank)
+            on_device = [tensor.to(self._context.device) for tensor in tensors]
+            inputs = entering.activation(on_device, training=rehearsed.training)
+        copies = copied(inputs, keep_history=True)
+        versions = versions_of(copies)
+        outputs = self._outputs(rehearsed, copies)
+        self.changes_inputs |= versions_of(copies) != versions
+        if self._place.next_rank is not None:
+            leaving = BoundarySpec.of(outputs)
+            tensors = [tensor.detach().cpu() for tensor in tensors_of(outputs)]
+            self._messages.send((leaving, tensors), self._place.next_rank)
+        elif not rehearsed.training:
+            score(
+                self._context.model,
+                self._calls,
+                self._context.compute_format,
+                outputs,
+                moved(rehearsed.targets(), self._context.device),
+                rehearsed.samples,
+                metrics,
+            )
+        return _Passing(rehearsed, inputs, outputs, entering, leaving)
+
+    def _backward(self, passing: _Passing) -> tuple[BoundarySpec | None, BoundarySpec | None]:
         """Run backward, and return both specs with the layouts that gradients turn out to have."""
+        entering, leaving, outputs = passing.entering, passing.leaving, passing.outputs
         if leaving is None:
-            targets = moved(rehearsed.targets(), self._context.device)
+            targets = moved(passing.rehearsed.targets(), self._context.device)
             compute_loss = self._context.compute_format.loss(self._context.model.loss)
-            loss = self._module.calls.loss(compute_loss, outputs, targets)
+            loss = self._calls.loss(compute_loss, outputs, targets)
             roots = [(loss, torch.ones_like(loss))]
         else:
-            leaving = leaving.with_gradients(self._receive(self._topology.next_rank))
+            assert self._place.next_rank is not None
+            found = self._messages.receive(self._place.next_rank)
+            leaving = leaving.with_gradients(found)
             roots = [
                 (tensor, _ones(spec.of_gradient(), self._context.device))
                 for spec, tensor in zip(leaving.tensors, tensors_of(outputs), strict=True)
                 if spec.requires_gradient
             ]
-        gradients = rehearse_backward(self._layers, roots, inputs)
+        gradients = rehearse_backward(self._layers, roots, passing.inputs)
         if entering is None:
             return entering, leaving
         specs = [None if gradient is None else TensorSpec.of(gradient) for gradient in gradients]
-        self._send(specs, self._topology.previous_rank)
+        assert self._place.previous_rank is not None
+        self._messages.send(specs, self._place.previous_rank)
         return entering.with_gradients(specs), leaving
 
     def _outputs(self, rehearsed: RehearsedPass, inputs: Activation) -> Activation:
-        calls = self._module.calls
+        calls = self._calls
         calls.number, calls.training = rehearsed.number, rehearsed.training
         with self._context.compute_format.autocast(self._context.device):
             if not rehearsed.training:
@@ -173,10 +231,29 @@ class PipelineRehearsal:
             self.deriving.add(index)
         return outputs
 
-    def _send(self, what: object, rank: int) -> None:
-        self._job.send(what, rank, self._tag)
 
-    def _receive(self, rank: int) -> Any:
+class _Messages:
+    """The messages of the rehearsals of one rank's stages, in the order of sending."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._tag = job, job.own_tag()
+        self._kept_here: deque[Any] = deque()
+
+    def send(self, what: object, rank: int) -> None:
+        """Send something to a rank, which may be this one."""
+        if rank == self._job.rank:
+            self._kept_here.append(what)
+        else:
+            self._job.send(what, rank, self._tag)
+
+    def receive(self, rank: int) -> Any:
+        """Return the next thing that a rank sends.
+
+        Raises:
+            BoundaryError: if it does not come in time.
+        """
+        if rank == self._job.rank:
+            return self._kept_here.popleft()
         try:
             return self._job.receive(rank, self._tag)
         except TimeoutError:

@@ -59,7 +59,7 @@ class PlayedSum:
     def start(self, tensor: Tensor) -> StartedSum:
         """Leave the tensor for the last replica that comes, which sums up."""
         self._sums += 1
-        key = "sum", self._topology.stage, self._sums
+        key = "sum", self._topology.device, self._sums
         parts: dict[int, Tensor] = self._board.gathered[key]
         parts[self._topology.replica] = tensor
         replicas = self._topology.replicas

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hpc_lpm.activation import Activation, taken_apart, tensors_of, versions_of
 from hpc_lpm.engine.faults import ChangedInputError
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec
-from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.rehearsal import StageRehearsal
 from hpc_lpm.engine.pipeline.replayed_layers import ReplayedLayers
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layer_calls import LayerCalls
@@ -46,27 +46,24 @@ class StagePass:
     statistics, as it was.
 
     Args:
-        module: has the stage's layers.
-        calls: runs them.
+        calls: runs the stage's layers.
         compute_format: precision and memory format of the layers.
         loss: of the last stage, None on the others.
     """
 
     def __init__(
         self,
-        module: nn.Module,
         calls: LayerCalls,
         compute_format: ComputeFormat,
         loss: Loss | None,
     ) -> None:
-        self._module = module
         self._calls = calls
         self._format = compute_format
         self._loss = loss
         self._replayed = ReplayedLayers(calls, compute_format)
         self.copies_inputs = False
 
-    def heed(self, rehearsal: PipelineRehearsal) -> None:
+    def heed(self, rehearsal: StageRehearsal) -> None:
         """Do what a rehearsal has found to be necessary.
 
         A layer that changes its input in place gets a copy, and a layer whose graph keeps what was
@@ -76,13 +73,20 @@ class StagePass:
         self._replayed.layers = frozenset(rehearsal.deriving)
 
     def forward(
-        self, flight: InFlight, number: int, *, keep_graph: bool, lagged: bool = False
+        self,
+        flight: InFlight,
+        number: int,
+        *,
+        training: bool,
+        keep_graph: bool,
+        lagged: bool = False,
     ) -> Activation:
         """Run the stage on `flight.inputs`; the last stage also computes the loss.
 
         Args:
             flight: the micro-batch, which keeps outputs and loss if `keep_graph`.
             number: the micro-batch's number within the whole training, or within an evaluation.
+            training: which of the two it is.
             keep_graph: False if the stage will be replayed before the backward pass.
             lagged: True if the weights are updated before the backward pass.
 
@@ -91,7 +95,7 @@ class StagePass:
                 be run again.
         """
         self._calls.number = number
-        self._calls.training = self._module.training
+        self._calls.training = training
         versions = versions_of(flight.inputs)
         if keep_graph:
             call = self._replayed.call if lagged and self._replayed.layers else None

@@ -28,7 +28,7 @@ class DataParallelRunner(ABC):
         self._parameters = list(self._model.module.parameters())
         self._updates = context.updating.build(self._parameters, self._model.layers, wrap=wrap)
         self._rules = GradientRules(
-            self._model.tied.without_copies(self._parameters), context.settings, context.recorder
+            [self._model.tied.without_copies(self._parameters)], context.settings, context.recorder
         )
         self._gradient_bytes = sum(p.numel() * p.element_size() for p in self._parameters)
         self._steps = 0

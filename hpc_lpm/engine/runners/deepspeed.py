@@ -17,6 +17,7 @@ from hpc_lpm.engine.learning_rate import advance
 from hpc_lpm.engine.pipeline.engine import deepspeed_config
 from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
+from hpc_lpm.engine.pipeline.held_stage import held_stages
 from hpc_lpm.engine.pipeline.module import PlannedModule
 from hpc_lpm.engine.pipeline.process_group import require_own_gpus, start_deepspeed
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
@@ -77,13 +78,17 @@ class StockPipelineRunner:
                 config=deepspeed_config(context),
             )
         self._rules = GradientRules(
-            self._module.parameters(), settings, context.recorder, context.gather_from_stages
+            [list(self._module.parameters())],
+            settings,
+            context.recorder,
+            context.gather_from_stages,
         )
         mend_gradients(self._engine, self._module, context.replicas)
         self._module.arrange()
-        self._rehearsal = PipelineRehearsal(self._module, context)
+        stages = held_stages(context, self._module)
+        self._rehearsal = PipelineRehearsal(self._module, stages, context)
         self._crossing = Crossing(
-            self._rehearsal.boundaries,
+            self._rehearsal.stages[0].boundaries,
             context.device,
             max(self._module.local_layers()),
             _ENGINE,

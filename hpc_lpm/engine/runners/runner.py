@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol, TypeVar
 
 import torch
@@ -27,6 +28,7 @@ from hpc_lpm.models.initial_weights import load_initial_weights
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.planning.model_checks import other_layer
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.schedules.placement import Placement
 
 Value = TypeVar("Value")
 
@@ -37,7 +39,8 @@ class RunContext:
 
     `updates` and `epochs` count those of the whole run, including an epoch that is cut short, and
     `steps_an_epoch` the updates of a whole epoch, 1 where nobody counts epochs;
-    `replicas` counts the replicas of every stage; `resources` are released at the end of the run;
+    `replicas` counts the replicas of every stage, and `placement` says which device holds which
+    stages, the whole model without a plan; `resources` are released at the end of the run;
     `updating` makes what updates the weights; `loading` loads the micro-batches of this rank.
     """
 
@@ -51,6 +54,7 @@ class RunContext:
     updates: int
     epochs: int
     replicas: int = 1
+    placement: Placement = field(default_factory=lambda: Placement.in_a_loop(1))
     resources: ExitStack = field(default_factory=ExitStack)
     loading: Loading = field(default_factory=LoadingInTurn)
     steps_an_epoch: int = 1
@@ -68,8 +72,8 @@ class RunContext:
     @property
     def topology(self) -> PipelineTopology:
         """This rank's place among the plan's stages and their replicas."""
-        stages = len(self.required_plan().stages)
-        return PipelineTopology(self.job.rank, stages, self.replicas)
+        self.required_plan()
+        return PipelineTopology(self.job.rank, self.placement, self.replicas)
 
     @property
     def cuts(self) -> list[int]:
@@ -79,12 +83,16 @@ class RunContext:
     @property
     def copies(self) -> int:
         """The number of ranks that hold the same layers: replicas of a stage or of the model."""
-        return self.job.size // (len(self.cuts) - 1)
+        return self.job.size // self.placement.devices
+
+    def layers_of(self, stage: int) -> range:
+        """Return the indices of a stage's layers, of all layers without a plan."""
+        return range(self.cuts[stage], self.cuts[stage + 1])
 
     def build_layers(self) -> dict[int, nn.Module]:
         """Build the layers that this rank holds, by their index in the model, on its device.
 
-        With a plan it holds those of its stage, without one all layers. Their initial weights
+        With a plan it holds those of its stages, without one all layers. Their initial weights
         depend on the seed alone, or come from the file of `--init-from`. Where the model was built
         whole, the weights of all other layers are freed.
 
@@ -104,23 +112,31 @@ class RunContext:
         return layers
 
     def _build_into(self, layers: dict[int, nn.Module]) -> None:
-        cuts, stage = self.cuts, self.topology.stage if self.plan else 0
-        for index in range(cuts[stage], cuts[stage + 1]):
+        held = [place.stage for place in self.topology.places] if self.plan else [0]
+        for index in chain.from_iterable(map(self.layers_of, held)):
             layers[index] = self.model.build_layer(index, self.settings.seed).to(self.device)
         if self.plan:
             remedy = None
             if self.settings.plan:
-                remedy = self.settings.remaking_commands(len(self.plan.stages))
+                remedy = self.settings.remaking_commands(self.placement.devices)
             found = other_layer(self.plan, self.settings.plan, layers, self.model, remedy)
             if found is not None:
                 raise InputError(found)
         if self.settings.init_from is not None:
             load_initial_weights(self.settings.init_from, self.model, layers)
 
-    def gather_from_stages(self, value: Value) -> list[Value]:
-        """Return the values of all stages of this rank's replica, in order (collective)."""
+    def gather_from_stages(self, values: list[Value]) -> list[Value]:
+        """Return the values of all stages of this rank's replica, in order (collective).
+
+        `values` has one for each stage that this rank holds.
+        """
         topology = self.topology
-        return self.job.all_gather(value)[topology.replica :: topology.replicas]
+        by_device = self.job.all_gather(values)[topology.replica :: topology.replicas]
+        placement = self.placement
+        return [
+            by_device[placement.device(stage)][placement.chunk(stage)]
+            for stage in range(placement.stages)
+        ]
 
     def required_plan(self) -> Plan:
         """Return the plan of a strategy that cannot run without one.

@@ -1,21 +1,22 @@
 """Runs one of our schedules on merged stages."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+
+from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.gradient_rules import GradientRules
-from hpc_lpm.engine.pipeline.carried_stage import carried_stage
-from hpc_lpm.engine.pipeline.executor import StageExecutor
+from hpc_lpm.engine.pipeline.carried_stages import carried_stages
+from hpc_lpm.engine.pipeline.executor import ProgrammeExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage, average_buffers
 from hpc_lpm.engine.pipeline.options import LaggingOptions
 from hpc_lpm.engine.pipeline.prediction import prediction_of
 from hpc_lpm.engine.pipeline.rate_discount import rate_divisor
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
-from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
+from hpc_lpm.engine.pipeline.transport.channel import Circumstances, RankChannels
 from hpc_lpm.engine.pipeline.transport.registry import open_channels
 from hpc_lpm.engine.pipeline.weight_policy import weight_policy
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -35,7 +36,7 @@ _FLUSHING = schedule_named(FLUSHING_SCHEDULE)
 
 
 class PipelineRunner:
-    """One merged stage of a pipeline that follows a schedule."""
+    """The merged stages of one rank of a pipeline that follows a schedule."""
 
     def __init__(self, context: RunContext, schedule: Schedule) -> None:
         settings = context.settings
@@ -44,53 +45,67 @@ class PipelineRunner:
         self._own = LaggingOptions.of(settings.own)
         self._flushed = self._own.flushed_steps(context.updates, context.steps_an_epoch)
         self._topology = context.topology
-        self._tied_stages = _tied_stages(context.model.ties, context.cuts)
-        self._stage = carried_stage(context, self._make_updates)
-        module, parameters = self._stage.module, self._updated
+        self._tied_devices = _tied_devices(context.model.ties, self._device_of)
+        self._carried = carried_stages(context, self._make_updates)
+        module, summing = self._carried.module, self._carried.replica_sum
         policy = weight_policy(
             self._own.weights, list(module.parameters()), casts=settings.precision != "fp32"
         )
-        self._prediction = prediction_of(settings, module, self._tied, self._stage.updates)
+        self._prediction = prediction_of(settings, module, self._tied, self._carried.updates)
         average = None
-        if context.replicas > 1:
+        if context.replicas > 1 and summing is not None:
             average = GradientAverage(
-                parameters,
-                self._stage.replica_sum,
+                self._updated,
+                summing,
                 context.replicas,
                 timeout_seconds=settings.receive_timeout_seconds,
             )
-        # Stages that update at different times decide for themselves.
-        meeting = context.gather_from_stages if schedule.flushes else None
-        self._executor = StageExecutor(
+        self._executor = ProgrammeExecutor(
             context,
-            module,
+            self._carried,
             policy,
             self._tied,
             prediction=self._prediction,
             average=average,
-            rules=GradientRules(parameters, settings, context.recorder, meeting),
-            stepping=self._stage.stepping,
+            rules=self._gradient_rules(),
         )
         self._rehearsal = PipelineRehearsal(
-            module, context, policy.reads_anew, varies=self._own.boundary_shapes == "sent"
+            module,
+            self._carried.stages,
+            context,
+            policy.reads_anew,
+            varies=self._own.boundary_shapes == "sent",
         )
         self._executor.connect(self._rehearsal, self._channels())
         self._bytes_sent = 0
 
+    def _device_of(self, layer: int) -> int:
+        """Return the device that holds a layer."""
+        return self._topology.placement.device(bisect_right(self._context.cuts, layer) - 1)
+
     def _make_updates(self, module: StageModule) -> Updates:
         context, layers = self._context, module.local_layers()
-        stage_of = partial(_stage_of, cuts=context.cuts)
-        self._tied = TiedParameters(context.model.ties, layers, stage_of)
+        self._tied = TiedParameters(context.model.ties, layers, self._device_of)
         self._updated = self._tied.without_copies(module.parameters())
         divisor = rate_divisor(context.settings, self._topology)
         return context.updating.build(self._updated, layers, rate_divisor=divisor)
 
-    def _channels(self) -> StageChannels:
+    def _gradient_rules(self) -> GradientRules:
+        context = self._context
+        of_stages = [
+            self._tied.without_copies(nn.ModuleList(stage.layers.values()).parameters())
+            for stage in self._carried.stages
+        ]
+        # Stages that update at different times decide for themselves.
+        meeting = context.gather_from_stages if self._schedule.flushes else None
+        return GradientRules(of_stages, context.settings, context.recorder, meeting)
+
+    def _channels(self) -> RankChannels:
         context = self._context
         circumstances = Circumstances(
             context.job,
             self._topology,
-            self._tied_stages,
+            self._tied_devices,
             context.device,
             own_devices=find_rank_locations(context.job, context.device).own_gpus,
             receive_timeout_seconds=context.settings.receive_timeout_seconds,
@@ -113,18 +128,18 @@ class PipelineRunner:
 
         def programme_of(micro_batches: int) -> Programme:
             return schedule.programme(
-                topology.stage,
+                topology.device,
                 topology.stages,
                 settings.micro_batches,
                 micro_batches,
                 self._own.lead,
                 replay=self._own.weights == "replay",
-                ties=self._tied_stages,
+                ties=self._tied_devices,
                 replicas=topology.replicas,
             )
 
         next_share = None if following is None else self._share(following)
-        with self._stage.stepping.around_training():
+        with self._carried.stepping.around_training():
             self._bytes_sent += self._executor.train(programme_of, self._share(batch), next_share)
 
     def _share(self, batch: MicroBatches) -> MicroBatches:
@@ -133,21 +148,20 @@ class PipelineRunner:
     def evaluate(
         self, batches: MicroBatches, metrics: Sequence[EvaluationMetric]
     ) -> list[MicroBatchScores]:
-        """Return the scores of this replica's share on the last stage, none on others."""
-        topology = self._topology
+        """Return the scores of this replica's share where the model ends, none elsewhere."""
+        topology, summing = self._topology, self._carried.replica_sum
         share = self._share(batches)
-        forwards = evaluation(len(share))
-        if topology.replicas > 1:
-            average_buffers(self._stage.module, self._stage.replica_sum, topology.replicas)
-        placement = self._schedule.placement(topology.stages)
-        programme = list(with_communication(forwards, topology.stage, placement))
+        forwards = evaluation(len(share), topology.device, topology.placement)
+        if topology.replicas > 1 and summing is not None:
+            average_buffers(self._carried.module, summing, topology.replicas)
+        programme = list(with_communication(forwards, topology.device, topology.placement))
         return self._executor.evaluate(programme, share, metrics)
 
     def state(self) -> TrainedState:
-        """Return the layers, optimizer and scheduler of this stage."""
-        updates = self._stage.updates
+        """Return the layers, optimizer and scheduler of this rank."""
+        updates = self._carried.updates
         return TrainedState(
-            self._stage.module.local_layers(),
+            self._carried.module.local_layers(),
             updates.optimizer,
             updates.scheduler,
             self._topology.replica,
@@ -160,11 +174,7 @@ class PipelineRunner:
         return self._bytes_sent
 
 
-def _stage_of(layer: int, cuts: Sequence[int]) -> int:
-    return bisect_right(cuts, layer) - 1
-
-
-def _tied_stages(ties: Sequence[Tie], cuts: Sequence[int]) -> list[tuple[int, int]]:
-    """Return the pairs of different stages that hold tied weights, owner first."""
-    pairs = {(_stage_of(tie.owner_layer, cuts), _stage_of(tie.copy_layer, cuts)) for tie in ties}
+def _tied_devices(ties: Sequence[Tie], device_of: Callable[[int], int]) -> list[tuple[int, int]]:
+    """Return the pairs of different devices that hold tied weights, owner first."""
+    pairs = {(device_of(tie.owner_layer), device_of(tie.copy_layer)) for tie in ties}
     return sorted((owner, copy) for owner, copy in pairs if owner != copy)

@@ -20,7 +20,7 @@ class SequentialRunner:
         self._model = WholeModel(context)
         parameters = self._model.tied.without_copies(self._model.module.parameters())
         self._updates = context.updating.build(parameters, self._model.layers)
-        self._rules = GradientRules(parameters, context.settings, context.recorder)
+        self._rules = GradientRules([parameters], context.settings, context.recorder)
 
     def rehearse(
         self, passes: Sequence[RehearsedPass], metrics: Sequence[EvaluationMetric]

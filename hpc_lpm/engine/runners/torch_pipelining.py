@@ -16,6 +16,7 @@ from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.learning_rate import advance
+from hpc_lpm.engine.pipeline.held_stage import held_stages
 from hpc_lpm.engine.pipeline.process_group import (
     join_process_group,
     noticing_silence,
@@ -53,7 +54,10 @@ class TorchPipelineRunner:
         self._updates = context.updating.build(list(self._module.parameters()), layers)
         self._module.arrange()
         self._rules = GradientRules(
-            self._module.parameters(), settings, context.recorder, context.gather_from_stages
+            [list(self._module.parameters())],
+            settings,
+            context.recorder,
+            context.gather_from_stages,
         )
         self._faults = Faults(
             context.model,
@@ -62,8 +66,10 @@ class TorchPipelineRunner:
             stage=context.topology.stage,
             compute_format=context.compute_format,
         )
-        self._rehearsal = PipelineRehearsal(self._module, context)
-        self._crossing = Crossing(self._rehearsal.boundaries, context.device, max(layers), _ENGINE)
+        stages = held_stages(context, self._module)
+        self._rehearsal = PipelineRehearsal(self._module, stages, context)
+        self._rehearsed = self._rehearsal.stages[0]
+        self._crossing = Crossing(self._rehearsed.boundaries, context.device, max(layers), _ENGINE)
         self._stage: _Stage | None = None
         self._schedule: Any = None
         self._bytes_sent = 0
@@ -125,9 +131,9 @@ class TorchPipelineRunner:
             self._module,
             self._crossing.enter(training=True, samples=samples),
             self._crossing.leave(training=True, samples=samples),
-            copies_inputs=self._rehearsal.changes_inputs,
+            copies_inputs=self._rehearsed.changes_inputs,
         )
-        boundaries = self._rehearsal.boundaries
+        boundaries = self._rehearsed.boundaries
         arrives, leaves = (
             self._crossing.carried(boundary, training=True, samples=samples)
             for boundary in (boundaries.incoming, boundaries.outgoing)
@@ -215,7 +221,7 @@ class TorchPipelineRunner:
     def _received(self, batches: MicroBatches, n: int) -> Activation:
         """Return the inputs of the stage's layers in an evaluation."""
         context, samples = self._context, batches.size(n)
-        boundary = self._rehearsal.boundaries.incoming
+        boundary = self._rehearsed.boundaries.incoming
         carrier = self._crossing.carried(boundary, training=False, samples=samples)
         enter = self._crossing.enter(training=False, samples=samples)
         if carrier is None or enter is None:

@@ -30,7 +30,7 @@ class WholeModel:
         self.layers = context.build_layers()
         self._calls = LayerCalls(self.layers, context.settings.seed, context.device)
         self.module = nn.Sequential(*self.layers.values())
-        self.tied = TiedParameters(model.ties, self.layers, stage_of=lambda layer: 0)
+        self.tied = TiedParameters(model.ties, self.layers, device_of=lambda layer: 0)
         self._format.arrange(self.module)
         self._faults = Faults(model, self.layers, context.job.rank, compute_format=self._format)
         self.run_layers: Callable[[Activation], Activation] = self._calls.run

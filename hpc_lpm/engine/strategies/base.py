@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import ClipScope, StrategyOptions
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.schedules.placement import Placement
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +32,8 @@ class PlannedRun:
         settings: the settings of the run.
         model: the model to train, None while it has not been built.
         ranks: the number of ranks that train it.
-        stages: the number of stages of its plan, 1 without a plan.
+        stages: the number of devices of its plan, each of which holds one stage or, where the
+            schedule has chunks, several; 1 without a plan.
         samples: the number of training samples, None while the data have not been loaded.
         steps: the optimizer steps of the whole run, None if they depend on unknown samples.
         epochs: the epochs of the run, including a last one that is cut short; None if unknown.
@@ -103,6 +106,14 @@ class Strategy(ABC):
         It is one for each device, unless one process plays several.
         """
         return self.ranks(stages)
+
+    def placement(self, settings: "TrainSettings", stages: int) -> Placement:
+        """Return which device holds which of the stages of a plan.
+
+        Raises:
+            InputError: if so many stages cannot be placed.
+        """
+        return Placement.in_a_loop(stages)
 
     def on_devices(self, settings: "TrainSettings", devices: int) -> "TrainSettings":
         """Return the settings of a contestant that is compared on so many devices.
@@ -191,3 +202,21 @@ class Strategy(ABC):
                 f"{option} was given with --strategy {self.name}, which saves no "
                 "checkpoints: leave it out or use another strategy."
             )
+
+
+def placement_of(strategy: Strategy, settings: "TrainSettings", plan: Plan | None) -> Placement:
+    """Return which device holds which stages in a run, the whole model without a plan.
+
+    Raises:
+        InputError: if the plan was made for devices that hold more or fewer stages.
+    """
+    if plan is None:
+        return Placement.in_a_loop(1)
+    placement = strategy.placement(settings, len(plan.stages))
+    if placement.chunks != plan.chunks:
+        raise InputError(
+            f"the plan has {len(plan.stages)} stages for {plan.devices} devices, {plan.chunks} on "
+            f"each, but --strategy {strategy.name} places {placement.chunks} on each: make the "
+            "plan for this strategy's schedule."
+        )
+    return placement

@@ -1,4 +1,4 @@
-"""What the engine asks of a transport: channels to and from the neighbours of a stage."""
+"""What the engine asks of a transport: channels between a rank's stages and their neighbours."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -56,9 +56,9 @@ class Channel(Protocol):
 
 @dataclass(frozen=True)
 class TiedChannels:
-    """The channels between this stage and another one that holds the same weights.
+    """The channels between this rank and another one that holds the same weights.
 
-    Gradients go to the stage that owns the weights, weights to the stage that has the copies.
+    Gradients go to the rank that owns the weights, weights to the rank that has the copies.
     """
 
     gradients: Channel
@@ -85,13 +85,11 @@ class StageChannels:
 
     `agreed` carries messages that were announced. `described` carries those that say themselves
     what they consist of; None if the transport can carry only one of the two kinds, and `agreed`
-    then does. `tied` has the channels to each stage with weights that are tied to this stage's, by
-    its number.
+    then does.
     """
 
     agreed: NeighbourChannels
     described: NeighbourChannels | None
-    tied: dict[int, TiedChannels]
 
     def senders(self) -> tuple[Channel, ...]:
         """Return all channels to neighbours that this stage sends through."""
@@ -100,24 +98,36 @@ class StageChannels:
 
 
 @dataclass(frozen=True)
+class RankChannels:
+    """The channels of one rank: of each stage that it holds, in order, and to tied weights.
+
+    `tied` has the channels to each device with weights that are tied to weights here, by its
+    number.
+    """
+
+    stages: list[StageChannels]
+    tied: dict[int, TiedChannels]
+
+
+@dataclass(frozen=True)
 class Circumstances:
     """The circumstances under which a transport is opened.
 
-    `tied_stages` are the pairs (owner, copy) of stages that hold tied weights. `own_devices` is
+    `tied_devices` are the pairs (owner, copy) of devices that hold tied weights. `own_devices` is
     True if no two ranks compute on the same device. A transport puts on `resources` what must be
     stopped or closed at the end of the run.
     """
 
     job: Job
     topology: PipelineTopology
-    tied_stages: Sequence[tuple[int, int]]
+    tied_devices: Sequence[tuple[int, int]]
     device: torch.device
     own_devices: bool
     receive_timeout_seconds: float
     progress_thread: bool
     resources: ExitStack
 
-    def tied_to(self, stage: int) -> list[int]:
-        """Return the stages with weights that are tied to weights of `stage`."""
-        pairs = (pair for pair in self.tied_stages if stage in pair)
-        return [copy if stage == owner else owner for owner, copy in pairs]
+    def tied_to(self, device: int) -> list[int]:
+        """Return the devices with weights that are tied to weights on `device`."""
+        pairs = (pair for pair in self.tied_devices if device in pair)
+        return [copy if device == owner else owner for owner, copy in pairs]

@@ -1,6 +1,6 @@
 """Channels over MPI, which never block a sender."""
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,14 @@ from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
     RECEIVES_AHEAD,
+    Channel,
     Circumstances,
     NeighbourChannels,
+    RankChannels,
     StageChannels,
     TiedChannels,
 )
+from hpc_lpm.engine.pipeline.transport.local import Box, LocalChannel
 from hpc_lpm.engine.pipeline.transport.memory import (
     DeviceMemory,
     HostMemory,
@@ -28,6 +31,7 @@ from hpc_lpm.engine.pipeline.transport.memory import (
 )
 from hpc_lpm.engine.pipeline.transport.mpi_library import mpi_reads_device_memory
 from hpc_lpm.engine.pipeline.transport.progress_thread import NoProgress, Progress, ProgressThread
+from hpc_lpm.engine.topology import StagePlace
 
 _ACTIVATION_TAG = 1
 _GRADIENT_TAG = 2
@@ -35,6 +39,7 @@ _TIED_GRADIENT_TAG = 3
 _TIED_WEIGHTS_TAG = 4
 _DESCRIBED_ACTIVATION_TAG = 5
 _DESCRIBED_GRADIENT_TAG = 6
+_TAGS_OF_BOUNDARY = 7
 _NOTHING = torch.empty(0)
 
 
@@ -160,7 +165,7 @@ class MpiChannel:
             self._progress.posted(len(requests))
 
 
-def open_mpi_channels(circumstances: Circumstances) -> StageChannels:
+def open_mpi_channels(circumstances: Circumstances) -> RankChannels:
     """Return channels over MPI; device memory is handed to MPI itself if that is CUDA-aware."""
     job, device = circumstances.job, circumstances.device
     memory: MessageMemory = HostMemory()
@@ -185,25 +190,40 @@ def open_mpi_channels(circumstances: Circumstances) -> StageChannels:
         )
 
     topology = circumstances.topology
-    previous, following = topology.previous_rank, topology.next_rank
+    handed_over: defaultdict[int, Box] = defaultdict(deque)
 
-    def to_neighbours(activation_tag: int, gradient_tag: int) -> NeighbourChannels:
+    def of_boundary(peer: int | None, stage_above: int, kind: int) -> Channel:
+        if peer is None:
+            return LocalChannel(deque(), deque())  # never used
+        # Two ranks may have several boundaries between them.
+        tag = kind + topology.placement.chunk(stage_above) * _TAGS_OF_BOUNDARY
+        if peer == job.rank:
+            return LocalChannel(handed_over[tag], handed_over[tag])
+        return channel(peer, tag)
+
+    def to_neighbours(place: StagePlace, activation: int, gradient: int) -> NeighbourChannels:
+        above, below = place.stage - 1, place.stage
         return NeighbourChannels(
-            from_previous=channel(previous, activation_tag),
-            to_previous=channel(previous, gradient_tag),
-            from_next=channel(following, gradient_tag),
-            to_next=channel(following, activation_tag),
+            from_previous=of_boundary(place.previous_rank, above, activation),
+            to_previous=of_boundary(place.previous_rank, above, gradient),
+            from_next=of_boundary(place.next_rank, below, gradient),
+            to_next=of_boundary(place.next_rank, below, activation),
         )
 
-    return StageChannels(
-        agreed=to_neighbours(_ACTIVATION_TAG, _GRADIENT_TAG),
-        described=to_neighbours(_DESCRIBED_ACTIVATION_TAG, _DESCRIBED_GRADIENT_TAG),
-        tied={
-            stage: TiedChannels(
-                gradients=channel(topology.rank_of(stage), _TIED_GRADIENT_TAG),
-                weights=channel(topology.rank_of(stage), _TIED_WEIGHTS_TAG),
+    return RankChannels(
+        [
+            StageChannels(
+                to_neighbours(place, _ACTIVATION_TAG, _GRADIENT_TAG),
+                to_neighbours(place, _DESCRIBED_ACTIVATION_TAG, _DESCRIBED_GRADIENT_TAG),
             )
-            for stage in circumstances.tied_to(topology.stage)
+            for place in topology.places
+        ],
+        {
+            device: TiedChannels(
+                gradients=channel(topology.rank_of(device), _TIED_GRADIENT_TAG),
+                weights=channel(topology.rank_of(device), _TIED_WEIGHTS_TAG),
+            )
+            for device in circumstances.tied_to(topology.device)
         },
     )
 

@@ -9,21 +9,21 @@ from collections.abc import Callable
 from hpc_lpm.engine.one_process.channels import open_played_channels
 from hpc_lpm.engine.one_process.job import PlayedJob
 from hpc_lpm.engine.pipeline.options import LaggingOptions
-from hpc_lpm.engine.pipeline.transport.channel import Circumstances, StageChannels
+from hpc_lpm.engine.pipeline.transport.channel import Circumstances, RankChannels
 from hpc_lpm.engine.pipeline.transport.torch_channel import open_torch_channels
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.topology import RankLocations
 from hpc_lpm.errors import InputError, look_up
 
 
-def _open_mpi_channels(circumstances: Circumstances) -> StageChannels:
+def _open_mpi_channels(circumstances: Circumstances) -> RankChannels:
     # Importing it starts MPI, which ranks of torchrun do without.
     from hpc_lpm.engine.pipeline.transport.mpi import open_mpi_channels
 
     return open_mpi_channels(circumstances)
 
 
-TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
+TRANSPORTS: dict[str, Callable[[Circumstances], RankChannels]] = {
     "mpi": _open_mpi_channels,
     "torch": open_torch_channels,
 }
@@ -31,8 +31,8 @@ TRANSPORTS: dict[str, Callable[[Circumstances], StageChannels]] = {
 _logger = logging.getLogger(__name__)
 
 
-def open_channels(name: str, circumstances: Circumstances) -> StageChannels:
-    """Open a stage's channels over the transport of that name (collective)."""
+def open_channels(name: str, circumstances: Circumstances) -> RankChannels:
+    """Open a rank's channels over the transport of that name (collective)."""
     if isinstance(circumstances.job, PlayedJob):
         return open_played_channels(circumstances)
     return look_up("transport", name, TRANSPORTS)(circumstances)

@@ -1,12 +1,11 @@
 """Channels over torch.distributed: gloo between CPUs, NCCL between GPUs."""
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,11 +17,14 @@ from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import (
     RECEIVES_AHEAD,
+    Channel,
     Circumstances,
     NeighbourChannels,
+    RankChannels,
     StageChannels,
     TiedChannels,
 )
+from hpc_lpm.engine.pipeline.transport.local import Box, LocalChannel
 from hpc_lpm.engine.pipeline.transport.memory import (
     DeviceMemory,
     HostMemory,
@@ -36,7 +38,7 @@ from hpc_lpm.engine.pipeline.transport.sent import (
     SentMessages,
 )
 from hpc_lpm.engine.pipeline.transport.torch_groups import make_pair_groups
-from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.engine.topology import PipelineTopology, StagePlace
 
 
 @dataclass
@@ -190,8 +192,8 @@ class _Connection:
             ) from error
 
 
-def open_torch_channels(circumstances: Circumstances) -> StageChannels:
-    """Open a stage's channels over torch.distributed (collective).
+def open_torch_channels(circumstances: Circumstances) -> RankChannels:
+    """Open a rank's channels over torch.distributed (collective).
 
     NCCL needs a GPU for each rank; ranks that share one send through host memory over gloo.
 
@@ -210,7 +212,7 @@ def open_torch_channels(circumstances: Circumstances) -> StageChannels:
     topology = circumstances.topology
     groups = make_pair_groups(
         job,
-        _pairs_of_ranks(topology, circumstances.tied_stages),
+        _pairs_of_ranks(topology, circumstances.tied_devices),
         device if nccl else torch.device("cpu"),
         "nccl" if nccl else "gloo",
         limit,
@@ -229,43 +231,69 @@ def open_torch_channels(circumstances: Circumstances) -> StageChannels:
             receive_timeout_seconds=limit,
         )
 
-    previous, following = topology.previous_rank, topology.next_rank
-    # Neighbours come first, so a pair that is also tied has its second pair of groups last.
-    before = next(iter(groups.get((previous, job.rank), ())), None)
-    after = next(iter(groups.get((job.rank, following), ())), None)
-    tied = {}
-    for stage in circumstances.tied_to(topology.stage):
-        peer = topology.rank_of(stage)
-        pair = groups[min(peer, job.rank), max(peer, job.rank)][-1]
-        tied[stage] = TiedChannels(
+    handed_over: defaultdict[object, Box] = defaultdict(deque)
+
+    def of_boundary(peer: int | None, stage_above: int, *, of_gradients: bool, tag: int) -> Channel:
+        if peer is None:
+            return LocalChannel(deque(), deque())  # never used
+        if peer == job.rank:
+            box = handed_over[stage_above, of_gradients, tag]
+            return LocalChannel(box, box)
+        pair = groups[topology.replica, stage_above]
+        # Each pair of groups carries one boundary, whichever rank is the lower one.
+        downwards = topology.placement.device(stage_above) < topology.placement.device(
+            stage_above + 1
+        )
+        group = pair.forwards if downwards != of_gradients else pair.backwards
+        return channel(peer, group, may_be_missing=of_gradients or not nccl, tag=tag)
+
+    def to_neighbours(place: StagePlace, tag: int) -> NeighbourChannels:
+        above, below = place.stage - 1, place.stage
+        return NeighbourChannels(
+            from_previous=of_boundary(place.previous_rank, above, of_gradients=False, tag=tag),
+            to_previous=of_boundary(place.previous_rank, above, of_gradients=True, tag=tag),
+            from_next=of_boundary(place.next_rank, below, of_gradients=True, tag=tag),
+            to_next=of_boundary(place.next_rank, below, of_gradients=False, tag=tag),
+        )
+
+    def to_tied(device: int) -> TiedChannels:
+        peer = topology.rank_of(device)
+        pair = groups[topology.replica, frozenset((device, topology.device))]
+        return TiedChannels(
             gradients=channel(peer, pair.backwards, may_be_missing=True),
             weights=channel(peer, pair.forwards, may_be_missing=False),
         )
 
-    def to_neighbours(tag: int) -> NeighbourChannels:
-        return NeighbourChannels(
-            from_previous=channel(
-                previous, before and before.forwards, may_be_missing=not nccl, tag=tag
-            ),
-            to_previous=channel(
-                previous, before and before.backwards, may_be_missing=True, tag=tag
-            ),
-            from_next=channel(following, after and after.backwards, may_be_missing=True, tag=tag),
-            to_next=channel(following, after and after.forwards, may_be_missing=not nccl, tag=tag),
-        )
-
-    return StageChannels(
-        agreed=to_neighbours(0), described=None if nccl else to_neighbours(1), tied=tied
+    return RankChannels(
+        [
+            StageChannels(
+                agreed=to_neighbours(place, 0),
+                described=None if nccl else to_neighbours(place, 1),
+            )
+            for place in topology.places
+        ],
+        {device: to_tied(device) for device in circumstances.tied_to(topology.device)},
     )
 
 
 def _pairs_of_ranks(
-    topology: PipelineTopology, tied_stages: Sequence[tuple[int, int]]
-) -> list[tuple[int, int]]:
-    """Return the pairs of ranks that exchange messages, neighbours first, alike on all ranks."""
-    stages = [*pairwise(range(topology.stages)), *tied_stages]
-    return [
-        (first * topology.replicas + replica, second * topology.replicas + replica)
-        for first, second in stages
+    topology: PipelineTopology, tied_devices: Sequence[tuple[int, int]]
+) -> dict[object, tuple[int, int]]:
+    """Return the pairs of ranks that exchange messages, by replica and what is between them.
+
+    That is the boundary behind a stage, or a tie of two devices. The pairs are alike on all ranks.
+    """
+    device = topology.placement.device
+    between: dict[object, tuple[int, int]] = {
+        stage: (device(stage), device(stage + 1)) for stage in range(topology.stages - 1)
+    }
+    between |= {frozenset(pair): pair for pair in tied_devices}
+    return {
+        (replica, what): (
+            min(pair) * topology.replicas + replica,
+            max(pair) * topology.replicas + replica,
+        )
+        for what, pair in between.items()
+        if pair[0] != pair[1]
         for replica in range(topology.replicas)
-    ]
+    }

@@ -1,20 +1,22 @@
-"""Makes a process group for each pair of ranks and each direction.
+"""Makes a process group for each pair of ranks and each direction, and for what is between them.
 
 NCCL performs the operations of one communicator one after the other, and each is a rendezvous: in a
 common group, a send that waits for its receiver would hold up the receive that this one waits for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
 from hpc_lpm.engine.job import Job
 from hpc_lpm.errors import TrainingError
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,25 @@ class PairGroups:
 
 def make_pair_groups(
     job: Job,
-    pairs: Sequence[tuple[int, int]],
+    pairs: Mapping[Name, tuple[int, int]],
     device: torch.device,
     backend: str,
     limit_seconds: float,
     resources: ExitStack,
-) -> dict[tuple[int, int], list[PairGroups]]:
-    """Make the groups of all pairs and return this rank's by pair, lower rank first (collective).
+) -> dict[Name, PairGroups]:
+    """Make the groups of all pairs and return this rank's (collective).
 
-    A pair that is given twice gets two, in this order. All ranks make all groups in the same order,
-    as torch demands. The two ranks of a group exchange a message at once, again in the same order
-    everywhere: NCCL connects at the first message, and ranks that connect in different orders would
-    wait for each other.
+    All ranks make all groups in the same order, as torch demands. The two ranks of a group exchange
+    a message at once, again in the same order everywhere: NCCL connects at the first message, and
+    ranks that connect in different orders would wait for each other.
+
+    Args:
+        job: the ranks.
+        pairs: by name two ranks, the lower one first.
+        device: of the tensors that are exchanged.
+        backend: of torch.
+        limit_seconds: how long a rank waits for another one.
+        resources: close the groups.
 
     Raises:
         TrainingError: if a neighbour does not answer in time.
@@ -55,14 +64,14 @@ def make_pair_groups(
 
 def _make(
     job: Job,
-    pairs: Sequence[tuple[int, int]],
+    pairs: Mapping[Name, tuple[int, int]],
     device: torch.device,
     backend: str,
     limit_seconds: float,
     resources: ExitStack,
-) -> dict[tuple[int, int], list[PairGroups]]:
-    own: dict[tuple[int, int], list[PairGroups]] = {}
-    for lower, higher in pairs:
+) -> dict[Name, PairGroups]:
+    own: dict[Name, PairGroups] = {}
+    for name, (lower, higher) in pairs.items():
         groups = PairGroups(
             *(
                 torch.distributed.new_group(
@@ -73,7 +82,7 @@ def _make(
         )
         if job.rank not in (lower, higher):
             continue
-        own.setdefault((lower, higher), []).append(groups)
+        own[name] = groups
         _greet(groups.forwards, lower, higher, job.rank, device, limit_seconds)
         _greet(groups.backwards, higher, lower, job.rank, device, limit_seconds)
         for group in (groups.forwards, groups.backwards):
