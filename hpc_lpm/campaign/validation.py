@@ -95,13 +95,15 @@ def _check_contestant(
     settings = contestant_settings(campaign, contestant, model=model.name, dataset=dataset)
     ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
     stages = ranks if contestant.entry.needs_plan else 1
-    if stages > len(model.layers):
+    pieces = contestant.entry.stages_on(settings, stages)
+    if pieces > len(model.layers):
+        most = len(model.layers) // contestant.entry.stages_on(settings, 1)
         raise InputError(
-            f"{contestant.label} is to cut {model.name} into {stages} stages, but it has "
-            f"{len(model.layers)} layers: use at most {len(model.layers)} stages."
+            f"{contestant.label} is to cut {model.name} into {pieces} stages, but it has "
+            f"{len(model.layers)} layers: use at most {most} stages."
         )
     try:
-        _check_cuts(campaign, contestant, model, stages)
+        _check_cuts(campaign, contestant, model, pieces)
         check_run(
             PlannedRun(settings, model, ranks, stages, steps=settings.steps, epochs=settings.epochs)
         )

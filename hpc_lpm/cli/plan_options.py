@@ -56,6 +56,14 @@ ScheduleOption = Annotated[
         f"your own; by default {DEFAULT_SCHEDULE}, and for time-to-target a flush is tried too."
     ),
 ]
+ChunksOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Parts of the model on each stage's device, where the schedule lets you choose: "
+        "--stages counts devices.",
+    ),
+]
 ToleranceOption = Annotated[
     float, typer.Option(help="Share of the period to give up for fewer bytes.")
 ]

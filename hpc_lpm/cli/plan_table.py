@@ -43,21 +43,25 @@ def show_plan(plan: Plan, model: CostModel, explanation: Explanation) -> None:
     output = console()
     width = min(output.width, WIDE_COLUMNS) if output.is_terminal else NARROW_COLUMNS
     many = "1 stage" if len(plan.stages) == 1 else f"{len(plan.stages)} stages"
+    if plan.chunks > 1:
+        many = f"{many} on {plan.devices} {'devices' if plan.devices > 1 else 'device'}"
     who = "cut as given" if plan.planner == OWN else f"by planner {plan.planner}"
     heading = f"{plan.model} in {many} {who}"
     output.print(Text(heading, style="bold"), width=width)
     output.print()
-    output.print(_stages(plan, explanation.stages, width), width=width, crop=False)
+    table = _stages(plan, model, explanation.stages, width)
+    output.print(table, width=width, crop=False)
     output.print()
     output.print(_facts(plan, model, explanation), width=width)
 
 
-def _stages(plan: Plan, explained: Sequence[ExplainedStage], width: int) -> Table:
+def _stages(plan: Plan, model: CostModel, explained: Sequence[ExplainedStage], width: int) -> Table:
     both = list(zip(plan.stages, explained, strict=True))
     seconds = _unit([max(s.compute_seconds, e.transfer_seconds) for s, e in both], _SECONDS)
     size = _unit([stage.memory_bytes for stage in plan.stages], _BYTES)
     columns = {
         "stage": [str(number) for number in range(len(both))],
+        "device": [str(model.placement.device(number)) for number in range(len(both))],
         f"compute\n{seconds[1]}": [f"{s.compute_seconds / seconds[0]:.3f}" for s, _ in both],
         f"transfer\n{seconds[1]}": [
             *(f"{e.transfer_seconds / seconds[0]:.3f}" for e in explained[:-1]),
@@ -67,6 +71,8 @@ def _stages(plan: Plan, explained: Sequence[ExplainedStage], width: int) -> Tabl
         f"limit\n{size[1]}": [_limit(e, size) for e in explained],
         "load": [_bar(e.load) for e in explained],
     }
+    if plan.chunks == 1:
+        del columns["device"]
     if all(e.memory_limit_bytes is None for e in explained):
         del columns[f"limit\n{size[1]}"]
     taken = sum(
@@ -128,6 +134,8 @@ def plan_assumptions(model: CostModel) -> list[str]:
 def _schedule(model: CostModel) -> str:
     options, own = model.options, model.schedule.own_options
     words = [model.schedule.name, f"{options.micro_batches} micro-batches per step"]
+    if model.placement.chunks > 1:
+        words.append(f"{model.placement.chunks} chunks on each device")
     if LEAD in own:
         words.append(f"lead {options.lead}")
     if WEIGHTS in own:

@@ -23,7 +23,7 @@ from hpc_lpm.planning.repricing import PlanUse, plan_for
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
 from hpc_lpm.schedules.drawing import LEGEND, draw_timelines
-from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
+from hpc_lpm.schedules.registry import SCHEDULES
 
 TIMELINE_COLUMNS = 120
 TIMELINE_PERIODS = 12
@@ -104,7 +104,8 @@ def simulate_command(
         lead=lead,
         weights=weights,
     )
-    schedule_named(use.options.schedule).check_options(lead=lead, weights=weights)
+    schedule = use.options.scheduled
+    schedule.check_options(lead=lead, weights=weights)
     disturbances = Disturbances.of(
         len(merged.stages),
         jitter=jitter,
@@ -119,7 +120,7 @@ def simulate_command(
         document |= {"link": link_document(profiled), "assumptions": assumptions(profiled)}
         print_json(document)
         return
-    _show(prediction, profiled, merged.model, use)
+    _show(prediction, profiled, merged, use)
 
 
 def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
@@ -152,13 +153,19 @@ def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
     }
 
 
-def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) -> None:
+def _show(prediction: Prediction, profile: Profile, merged: Plan, use: PlanUse) -> None:
     simulation, options = prediction.simulation, use.options
     if use.notice is not None:
         console().print(use.notice[0].upper() + use.notice[1:])
     print_table(
-        f"{model}, {options.schedule}, {options.micro_batches} micro-batches per step",
-        ["stage", "idle in steady state", "idle over all", "in flight", "memory MiB"],
+        f"{merged.model}, {options.schedule}, {options.micro_batches} micro-batches per step",
+        [
+            "device" if merged.chunks > 1 else "stage",
+            "idle in steady state",
+            "idle over all",
+            "in flight",
+            "memory MiB",
+        ],
         [
             [str(stage), f"{idle:.1%}", f"{overall:.1%}", str(held), f"{memory / 2**20:.2f}"]
             for stage, (idle, overall, held, memory) in enumerate(
@@ -191,5 +198,5 @@ def _show(prediction: Prediction, profile: Profile, model: str, use: PlanUse) ->
         TIMELINE_PERIODS * simulation.period_seconds,
     )
     for stage, row in enumerate(draw_timelines(prediction.timelines, end, TIMELINE_COLUMNS)):
-        console().print(f"stage {stage:<3} {row}")
+        console().print(f"{'device' if merged.chunks > 1 else 'stage'} {stage:<3} {row}")
     console().print(LEGEND)

@@ -48,7 +48,8 @@ def make_plan(
         optimizer=planned_optimizer(settings.optimizer),
         **strategy.plan_options(settings),
     )
-    Blocks.of(profile, options.cut_only_at).allowed.check_stages(job.size)
+    stages = options.stages_on(job.size)
+    Blocks.of(profile, options.cut_only_at).allowed.check_stages(stages)
     if job.rank == 0:
         profile.write(folder / PROFILE)
         sha256 = ProfileAndHash.of(profile).sha256
@@ -57,7 +58,9 @@ def make_plan(
     return folder / PLAN
 
 
-def require_ranks(settings: TrainSettings, job: Job, model: LayeredModel) -> None:
+def require_ranks(
+    settings: TrainSettings, strategy: Strategy, job: Job, model: LayeredModel
+) -> None:
     """Refuse to make a plan for more ranks than there are layers, or for one rank.
 
     One rank is more likely to be a forgotten mpirun.
@@ -66,10 +69,11 @@ def require_ranks(settings: TrainSettings, job: Job, model: LayeredModel) -> Non
         InputError: saying what to type.
     """
     layers = len(model.layers)
-    if job.size > layers:
+    if strategy.stages_on(settings, job.size) > layers:
+        most = layers // strategy.stages_on(settings, 1)
         raise InputError(
             f"--strategy {settings.strategy} was started on {job.size} ranks without --plan, but "
-            f"model {model.name} has {layers} layers: start at most {layers} ranks, or give a plan "
+            f"model {model.name} has {layers} layers: start at most {most} ranks, or give a plan "
             "whose stages have replicas."
         )
     if job.size == 1:

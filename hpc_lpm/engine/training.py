@@ -66,7 +66,7 @@ from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import NUMPY_SEEDS
 from hpc_lpm.stop_signals import StopSignals
 
-_OF_PLANS = ("schedule", "lead", "weights", "prediction_rule")
+_OF_PLANS = ("schedule", "lead", "weights", "prediction_rule", "chunks")
 """Options of a strategy's plans that change what a stage holds."""
 
 
@@ -153,7 +153,7 @@ class Training:
         """Return the settings with a plan that these ranks make, or made before they resume."""
         plan = folder / PLAN
         if not (resumes and plan.exists()):
-            require_ranks(settings, self.job, self.model)
+            require_ranks(settings, self.strategy, self.job, self.model)
             make_plan(settings, self.strategy, self.job, self.dataset, self.model, folder)
             starts = Plan.read(plan).cuts[1:-1]
             cuts = f"layer{'s' if len(starts) > 1 else ''} {', '.join(map(str, starts))}"
@@ -197,10 +197,7 @@ class Training:
             micro_batches=settings.micro_batches,
             optimizer=planned_optimizer(settings.optimizer),
             replicas=self.replicas,
-            **{
-                name: wanted.get(name)
-                for name in ("schedule", "lead", "weights", "prediction_rule")
-            },
+            **{name: wanted.get(name) for name in _OF_PLANS},
         )
         return use.notice
 

@@ -24,6 +24,7 @@ def plan(
     cut_only_at: str | Sequence[str] | None = None,
     planner: str | None = None,
     schedule: str | None = None,
+    chunks: int | None = None,
     tolerance: float = 0.02,
     memory_limit: int | str | Sequence[int | str] | None = None,
     lead: int | None = None,
@@ -60,6 +61,7 @@ def plan(
             best plan there is.
         schedule: The schedule to price the plan for, or `module:name` of your own: by default
             `fbp`; with `devices` and `"time-to-target"` a flush is tried too.
+        chunks: Parts of the model on each device, where the schedule places several there.
         tolerance: Share of the period to give up for fewer bytes between stages.
         memory_limit: Memory of a stage in bytes or as `"4GiB"`: one size, or one for each stage.
         lead: Micro-batches that each stage runs ahead of the next, where the schedule takes a lead:
@@ -110,6 +112,7 @@ def plan(
             cut_only_at=cut_only_at,
             planner=planner,
             schedule=schedule,
+            chunks=chunks,
             tolerance=tolerance,
             memory_limit=memory_limit,
             lead=lead,

@@ -13,6 +13,11 @@ schedule.
   T_k + 2 X_in + 2 X_out
 * memory   Q_k, see `memory`
 
+Where a device holds several stages, its chunks, all of this is said of each stage, and searches
+share the model out among stages; `device_period` and `device_memory_bytes` add them up. Speeds,
+limits and links that are given one by one are those of devices. A device's memory limit is shared
+evenly by its chunks, and nothing takes time between two stages of one device.
+
 P is the period in steady state, between two flushes: a schedule that flushes loses time at every
 update besides, which `explain` says and `hpc-lpm simulate` counts.
 """
@@ -30,7 +35,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.schedules.base import Schedule
-from hpc_lpm.schedules.registry import schedule_named
+from hpc_lpm.schedules.placement import Placement
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class StageFactors:
 class CostModel:
     """Costs of stages and of whole plans for one profile, number of stages and set of options.
 
-    Prefix sums have L + 1 entries: entry j sums layers 0 to j - 1.
+    There are `options.stages_on(devices)` stages on so many devices. Prefix sums have L + 1
+    entries: entry j sums layers 0 to j - 1.
     """
 
     def __init__(self, profile: Profile, stages: int, options: PlanOptions) -> None:
@@ -82,15 +88,17 @@ class CostModel:
             InputError: if there are more stages than layers, the schedule is unknown, or a list
                 that needs one entry for each stage has another length.
         """
-        _check_stages(profile, stages)
-        speeds = _per_stage("speeds", options.speeds or (1.0,) * stages, stages)
-        limits = _limits(options.memory_limit, stages)
         layers = profile.layers
+        self.schedule = options.scheduled
+        _check_stages(profile, stages, self.schedule.chunks)
+        self.placement = placement = self.schedule.placement(stages)
+        """Which device holds which stages."""
+        speeds = _per_device("speeds", options.speeds, placement)
+        limits = _limits(options.memory_limit, placement)
         self.profile = profile
         self.layers = len(layers)
         self.stages = stages
-        self.schedule = schedule_named(options.schedule)
-        self.options = _with_rule_of_recipe(options, self.schedule, stages)
+        self.options = _completed(options, self.schedule, stages)
         self.ahead = [
             self.schedule.ahead(stage, stages, options.micro_batches, options.lead)
             for stage in range(stages)
@@ -116,8 +124,8 @@ class CostModel:
         """The optimizer's state beyond what `MemoryFactors` counts."""
         self.cut_bytes = [0, *(layer.output_bytes for layer in layers[:-1]), 0]
         """Bytes over a cut before layer j; nothing crosses before the first and after the last."""
-        self.links = _links(profile, stages, options)
-        """The link of each of the K - 1 boundaries."""
+        self.links = _links(profile, placement, options)
+        """The link of each of the boundaries between stages, also of those within a device."""
         self.factors = [
             self._factors(stage, Fraction(speeds[stage]), limits[stage], unit)
             for stage in range(stages)
@@ -236,6 +244,45 @@ class CostModel:
             for stage, (start, stop) in enumerate(pairwise(cuts))
         )
 
+    def device_period(self, cuts: Sequence[int]) -> Fraction:
+        """Return P of a plan where devices take the passes of all their chunks in turn."""
+        if self.placement.chunks == 1:
+            return self.period(cuts)
+        computing = self.device_seconds(cuts)
+        links: dict[tuple[int, int], Fraction] = {}
+        device = self.placement.device
+        for boundary, cut in enumerate(cuts[1:-1]):
+            above, below = device(boundary), device(boundary + 1)
+            if above == below:
+                continue
+            for way in ((above, below), (below, above)):  # activations, and gradients back
+                links[way] = links.get(way, Fraction(0)) + self.transfer_seconds(boundary, cut)
+        if self.overlap:
+            return max(*computing, *links.values())
+        for (sender, receiver), seconds in links.items():
+            computing[sender] += seconds
+            computing[receiver] += seconds
+        return max(computing)
+
+    def device_seconds(self, cuts: Sequence[int]) -> list[Fraction]:
+        """Return for how long each device computes for a micro-batch, all its chunks together."""
+        by_stage = [
+            self.compute_seconds(stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(cuts))
+        ]
+        return [
+            sum((by_stage[stage] for stage in stages), Fraction(0))
+            for stages in self.placement.held
+        ]
+
+    def device_memory_bytes(self, cuts: Sequence[int]) -> list[int]:
+        """Return the bytes that each device holds, all its chunks together."""
+        by_stage = [
+            self.memory_bytes(stage, start, stop)
+            for stage, (start, stop) in enumerate(pairwise(cuts))
+        ]
+        return [sum(by_stage[stage] for stage in stages) for stages in self.placement.held]
+
     def boundary_bytes(self, cuts: Sequence[int]) -> int:
         """Return V of a plan: the bytes that one micro-batch sends forward over all cuts."""
         return sum(self.cut_bytes[cut] for cut in cuts)
@@ -248,53 +295,77 @@ class CostModel:
         )
 
 
-def _with_rule_of_recipe(options: PlanOptions, schedule: Schedule, stages: int) -> PlanOptions:
-    """Return the options with the rule by which their recipe predicts at this depth."""
-    if options.prediction_rule is not None:
-        return options
-    rule = Lag.of(schedule, stages, options).rule_of_recipe(options)
-    return options.model_copy(update={"prediction_rule": rule})
+def _completed(options: PlanOptions, schedule: Schedule, stages: int) -> PlanOptions:
+    """Return the options with the rule by which their recipe predicts, and the number of chunks."""
+    chunks = schedule.chunks if schedule.chunks > 1 else options.chunks
+    rule = options.prediction_rule
+    if rule is None:
+        rule = Lag.of(schedule, stages, options).rule_of_recipe(options)
+    return options.model_copy(update={"prediction_rule": rule, "chunks": chunks})
 
 
-def _check_stages(profile: Profile, stages: int) -> None:
+def _check_stages(profile: Profile, stages: int, chunks: int) -> None:
     layers = len(profile.layers)
+    accepted = layers // chunks
     if stages < 1:
-        raise InputError(f"--stages is {stages}, accepted is 1 to {layers}.")
+        raise InputError(f"--stages is {stages}, accepted is 1 to {accepted}.")
     if stages > layers:
+        on_each = f" with {chunks} chunks on each device" if chunks > 1 else ""
         raise InputError(
-            f"--stages is {stages}, but {profile.model} has {layers} layers and a stage holds at "
-            f"least one: ask for at most {layers} stages."
+            f"--stages is {stages // chunks}{on_each}, but {profile.model} has {layers} layers and "
+            f"a {'chunk' if chunks > 1 else 'stage'} holds at least one: ask for at most "
+            f"{accepted} stages."
         )
 
 
-def _per_stage(name: str, values: Sequence[float], stages: int) -> Sequence[float]:
-    if len(values) != stages:
+def _per_device(name: str, values: Sequence[float] | None, placement: Placement) -> Sequence[float]:
+    """Return a number for each stage, which was given for its device."""
+    values = values or (1.0,) * placement.devices
+    if len(values) != placement.devices:
         raise InputError(
-            f"{name} has {len(values)} entries for {stages} stages: give one entry per stage."
+            f"{name} has {len(values)} entries for {placement.devices} stages: give one entry per "
+            "stage."
         )
-    return values
+    return [values[placement.device(stage)] for stage in range(placement.stages)]
 
 
-def _links(profile: Profile, stages: int, options: PlanOptions) -> Sequence[BoundaryLink]:
-    if options.links is None:
-        return [BoundaryLink.of(profile.link)] * (stages - 1)
-    if len(options.links) != stages - 1:
+def _links(profile: Profile, placement: Placement, options: PlanOptions) -> list[BoundaryLink]:
+    own = BoundaryLink.of(profile.link)
+    devices, given = placement.devices, options.links
+    if given is not None and len(given) != devices - 1:
         raise InputError(
-            f"links has {len(options.links)} entries for {stages} stages: give one entry a "
-            f"boundary between stages, {stages - 1} in all."
+            f"links has {len(given)} entries for {devices} stages: give one entry a "
+            f"boundary between stages, {devices - 1} in all."
         )
-    return [BoundaryLink.of(link) for link in options.links]
+    links = [own] * (placement.stages - 1)
+    if given is None:
+        return links
+    for stage in range(placement.stages - 1):
+        one, other = placement.device(stage), placement.device(stage + 1)
+        if abs(one - other) == 1:
+            links[stage] = BoundaryLink.of(given[min(one, other)])
+        elif one != other:
+            links[stage] = _slowest(given)
+    return links
 
 
-def _limits(limit: int | tuple[int, ...] | None, stages: int) -> Sequence[int | None]:
+def _slowest(links: Sequence[Link]) -> BoundaryLink:
+    """Return the worst of several links: what a loop closes over is not better than its parts."""
+    return BoundaryLink(
+        latency_seconds=max(Fraction(link.latency_seconds) for link in links),
+        bytes_per_second=min(Fraction(link.bandwidth_bytes_per_second) for link in links),
+    )
+
+
+def _limits(limit: int | tuple[int, ...] | None, placement: Placement) -> Sequence[int | None]:
     if not isinstance(limit, tuple):
-        return [limit] * stages
-    if len(limit) != stages:
+        return [None if limit is None else limit // placement.chunks] * placement.stages
+    if len(limit) != placement.devices:
         raise InputError(
-            f"memory_limit has {len(limit)} entries for {stages} stages: give one entry per stage, "
-            f"or one for all."
+            f"memory_limit has {len(limit)} entries for {placement.devices} stages: give one entry "
+            "per stage, or one for all."
         )
-    return limit
+    return [limit[placement.device(stage)] // placement.chunks for stage in range(placement.stages)]
 
 
 def _common_unit(values: Sequence[float]) -> Fraction:

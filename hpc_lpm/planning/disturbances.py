@@ -71,6 +71,9 @@ class Disturbances:
             clock,
             forward_seconds=[a * b for a, b in zip(clock.forward_seconds, stages, strict=True)],
             backward_seconds=[a * b for a, b in zip(clock.backward_seconds, stages, strict=True)],
+            weight_gradient_seconds=[
+                a * b for a, b in zip(clock.weight_gradient_seconds, stages, strict=False)
+            ],
             boundary_seconds=[
                 seconds * self.slow_links.get(boundary, 1.0)
                 for boundary, seconds in enumerate(clock.boundary_seconds)

@@ -85,7 +85,7 @@ class _Dominant:
 def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     """Explain the plan with these K+1 cut positions."""
     layers = model.profile.layers
-    speeds = [Fraction(speed) for speed in model.options.speeds or (1.0,) * model.stages]
+    speeds = [Fraction(each) for each in model.options.speeds or (1.0,) * model.placement.devices]
     seconds = [
         Fraction(layer.forward_seconds) + Fraction(layer.backward_seconds) for layer in layers
     ]
@@ -94,12 +94,15 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
     by_devices = sum(seconds, Fraction(0)) / sum(speeds)
     by_layer = seconds[coarsest] / max(speeds)
     replicas = model.options.replicas
-    period = model.period(cuts)
+    period = model.device_period(cuts)
     bottleneck = _bottleneck(model, cuts, period)
     improvable = period > by_devices
     by_link = improvable and bottleneck.by_link
-    dominant = _dominant(model, cuts, period) if improvable and not by_link else None
-    bounded = by_link or dominant is not None
+    # Where a device holds several stages, another one may make up for a coarse layer.
+    alone_on_device = model.placement.chunks == 1
+    searchable = improvable and not by_link and alone_on_device
+    dominant = _dominant(model, cuts, period) if searchable else None
+    bounded = (by_link and alone_on_device) or dominant is not None
     enough_stages = fewest_stages(model, period) if bounded else None
     stretch = _stretch(model, cuts, period) if model.schedule.alternates else None
     lead = None
@@ -184,6 +187,8 @@ def _explained(
 
 
 def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bottleneck:
+    if model.placement.chunks > 1:
+        return _fullest_device(model, cuts, period)
     for stage, (start, stop) in enumerate(pairwise(cuts)):
         compute = model.compute_seconds(stage, start, stop)
         if compute == period:
@@ -195,6 +200,17 @@ def _bottleneck(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bot
             both = f"compute and transfers of stage {stage}"
             return _Bottleneck(stage, period > 2 * compute, both)
     raise ValueError("no stage of these cuts takes as long as the period")
+
+
+def _fullest_device(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Bottleneck:
+    """Return the device that takes as long as the period with all its chunks, or the links."""
+    for device, (seconds, stages) in enumerate(
+        zip(model.device_seconds(cuts), model.placement.held, strict=True)
+    ):
+        if seconds == period:
+            chunks = " and ".join(map(str, stages))
+            return _Bottleneck(stages[0], False, f"the compute of device {device}, stages {chunks}")
+    return _Bottleneck(0, True, "the transfers between devices")
 
 
 def _dominant(model: CostModel, cuts: Sequence[int], period: Fraction) -> _Dominant | None:

@@ -9,7 +9,8 @@ from hpc_lpm.options import DEFAULT_WEIGHT_POLICY, OptimizerSettings, WeightPoli
 from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Link
 from hpc_lpm.recipes import NO_RECIPE
-from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 from hpc_lpm.typed_values import describe_validation_error
 
 Optimizer = Literal["sgd", "momentum", "adam", "adamw", "muon", "other"]
@@ -65,6 +66,8 @@ class PlanOptions(BaseModel):
         recipe: the bundle of corrections for lagged weights that training is to use, by which it is
             told what a step is worth.
         cut_only_at: patterns of the layers and modules behind which cuts may be; empty for all.
+        chunks: how many stages each device holds, where the schedule lets the user choose; None for
+            as many as the schedule places there.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,6 +87,24 @@ class PlanOptions(BaseModel):
     prediction_rule: PredictionRule | None = None
     recipe: str = NO_RECIPE
     cut_only_at: tuple[str, ...] = ()
+    chunks: int | None = Field(default=None, ge=1)
+
+    @property
+    def scheduled(self) -> Schedule:
+        """The schedule, with the chunks that are asked for.
+
+        Raises:
+            InputError: if there is none of that name, or it does not take these chunks.
+        """
+        return schedule_named(self.schedule).with_chunks(self.chunks)
+
+    def stages_on(self, devices: int) -> int:
+        """Return how many stages a plan for so many devices has.
+
+        Raises:
+            InputError: as `scheduled`.
+        """
+        return devices * self.scheduled.chunks
 
     @classmethod
     def checked(cls, **values: object) -> "PlanOptions":

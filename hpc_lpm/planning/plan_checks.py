@@ -31,7 +31,7 @@ def check_plan_of(profile: Profile, plan: Plan) -> None:
     if difference is not None:
         raise InputError(
             f"the plan is one of another model than the profile: {difference}: make the plan from "
-            f"this profile, `hpc-lpm plan PROFILE --stages {len(plan.stages)}`."
+            f"this profile, `hpc-lpm plan PROFILE --stages {plan.devices}`."
         )
 
 

@@ -32,7 +32,7 @@ class Prediction:
         simulation: of `steps` optimizer steps.
         steps: how many.
         samples_per_second: in steady state, on all replicas.
-        memory_bytes: of each stage.
+        memory_bytes: of each device.
         timelines: what keeps each stage of the first replica busy, in order; None where there are
             more than `MOST_DRAWN` passes, or replicas that jitter makes wait for each other.
     """
@@ -93,10 +93,7 @@ def predict(
         simulation=simulation,
         steps=steps,
         samples_per_second=options.replicas * profile.micro_batch / period if period else 0.0,
-        memory_bytes=[
-            model.memory_bytes(stage, start, stop)
-            for stage, (start, stop) in enumerate(pairwise(plan.cuts))
-        ],
+        memory_bytes=model.device_memory_bytes(plan.cuts),
         timelines=_timelines(model, clock, total, jitter) if drawn else None,
     )
 
@@ -128,17 +125,19 @@ def _timelines(
 def clock_of(model: CostModel, cuts: Sequence[int]) -> PipelineClock:
     """Return the clock by which the programmes of a plan with these cuts are played."""
     layers = model.profile.layers
-    speeds = model.options.speeds or (1.0,) * model.stages
+    speeds = model.options.speeds or (1.0,) * model.placement.devices
     held = [layers[start:stop] for start, stop in pairwise(cuts)]
-
+    of_stages = [
+        (stage, speeds[model.placement.device(number)]) for number, stage in enumerate(held)
+    ]
     return PipelineClock(
         forward_seconds=[
             float(sum(layer.forward_seconds for layer in stage)) / speed
-            for stage, speed in zip(held, speeds, strict=True)
+            for stage, speed in of_stages
         ],
         backward_seconds=[
             float(sum(layer.backward_seconds for layer in stage)) / speed
-            for stage, speed in zip(held, speeds, strict=True)
+            for stage, speed in of_stages
         ],
         boundary_seconds=[
             float(model.transfer_seconds(boundary, cut)) for boundary, cut in enumerate(cuts[1:-1])

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from hpc_lpm.planning.blocks import Blocks
+from hpc_lpm.planning.chunks import evened_out
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.memory import matrix_bytes
 from hpc_lpm.planning.options import PlanOptions
@@ -28,21 +29,28 @@ def make_plan(
     options = options or PlanOptions()
     blocks = Blocks.of(profile, options.cut_only_at)
     cuts = searched_cuts(blocks, stages, options, planner)
-    return price_plan(CostModel(profile, stages, options), cuts, planner, profile_sha256)
+    model = CostModel(profile, options.stages_on(stages), options)
+    return price_plan(model, cuts, planner, profile_sha256)
 
 
 def searched_cuts(
     blocks: Blocks, stages: int, options: PlanOptions, planner: str
 ) -> tuple[int, ...]:
-    """Return the K+1 cut positions that a planner chooses among those that are allowed.
+    """Return the cut positions that a planner chooses among those that are allowed.
+
+    Under a schedule with chunks, of which every one of the `stages` devices holds several, the
+    planner shares the model out among the chunks, and its cuts are then moved as long as that
+    evens out the devices.
 
     Raises:
         InputError: if the planner is unknown, the allowed cuts are too few for the stages, or as
             `CostModel` and the planner's `cuts`.
     """
     chosen = planner_named(planner)
-    blocks.allowed.check_stages(stages)
-    return blocks.in_layers(chosen.cuts(CostModel(blocks.merged, stages, options)))
+    pieces = options.stages_on(stages)
+    blocks.allowed.check_stages(pieces)
+    model = CostModel(blocks.merged, pieces, options)
+    return blocks.in_layers(evened_out(model, chosen.cuts(model)))
 
 
 def price_plan(
@@ -70,7 +78,7 @@ def price_plan(
             )
             for stage, (start, stop) in enumerate(pairwise(cuts))
         ),
-        period_seconds=float(model.period(cuts)),
+        period_seconds=float(model.device_period(cuts)),
         boundary_bytes=model.boundary_bytes(cuts),
         profile_sha256=profile_sha256,
         micro_batch=model.profile.micro_batch,

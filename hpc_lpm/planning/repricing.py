@@ -57,6 +57,7 @@ def plan_for(
     given = {name: value for name, value in asked.items() if value is not None}
     planned = PlanOptions.checked(**plan.options)
     options = PlanOptions.checked(**{**plan.options, **given})
+    _check_chunks(plan, where, options)
     profiled = plan.micro_batch if profile is None else profile.micro_batch
     samples = micro_batch or profiled
     predicts = planned.prediction_rule != options.prediction_rule
@@ -92,14 +93,28 @@ def plan_for(
     )
 
 
+def _check_chunks(plan: Plan, where: Path, options: PlanOptions) -> None:
+    """Refuse a schedule that places more or fewer stages on a device than the plan."""
+    schedule = schedule_named(options.schedule)
+    chunks = options.chunks if schedule.takes_chunks and options.chunks else schedule.chunks
+    if chunks != plan.chunks:
+        raise InputError(
+            f"plan {where} has {plan.chunks} {'stages' if plan.chunks > 1 else 'stage'} for each "
+            f"device, schedule {schedule.name} places {chunks} there: make a plan with --schedule "
+            f"{schedule.name}, or use it with the one that it was made for."
+        )
+
+
 def _described(options: PlanOptions, micro_batch: int | None, *, predicts: bool) -> dict[str, str]:
     """Return the options that decide on a stage's memory, each in words.
 
     `predicts` says that how weights are predicted is among them.
     """
-    own = schedule_named(options.schedule).own_options
+    schedule = options.scheduled
+    own = schedule.own_options
     words = {
         "schedule": f"schedule {options.schedule}",
+        "chunks": f"{schedule.chunks} chunks on each device",
         "micro_batches": f"{options.micro_batches} micro-batches per step",
         "optimizer": f"optimizer {options.optimizer}",
         "replicas": f"{options.replicas} replicas of every stage",
@@ -152,7 +167,7 @@ def _stage_bytes(plan: Plan, profile: Profile | None) -> list[_StageBytes] | Non
 def _memory_bytes(
     options: PlanOptions, stage_bytes: Sequence[_StageBytes], scale: tuple[int, int]
 ) -> tuple[int, ...]:
-    schedule, stages = schedule_named(options.schedule), len(stage_bytes)
+    schedule, stages = options.scheduled, len(stage_bytes)
     samples, profiled = scale
     return tuple(
         MemoryFactors.of_stage(schedule, stage, stages, options).bytes_of(

@@ -25,6 +25,7 @@ from hpc_lpm.planning.worth.measured import check_recipe, measurements
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.profile_formats.read import latency_of, read_profile, with_link
 from hpc_lpm.recipes import NO_RECIPE
+from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
 
@@ -99,6 +100,7 @@ class PlanRequest:
         cut_only_at: str | Sequence[str] | None = None,
         planner: str | None = None,
         schedule: str | None = None,
+        chunks: int | None = None,
         tolerance: float = 0.02,
         memory_limit: int | str | Sequence[int | str] | None = None,
         lead: int | None = None,
@@ -124,12 +126,12 @@ class PlanRequest:
                 options as the command line spells them.
         """
         own = names_of(CUTS, cuts)
+        runs = schedule_named(schedule or DEFAULT_SCHEDULE).with_chunks(chunks)
         if own:
-            stages = _stages_of(own, stages, planner)
+            stages = _devices_of(own, stages, planner, runs)
         name = OWN if own else planner_named(planner or DEFAULT_PLANNER).name
         measured = measurements(efficiency)
         check_recipe(recipe, measured)
-        runs = schedule_named(schedule or DEFAULT_SCHEDULE)
         runs.check_options(lead=lead, weights=weights)
         delay = latency_of("--latency", latency)
         linked = [with_link(one.profile, delay, bandwidth) for one in profiles]
@@ -137,6 +139,7 @@ class PlanRequest:
             "tolerance": tolerance,
             "memory_limit": memory_limit_of(memory_limit),
             "schedule": schedule,
+            "chunks": chunks,
             "lead": lead,
             "micro_batches": micro_batches,
             "weights": weights,
@@ -191,7 +194,8 @@ class PlanRequest:
             cuts = blocks.allowed.own(self.cuts)
             check_within_limits(model, cuts)
         else:
-            cuts = searched_cuts(blocks, model.stages, self.options, self.planner)
+            devices = model.placement.devices
+            cuts = searched_cuts(blocks, devices, self.options, self.planner)
         plan = price_plan(model, cuts, self.planner, self.hashes[0], self._step_worth(model))
         return Answer(plan, model, blocks)
 
@@ -229,8 +233,9 @@ class PlanRequest:
                 "others out, or give --devices to compare their micro-batches."
             )
         (blocks,) = self.blocks
-        blocks.allowed.check_stages(self.stages)
-        return CostModel(blocks.profile, self.stages, self.options), blocks
+        pieces = self.options.stages_on(self.stages)
+        blocks.allowed.check_stages(pieces)
+        return CostModel(blocks.profile, pieces, self.options), blocks
 
     def _search(self) -> DeviceSearch:
         """Search with the user's options; what the user named is not varied.
@@ -265,18 +270,23 @@ class PlanRequest:
 
 
 def _in_layers(candidate: Candidate, blocks: Blocks) -> Candidate:
-    model = CostModel(blocks.profile, candidate.stages, candidate.model.options)
+    model = CostModel(blocks.profile, candidate.model.stages, candidate.model.options)
     return replace(candidate, model=model, cuts=blocks.in_layers(candidate.cuts))
 
 
-def _stages_of(cuts: tuple[int | str, ...], stages: int | None, planner: str | None) -> int:
-    """Return the number of stages that cuts make, which `--stages` may say too."""
+def _devices_of(
+    cuts: tuple[int | str, ...], stages: int | None, planner: str | None, schedule: Schedule
+) -> int:
+    """Return for how many devices cuts share a model out, which `--stages` may say too.
+
+    That is the number of stages that they make, where each device holds one.
+    """
     if planner is not None:
         raise InputError(
             f"--planner {planner} is given with --cuts, which leaves nothing to search: leave one "
             "of the two out."
         )
-    made = len(cuts) + 1
+    made = schedule.placement(len(cuts) + 1).devices
     if stages not in {None, made}:
         raise InputError(
             f"--stages is {stages}, but --cuts {','.join(map(str, cuts))} makes {made} stages: "

@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
+from copy import copy
 from fractions import Fraction
 from math import ceil
+from typing import Self
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.insertions import (
@@ -54,6 +56,25 @@ class Schedule(ABC):
     chunks: int = 1
     takes_chunks: bool = False
     splits_backward: bool = False
+
+    def with_chunks(self, chunks: int | None) -> Self:
+        """Return the same schedule with so many stages on each device, None for the usual number.
+
+        Raises:
+            InputError: if the number is not the user's choice, or is none.
+        """
+        if chunks is None or chunks == self.chunks:
+            return self
+        if not self.takes_chunks:
+            raise InputError(
+                f"--chunks is {chunks}, but under schedule {self.name!r} each device holds "
+                f"{self.chunks}: leave --chunks out, or use a schedule that takes it."
+            )
+        if chunks < 1:
+            raise InputError(f"--chunks is {chunks}, at least 1 is accepted.")
+        changed = copy(self)
+        changed.chunks = chunks
+        return changed
 
     def placement(self, stages: int) -> Placement:
         """Return which device holds which stages.

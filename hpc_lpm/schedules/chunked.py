@@ -3,10 +3,8 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from copy import copy
 from typing import Self
 
-from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.instructions import (
     Backward,
@@ -44,23 +42,15 @@ class ChunkedSchedule(Schedule):
             InputError: if the schedule does not exist for so few micro-batches.
         """
 
-    def with_chunks(self, chunks: int) -> Self:
-        """Return the same schedule with so many stages on each device.
+    def with_chunks(self, chunks: int | None) -> Self:
+        """Return the same schedule with so many stages on each device, None for the usual number.
 
         Raises:
             InputError: if the number is not the user's choice, or is none.
         """
-        if chunks == self.chunks:
-            return self
-        if not self.takes_chunks:
-            raise InputError(
-                f"--chunks is {chunks}, but under schedule {self.name!r} each device holds "
-                f"{self.chunks}: leave --chunks out, or use a schedule that takes it."
-            )
-        if chunks < 1:
-            raise InputError(f"--chunks is {chunks}, at least 1 is accepted.")
-        changed = copy(self)
-        changed.chunks, changed._orders = chunks, {}
+        changed = super().with_chunks(chunks)
+        if changed is not self:
+            changed._orders = {}
         return changed
 
     def placement(self, stages: int) -> Placement:

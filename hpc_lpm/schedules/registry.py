@@ -7,6 +7,7 @@ from hpc_lpm.extensions import Registry, expect_type
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.fbp import ForwardBackwardParallel
 from hpc_lpm.schedules.gpipe import GPipe
+from hpc_lpm.schedules.interleaved import Interleaved
 from hpc_lpm.schedules.naive import Naive
 from hpc_lpm.schedules.one_f_one_b import OneForwardOneBackward
 from hpc_lpm.schedules.validate import check_schedule
@@ -37,7 +38,13 @@ SCHEDULES: Registry[Schedule] = Registry(
     "hpc_lpm.schedules",
     {
         schedule.name: schedule
-        for schedule in (ForwardBackwardParallel(), OneForwardOneBackward(), GPipe(), Naive())
+        for schedule in (
+            ForwardBackwardParallel(),
+            OneForwardOneBackward(),
+            Interleaved(),
+            GPipe(),
+            Naive(),
+        )
     },
     _adapt,
 )

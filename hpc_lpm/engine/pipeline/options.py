@@ -120,6 +120,16 @@ class ScheduledOptions(StrategyOptions):
         return self
 
 
+class ChunkedOptions(ScheduledOptions):
+    """How many stages each device holds, where the schedule lets the user choose."""
+
+    chunks: Annotated[
+        int,
+        Field(gt=0, description="parts of the model on each device, which the plan must have"),
+        CommandOption(PIPELINE, metavar="N"),
+    ] = 2
+
+
 @dataclass(frozen=True)
 class FlushedSteps:
     """The optimizer steps of a run that flush: the first `head`, and those from `tail` on."""
@@ -197,4 +207,6 @@ class LaggingOptions(ScheduledOptions):
     @classmethod
     def of(cls, options: StrategyOptions) -> "LaggingOptions":
         """Return the options of any scheduled strategy, without corrections where nothing lags."""
-        return options if isinstance(options, cls) else cls(**dict(options))
+        if isinstance(options, cls):
+            return options
+        return cls(**{name: value for name, value in options if name in cls.model_fields})

@@ -115,6 +115,10 @@ class Strategy(ABC):
         """
         return Placement.in_a_loop(stages)
 
+    def stages_on(self, settings: "TrainSettings", devices: int) -> int:
+        """Return how many stages a plan for so many devices has."""
+        return devices
+
     def on_devices(self, settings: "TrainSettings", devices: int) -> "TrainSettings":
         """Return the settings of a contestant that is compared on so many devices.
 

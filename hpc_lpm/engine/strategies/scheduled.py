@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hpc_lpm.engine.pipeline.options import LaggingOptions, ScheduledOptions
+from hpc_lpm.engine.pipeline.options import ChunkedOptions, LaggingOptions, ScheduledOptions
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
 from hpc_lpm.engine.strategies.recipe_choice import with_recipe
@@ -14,6 +14,7 @@ from hpc_lpm.prediction_rules import (
     rule_of,
 )
 from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.placement import Placement
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,22 @@ class Scheduled(Strategy):
         self.description = f"{schedule.description}, on our engine"
         self.lags = not schedule.flushes
         self.options = LaggingOptions if self.lags else ScheduledOptions
+        if schedule.takes_chunks:
+            self.options = ChunkedOptions
         self.clip_scopes = ("stage",) if self.lags else ("global", "stage")
+
+    def schedule_of(self, settings: "TrainSettings") -> Schedule:
+        """Return the schedule with the chunks that a run is to have on each device."""
+        own = settings.own
+        return self.schedule.with_chunks(own.chunks if isinstance(own, ChunkedOptions) else None)
+
+    def placement(self, settings: "TrainSettings", stages: int) -> Placement:
+        """Return which device holds which stages under the schedule."""
+        return self.schedule_of(settings).placement(stages)
+
+    def stages_on(self, settings: "TrainSettings", devices: int) -> int:
+        """Return how many stages a plan has: each device holds as many as the schedule places."""
+        return devices * self.schedule_of(settings).chunks
 
     def settled(
         self, settings: "TrainSettings", job: "Job", device: "torch.device"
@@ -68,6 +84,8 @@ class Scheduled(Strategy):
         """Return the options of a plan for this schedule."""
         own = LaggingOptions.of(settings.own)
         taken = {name: getattr(own, name) for name in self.schedule.own_options}
+        if self.schedule.takes_chunks:
+            taken["chunks"] = self.schedule_of(settings).chunks
         if own.prediction:
             taken["prediction_rule"] = rule_of(own.prediction_rule, settings.optimizer)
         return {**super().plan_options(settings), "schedule": self.name, **taken}
@@ -100,7 +118,7 @@ class Scheduled(Strategy):
         """Return the runner of this rank's stage."""
         from hpc_lpm.engine.runners.scheduled import PipelineRunner
 
-        return PipelineRunner(context, self.schedule)
+        return PipelineRunner(context, self.schedule_of(context.settings))
 
 
 class ForwardBackwardParallel(Scheduled):

@@ -31,8 +31,8 @@ class Candidate:
 
     @property
     def stages(self) -> int:
-        """K."""
-        return self.model.stages
+        """K, the devices of each replica; under a schedule with chunks each holds several."""
+        return self.model.placement.devices
 
     @property
     def replicas(self) -> int:
@@ -63,7 +63,7 @@ class Candidate:
     @property
     def lag(self) -> Lag:
         """By how many updates weights lag."""
-        return Lag.of(self.model.schedule, self.stages, self.model.options)
+        return Lag.of(self.model.schedule, self.model.stages, self.model.options)
 
     @property
     def target_seconds(self) -> Fraction | None:
@@ -74,7 +74,7 @@ class Candidate:
     @property
     def memory_bytes(self) -> int:
         """The bytes that the fullest device holds."""
-        return self.model.largest_memory_bytes(self.cuts)
+        return max(self.model.device_memory_bytes(self.cuts))
 
     @property
     def merit(self) -> tuple[Fraction, int, int, int]:

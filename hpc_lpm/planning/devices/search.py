@@ -16,6 +16,7 @@ micro-batches, then the first way to train. Everything is compared exactly.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hpc_lpm.planning.chunks import evened_out
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.candidates import (
     TIME_TO_TARGET,
@@ -42,7 +43,6 @@ from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import Measurements, packaged_measurements
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import LEAD
-from hpc_lpm.schedules.registry import schedule_named
 
 LEADS = range(1, 9)
 
@@ -160,7 +160,9 @@ class _Trial:
     ) -> Iterator[Candidate | LeftOut]:
         replicas = self.devices // stages
         micro_batches, samples_left = divmod(self.global_batch, profile.micro_batch * replicas)
-        if stages > len(profile.layers):
+        schedule = options.scheduled
+        pieces = stages * schedule.chunks
+        if pieces > len(profile.layers):
             yield LeftOut(stages, replicas, profile.micro_batch, Reason.LAYERS)
             return
         if samples_left:
@@ -169,7 +171,6 @@ class _Trial:
         if self.micro_batches not in {None, micro_batches}:
             yield LeftOut(stages, replicas, profile.micro_batch, Reason.MICRO_BATCHES)
             return
-        schedule = schedule_named(options.schedule)
         before: SteadyStep | None = None
         for lead in self.leads if LEAD in schedule.own_options else self.leads[:1]:
             update = {
@@ -178,16 +179,16 @@ class _Trial:
                 "replicas": replicas,
                 "global_batch": self.global_batch,
             }
-            model = CostModel(profile, stages, options.model_copy(update=update))
+            model = CostModel(profile, pieces, options.model_copy(update=update))
             if cheapest_within(model, Limits(period=None)).cuts is None:
                 yield LeftOut(stages, replicas, profile.micro_batch, Reason.MEMORY, model)
                 return
-            cuts = optimal_cuts(model)
+            cuts = evened_out(model, optimal_cuts(model))
             step = steady_step(model, cuts) if schedule.alternates else flushing_step(model, cuts)
             if before is not None and not schedule.alternates and step.seconds >= before.seconds:
                 return
             before = step
-            lag = Lag.of(schedule, stages, model.options)
+            lag = Lag.of(schedule, pieces, model.options)
             expected = expected_steps(self.measured, lag, model.options, profile.model)
             yield Candidate(model, cuts, step, expected)
             if schedule.alternates and not step.by_messages:

@@ -30,13 +30,17 @@ def infeasible_memory(model: CostModel) -> InputError:
         and (needed := model.memory_bytes(stage, start, stop)) > allowed
     )
     start, stop = cuts[stage : stage + 2]
-    remedies = [f"a memory limit of {limit:,} bytes would do"]
+    chunks = model.placement.chunks
+    remedies = [f"a memory limit of {limit * chunks:,} bytes would do"]
     if (stages := _fewest_within_memory(model)) is not None:
-        remedies.append(f"so would {stages} stages")
+        remedies.append(f"so would {stages // chunks} stages")
+    what, share = "stage", "its limit"
+    if chunks > 1:
+        what, share = "chunk", f"its share of the limit, one of {chunks},"
     return InputError(
-        f"no plan of {model.stages} stages is within the memory limits: stage {stage} (layers "
-        f"{layers[start].name} to {layers[stop - 1].name}) needs {needed:,} bytes and its limit is "
-        f"{allowed:,}; {', '.join(remedies)}."
+        f"no plan of {model.placement.devices} stages is within the memory limits: {what} {stage} "
+        f"(layers {layers[start].name} to {layers[stop - 1].name}) needs {needed:,} bytes and "
+        f"{share} is {allowed:,}; {', '.join(remedies)}."
     )
 
 
@@ -65,7 +69,8 @@ def _fewest_within_memory(model: CostModel) -> int | None:
     limit = model.options.memory_limit
     if not isinstance(limit, int):
         return None
-    for stages in range(model.stages + 1, model.layers + 1):
+    chunks = model.placement.chunks
+    for stages in range(model.stages + chunks, model.layers + 1, chunks):
         candidate = _with(model, stages, limit)
         if reach(candidate, Limits(None)).feasible and (
             cheapest_within(candidate, Limits(None)).cuts is not None
