@@ -77,8 +77,12 @@ class SplitBackward:
         if not division.asks_for_all:
             forget_saved(division.spent)
 
-    def weight_half(self) -> None:
-        """Accumulate the gradients of the other weights, and let go of the graph."""
+    def weight_half(self) -> bool:
+        """Accumulate the gradients of the other weights, and let go of the graph.
+
+        Tell if there was anything to do.
+        """
+        left = bool(self._waiting or self._roots or self._work)
         # From the outputs on, as in a whole pass: a node keeps all nodes alive that are behind it.
         if self._waiting:
             run_waiting(self._waiting)
@@ -88,6 +92,7 @@ class SplitBackward:
         work, self._work = self._work, []
         for each in work:
             each()
+        return left
 
 
 class _Root(NamedTuple):
