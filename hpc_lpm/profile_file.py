@@ -1,8 +1,8 @@
 """The profile file: the cost of one micro-batch in each layer, and the speed of the link."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpc_lpm.files import VersionedFile
 from hpc_lpm.options import MemoryFormat
@@ -24,7 +24,10 @@ class LayerProfile(BaseModel):
     kept by the layer for its backward pass. `fingerprint` tells the layer from others by its name
     and its parameters and buffers; None in imported profiles and those of earlier releases.
     `matrix_parameter_bytes` are those of the parameters that optimizer `muon` takes as matrices,
-    likewise. `ends` are the modules that end with the layer, and no stage may end with it if
+    likewise. `weight_gradient_seconds` are those of `backward_seconds` that can be spent after the
+    gradients of the layer's inputs are known: all of them in the first layer, whose inputs need
+    none. They are None where they were not measured, as in imported profiles and those of earlier
+    releases. `ends` are the modules that end with the layer, and no stage may end with it if
     `cut_after` is False.
     """
 
@@ -37,9 +40,19 @@ class LayerProfile(BaseModel):
     parameter_bytes: int = Field(ge=0)
     activation_bytes: int = Field(ge=0)
     matrix_parameter_bytes: int | None = Field(default=None, ge=0)
+    weight_gradient_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     fingerprint: str | None = None
     ends: tuple[ProfiledEnd, ...] = ()
     cut_after: bool = True
+
+    @model_validator(mode="after")
+    def _weight_gradients_are_a_part(self) -> Self:
+        if (self.weight_gradient_seconds or 0.0) > self.backward_seconds:
+            raise ValueError(
+                f"weight_gradient_seconds is {self.weight_gradient_seconds:g}, accepted is a part "
+                f"of backward_seconds, {self.backward_seconds:g}"
+            )
+        return self
 
 
 class Link(BaseModel):

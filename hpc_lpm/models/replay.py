@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape, require_images
 from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
 from hpc_lpm.profile_formats.read import read_profile
+from hpc_lpm.split_backward.deferred_work import defer
 
 _SPIN_SECONDS = 0.2e-3
 _BYTES_PER_ELEMENT = 4
@@ -26,7 +27,9 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
     """Build one emulated layer for each layer of the profile at `path`, in either format.
 
     In training each pass of a layer lasts as long as profiled, in proportion to the samples of the
-    micro-batch; in evaluation it takes no time. Layers return [n, width] float32, where `width` is
+    micro-batch; in evaluation it takes no time. If backward passes run in halves, a layer's
+    `weight_gradient_seconds` are spent in the second; in a profile without them, all in the first.
+    Layers return [n, width] float32, where `width` is
     chosen so that the profile's micro-batch gives its `output_bytes`, rounded to at least one whole
     element per sample; the last layer returns logits [n, classes].
 
@@ -45,6 +48,7 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
             width,
             forward_seconds=layer.forward_seconds / profile.micro_batch,
             backward_seconds=layer.backward_seconds / profile.micro_batch,
+            weight_gradient_seconds=(layer.weight_gradient_seconds or 0.0) / profile.micro_batch,
             stands_for=layer.fingerprint,
         )
         ends = tuple(ModuleEnd(end.path, end.type) for end in layer.ends)
@@ -57,8 +61,9 @@ class EmulatedLayer(nn.Module):
 
     The result depends on every element that arrives and on the layer's one weight, so that the
     trained weights tell bit for bit whether the messages were right. The ramp makes the classes
-    differ. `forward_seconds` and `backward_seconds` are the times of one sample; `stands_for` is
-    the fingerprint of the layer that is emulated, None if it is not known.
+    differ. `forward_seconds` and `backward_seconds` are the times of one sample, and of the latter
+    `weight_gradient_seconds` can wait for the second half of a backward pass. `stands_for` is the
+    fingerprint of the layer that is emulated, None if it is not known.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class EmulatedLayer(nn.Module):
         *,
         forward_seconds: float,
         backward_seconds: float,
+        weight_gradient_seconds: float = 0.0,
         stands_for: str | None = None,
     ) -> None:
         super().__init__()
@@ -75,6 +81,7 @@ class EmulatedLayer(nn.Module):
         self._width = width
         self._forward_seconds = forward_seconds
         self._backward_seconds = backward_seconds
+        self._weight_gradient_seconds = weight_gradient_seconds
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute, and in training take the time of `len(inputs)` samples."""
@@ -86,6 +93,7 @@ class EmulatedLayer(nn.Module):
             self._width,
             start_seconds + samples * self._forward_seconds,
             samples * self._backward_seconds,
+            samples * self._weight_gradient_seconds,
         )
         return outputs
 
@@ -101,12 +109,14 @@ class _Emulated(torch.autograd.Function):
         width: int,
         forward_end_seconds: float,
         backward_seconds: float,
+        weight_gradient_seconds: float,
     ) -> Tensor:
         means = inputs.flatten(1).mean(dim=1, keepdim=True)
         activations = torch.tanh(weight * means)
         ctx.save_for_backward(weight, means, activations)
         ctx.input_shape = inputs.shape
         ctx.backward_seconds = backward_seconds
+        ctx.weight_gradient_seconds = weight_gradient_seconds
         outputs = activations * _ramp(width, inputs)
         sleep_until(forward_end_seconds)
         return outputs
@@ -127,13 +137,22 @@ class _Emulated(torch.autograd.Function):
             each = product_gradient * weight / elements
             # Of the real size in memory too: of an expanded tensor one slice would be sent.
             input_gradient = each.repeat(1, elements).reshape(ctx.input_shape)
-        sleep_until(end_seconds)
-        return input_gradient, weight_gradient, None, None, None
+        first_end_seconds = end_seconds - ctx.weight_gradient_seconds
+        overrun_seconds = max(0.0, time.perf_counter() - first_end_seconds)
+        sleep_until(first_end_seconds)
+        if ctx.weight_gradient_seconds:
+            # The arithmetic may take longer than the first half was to take.
+            defer(partial(_sleep, ctx.weight_gradient_seconds - overrun_seconds))
+        return input_gradient, weight_gradient, None, None, None, None
 
 
 def _ramp(width: int, like: Tensor) -> Tensor:
     """Return [width] evenly rising positive values with mean 1."""
     return (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) * (2.0 / width)
+
+
+def _sleep(seconds: float) -> None:
+    sleep_until(time.perf_counter() + seconds)
 
 
 def sleep_until(end_seconds: float) -> None:

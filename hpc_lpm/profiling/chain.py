@@ -16,6 +16,7 @@ from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.examination import failing_layer
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.module_state import ModuleState
+from hpc_lpm.split_backward.halves import SplitBackward
 
 
 class DetachedChain:
@@ -24,7 +25,8 @@ class DetachedChain:
     Every layer starts from leaves, as the first layer of a stage does, so its backward pass ends at
     its own inputs. Parameter gradients accumulate over the micro-batches as in training. The loss
     belongs to the last layer. Run the passes in the order of training: `forward(0)` to
-    `forward(L - 1)`, then `backward(L - 1)` down to `backward(0)`.
+    `forward(L - 1)`, then `backward(L - 1)` down to `backward(0)`; instead of a layer's `backward`
+    also `backward_input` and then `backward_weights`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class DetachedChain:
         self._leaves: dict[int, Activation] = {}
         self._outputs: dict[int, Activation] = {}
         self._loss: Tensor | None = None
+        self._split = SplitBackward()
         self._copying: dict[int, bool] = {}
 
     def __len__(self) -> int:
@@ -92,14 +95,29 @@ class DetachedChain:
 
     def backward(self, index: int) -> None:
         """Run a layer's backward pass from the next layer's gradients and free what it kept."""
+        roots, gradients = self._roots(index)
+        if roots:
+            torch.autograd.backward(roots, gradients)
+
+    def backward_input(self, index: int) -> None:
+        """Run the first half of a layer's backward pass instead, as a stage would."""
+        self._split = SplitBackward()
+        self._split.input_half(*self._roots(index), tensors_of(self._leaves[index]))
+
+    def backward_weights(self) -> bool:
+        """Run the second half of the pass that was begun last; tell if there was anything left."""
+        split, self._split = self._split, SplitBackward()
+        return split.weight_half()
+
+    def _roots(self, index: int) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return what a layer's backward pass starts from, and the gradients of it."""
         outputs = tensors_of(self._outputs.pop(index))
         if index == len(self) - 1:
-            if self._loss is not None and self._loss.requires_grad:
-                torch.autograd.backward(self._loss)
-            self._loss = None
-            return
+            loss, self._loss = self._loss, None
+            return ([loss], [None]) if loss is not None and loss.requires_grad else ([], [])
         leaves = tensors_of(self._leaves.pop(index + 1))
-        roots, gradients = [], []
+        roots: list[Tensor] = []
+        gradients: list[Tensor | None] = []
         for output, leaf in zip(outputs, leaves, strict=True):
             if leaf.grad is None or not output.requires_grad:
                 continue
@@ -110,8 +128,7 @@ class DetachedChain:
                 # An input that is passed on, such as a skip connection: there is nothing to compute
                 # for it, and autograd would copy the gradient.
                 output.grad = leaf.grad if output.grad is None else output.grad + leaf.grad
-        if roots:
-            torch.autograd.backward(roots, gradients)
+        return roots, gradients
 
     def output_bytes(self, index: int) -> int:
         """Return the bytes of all tensors that a layer returned, between its two passes."""

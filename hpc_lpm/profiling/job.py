@@ -3,7 +3,7 @@
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import TYPE_CHECKING
@@ -150,15 +150,21 @@ def median_over_ranks(profiles: list[tuple[LayerProfile, ...]]) -> tuple[LayerPr
                 f"the models of ranks 0 and {rank} differ in {other}: build the same model on all "
                 "ranks."
             )
-    return tuple(
-        same_layer[0].model_copy(
-            update={
-                "forward_seconds": median(layer.forward_seconds for layer in same_layer),
-                "backward_seconds": median(layer.backward_seconds for layer in same_layer),
-            }
-        )
-        for same_layer in zip(*profiles, strict=True)
-    )
+    return tuple(_median_layer(same_layer) for same_layer in zip(*profiles, strict=True))
+
+
+def _median_layer(same: Sequence[LayerProfile]) -> LayerProfile:
+    times: dict[str, float] = {
+        "forward_seconds": median(each.forward_seconds for each in same),
+        "backward_seconds": median(each.backward_seconds for each in same),
+    }
+    weights = [
+        each.weight_gradient_seconds for each in same if each.weight_gradient_seconds is not None
+    ]
+    if len(weights) == len(same):
+        # Each is a part of its own rank's time, and so may not be one of the median.
+        times["weight_gradient_seconds"] = min(median(weights), times["backward_seconds"])
+    return same[0].model_copy(update=times)
 
 
 def describe_environment(device: torch.device | str, threads: int) -> dict[str, object]:

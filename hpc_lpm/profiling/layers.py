@@ -45,11 +45,15 @@ class _Facts:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What the layers of a chain cost: bytes, and seconds of the two passes in each sweep."""
+    """What the layers of a chain cost: bytes, and seconds of the two passes in each sweep.
+
+    `halves` are those of the halves of a backward pass; 0 where nothing is left for the second.
+    """
 
     activation_bytes: list[int]
     output_bytes: list[int]
     sweeps: list[tuple[list[float], list[float]]]
+    halves: list[tuple[list[float], list[float]]]
 
 
 def profile_model(
@@ -67,9 +71,11 @@ def profile_model(
     `inputs` and `targets` are what `Samples` return for the micro-batch. Times are medians over
     `repeats` sweeps after two sweeps to warm up. A sweep runs the forward passes of all layers and
     then their backward passes, each timed on its own, so that caches are as cold as in training.
-    The first layer's backward pass does not compute a gradient of the inputs, the others' do. The
-    loss is part of the last layer. Activation bytes come from `measure_activation_bytes`; output
-    bytes are the sum over all tensors that cross, of whatever type.
+    The first layer's backward pass does not compute a gradient of the inputs, the others' do. In
+    half as many sweeps more, backward passes run in halves, and `weight_gradient_seconds` is the
+    second half's share in the time of both, of the time of the whole pass. The loss is part of the
+    last layer. Activation bytes come from `measure_activation_bytes`; output bytes are the sum over
+    all tensors that cross, of whatever type.
 
     Of blocks that repeat (`Layer.same_as`) only as many are swept as `shorten` says, and all
     layers in one place of a block get the median over those that are.
@@ -115,21 +121,30 @@ def profile_model(
     matrices = hidden_matrices(role for facts_of_layer in known for role in facts_of_layer.roles)
     at = {index: place for place, index in enumerate(short.kept)}
 
-    def seconds(index: int, direction: int) -> float:
+    def seconds(index: int, sweeps: Sequence[tuple[list[float], list[float]]], which: int) -> float:
         timed = [at[other] for other in short.timed_by[index]]
-        return median(sweep[direction][place] for sweep in found.sweeps for place in timed)
+        return median(sweep[which][place] for sweep in sweeps for place in timed)
+
+    def weight_gradient_seconds(index: int) -> float:
+        if index == 0:
+            # Nobody waits for a gradient of the data.
+            return seconds(index, found.sweeps, 1)
+        first, second = (seconds(index, found.halves, half) for half in range(2))
+        # Of the whole pass, because the halves also take the time to part them.
+        return seconds(index, found.sweeps, 1) * second / (first + second) if second else 0.0
 
     return tuple(
         LayerProfile(
             name=layer.name,
-            forward_seconds=seconds(index, 0),
-            backward_seconds=seconds(index, 1),
+            forward_seconds=seconds(index, found.sweeps, 0),
+            backward_seconds=seconds(index, found.sweeps, 1),
             output_bytes=found.output_bytes[at[short.sized_by[index]]],
             parameter_bytes=known[index].parameter_bytes,
             activation_bytes=found.activation_bytes[at[short.sized_by[index]]],
             matrix_parameter_bytes=sum(
                 size for name, size in known[index].sizes_bytes.items() if (index, name) in matrices
             ),
+            weight_gradient_seconds=weight_gradient_seconds(index),
             fingerprint=known[index].fingerprint,
             ends=known[index].ends,
             cut_after=layer.cut_after,
@@ -145,7 +160,9 @@ def _measured(chain: DetachedChain, device: torch.device, repeats: int) -> _Meas
         chain.backward(index)
     _timed_sweep(chain, device)
     sweeps = [_timed_sweep(chain, device) for _ in range(repeats)]
-    return _Measured(activation_bytes, output_bytes, sweeps)
+    _timed_halves(chain, device)
+    halves = [_timed_halves(chain, device) for _ in range((repeats + 1) // 2)]
+    return _Measured(activation_bytes, output_bytes, sweeps, halves)
 
 
 def measure_activation_bytes(chain: DetachedChain) -> list[int]:
@@ -192,3 +209,19 @@ def _timed_sweep(chain: DetachedChain, device: torch.device) -> tuple[list[float
         marks.append(timer.mark())
     seconds = [timer.seconds(start, stop) for start, stop in pairwise(marks)]
     return seconds[: len(chain)], seconds[len(chain) :][::-1]
+
+
+def _timed_halves(chain: DetachedChain, device: torch.device) -> tuple[list[float], list[float]]:
+    """Return the seconds of the halves of each layer's backward pass, both in layer order."""
+    timer = timer_for(device)
+    for index in range(len(chain)):
+        chain.forward(index)
+    marks, waited = [timer.mark()], []
+    for index in reversed(range(len(chain))):
+        chain.backward_input(index)
+        marks.append(timer.mark())
+        waited.append(chain.backward_weights())
+        marks.append(timer.mark())
+    seconds = [timer.seconds(start, stop) for start, stop in pairwise(marks)]
+    second = [took if left else 0.0 for took, left in zip(seconds[1::2], waited, strict=True)]
+    return seconds[::2][::-1], second[::-1]

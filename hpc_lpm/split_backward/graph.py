@@ -34,11 +34,15 @@ _REENTRANT_CHECKPOINT = "CheckpointFunctionBackward"
 
 @dataclass
 class Branch:
-    """What a node leads to outside the trunk: `node` is None where it begins at the roots."""
+    """What a node leads to outside the trunk: `node` is None where it begins at the roots.
+
+    When gradients arrive at `node`, nothing needs those of `spent` any more.
+    """
 
     node: Node | None
     waits: bool
-    leaves: list[GradientEdge] = field(default_factory=list)
+    nodes: set[Node] = field(default_factory=set)
+    spent: list[Node] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Division:
         waiting: the branches that can wait, in the order in which a backward pass meets them.
         roots_wait: for each root, whether it begins such a branch.
         leaves: where the first half ends: at inputs, and at weights that cannot wait.
-        spent: the nodes that nothing needs any more after the first half.
+        spent: further nodes that nothing needs any more after the first half.
         asks_for_all: True if the first half must not ask for some of its gradients alone.
     """
 
@@ -78,44 +82,61 @@ def divide(roots: Sequence[GradientEdge], inputs: Iterable[GradientEdge]) -> Div
                 found.lead(branch or found.begun_at(node), child)
 
     whole = bool(trunk) and any(node.name() == _REENTRANT_CHECKPOINT for node in children)
-    waiting = [] if whole else [branch for branch in found.branches.values() if branch.waits]
-    heads = {branch.node for branch in waiting}
-    later = {node for node, branch in found.owners.items() if branch.node in heads}
-    now = [node for node in children if node not in later]
+    waiting = {} if whole else {n: each for n, each in found.begun.items() if each.waits}
+    later = {node for branch in waiting.values() for node in branch.nodes}
     return Division(
-        waiting,
+        list(waiting.values()),
         [edge.node in later for edge in roots],
-        [GradientEdge(node, 0) for node in now if _is_leaf(node)],
-        [node for node in now if node not in heads],
+        [GradientEdge(node, 0) for node in children if _is_leaf(node) and node not in later],
+        _spent(children, waiting, later),
         whole or not waiting,
     )
+
+
+def _spent(
+    children: dict[Node, list[Node]], waiting: dict[Node | None, Branch], later: set[Node]
+) -> list[Node]:
+    """Tell the waiting branches which nodes have run before theirs, and return the other nodes."""
+    place = {node: i for i, node in enumerate(waiting)}
+    nearest: dict[Node, Node] = {}
+    others = []
+    for node in reversed(children):
+        if node in waiting:
+            nearest[node] = node
+        elif node not in later:
+            behind = [nearest[child] for child in children[node] if child in nearest]
+            if behind:
+                nearest[node] = min(behind, key=place.__getitem__)
+                waiting[nearest[node]].spent.append(node)
+            else:
+                others.append(node)
+    return others
 
 
 class _Branches:
     """The branches that have been found, by where they begin and by the nodes in them."""
 
     def __init__(self) -> None:
-        self.branches: dict[Node | None, Branch] = {}
+        self.begun: dict[Node | None, Branch] = {}
         self.owners: dict[Node, Branch] = {}
 
     def begun_at(self, node: Node | None) -> Branch:
-        if node not in self.branches:
+        if node not in self.begun:
             waits = node is None or (_is_independent(node) and not has_hooks_on_saved(node))
-            self.branches[node] = Branch(node, waits)
-        return self.branches[node]
+            self.begun[node] = Branch(node, waits)
+        return self.begun[node]
 
     def lead(self, branch: Branch, node: Node) -> None:
         """Add a node to a branch; neither waits if it is in another already."""
         owner = self.owners.setdefault(node, branch)
+        owner.nodes.add(node)
         if owner is not branch:
             owner.waits = branch.waits = False
 
     def grow(self, node: Node) -> Branch:
         """Return the branch of a node that all branches have been led to which meet there."""
         branch = self.owners[node]
-        if _is_leaf(node):
-            branch.leaves.append(GradientEdge(node, 0))
-        elif branch.node is not None and has_hooks_on_saved(node):
+        if branch.node is not None and has_hooks_on_saved(node):
             branch.waits = False
         return branch
 

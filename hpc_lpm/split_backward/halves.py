@@ -1,48 +1,16 @@
 """Runs the two halves of the backward pass of one micro-batch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
-from torch.utils.hooks import RemovableHandle
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from hpc_lpm.split_backward.deferred_work import Work, deferring
 from hpc_lpm.split_backward.graph import Division, divide
 from hpc_lpm.split_backward.saved import forget_saved
-
-Gradients = tuple[Tensor | None, ...]
-
-
-@dataclass
-class _Waiting:
-    """A node whose weights' gradients are still to be computed, and what has arrived at it."""
-
-    node: Node
-    leaves: list[GradientEdge]
-    arrived: list[Gradients] = field(default_factory=list)
-
-    def watch(self) -> RemovableHandle:
-        """Keep the gradients that arrive; the node must not be referred to from its own hook."""
-        return self.node.register_prehook(self.arrived.append)
-
-    def run(self) -> None:
-        """Compute the gradients of the weights, and nothing else of the node."""
-        if not self.arrived:
-            return
-        (gradients,) = self.arrived
-        if gradients[0] is None:
-            return
-        # What arrived has been through the user's hooks on the node, which come first here too.
-        again = self.node.register_prehook(lambda _: gradients)
-        try:
-            torch.autograd.backward(
-                [GradientEdge(self.node, 0)], [gradients[0]], inputs=self.leaves
-            )
-        finally:
-            again.remove()
+from hpc_lpm.split_backward.waiting import WaitingNode, run_waiting
 
 
 class SplitBackward:
@@ -56,12 +24,12 @@ class SplitBackward:
     checkpointed and compiled parts, and whatever uses a weight that is used elsewhere too. Without
     an input that requires a gradient the whole pass is the second half.
 
-    Hooks on weights run once, with the gradient. A hook on the output of an operation whose weights
-    wait sees its gradient in both halves, but what it returns counts once.
+    All hooks run once, those of weights with the whole gradient, save that a hook on an operation
+    itself, as `Node.register_hook` sets it, does not hear of weights' gradients that wait.
     """
 
     def __init__(self) -> None:
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[WaitingNode] = []
         self._roots: list[_Root] = []
         self._work: list[Work] = []
 
@@ -88,7 +56,7 @@ class SplitBackward:
             start = _Root(edge, torch.ones_like(root) if gradient is None else gradient)
             (self._roots if waits else now).append(start)
         self._waiting = [
-            _Waiting(branch.node, branch.leaves)
+            WaitingNode(branch.node, branch.nodes, branch.spent)
             for branch in reversed(division.waiting)
             if branch.node is not None
         ]
@@ -109,17 +77,22 @@ class SplitBackward:
         if not division.asks_for_all:
             forget_saved(division.spent)
 
-    def weight_half(self) -> None:
-        """Accumulate the gradients of the other weights, and let go of the graph."""
+    def weight_half(self) -> bool:
+        """Accumulate the gradients of the other weights, and let go of the graph.
+
+        Tell if there was anything to do.
+        """
+        left = bool(self._waiting or self._roots or self._work)
         # From the outputs on, as in a whole pass: a node keeps all nodes alive that are behind it.
-        while self._waiting:
-            self._waiting.pop().run()
+        if self._waiting:
+            run_waiting(self._waiting)
         roots, self._roots = self._roots, []
         if roots:
             _backward(roots)
         work, self._work = self._work, []
         for each in work:
             each()
+        return left
 
 
 class _Root(NamedTuple):

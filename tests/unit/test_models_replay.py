@@ -13,6 +13,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
+from hpc_lpm.split_backward.halves import SplitBackward
 
 SHAPE = DataShape("image", (1, 1, 6), 5)
 MICRO_BATCH = 4
@@ -20,7 +21,11 @@ OUTPUT_BYTES = (4000, 1608, 3, 999)
 
 
 def write_profile(
-    path: Path, *, forward_seconds: float = 0.0, backward_seconds: float = 0.0
+    path: Path,
+    *,
+    forward_seconds: float = 0.0,
+    backward_seconds: float = 0.0,
+    weight_gradient_seconds: float | None = None,
 ) -> Path:
     Profile(
         model="by hand",
@@ -32,6 +37,7 @@ def write_profile(
                 name=f"part{number}",
                 forward_seconds=forward_seconds,
                 backward_seconds=backward_seconds,
+                weight_gradient_seconds=weight_gradient_seconds,
                 output_bytes=output_bytes,
                 parameter_bytes=4,
                 activation_bytes=0,
@@ -124,6 +130,40 @@ def test_passes_last_as_long_as_profiled_in_proportion_to_the_samples(
     backward = shortest_seconds(lambda: outputs.backward(gradient, retain_graph=True))
     assert share * 0.01 <= forward < share * 0.01 * 1.1
     assert share * 0.02 <= backward < share * 0.02 * 1.1
+
+
+@pytest.mark.parametrize(
+    ("inputs_learn", "waiting", "seconds"),
+    [(True, 0.015, (0.005, 0.015)), (True, None, (0.02, 0)), (False, 0.015, (0, 0.02))],
+    ids=["inside", "not profiled", "first"],
+)
+def test_a_backward_pass_in_halves_lasts_as_long_as_the_whole(
+    tmp_path: Path, inputs_learn: bool, waiting: float | None, seconds: tuple[float, float]
+) -> None:
+    path = write_profile(
+        tmp_path / "p.json", backward_seconds=0.02, weight_gradient_seconds=waiting
+    )
+    layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
+    inputs = torch.rand(MICRO_BATCH, *SHAPE.input_shape, requires_grad=inputs_learn)
+    gradient = torch.ones_like(layer(inputs))
+    first, second, whole = [], [], []
+    for _ in range(20):
+        split = SplitBackward()
+        outputs = layer(inputs)
+        marks = [time.perf_counter()]
+        split.input_half([outputs], [gradient], [inputs])
+        marks.append(time.perf_counter())
+        split.weight_half()
+        marks.append(time.perf_counter())
+        first.append(marks[1] - marks[0])
+        second.append(marks[2] - marks[1])
+        outputs = layer(inputs)
+        start = time.perf_counter()
+        outputs.backward(gradient)
+        whole.append(time.perf_counter() - start)
+    for half, expected in zip((first, second), seconds, strict=True):
+        assert expected - 0.001 <= min(half) < expected + 0.002
+    assert 0.02 <= min(whole) < 0.022
 
 
 def test_evaluation_takes_no_time_and_gives_the_same(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hpc_lpm.profile_file import LayerProfile
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.job import compute_threads, median_over_ranks, profile_in_job
 from hpc_lpm.profiling.layers import profile_model
+from hpc_lpm.split_backward.deferred_work import defer
 
 INPUTS = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(6)
@@ -79,8 +80,9 @@ def test_one_disturbed_sweep_does_not_show() -> None:
             return super().forward(inputs)
 
     (layer,) = profile_model(model_of(lambda: Hiccup(10, 10)), INPUTS, TARGETS, repeats=7)
-    # The passes of nine sweeps, and one that shows whether the layer changes its input.
-    assert Hiccup.passes == 10
+    # The passes of nine sweeps and five in halves, and one that shows whether the layer changes
+    # its input.
+    assert Hiccup.passes == 15
     assert layer.forward_seconds < 0.2
 
 
@@ -93,6 +95,41 @@ def test_the_loss_is_part_of_the_last_layer() -> None:
     first, last = profile_model(model, INPUTS, TARGETS, repeats=3)
     assert first.forward_seconds < 0.04 <= last.forward_seconds
     assert first.backward_seconds < 0.03 <= last.backward_seconds
+
+
+class SleepingInHalves(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, inputs: Tensor, weight: Tensor, first: float, later: float) -> Tensor:
+        context.seconds = first, later
+        return inputs * weight
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        first, later = context.seconds
+        time.sleep(first)
+        defer(lambda: time.sleep(later))
+        return gradients[0], gradients[0].sum(0), None, None
+
+
+class DelayInHalves(nn.Module):
+    def __init__(self, first: float, later: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(10))
+        self.seconds = first, later
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return SleepingInHalves.apply(inputs, self.weight, *self.seconds)  # type: ignore[no-any-return]
+
+
+def test_what_can_wait_of_a_backward_pass_is_measured() -> None:
+    halves = [(0.01, 0.01), (0.01, 0.03), (0.03, 0.01), (0.02, 0.0)]
+    model = model_of(*(lambda pair=pair: DelayInHalves(*pair) for pair in halves), nn.Tanh)
+    first, second, third, _, last = profile_model(model, INPUTS, TARGETS, repeats=5)
+    # Nothing waits for the gradient of the data.
+    assert first.weight_gradient_seconds == first.backward_seconds
+    assert second.weight_gradient_seconds == pytest.approx(0.03, abs=0.008)
+    assert third.weight_gradient_seconds == pytest.approx(0.01, abs=0.008)
+    assert last.weight_gradient_seconds == 0.0
 
 
 def test_bytes_equal_the_hand_count() -> None:
@@ -198,10 +235,31 @@ def test_ranks_are_joined_by_their_median_layer_by_layer() -> None:
             for number, value in enumerate(seconds)
         )
 
-    joined = median_over_ranks([rank(1, 9), rank(3, 7), rank(2, 8)])
+    ranks = [rank(1, 9), rank(3, 7), rank(2, 8)]
+    joined = median_over_ranks(ranks)
     assert [layer.forward_seconds for layer in joined] == [2, 8]
     assert [layer.backward_seconds for layer in joined] == [20, 80]
     assert [layer.name for layer in joined] == ["layer0", "layer1"]
+    assert [layer.weight_gradient_seconds for layer in joined] == [None, None]
+
+
+def test_ranks_are_joined_to_a_part_of_the_backward_pass_that_can_wait() -> None:
+    def rank(backward: float, waiting: float) -> tuple[LayerProfile, ...]:
+        layer = LayerProfile(
+            name="layer",
+            forward_seconds=1,
+            backward_seconds=backward,
+            weight_gradient_seconds=waiting,
+            output_bytes=1,
+            parameter_bytes=2,
+            activation_bytes=3,
+        )
+        return (layer,)
+
+    (joined,) = median_over_ranks([rank(4, 1), rank(6, 3), rank(8, 2)])
+    assert (joined.backward_seconds, joined.weight_gradient_seconds) == (6, 2)
+    (joined,) = median_over_ranks([rank(4, 1), rank(5, 5), rank(6, 6), rank(4, 4)])
+    assert (joined.backward_seconds, joined.weight_gradient_seconds) == (4.5, 4.5)
 
 
 def small_data() -> Dataset:

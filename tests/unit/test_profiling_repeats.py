@@ -91,7 +91,8 @@ def blocks(keyed, activations=nn.ReLU):
 
 def facts(profile):
     """Everything about layers but their times."""
-    return [layer.model_dump(exclude={"forward_seconds", "backward_seconds"}) for layer in profile]
+    times = {"forward_seconds", "backward_seconds", "weight_gradient_seconds"}
+    return [layer.model_dump(exclude=times) for layer in profile]
 
 
 def test_a_profile_of_equal_blocks_is_that_of_all_layers_from_a_few_of_them():

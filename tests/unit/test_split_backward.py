@@ -1,16 +1,19 @@
 """The two halves of a backward pass add up to the whole, to the bit, and do nothing twice."""
 
+import gc
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
-from halved_modules import CASES, Case, random_module
-from torch import Tensor
+from halved_modules import CASES, Calls, Case, random_module
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from hpc_lpm.split_backward.deferred_work import defer
 from hpc_lpm.split_backward.halves import SplitBackward
 
 MICRO_BATCHES = 3
@@ -166,3 +169,198 @@ def test_gradients_that_can_wait_do_and_the_others_do_not(name: str, waiting: se
     assert waiting <= later
     if not waiting:
         assert not later
+
+
+def test_first_half_computes_no_weights_gradient_and_second_half_no_inputs_gradient() -> None:
+    passes = Passes(CASES["residual block"], inputs_learn=True)
+    halves = passes.halves()
+    with Heavy() as first:
+        halves.first(0)
+    with Heavy() as second:
+        halves.second(0)
+    assert Counter(part for _, part, _ in first.done.elements()) == {"input": 2}
+    assert Counter(part for _, part, _ in second.done.elements()) == {"weight": 2, "bias": 1}
+
+
+def test_first_stage_leaves_everything_to_the_second_half() -> None:
+    passes = Passes(CASES["lstm"], inputs_learn=False)
+    halves = passes.halves()
+    halves.first(0)
+    assert all(weight.grad is None for weight in passes.module.parameters())
+    halves.second(0)
+    assert all(weight.grad is not None for weight in passes.module.parameters())
+
+
+class Watched(nn.Module):
+    """Two matrix products with an exponential before each, whose results autograd keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6), nn.Linear(6, 2)
+        self.needed: list[StorageWeakRef] = []
+        self.spent: list[StorageWeakRef] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        for layer in (self.first, self.last):
+            grown = inputs.exp()
+            entering = grown.cumsum(1)
+            self.spent.append(StorageWeakRef(grown.untyped_storage()))
+            self.needed.append(StorageWeakRef(entering.untyped_storage()))
+            inputs = layer(entering)
+        return inputs
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Let nothing be freed but by counting references."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def test_between_the_halves_only_what_the_second_needs_stays_alive() -> None:
+    module, split = Watched(), SplitBackward()
+    with no_collection():
+        inputs = torch.randn(4, 6, requires_grad=True)
+        outputs = module(inputs)
+        gradient = torch.ones_like(outputs)
+        result, arriving = (StorageWeakRef(each.untyped_storage()) for each in (outputs, gradient))
+        split.input_half([outputs], [gradient], [inputs])
+        del outputs, gradient
+        assert result.expired() and not arriving.expired()
+        assert all(each.expired() for each in module.spent)
+        assert not any(each.expired() for each in module.needed)
+        split.weight_half()
+        assert arriving.expired()
+        assert all(each.expired() for each in module.needed)
+
+
+def test_what_the_graph_saved_is_released_while_the_first_half_runs() -> None:
+    module, split, alive = Watched(), SplitBackward(), []
+    inputs = torch.randn(4, 6, requires_grad=True)
+    entering = inputs * 1
+    entering.register_hook(lambda _: alive.append([not each.expired() for each in module.spent]))
+    outputs = module(entering)
+    split.input_half([outputs], [torch.ones_like(outputs)], [inputs])
+    # That of the later layer has gone when the gradient of the earlier one is about to arrive.
+    assert alive == [[True, False]]
+
+
+def test_weights_hooks_run_once_per_micro_batch_with_the_gradient_of_the_whole() -> None:
+    heard: dict[str, list[list[Tensor]]] = {"whole": [], "split": []}
+
+    def passes(how: str) -> Passes:
+        made = Passes(CASES["perceptron"], inputs_learn=True)
+        for weight in made.module.parameters():
+            seen: list[Tensor] = []
+            heard[how].append(seen)
+            weight.register_hook(lambda gradient, seen=seen: seen.append(gradient.clone()))
+            weight.register_hook(lambda gradient: gradient * 3)
+            weight.register_post_accumulate_grad_hook(
+                lambda weight, seen=seen: seen.append(weight.grad.clone())
+            )
+        return made
+
+    expected = passes("whole").whole()
+    assert_same_bits(passes("split").halves().interleaved(), expected)
+    for seen, others in zip(heard["whole"], heard["split"], strict=True):
+        assert len(seen) == 2 * MICRO_BATCHES
+        assert all(torch.equal(*pair) for pair in zip(seen, others, strict=True))
+
+
+def test_hooks_on_activations_run_once() -> None:
+    calls, kept = [], []
+
+    def run(m: Calls, x: Tensor) -> Tensor:
+        hidden = m.first(x)
+        hidden.register_hook(calls.append)
+        hidden.retain_grad()
+        kept.append(hidden)
+        return m.last(hidden)
+
+    module, inputs = Calls(run, first=nn.Linear(6, 6), last=nn.Linear(6, 2)), torch.randn(4, 6)
+    outputs, split = module(inputs.requires_grad_()), SplitBackward()
+    split.input_half([outputs], [torch.ones_like(outputs)], [inputs])
+    split.weight_half()
+    assert len(calls) == 1
+    assert torch.equal(kept[0].grad, calls[0])
+
+
+def test_a_gradient_that_does_not_arrive_leaves_weights_without() -> None:
+    class Stops(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, inputs: Tensor) -> Tensor:
+            return inputs.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> None:
+            return None
+
+    module, inputs = nn.Linear(6, 6), torch.randn(4, 6, requires_grad=True)
+    split, outputs = SplitBackward(), Stops.apply(module(inputs))
+    split.input_half([outputs], [torch.ones_like(outputs)], [inputs])
+    split.weight_half()
+    assert inputs.grad is None and module.weight.grad is None and module.bias.grad is None
+
+
+def test_an_error_in_a_backward_pass_leaves_no_hook_behind() -> None:
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, inputs: Tensor) -> Tensor:
+            return inputs.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            raise ValueError("no gradient today")
+
+    module, inputs = nn.Linear(6, 6), torch.randn(4, 6, requires_grad=True)
+    outputs, split = module(Fails.apply(inputs)), SplitBackward()
+    with no_collection():
+        with pytest.raises(ValueError, match="today"):
+            split.input_half([outputs], [torch.ones_like(outputs)], [inputs])
+        alive = StorageWeakRef(outputs.untyped_storage())
+        del outputs, split
+        assert alive.expired()
+
+
+class Sends(torch.autograd.Function):
+    """Puts off a part of its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, weight: Tensor, heard: list[str]) -> Tensor:
+        ctx.heard = heard
+        return inputs * weight.sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        heard = ctx.heard
+        heard.append("now")
+        defer(lambda: heard.append("later"))
+        heard.append("returned")
+        return gradient, gradient.sum(), None
+
+
+@pytest.mark.parametrize(
+    ("inputs_learn", "first", "second"),
+    [(True, ["now", "returned"], ["later"]), (False, [], ["now", "later", "returned"])],
+    ids=["inside", "first"],
+)
+def test_deferred_work_runs_in_the_second_half_and_at_once_without(
+    inputs_learn: bool, first: list[str], second: list[str]
+) -> None:
+    heard: list[str] = []
+    weight, inputs = nn.Parameter(torch.ones(())), torch.ones(3, requires_grad=inputs_learn)
+    split, outputs = SplitBackward(), Sends.apply(inputs, weight, heard)
+    split.input_half([outputs], [torch.ones(3)], [inputs])
+    assert heard == first
+    split.weight_half()
+    assert heard == first + second
+    split.weight_half()
+    assert heard == first + second
+
+    heard.clear()
+    torch.autograd.backward(Sends.apply(inputs, weight, heard), torch.ones(3))
+    assert heard == ["now", "later", "returned"]

@@ -25,7 +25,8 @@ class InFlight:
 
     `incoming` and `outgoing` say what has entered the stage and what leaves it. `outputs` is None
     if no graph was kept and the stage is to be replayed; `version` is the number of updates before
-    the forward pass. `split` is set between the halves of a backward pass.
+    the forward pass. `entrance` is the leaf that the graph begins at if gradients of the inputs
+    are wanted, and `split` the backward pass between its halves.
     """
 
     inputs: Activation
@@ -36,6 +37,7 @@ class InFlight:
     loss: Tensor | None = None
     version: int = 0
     gradients: "list[Tensor | None]" = field(default_factory=list)
+    entrance: Tensor | None = None
     split: SplitBackward | None = None
 
 
@@ -140,7 +142,9 @@ class StagePass:
         flight.split = SplitBackward()
         roots, arrived = self._roots(flight, gradients, loss_divisor)
         flight.outputs = flight.targets = flight.loss = None
-        flight.split.input_half(roots, arrived, tensors_of(flight.inputs))
+        flight.split.input_half(
+            roots, arrived, [] if flight.entrance is None else [flight.entrance]
+        )
         flight.inputs = None
         entered = tuple(flight.gradients)
         # The graph has this list too.
@@ -209,7 +213,9 @@ def _entered(flight: InFlight, *, copied: bool) -> Activation:
     flight.gradients = [None] * len(learning)
     entered: Iterator[Tensor] = iter(())
     if learning:
-        made = _Entry.apply(flight.gradients, *learning)  # type: ignore[no-untyped-call]
+        flight.entrance = learning[0].new_zeros(0).requires_grad_()
+        detached = [tensor.detach() for tensor in learning]
+        made = _Entry.apply(flight.gradients, flight.entrance, *detached)  # type: ignore[no-untyped-call]
         entered = iter(made)
     inputs = [next(entered) if tensor.requires_grad else tensor for tensor in tensors]
     return structure.fill([tensor.clone() for tensor in inputs] if copied else inputs)
@@ -218,11 +224,14 @@ def _entered(flight: InFlight, *, copied: bool) -> Activation:
 class _Entry(torch.autograd.Function):
     """Lets tensors into a graph, and keeps their gradients as they come.
 
-    Autograd would lay out the gradient of a leaf like the leaf, and copy it for that.
+    Autograd would lay out the gradient of a leaf like the leaf, and copy it for that; and the graph
+    would keep the leaf. Here the leaf is `entrance`, which is empty.
     """
 
     @staticmethod
-    def forward(ctx: Any, gradients: list[Tensor | None], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, gradients: list[Tensor | None], entrance: Tensor, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         ctx.gradients = gradients
         ctx.set_materialize_grads(False)
         return tuple(tensor.view_as(tensor) for tensor in tensors)
@@ -230,4 +239,4 @@ class _Entry(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, ...]:
         ctx.gradients[:] = gradients
-        return (None, *(None for _ in gradients))
+        return (None, None, *(None for _ in gradients))
