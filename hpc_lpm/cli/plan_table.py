@@ -128,6 +128,17 @@ def plan_assumptions(model: CostModel) -> list[str]:
     return [
         *assumptions(model.profile),
         *memory_assumptions(model.profile, model.options.optimizer),
+        *_halves(model),
+    ]
+
+
+def _halves(model: CostModel) -> list[str]:
+    known = all(layer.weight_gradient_seconds is not None for layer in model.profile.layers)
+    if known or not model.schedule.splits_backward:
+        return []
+    return [
+        "no part of a backward can wait but on the first stage: the profile does not tell the "
+        "gradients of the weights apart, one that is made anew does"
     ]
 
 

@@ -7,7 +7,12 @@ from pydantic import Field
 
 from hpc_lpm.files import VersionedFile
 
-COMPUTING = frozenset({"load", "forward", "replay", "backward", "update"})
+INPUT_GRADIENT, WEIGHT_GRADIENT = "input gradient", "weight gradient"
+"""Kinds of intervals in which a rank runs one half of a backward pass."""
+
+COMPUTING = frozenset(
+    {"load", "forward", "replay", "backward", INPUT_GRADIENT, WEIGHT_GRADIENT, "update"}
+)
 """Kinds of intervals in which a rank computes; the rest of its time it is idle."""
 
 StateValue = bool | int | float | None

@@ -11,7 +11,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.plan_checks import check_plan_of
 from hpc_lpm.planning.stage_times import stage_times
-from hpc_lpm.profile_file import Profile
+from hpc_lpm.profile_file import LayerProfile, Profile
 from hpc_lpm.schedules.clock import Jitter, JitteredClock, PipelineClock
 from hpc_lpm.schedules.instructions import Pass
 from hpc_lpm.schedules.playback import StageTimeline, play
@@ -139,9 +139,19 @@ def clock_of(model: CostModel, cuts: Sequence[int]) -> PipelineClock:
             float(sum(layer.backward_seconds for layer in stage)) / speed
             for stage, speed in of_stages
         ],
+        weight_gradient_seconds=[
+            # The first stage has no gradient of its input to compute, so that all of it can wait.
+            float(sum(_can_wait_seconds(layer, first=number == 0) for layer in stage)) / speed
+            for number, (stage, speed) in enumerate(of_stages)
+        ],
         boundary_seconds=[
             float(model.transfer_seconds(boundary, cut)) for boundary, cut in enumerate(cuts[1:-1])
         ],
         overlap=model.overlap,
         averaging_seconds=[float(stage.all_reduce) for stage in stage_times(model, cuts)],
     )
+
+
+def _can_wait_seconds(layer: LayerProfile, *, first: bool) -> float:
+    """Return the part of a layer's backward that a schedule may put off, 0 if it is not known."""
+    return layer.backward_seconds if first else layer.weight_gradient_seconds or 0.0

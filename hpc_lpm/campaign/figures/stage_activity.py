@@ -21,8 +21,11 @@ from hpc_lpm.campaign.figures.style import (
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import file_name
 
-COMPUTING = ("forward", "replay", "backward", "update")
+COMPUTING = ("forward", "replay", "backward", "input gradient", "weight gradient", "update")
 """The phases that are drawn; at all other times a rank waits or communicates."""
+
+_DARK = ("backward", "weight gradient")
+"""Phases on whose colour white is read better."""
 
 STEPS_IN_WINDOW = 3
 
@@ -167,7 +170,7 @@ def _draw_panel(axes: Axes, clipped: list[Phase], start: float, span: float, ran
                 ha="center",
                 va="center",
                 fontsize=6.5,
-                color="white" if phase.name == "backward" else INK,
+                color="white" if phase.name in _DARK else INK,
                 clip_on=True,
             )
     for rank in range(ranks):

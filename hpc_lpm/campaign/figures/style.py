@@ -23,6 +23,8 @@ GRID = "#e3e7eb"
 PHASE_COLOURS = {
     "forward": "#9cc7e8",
     "backward": "#2a6ca8",
+    "input gradient": "#5b95c9",
+    "weight gradient": "#1d4b75",
     "replay": "#efc05a",
     "update": "#c2452d",
 }

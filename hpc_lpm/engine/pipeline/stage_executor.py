@@ -20,6 +20,7 @@ from hpc_lpm.engine.pipeline.stage_pass import InFlight, StagePass
 from hpc_lpm.engine.pipeline.transport.channel import StageChannels
 from hpc_lpm.engine.pipeline.under_way import BatchesUnderWay
 from hpc_lpm.engine.pipeline.weight_policy import WeightPolicy
+from hpc_lpm.engine.records import INPUT_GRADIENT, WEIGHT_GRADIENT
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
@@ -263,13 +264,13 @@ class StageExecutor:
         start = self._recorder.start()
         gradients = self._stage_pass.backward_input(flight, arrived, divisor)
         self._leave(micro_batch, flight, gradients)
-        self._record("input gradient", micro_batch, start)
+        self._record(INPUT_GRADIENT, micro_batch, start)
 
     def _backward_weights(self, micro_batch: int) -> None:
         start = self._recorder.start()
         self._stage_pass.backward_weights(self._in_flight[micro_batch])
         self._end_backward(micro_batch)
-        self._record("weight gradient", micro_batch, start)
+        self._record(WEIGHT_GRADIENT, micro_batch, start)
 
     def _begin_backward(self, micro_batch: int) -> tuple[InFlight, Gradients, float]:
         """Return a micro-batch, the gradients of its outputs, and what its loss is divided by."""
