@@ -16,7 +16,7 @@ from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InterruptedTrainingError
 from hpc_lpm.stop_signals import StopSignals
-from tests.mpi.plans import write_plan
+from tests.mpi.plans import placing, write_plan
 from tests.mpi.short_evaluation import evaluated_on_few
 
 ALIKE = (
@@ -81,7 +81,7 @@ def play_case(
     if (cuts := case.pop("cuts", None)) is not None:
         folder.mkdir(parents=True, exist_ok=True)
         case["plan"] = str(folder / "plan-by-hand.json")
-        write_plan(cuts, case["model"], Path(case["plan"]))
+        write_plan(cuts, case["model"], Path(case["plan"]), **placing(case))
 
     def part(job: Job) -> dict | None:
         training = Training(settings, job, resume_from=folder if resume else None)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from leave_no_trace import end_groups
-from plans import write_plan
+from plans import placing, write_plan
 from short_evaluation import evaluated_on_few
 
 from hpc_lpm.engine.job import start_job
@@ -46,7 +46,7 @@ def main() -> None:
             if case.pop("sleep", False):
                 sleep_at_random(job.rank)
             if (cuts := case.pop("cuts", None)) is not None:
-                write_plan(cuts, case["model"], plan)
+                write_plan(cuts, case["model"], plan, **placing(case))
                 case["plan"] = str(plan)
             with evaluated_on_few(case):
                 result = Training(checked_settings(**case), job).run(Path(folder), None)
