@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Self, TypeVar
 
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.instructions import (
     Backward,
+    BackwardInput,
     BackwardWeights,
     Forward,
     Instruction,
@@ -15,6 +16,8 @@ from hpc_lpm.schedules.instructions import (
     Update,
 )
 from hpc_lpm.schedules.placement import Placement
+
+PassT = TypeVar("PassT", Forward, Backward, BackwardInput, BackwardWeights)
 
 
 class ChunkedSchedule(Schedule):
@@ -69,12 +72,15 @@ class ChunkedSchedule(Schedule):
         total_micro_batches: int,
         lead: int,
     ) -> Iterator[Instruction]:
-        """Yield the passes of `device` a step after the other, each with an update behind it."""
+        """Yield the passes of `device` a step after the other, each with an update behind it.
+
+        A shorter last step is a whole one without its last micro-batches, so that it holds no more.
+        """
         devices = self.placement(stages).devices
+        order = self._order_of(device, devices, micro_batches_per_step)
         first = 0
         for count in self.between_drains(micro_batches_per_step, total_micro_batches):
-            for item in self._order_of(device, devices, count):
-                yield item.later(first, 0)
+            yield from (item.later(first, 0) for item in order if item.micro_batch < count)
             yield Update(first // micro_batches_per_step)
             first += count
 
@@ -101,6 +107,27 @@ class ChunkedSchedule(Schedule):
         if key not in self._orders:
             self._orders[key] = list(self.order(*key))
         return self._orders[key]
+
+
+class NumberedPasses:
+    """Number the passes of one device: those of a kind and chunk are in ascending order.
+
+    A whole backward counts as both of its halves.
+    """
+
+    def __init__(self) -> None:
+        self._begun: Counter[tuple[type[Pass], int]] = Counter()
+
+    def of(self, kind: type[PassT]) -> Callable[[int], PassT]:
+        """Return what makes the next pass of this kind, given its chunk."""
+        counted = (BackwardInput, BackwardWeights) if kind is Backward else (kind,)
+
+        def following(chunk: int) -> PassT:
+            micro_batch = self._begun[counted[0], chunk]
+            self._begun.update((each, chunk) for each in counted)
+            return kind(micro_batch, chunk)
+
+        return following
 
 
 def _held(order: Iterable[Pass]) -> Iterator[Counter[int]]:

@@ -107,7 +107,6 @@ def check_schedule(schedule: Schedule) -> None:
         except ScheduleError as error:
             raise InputError(f"{where} is unsound at {error}") from None
         for device, programme in enumerate(programmes):
-            picture = draw(programmes, placement=placement)
             for (micro_batch, chunk), seen in _versions_seen(programme).items():
                 stage = placement.stage(device, chunk)
                 said = schedule.version(
@@ -117,11 +116,13 @@ def check_schedule(schedule: Schedule) -> None:
                     raise InputError(
                         f"{where}: the forward of micro-batch {micro_batch} at stage {stage} comes "
                         f"after {seen} updates, but `version` says {said}: mend one of the two.\n"
-                        f"{picture}"
+                        f"{draw(programmes, placement=placement)}"
                     )
             reason = _fault_of_order(schedule, (device, stages, per_step), lead, total)
             if reason is not None:
-                raise InputError(f"{where}: stage {device} {reason}\n{picture}")
+                picture = draw(programmes, placement=placement)
+                name = _name_of_rows(placement)
+                raise InputError(f"{where}: {name} {device} {reason}\n{picture}")
 
 
 def _fault_of_order(
