@@ -41,6 +41,7 @@ class FSDPRunner(DataParallelRunner):
         super().__init__(context)
         self._shards: Shards | None = None
         self._whole_step: ExitStack | None = None
+        self._has_gathered = False
         self._bytes_sent = 0
 
     def rehearse(
@@ -112,14 +113,15 @@ class FSDPRunner(DataParallelRunner):
             return
         assert self._shards is not None
         self._shards.average_after_backward(n == last)
-        with self._running(self._shards), self._waiting():
+        with self._running(self._shards.root), self._waiting():
             yield
+        self._has_gathered = True
 
     @contextmanager
-    def _running(self, shards: Shards) -> Iterator[None]:
-        """Run layers under FSDP2 within."""
+    def _running(self, module: nn.Module) -> Iterator[None]:
+        """Run layers by this module within."""
         model = self._model
-        alone, model.run_layers = model.run_layers, shards.root
+        alone, model.run_layers = model.run_layers, module
         try:
             yield
         finally:
@@ -158,9 +160,10 @@ class FSDPRunner(DataParallelRunner):
     ) -> list[MicroBatchScores]:
         """Return the scores of this rank's share."""
         shards = self._shards
-        if shards is None:
-            return super().evaluate(batches, metrics)
-        with self._running(shards), self._waiting():
+        if shards is None or not self._has_gathered:
+            with self._waiting(), self._whole_layers():
+                return super().evaluate(batches, metrics)
+        with self._running(shards.scored), self._waiting():
             scores = super().evaluate(batches, metrics)
             if len(scores) * self._context.job.size < len(batches):
                 shards.pass_by()

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,9 @@ class Shards:
         as_module: returns a module that calls these modules in place of layers.
 
     Attributes:
-        root: the module to run, under which FSDP2 gathers one layer after the other.
+        root: the module to train, under which FSDP2 gathers one layer after the other.
+        scored: the module to evaluate, which leaves no trace in what FSDP2 knows of passes; to be
+            run once `root` has been.
         units: the modules that FSDP2 gathers, in the order of the layers.
         parameters: what takes the place of every parameter in optimizers: this rank's shard of it,
             or the parameter itself where that stays whole.
@@ -62,6 +65,7 @@ class Shards:
         self.units = list(units.values())
         called = {index: unit for index, unit in units.items() if isinstance(unit, nn.Module)}
         self.root = as_module(called)
+        self.scored = as_module({index: _Scored(unit) for index, unit in units.items()})
         self._engine = fully_shard(self.root, mesh=mesh, ignored_params=kept)
         if hasattr(self._engine, "set_reduce_scatter_unused_params"):
             # Ranks that reduce different parameters would end each other; older releases have none.
@@ -129,7 +133,7 @@ class Shards:
                 parameter.register_post_accumulate_grad_hook(note)  # type: ignore[no-untyped-call]
 
     def pass_by(self) -> None:
-        """Take part in the gathering of all layers without running them (collective)."""
+        """Take part in the gathering for a pass through `scored` without running layers."""
         for unit in self.units:
             unit.unshard()
             unit.reshard()
@@ -217,6 +221,26 @@ class _Unit(nn.Module):
             self._prepare = None
         found: Activation = self.layer(activation)
         return found
+
+
+class _Scored(nn.Module):
+    """A layer that is gathered for a pass without a graph.
+
+    FSDP2's own passes count: a backward pass would gather for those that have none.
+    """
+
+    def __init__(self, unit: FSDPModule) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, activation: Activation) -> Activation:
+        self.unit.unshard()
+        try:
+            unit: Any = self.unit
+            found: Activation = unit.layer(activation)
+            return found
+        finally:
+            self.unit.reshard()
 
 
 def exchange(
