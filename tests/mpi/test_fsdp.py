@@ -66,7 +66,7 @@ def other_cases(strategy: str) -> list[dict]:
         updates_of(lion, COSINE, clip_norm=CLIP),
     ]
     ruled = [case(TIED, strategy, **more) for more in rules]
-    several = cases_of(strategy, [*TO_THE_BIT, *IN_ANOTHER_ORDER])
+    several = cases_of(strategy, ["detached", "varying", GPT, *IN_ANOTHER_ORDER])
     clipped = cases_of(strategy, ["mixed_types", "anything", "unused"], clip_norm=CLIP)
     spoiled = {"model": SPOILED, "strategy": strategy, "steps": 6, "batch_size": 16}
     return [*several, *clipped, *ruled, {**case("unused", strategy), **spoiled, **SKIPPING}]
