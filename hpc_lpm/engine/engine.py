@@ -223,11 +223,12 @@ class Engine(RankEngine):
         """
         self._drain("state_dict")
         job, tag, state = self._context.job, self._context.job.own_tag(), self._runner.state()
-        own = {
-            (index, name): tensor.detach().cpu().clone()
-            for index, layer in state.layers.items()
-            for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]
-        }
+        with self._for_script(), state.whole():
+            own = {
+                (index, name): tensor.detach().cpu().clone()
+                for index, layer in state.layers.items()
+                for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]
+            }
         holders = range(0, job.size, self._context.copies)
         if job.rank != 0:
             if job.rank in holders and self._context.plan:
@@ -298,7 +299,9 @@ class Engine(RankEngine):
         if self._step == 0:
             self.resume(checkpoint)
         else:
-            reader.restore(self._runner.state())
+            state = self._runner.state()
+            with state.whole():
+                reader.restore(state)
             self._step, self._micro_batches = saved.history.step, saved.history.micro_batches
         reader.restore_groups(self._runner.state())
         context.recorder.go_on_after(self._step)

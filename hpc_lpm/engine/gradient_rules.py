@@ -5,7 +5,7 @@ stages tell each other are the norms of all parameters, which every stage combin
 the layers, as one device does. How the model is cut changes nothing.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,16 @@ from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import TrainSettings
 
 NormsOfStage = list[tuple[torch.dtype, list[float]]]
-GatherFromStages = Callable[[list[NormsOfStage]], list[NormsOfStage]]
 """The norms of a stage's gradients by their type, in the order of its parameters."""
+
+GatherFromStages = Callable[[list[NormsOfStage]], list[NormsOfStage]]
+"""Returns the norms of all stages, given those of this rank's."""
+
+NormsByType = dict[torch.dtype, Tensor]
+"""The norms of several tensors by type of the tensors, in order, each [tensors]."""
+
+WholeNorms = Callable[[Sequence[nn.Parameter], NormsByType], NormsByType]
+"""Returns the norms of whole tensors, given those of this rank's shards of such parameters."""
 
 
 class GradientRules:
@@ -29,6 +37,8 @@ class GradientRules:
         recorder: counts the updates that are skipped, and keeps the norms that are logged.
         gather: returns what all stages give, in order, for what the stages of this rank give
             (collective). None if the rank holds the whole model, or its stage decides for itself.
+        whole_norms: if the parameters are this rank's shards, returns the norms of the whole ones
+            (collective).
     """
 
     def __init__(
@@ -37,7 +47,9 @@ class GradientRules:
         settings: TrainSettings,
         recorder: Recorder,
         gather: GatherFromStages | None = None,
+        whole_norms: WholeNorms | None = None,
     ) -> None:
+        self._whole_norms = whole_norms
         self._parameters = parameters
         self._recorder = recorder
         self._largest = settings.clip_norm
@@ -66,11 +78,14 @@ class GradientRules:
         logged = self._logged_every and self._recorder.step % self._logged_every == 0
         if self._largest is None and not self._skips and not logged:
             return True
-        own = [_Norms.of(p.grad for p in of_stage) for of_stage in self._parameters]
+        own = [
+            self._norms_of({p: p.grad for p in of_stage if p.grad is not None})
+            for of_stage in self._parameters
+        ]
         together = _Norms.together(own)
         if logged:
-            weights = _Norms.of(p.detach() for of_stage in self._parameters for p in of_stage)
-            self._recorder.add_norms(together.total(), weights.total())
+            held = {p: p.detach() for of_stage in self._parameters for p in of_stage}
+            self._recorder.add_norms(together.total(), self._norms_of(held).total())
         if self._gather:
             everywhere = self._gather([norms.listed() for norms in own])
             together = _Norms.of_stages(everywhere, together.device)
@@ -83,22 +98,29 @@ class GradientRules:
                 clip_grads_with_norm_(of_stage, self._largest, total)
         return True
 
+    def _norms_of(self, tensors: Mapping[nn.Parameter, Tensor]) -> "_Norms":
+        own = _Norms.of(tensors.values())
+        return own.of_whole(list(tensors), self._whole_norms) if self._whole_norms else own
+
 
 class _Norms:
-    """The norms of several tensors by type of the tensors, in order, each [tensors]."""
+    """The norms of several tensors."""
 
-    def __init__(self, by_type: dict[torch.dtype, Tensor]) -> None:
+    def __init__(self, by_type: NormsByType) -> None:
         self._by_type = by_type
 
     @classmethod
     @torch.no_grad()
-    def of(cls, tensors: Iterable[Tensor | None]) -> "_Norms":
+    def of(cls, tensors: Iterable[Tensor]) -> "_Norms":
         by_type: dict[torch.dtype, list[Tensor]] = {}
         for tensor in tensors:
-            if tensor is not None:
-                by_type.setdefault(tensor.dtype, []).append(tensor)
+            by_type.setdefault(tensor.dtype, []).append(tensor)
         # What `clip_grad_norm_` calls: one operation for many tensors.
         return cls({kind: torch.stack(torch._foreach_norm(of)) for kind, of in by_type.items()})
+
+    def of_whole(self, parameters: Sequence[nn.Parameter], whole: WholeNorms) -> "_Norms":
+        """Return the norms of the parameters that these are shards of."""
+        return _Norms(whole(parameters, self._by_type))
 
     @classmethod
     def together(cls, parts: Iterable["_Norms"]) -> "_Norms":

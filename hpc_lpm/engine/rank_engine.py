@@ -7,6 +7,7 @@ from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.checkpoint.load import restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
 from hpc_lpm.engine.checkpoint.store import Checkpoint
+from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.rank_meter import RankMeter
@@ -91,15 +92,21 @@ class RankEngine:
         """Return this rank's state, which checkpoints are saved from and restored into."""
         return self._runner.state()
 
+    def weights_sha256(self) -> str:
+        """Return the SHA-256 over the layers of all ranks, in layer order (collective)."""
+        state = self._runner.state()
+        with state.whole():
+            return weights_sha256(state.layers, self._context.job)
+
     def record(self) -> RankRecord:
         """Return what this rank has measured so far."""
         return self._meter.record(self._runner.bytes_sent())
 
     def save_as(self, path: Path, history: History, about: CheckpointedRun) -> None:
         """Save a checkpoint under this name and remove older ones beside it (collective)."""
-        save_checkpoint(
-            path, self._context.job, self._runner.state(), self.record(), history, about
-        )
+        state = self._runner.state()
+        with state.whole():
+            save_checkpoint(path, self._context.job, state, self.record(), history, about)
 
     def resume(self, checkpoint: Checkpoint) -> History:
         """Restore what a checkpoint holds before anything is trained; return how far it was.
@@ -107,7 +114,8 @@ class RankEngine:
         Raises:
             InputError: on every rank, if the checkpoint is damaged or belongs to another model.
         """
-        context = self._context
-        history = restore(checkpoint, context.job, context.cuts, self._runner.state(), self._meter)
+        context, state = self._context, self._runner.state()
+        with state.whole():
+            history = restore(checkpoint, context.job, context.cuts, state, self._meter)
         self._step, self._micro_batches = history.step, history.micro_batches
         return history

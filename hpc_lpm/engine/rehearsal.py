@@ -112,6 +112,7 @@ def rehearse_backward(
     roots: Sequence[tuple[Tensor, Tensor]],
     inputs: Activation,
     unused: set[nn.Parameter] | None = None,
+    sparse: set[nn.Parameter] | None = None,
 ) -> list[Tensor | None]:
     """Run a rehearsed pass backward without accumulating gradients.
 
@@ -122,6 +123,7 @@ def rehearse_backward(
         roots: what backward starts from, each with its gradient.
         inputs: what the first layer was given.
         unused: if given, the parameters that have no gradient are added to it.
+        sparse: likewise those whose gradient is sparse.
 
     Returns:
         The gradients of the inputs that require one, None where the roots do not depend on them.
@@ -144,6 +146,8 @@ def rehearse_backward(
             unused.add(parameter)
         if gradient is not None and gradient.layout != torch.strided:
             _make_gradients_dense(layers.values(), parameter)
+            if sparse is not None:
+                sparse.add(parameter)
     return list(gradients[len(parameters) :])
 
 

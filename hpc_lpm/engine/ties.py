@@ -1,7 +1,7 @@
 """The tied parameters of one rank: which are copies of which, here or on another device."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,8 @@ class TiedParameters:
 
     `owned[device]` are the parameters here that have copies on that device, and `copied[device]`
     the copies here of parameters that are on that device, both in the order of the model's ties. A
-    tie with both ends here is in neither; `update` alone serves it.
+    tie with both ends here is in neither: `here` has its owner and its copy, and `update` serves
+    it.
     """
 
     def __init__(
@@ -23,7 +24,7 @@ class TiedParameters:
     ) -> None:
         self.owned: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
         self.copied: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
-        self._here: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self.here: list[tuple[nn.Parameter, nn.Parameter]] = []
         self._copies: set[nn.Parameter] = set()
         for tie in ties:
             owner = copy = None
@@ -33,7 +34,7 @@ class TiedParameters:
                 copy = parameter_named(layers[tie.copy_layer], tie.copy_parameter)
                 self._copies.add(copy)
             if owner is not None and copy is not None:
-                self._here.append((owner, copy))
+                self.here.append((owner, copy))
             elif owner is not None:
                 self.owned[device_of(tie.copy_layer)].append(owner)
             elif copy is not None:
@@ -43,9 +44,14 @@ class TiedParameters:
         """Return the parameters that an optimizer updates: all but the copies."""
         return [parameter for parameter in parameters if parameter not in self._copies]
 
+    def replace(self, parameters: Mapping[nn.Parameter, nn.Parameter]) -> None:
+        """Let other parameters take the place of the ends of ties that are all here."""
+        self.here = [(parameters[owner], parameters[copy]) for owner, copy in self.here]
+        self._copies = {parameters[copy] for copy in self._copies}
+
     def collect_gradients(self) -> None:
         """Move the accumulated gradients of copies here to their owners."""
-        for owner, copy in self._here:
+        for owner, copy in self.here:
             add_gradient(owner, copy.grad)
             copy.grad = None
 
@@ -58,7 +64,7 @@ class TiedParameters:
         self.collect_gradients()
         yield
         with torch.no_grad():
-            for owner, copy in self._here:
+            for owner, copy in self.here:
                 copy.copy_(owner)
 
 

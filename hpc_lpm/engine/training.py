@@ -21,7 +21,6 @@ from hpc_lpm.engine.checkpoint.store import (
     remove_checkpoints,
     remove_checkpoints_after,
 )
-from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
 from hpc_lpm.engine.environment import own_device, run_environment
@@ -298,7 +297,7 @@ class Training:
             if self.checkpoint:
                 loop.resume(self.checkpoint)
             loop.run()
-            fingerprint = weights_sha256(engine.trained_state().layers, self.job)
+            fingerprint = engine.weights_sha256()
             records = self.job.all_gather(engine.record())
             if self.job.rank != 0:
                 return None

@@ -171,6 +171,51 @@ def check_rebuilt(settings: OptimizerSettings) -> None:
         )
 
 
+def check_by_rows(settings: OptimizerSettings, strategy: str) -> None:
+    """Check that an optimizer updates the rows of a parameter apart as it does together.
+
+    Raises:
+        InputError: if not, since ranks that hold some rows each would then train another function.
+    """
+    remedy = f"--strategy {strategy} gives each rank some rows of every parameter"
+    if is_muon(settings.name):
+        raise InputError(
+            f"optimizer {settings.name!r} updates a matrix as a whole, but {remedy}: use another "
+            "optimizer, or another strategy."
+        )
+    with generators_kept():
+        together, apart = _Trial(settings, [0]), _Trial(settings, [0])
+        whole = apart.parameters[0]
+        rows = [nn.Parameter(whole.detach()[:2].clone()), nn.Parameter(whole.detach()[2:].clone())]
+        for group in apart.optimizer.param_groups:
+            group["params"] = rows
+        try:
+            for _ in range(_TRIAL_UPDATES):
+                together.update(1)
+                gradient = together.parameters[0].grad
+                assert gradient is not None
+                rows[0].grad, rows[1].grad = gradient[:2].clone(), gradient[2:].clone()
+                apart.optimizer.step()
+        except Exception as error:
+            raise InputError(
+                f"optimizer {settings.name!r} raises {describe_raised(error)} where other "
+                f"parameters take the place of those in its param_groups, but {remedy}: let it "
+                "update what is there, or use another strategy."
+            ) from error
+    kept = all(
+        not isinstance(value, torch.Tensor) or value.shape in (row.shape, torch.Size())
+        for row in rows
+        for value in apart.optimizer.state.get(row, {}).values()
+    )
+    if not kept or not torch.equal(
+        together.parameters[0], torch.cat([row.detach() for row in rows])
+    ):
+        raise InputError(
+            f"optimizer {settings.name!r} updates the rows of a parameter otherwise where they are "
+            f"apart, but {remedy}: use another optimizer, or another strategy."
+        )
+
+
 class _Trial:
     """Some tiny parameters with an optimizer; the last parameter never has a gradient."""
 

@@ -283,3 +283,19 @@ def later_unused(shape: DataShape) -> LayeredModel:
         return layer
 
     return model("once", entry, build, linear, classifier)
+
+
+def later_unused_matrix(shape: DataShape) -> LayeredModel:
+    """A layer's matrix is used by the first micro-batch of rank 1, and by all of rank 0."""
+
+    def seldom(self: Calls, x: Tensor) -> Tensor:
+        self.calls += self.training
+        second = torch.distributed.get_rank() == 1
+        return x if second and self.calls > 1 else self.inner(x)
+
+    def build() -> nn.Module:
+        layer = Calls(seldom, inner=linear())
+        layer.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        return layer
+
+    return model("once", entry, build, linear, classifier)

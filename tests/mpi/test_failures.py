@@ -17,7 +17,7 @@ from tests.mpi.ranks import mpirun
 
 pytestmark = pytest.mark.mpi
 
-DATA_PARALLEL = ("ddp", "horovod")
+DATA_PARALLEL = ("ddp", "fsdp", "horovod")
 ENDED_WITHIN_SECONDS = 30.0
 """A whole command with the start of its ranks, on a busy machine."""
 
@@ -179,6 +179,12 @@ def test_a_fault_is_named_with_its_stage_micro_batch_and_layer(tmp_path: Path) -
             ("--receive-timeout", "2"),
             "rank 0, step 3: no averages over the ranks for 2 s",
         ),
+        (
+            "stop second",
+            "fsdp",
+            ("--receive-timeout", "2"),
+            "rank 0, step 3: no shards or averages of the other ranks for 2 s",
+        ),
     ],
 )
 def test_a_fault_ends_all_ranks_with_one_sentence_and_code_1(
@@ -207,7 +213,7 @@ def test_replicas_that_all_meet_a_loss_that_is_not_finite_speak_once(
 
 
 @pytest.mark.parametrize(("fault", "how"), [("kill", "signal 9"), ("exit", "exit")])
-@pytest.mark.parametrize("strategy", ["fbp", "ddp", "torch-1f1b"])
+@pytest.mark.parametrize("strategy", ["fbp", "ddp", "fsdp", "torch-1f1b"])
 def test_a_rank_that_dies_takes_all_others_with_it(
     strategy: str, fault: str, how: str, tmp_path: Path
 ) -> None:

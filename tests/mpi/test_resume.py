@@ -16,7 +16,7 @@ MICRO_BATCH = 4
 MOMENTUM = {"name": "momentum", "lr": 0.1, "momentum": 0.9}
 ADAMW = {"name": "adamw", "lr": 0.01}
 MUON = {"name": "muon", "lr": 0.01, "weight_decay": 0.1, "lr_scale": ["*bias=0.5"]}
-WITHOUT_STAGES = ("sequential", "horovod", "ddp")
+WITHOUT_STAGES = ("sequential", "horovod", "ddp", "fsdp")
 ASKED = ["SIGUSR2", "SIGTERM", "SIGINT", "SIGHUP"]
 
 
@@ -43,11 +43,7 @@ def settings(model: str, strategy: str, stages: int, per_step: int, **more: obje
         "steps": 16,
         "seed": 3,
         "receive_timeout_seconds": 60,
-        **(
-            {"cuts": cuts_of(model, stages)}
-            if strategy not in {"sequential", "horovod", "ddp"}
-            else {}
-        ),
+        **({"cuts": cuts_of(model, stages)} if strategy not in WITHOUT_STAGES else {}),
         **more,
     }
 

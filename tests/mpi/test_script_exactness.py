@@ -65,7 +65,7 @@ def check_as_command(found: dict[str, list[dict]]) -> None:
         for rank, outcome in enumerate(of_ranks):
             assert not outcome["changed"], (name, rank, outcome["changed"])
             script = dict(outcome["script"])
-            if len(of_ranks) == 4 or name in ("horovod", "ddp"):
+            if len(of_ranks) == 4 or name in ("horovod", "ddp", "fsdp"):
                 script["train_loss"] = expected["train_loss"]  # of this rank's replica alone
             assert script == expected, (name, rank)
 
@@ -107,6 +107,7 @@ def test_stages_of_a_script_compute_what_loop_and_command_do(
         "torch": command("torch-1f1b", TWO, PLAIN, rates="linear", go_on="script"),
         "horovod": command("horovod", None, OF_REPLICAS, rates="linear", go_on="command"),
         "ddp": command("ddp", None, OF_REPLICAS, rates="linear", go_on="script"),
+        "fsdp": command("fsdp", None, OF_REPLICAS, rates="linear", go_on="script"),
     }
     found = run_scripts(
         2, {f"loop {name}": case for name, case in plain.items()} | as_command, tmp_path

@@ -4,8 +4,12 @@ Of a step's M micro-batches, rank r of R trains those with n mod R = r.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.distributed
+from torch import nn
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.evaluation import MicroBatchScores
@@ -106,3 +110,22 @@ class DataParallelRunner(ABC):
         """Return what ring all-reduces send: 2 (R - 1) / R times the gradients' bytes per step."""
         ranks = self._context.job.size
         return self._steps * self._gradient_bytes * 2 * (ranks - 1) // ranks
+
+
+def average_present(parameters: Iterable[nn.Parameter], context: RunContext) -> None:
+    """Average gradients over all ranks of a process group by all-reduces (collective).
+
+    A parameter that some ranks have no gradient for has zeros there; one that no rank has a
+    gradient for keeps none.
+    """
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    present = [float(parameter.grad is not None) for parameter in learning]
+    found = torch.tensor(present, device=context.device)
+    torch.distributed.all_reduce(found)
+    for parameter, anywhere in zip(learning, found.tolist(), strict=True):
+        if not anywhere:
+            continue
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= context.job.size

@@ -13,7 +13,7 @@ from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.process_group import join_process_group, noticing_silence
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
-from hpc_lpm.engine.runners.data_parallel import DataParallelRunner
+from hpc_lpm.engine.runners.data_parallel import DataParallelRunner, average_present
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.strategies.ddp import DDPOptions
 from hpc_lpm.errors import TrainingError
@@ -86,7 +86,8 @@ class DDPRunner(DataParallelRunner):
             return
         if self._alone:
             with self._waiting():
-                self._average_afterwards()
+                # Some ranks have no micro-batch in this step.
+                average_present(self._parameters, self._context)
             return
         try:
             self._ddp._check_reducer_finalized()  # type: ignore[no-untyped-call]
@@ -97,20 +98,6 @@ class DDPRunner(DataParallelRunner):
                 "rehearsal had no gradient, which DistributedDataParallel waits for: let every "
                 f"micro-batch use the same parameters, or use another strategy than {strategy}."
             ) from None
-
-    def _average_afterwards(self) -> None:
-        """Average the gradients of a step in which some ranks have no micro-batch."""
-        learning = [parameter for parameter in self._parameters if parameter.requires_grad]
-        present = [float(parameter.grad is not None) for parameter in learning]
-        found = torch.tensor(present, device=self._context.device)
-        torch.distributed.all_reduce(found)
-        for parameter, anywhere in zip(learning, found.tolist(), strict=True):
-            if not anywhere:
-                continue
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            torch.distributed.all_reduce(parameter.grad)
-            parameter.grad /= self._context.job.size
 
     def _average_buffers(self) -> None:
         group = torch.distributed.group.WORLD

@@ -1,7 +1,7 @@
 """The interface between the training loop and the runner of a strategy."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol, TypeVar
@@ -170,7 +170,9 @@ class TrainedState:
     `layers` are keyed by their index in the model; replicas hold the same parameters, but buffers
     of their own. The optimizer leaves out parameters that are copies of another layer's tied
     weights. `replica` counts from 0. `groups` are those of its parameters. `kept` is what else the
-    rank keeps of parameters, such as their last updates.
+    rank keeps of parameters, such as their last updates. What reads or changes parameters, or what
+    the optimizer remembers of them, does so within `whole()`, in which a rank that holds shards
+    holds all of both (collective).
     """
 
     layers: dict[int, nn.Module]
@@ -179,6 +181,7 @@ class TrainedState:
     replica: int = 0
     groups: GroupedParameters = ALL_ALIKE
     kept: KeptTensors | None = None
+    whole: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 class Runner(Protocol):

@@ -1,6 +1,6 @@
 """The uncut model on one device, which sequential training and data-parallel replicas use."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +37,21 @@ class WholeModel:
         """Runs all layers; an engine may put a module of its own around `as_module`."""
         self.unused: set[nn.Parameter] = set()
         """The parameters that had no gradient in a rehearsed pass."""
+        self.sparse: set[nn.Parameter] = set()
+        """The parameters that had a sparse gradient in one."""
+        self.searchable = True
+        """Whether layers can be run again to find the one to blame, which needs all weights."""
 
-    def as_module(self) -> nn.Module:
-        """Return all layers as one module, which draws the random numbers of a micro-batch."""
-        return _RunLayers(self.module, self._calls)
+    def as_module(self, around: Mapping[int, nn.Module] | None = None) -> nn.Module:
+        """Return all layers as one module, which draws the random numbers of a micro-batch.
+
+        Args:
+            around: modules that are called in place of layers, by the index of the layer.
+        """
+        if around is None:
+            return _RunLayers(self.module, self._calls)
+        called = {index: around.get(index, layer) for index, layer in self.layers.items()}
+        return _RunLayersWithin(called, self._calls)
 
     def rehearse(
         self, passes: Iterable[RehearsedPass], metrics: Sequence[EvaluationMetric]
@@ -60,7 +71,7 @@ class WholeModel:
                     if rehearsed.training:
                         loss = self._loss(outputs, targets)
                         roots = [(loss, torch.ones_like(loss))]
-                        rehearse_backward(self.layers, roots, inputs, self.unused)
+                        rehearse_backward(self.layers, roots, inputs, self.unused, self.sparse)
                     else:
                         self._score(outputs, targets, rehearsed.samples, metrics)
             except Exception as error:
@@ -95,7 +106,8 @@ class WholeModel:
             self._forward_backward(batches, n, replicas, inputs, targets)
         except Exception as error:
             # A replica's weights have hooks that another backward pass would trigger.
-            searchable = self._context.job.size == 1 or isinstance(error, NonFiniteLossError)
+            alone = self._context.job.size == 1 or isinstance(error, NonFiniteLossError)
+            searchable = self.searchable and alone
             # Loaded again, since layers may have changed them in place.
             searched = self._arranged(batches.inputs(n)) if searchable else None
             raise self._faults.describe(error, named, searched) from error
@@ -150,7 +162,8 @@ class WholeModel:
                 scores.append(self._score(outputs, targets, batches.size(n), metrics))
             except Exception as error:
                 named = f"evaluation micro-batch {batches.number(n)}"
-                raise self._faults.describe(error, named, inputs) from error
+                searched = inputs if self.searchable else None
+                raise self._faults.describe(error, named, searched) from error
         return scores
 
     def _score(
@@ -172,3 +185,18 @@ class _RunLayers(nn.Module):
 
     def forward(self, inputs: Activation) -> Activation:
         return self._calls.run(inputs)
+
+
+class _RunLayersWithin(nn.Module):
+    def __init__(self, called: Mapping[int, nn.Module], calls: LayerCalls) -> None:
+        super().__init__()
+        self.called = nn.ModuleList(called.values())
+        self._called = dict(called)
+        self._calls = calls
+
+    def forward(self, inputs: Activation) -> Activation:
+        return self._calls.run(inputs, self._call)
+
+    def _call(self, index: int, layer: nn.Module, activation: Activation) -> Activation:
+        found: Activation = self._called[index](activation)
+        return found

@@ -7,6 +7,7 @@ touching the toolkit: `module:Class`, or an entry point of the group `hpc_lpm.st
 from hpc_lpm.engine.strategies.base import Strategy
 from hpc_lpm.engine.strategies.ddp import DistributedDataParallel
 from hpc_lpm.engine.strategies.deepspeed import DeepSpeed1F1B
+from hpc_lpm.engine.strategies.fsdp import FullyShardedDataParallel
 from hpc_lpm.engine.strategies.horovod import Horovod
 from hpc_lpm.engine.strategies.intraop import IntraOp
 from hpc_lpm.engine.strategies.limit import Limit
@@ -55,6 +56,7 @@ STRATEGIES = StrategyRegistry(
             TorchGPipe(),
             Horovod(),
             DistributedDataParallel(),
+            FullyShardedDataParallel(),
         )
     },
     _adapt,
