@@ -3,8 +3,9 @@
 import itertools
 from pathlib import Path
 
+from hpc_lpm.engine.settings import TrainSettings, checked_settings
+from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.planning.plan import Plan, StagePlan
-from hpc_lpm.schedules.registry import SCHEDULES
 
 
 def write_plan(cuts: list[int], model: str, path: Path, **options: object) -> None:
@@ -25,12 +26,15 @@ def write_plan(cuts: list[int], model: str, path: Path, **options: object) -> No
 
 def chunks_of(case: dict) -> int:
     """How many stages each device holds in a case of train_cases.py."""
-    name = case["strategy"]
-    usual = SCHEDULES.named(name).chunks if name in SCHEDULES.names() else 1
-    return case.get("chunks", usual)
+    return case.get("chunks") or strategy_named(case["strategy"]).stages_on(_like(case), 1)
 
 
 def placing(case: dict) -> dict:
     """The options of a plan that say so."""
     chunks = chunks_of(case)
-    return {"schedule": case["strategy"], "chunks": chunks} if chunks > 1 else {}
+    wanted = strategy_named(case["strategy"]).plan_options(_like(case))
+    return {"schedule": wanted["schedule"], "chunks": chunks} if chunks > 1 else {}
+
+
+def _like(case: dict) -> TrainSettings:
+    return checked_settings(model="mlp", dataset="digits", strategy=case["strategy"], steps=1)

@@ -134,8 +134,8 @@ def test_an_interrupted_run_ends_in_the_bits_of_an_undisturbed_one(
     interrupt_case(2, each, tmp_path / "resumed", updates=6)
     resumed = play_case(2, each, tmp_path / "resumed", resume=True)
     assert resumed["weights_sha256"] == undisturbed["weights_sha256"]
-    # On other stages, and under another schedule.
+    # On other devices.
     interrupt_case(2, each, tmp_path / "moved", updates=6)
-    other = case(RESNET, "1f1b", 3, 3, steps=14, optimizer=ADAMW)
+    other = case(RESNET, schedule, 3, 3, steps=14, optimizer=ADAMW)
     moved = play_case(3, other, tmp_path / "moved", resume=True)
     assert moved["weights_sha256"] == undisturbed["weights_sha256"]

@@ -63,6 +63,29 @@ def test_stock_pipelines_are_sequential_training_bit_for_bit(tmp_path: Path) -> 
             assert got[figure] == expected[figure], (model, figure)
 
 
+def test_pytorchs_pipelines_of_chunks_are_sequential_training_bit_for_bit(tmp_path: Path) -> None:
+    # Of what learns nothing, ZB-V is told zeros; it must see how what crosses comes about.
+    seen = ["mixed_types", "random_draws", "sparse_gradients"]
+    models = [*MODELS, *seen]
+    cases = [case(model, "torch-interleaved", 4) for model in MODELS]
+    cases += [case(model, "torch-zb", 4) for model in seen]
+    cut = train_cases(2, cases, tmp_path)
+    alone = train_cases(1, [case(model, "sequential") for model in models], tmp_path)
+    for model, got, expected in zip(models, cut, alone, strict=True):
+        for figure in ("weights_sha256", "train_loss", "test_accuracy"):
+            assert got[figure] == expected[figure], (model, figure)
+
+
+def test_pytorchs_pipelines_of_chunks_refuse_what_they_would_train_otherwise(
+    tmp_path: Path,
+) -> None:
+    said = refusal(2, case("auxiliary", "torch-zb", 4), tmp_path)
+    assert "--strategy torch-zb was given a plan that cuts behind layer" in said
+    assert "not one floating-point tensor with a gradient crosses" in said
+    said = refusal(2, case("unused", "torch-interleaved", 4, micro_batches=7), tmp_path)
+    assert "--micro-batches is 7 with a plan for 2 devices" in said
+
+
 def test_stock_deepspeed_averages_over_replicas_what_any_of_them_has(tmp_path: Path) -> None:
     cases = [
         case(model, strategy, 2, batch_size=56)

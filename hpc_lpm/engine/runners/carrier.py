@@ -27,7 +27,17 @@ _NOTHING = -2
 
 
 class Carrier(ABC):
-    """Puts the tensors of one boundary into a carrier and takes them out again."""
+    """Puts the tensors of one boundary into a carrier and takes them out again.
+
+    Attributes:
+        shows_history: whether `with_history` can make a carrier whose history autograd follows.
+    """
+
+    shows_history = False
+
+    def with_history(self, tensor: Tensor) -> Tensor:
+        """Return a carrier of a lone tensor, made by operations that autograd follows."""
+        raise NotImplementedError
 
     @abstractmethod
     def example(self) -> Tensor:
@@ -69,6 +79,8 @@ class _LoneCarrier(Carrier):
     Its gradient comes back in the same layout.
     """
 
+    shows_history = True
+
     def __init__(self, spec: TensorSpec, device: torch.device) -> None:
         self._spec = spec
         self._device = device
@@ -98,6 +110,9 @@ class _LoneCarrier(Carrier):
 
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
         return self._spec.arranged(tensors[0]).permute(self._order).contiguous()
+
+    def with_history(self, tensor: Tensor) -> Tensor:
+        return tensor.permute(self._order).contiguous()
 
     def unpack(self, carrier: Tensor) -> list[Tensor]:
         if not self._spec.requires_gradient:

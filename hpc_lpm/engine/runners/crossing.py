@@ -34,12 +34,21 @@ class Crossing:
         device: of the stage.
         layer: the index of the stage's last layer.
         engine: what the engine is called in messages.
+        shows_graph: whether the engine must see the history of what leaves, as one does that runs
+            the halves of backward passes apart. A boundary then carries one tensor that learns.
     """
 
     def __init__(
-        self, boundaries: StageBoundaries, device: torch.device, layer: int, engine: str
+        self,
+        boundaries: StageBoundaries,
+        device: torch.device,
+        layer: int,
+        engine: str,
+        *,
+        shows_graph: bool = False,
     ) -> None:
         self._engine = engine
+        self._shows_graph = shows_graph
         self._boundaries = boundaries
         self._device = device
         self._layer = layer
@@ -59,10 +68,27 @@ class Crossing:
                     "varies between micro-batches of the same size, but "
                     f"{_unvarying(self._engine)}."
                 )
+            if self._shows_graph and not all(map(self._is_seen, self._trained())):
+                raise InputError(
+                    f"--strategy {context.settings.strategy} was given a plan that cuts behind "
+                    f"layer {self._layer} {context.model.layers[self._layer].name}, over which not "
+                    "one floating-point tensor with a gradient crosses, but "
+                    f"{self._engine} must see how it comes about to run the halves of backward "
+                    "passes apart: cut behind another layer or use another strategy."
+                )
 
         run_on_every_rank(
             context.job, check, (InputError,), lambda problem, _: InputError(f"{problem}.")
         )
+
+    def _trained(self) -> list[BoundarySpec]:
+        """Return what leaves the stage in training."""
+        specs = self._boundaries.outgoing.specs.items()
+        return [spec for (training, _), spec in specs if training]
+
+    def _is_seen(self, spec: BoundarySpec) -> bool:
+        shows_history = carrier_of(spec, self._device).shows_history
+        return shows_history and spec.tensors[0].requires_gradient
 
     def enter(self, *, training: bool, samples: int) -> Enter | None:
         """Return what unpacks a micro-batch of this kind and size, None on the first stage."""
@@ -81,7 +107,9 @@ class Crossing:
             return None
         spec = _agreed(self._boundaries.outgoing, training, samples)
         carrier = carrier_of(spec, self._device)
-        return _Leave(spec, carrier, self._device, self._layer, self._engine)
+        leave = _Leave(spec, carrier, self._device, self._layer, self._engine)
+        leave.shows_graph = training and self._shows_graph
+        return leave
 
     def carried(self, boundary: Boundary, *, training: bool, samples: int) -> Tensor | None:
         """Return a tensor like those that cross a boundary, None if the pipeline ends there."""
@@ -108,6 +136,7 @@ class _Leave:
         layer: int,
         engine: str,
     ) -> None:
+        self.shows_graph = False
         self._unvarying = _unvarying(engine)
         self._spec = spec
         self._carrier = carrier
@@ -132,6 +161,8 @@ class _Leave:
                 self._layer,
             )
         tensors, _ = taken_apart(activation)
+        if self.shows_graph:
+            return self._carrier.with_history(tensors[0])
         packed: Tensor = _Pack.apply(self._handle, self._carrier, tensors)  # type: ignore[no-untyped-call]
         return packed
 

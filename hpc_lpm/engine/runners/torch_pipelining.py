@@ -16,14 +16,15 @@ from hpc_lpm.engine.evaluation import MicroBatchScores, score
 from hpc_lpm.engine.faults import Faults, NonFiniteLossError
 from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.learning_rate import advance
-from hpc_lpm.engine.pipeline.held_stage import held_stages
+from hpc_lpm.engine.pipeline.held_stage import HeldStage, held_stages
 from hpc_lpm.engine.pipeline.process_group import (
     join_process_group,
     noticing_silence,
     require_own_gpus,
 )
-from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
+from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal, StageRehearsal
 from hpc_lpm.engine.pipeline.stage_module import StageModule
+from hpc_lpm.engine.records import INPUT_GRADIENT, WEIGHT_GRADIENT
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.carrier import fill_missing_gradient
 from hpc_lpm.engine.runners.crossing import Crossing, Enter, Leave
@@ -35,26 +36,32 @@ _ENGINE = "PyTorch's pipeline"
 
 
 class TorchPipelineRunner:
-    """One stage of PyTorch's pipeline, with its schedule and its transport.
+    """The stages of one rank on PyTorch's pipeline, with its schedule and its transport.
 
     PyTorch hands out numbers of micro-batches instead of samples: each stage loads what it needs of
     them itself, in the order of the data. What crosses a boundary is carried in one tensor, layers
     draw the random numbers of their micro-batch, and what has no gradient is given none.
+
+    Args:
+        context: of the run.
+        schedule: the name of the schedule's class.
+        splits_backward: whether the schedule runs the halves of backward passes apart.
     """
 
-    def __init__(self, context: RunContext, schedule: str) -> None:
+    def __init__(self, context: RunContext, schedule: str, *, splits_backward: bool) -> None:
         settings, job = context.settings, context.job
         join_process_group(job, context.device)
         require_own_gpus(job, context.device, settings.strategy)
         self._context = context
-        self._schedule_name = schedule
+        self._schedule_name, self._splits = schedule, splits_backward
         layers = context.build_layers()
         calls = LayerCalls(layers, settings.seed, context.device)
         self._module = StageModule(layers, context.compute_format, calls)
         self._updates = context.updating.build(list(self._module.parameters()), layers)
         self._module.arrange()
+        self._held = held_stages(context, self._module)
         self._rules = GradientRules(
-            [list(self._module.parameters())],
+            [list(nn.ModuleList(stage.layers.values()).parameters()) for stage in self._held],
             settings,
             context.recorder,
             context.gather_from_stages,
@@ -66,11 +73,18 @@ class TorchPipelineRunner:
             stage=context.topology.stage,
             compute_format=context.compute_format,
         )
-        stages = held_stages(context, self._module)
-        self._rehearsal = PipelineRehearsal(self._module, stages, context)
-        self._rehearsed = self._rehearsal.stages[0]
-        self._crossing = Crossing(self._rehearsed.boundaries, context.device, max(layers), _ENGINE)
-        self._stage: _Stage | None = None
+        self._rehearsal = PipelineRehearsal(self._module, self._held, context)
+        self._crossings = [
+            Crossing(
+                rehearsed.boundaries,
+                context.device,
+                max(rehearsed.stage.layers),
+                _ENGINE,
+                shows_graph=splits_backward,
+            )
+            for rehearsed in self._rehearsal.stages
+        ]
+        self._stages: list[_Stage] = []
         self._schedule: Any = None
         self._bytes_sent = 0
 
@@ -83,39 +97,40 @@ class TorchPipelineRunner:
             InputError: on every rank, if it varies.
         """
         self._rehearsal.rehearse(passes, metrics)
-        self._crossing.require_unvarying(self._context)
+        for crossing in self._crossings:
+            crossing.require_unvarying(self._context)
 
     def train(self, batch: MicroBatches, following: MicroBatches | None) -> None:
         """Train on a batch; the schedule drains after every step."""
-        recorder, topology = self._context.recorder, self._context.topology
-        if self._stage is None:
-            self._stage = self._make_stage(batch.size(0))
-        stage, count = self._stage, len(batch)
+        recorder, count = self._context.recorder, len(batch)
+        if not self._stages:
+            self._make_stages(batch.size(0))
         self._module.train()
-        stage.begin(batch)
+        for stage in self._stages:
+            stage.begin(batch)
         numbers = torch.arange(count)
-        given = (numbers,) if topology.stage == 0 else ()
-        of_loss = {"target": numbers} if stage.is_last else {}
+        given = (numbers,) if self._held[0].place.is_first else ()
+        of_loss = {"target": numbers} if self._stages[-1].is_last else {}
         with self._waiting():
             with self._described():
                 self._schedule.step(*given, **of_loss, return_outputs=False)
-            self._tell_loss(stage)
-        self._bytes_sent += count * stage.bytes_a_micro_batch
+            self._tell_loss()
+        self._bytes_sent += count * sum(stage.bytes_a_micro_batch for stage in self._stages)
         self._update()
         recorder.end_step()
 
     @contextmanager
     def _described(self) -> Iterator[None]:
         """Name the micro-batch and the layer that are to blame for what fails in a step."""
-        stage = self._stage
-        assert stage is not None
         try:
             yield
         except Exception as error:
+            failed = next((stage for stage in self._stages if stage.failure), None)
             # PyTorch wraps what a stage raises.
-            raised = stage.failure or error
-            inputs = stage.entered if isinstance(raised, NonFiniteLossError) else None
-            named = f"micro-batch {stage.number}" if stage.failure else "step"
+            raised = error if failed is None or failed.failure is None else failed.failure
+            entered = None if failed is None else failed.entered
+            inputs = entered if isinstance(raised, NonFiniteLossError) else None
+            named = f"micro-batch {failed.number}" if failed else "step"
             raise self._faults.describe(raised, named, inputs) from error
 
     def _waiting(self) -> AbstractContextManager[None]:
@@ -123,50 +138,67 @@ class TorchPipelineRunner:
         where = f"stage {self._context.topology.stage} (rank {job.rank}), step {step}"
         return noticing_silence(where, "word from another stage", job.limit_seconds)
 
-    def _make_stage(self, samples: int) -> "_Stage":
-        """Build the stage and the schedule for micro-batches of so many samples."""
-        context, topology = self._context, self._context.topology
-        module = _Stage(
-            context,
-            self._module,
-            self._crossing.enter(training=True, samples=samples),
-            self._crossing.leave(training=True, samples=samples),
-            copies_inputs=self._rehearsed.changes_inputs,
-        )
-        boundaries = self._rehearsed.boundaries
-        arrives, leaves = (
-            self._crossing.carried(boundary, training=True, samples=samples)
-            for boundary in (boundaries.incoming, boundaries.outgoing)
-        )
-        stage: Any = pipelining.PipelineStage(
-            module,
-            topology.stage,
-            topology.stages,
-            context.device,
-            input_args=torch.zeros(1, dtype=torch.int64) if arrives is None else arrives,
-            output_args=torch.zeros((), requires_grad=True) if leaves is None else leaves,
-        )
-        module.bytes_a_micro_batch = sum(
-            carrier.nbytes for carrier in (arrives, leaves) if carrier is not None
-        )
-        _time_backward(stage, module)
-        self._schedule = getattr(pipelining, self._schedule_name)(
-            stage,
-            n_microbatches=context.settings.micro_batches,
+    def _make_stages(self, samples: int) -> None:
+        """Build the stages and the schedule for micro-batches of so many samples."""
+        made = [
+            self._make_stage(rehearsed, crossing, samples)
+            for rehearsed, crossing in zip(self._rehearsal.stages, self._crossings, strict=True)
+        ]
+        self._stages = [module for module, _ in made]
+        stages = [stage for _, stage in made]
+        kind = getattr(pipelining, self._schedule_name)
+        several = issubclass(kind, pipelining.schedules.PipelineScheduleMulti)
+        self._schedule = kind(
+            stages if several else stages[0],
+            n_microbatches=self._context.settings.micro_batches,
             loss_fn=lambda loss, number: loss,
             # Losses are divided before their backward passes, as on one device.
             scale_grads=False,
         )
-        return module
 
-    def _tell_loss(self, stage: "_Stage") -> None:
+    def _make_stage(
+        self, rehearsed: StageRehearsal, crossing: Crossing, samples: int
+    ) -> "tuple[_Stage, Any]":
+        context, place = self._context, rehearsed.stage.place
+        module = _Stage(
+            context,
+            rehearsed.stage,
+            crossing.enter(training=True, samples=samples),
+            crossing.leave(training=True, samples=samples),
+            copies_inputs=rehearsed.changes_inputs,
+            shows_graph=self._splits,
+        )
+        boundaries = rehearsed.boundaries
+        arrives, leaves = (
+            crossing.carried(boundary, training=True, samples=samples)
+            for boundary in (boundaries.incoming, boundaries.outgoing)
+        )
+        stage: Any = pipelining.PipelineStage(
+            module,
+            place.stage,
+            context.topology.stages,
+            context.device,
+            input_args=torch.zeros(1, dtype=torch.int64) if arrives is None else arrives,
+            output_args=torch.zeros((), requires_grad=True) if leaves is None else leaves,
+        )
+        sent = [(arrives, place.previous_rank), (leaves, place.next_rank)]
+        module.bytes_a_micro_batch = sum(
+            carrier.nbytes
+            for carrier, rank in sent
+            if carrier is not None and rank != context.job.rank
+        )
+        _time_backward(stage, module, splits=self._splits)
+        return module, stage
+
+    def _tell_loss(self) -> None:
         """Tell all ranks the mean loss of the step, which the last stage knows."""
         recorder, topology = self._context.recorder, self._context.topology
         loss = torch.zeros(1, dtype=torch.float64, device=self._context.device)
-        if stage.is_last:
+        if self._stages[-1].is_last:
             loss = recorder.step_loss()
         start = recorder.start()
-        torch.distributed.broadcast(loss, src=topology.stages - 1)
+        last = topology.placement.device(topology.stages - 1)
+        torch.distributed.broadcast(loss, src=last)
         recorder.add("receive", recorder.step, start)
         recorder.hear_loss(loss)
 
@@ -204,31 +236,49 @@ class TorchPipelineRunner:
     def _evaluate(
         self, batches: MicroBatches, n: int, metrics: Sequence[EvaluationMetric]
     ) -> list[MicroBatchScores]:
-        """Run one micro-batch and send what leaves the stage, or score it on the last one."""
-        context, calls, samples = self._context, self._module.calls, batches.size(n)
-        form = context.compute_format
-        calls.number, calls.training = batches.number(n), False
-        inputs = self._received(batches, n)
-        with form.autocast(context.device):
-            outputs = calls.run(inputs)
-        leave = self._crossing.leave(training=False, samples=samples)
-        if leave is not None:
-            torch.distributed.send(leave(outputs).detach(), context.topology.stage + 1)
-            return []
-        targets = moved(context.loading.targets(batches, n), context.device)
-        return [score(context.model, calls, form, outputs, targets, samples, metrics)]
-
-    def _received(self, batches: MicroBatches, n: int) -> Activation:
-        """Return the inputs of the stage's layers in an evaluation."""
+        """Run one micro-batch through the stages; send what leaves them, or score it at the end."""
         context, samples = self._context, batches.size(n)
-        boundary = self._rehearsed.boundaries.incoming
-        carrier = self._crossing.carried(boundary, training=False, samples=samples)
-        enter = self._crossing.enter(training=False, samples=samples)
+        form, own = context.compute_format, context.job.rank
+        scores = []
+        handed_over: Tensor | None = None
+        for rehearsed, crossing in zip(self._rehearsal.stages, self._crossings, strict=True):
+            place, calls = rehearsed.stage.place, rehearsed.stage.calls
+            calls.number, calls.training = batches.number(n), False
+            if place.previous_rank != own:
+                handed_over = None
+            inputs = self._received(rehearsed, crossing, batches, n, handed_over)
+            with form.autocast(context.device):
+                outputs = calls.run(inputs)
+            leave = crossing.leave(training=False, samples=samples)
+            if leave is None:
+                targets = moved(context.loading.targets(batches, n), context.device)
+                scores.append(score(context.model, calls, form, outputs, targets, samples, metrics))
+                continue
+            handed_over = leave(outputs).detach()
+            if place.next_rank != own:
+                torch.distributed.send(handed_over, place.next_rank)
+        return scores
+
+    def _received(
+        self,
+        rehearsed: StageRehearsal,
+        crossing: Crossing,
+        batches: MicroBatches,
+        n: int,
+        handed_over: Tensor | None,
+    ) -> Activation:
+        """Return the inputs of a stage's layers in an evaluation."""
+        context, samples = self._context, batches.size(n)
+        boundary = rehearsed.boundaries.incoming
+        carrier = crossing.carried(boundary, training=False, samples=samples)
+        enter = crossing.enter(training=False, samples=samples)
         if carrier is None or enter is None:
             loaded = moved(context.loading.inputs(batches, n), context.device)
             return context.compute_format.arranged(loaded)
-        torch.distributed.recv(carrier, context.topology.stage - 1)
-        return enter(carrier)
+        if handed_over is None:
+            torch.distributed.recv(carrier, rehearsed.stage.place.previous_rank)
+            return enter(carrier)
+        return enter(handed_over)
 
     def state(self) -> TrainedState:
         """Return the layers, optimizer and scheduler of this stage."""
@@ -237,14 +287,15 @@ class TorchPipelineRunner:
         return TrainedState(layers, updates.optimizer, updates.scheduler, groups=updates.groups)
 
     def bytes_sent(self) -> int:
-        """Return the bytes sent to neighbouring stages while training."""
+        """Return the bytes sent to other ranks while training."""
         return self._bytes_sent
 
 
 class _Stage(nn.Module):
     """The module that PyTorch runs: a stage's layers, and on the last stage the loss.
 
-    Micro-batches pass in order, so a count tells which one is next.
+    Micro-batches pass in order, so a count tells which one is next. A schedule that splits backward
+    passes must see the graph of the layers; from others it is hidden.
 
     Attributes:
         number: of the micro-batch that was run last, over the whole run.
@@ -255,15 +306,18 @@ class _Stage(nn.Module):
     def __init__(
         self,
         context: RunContext,
-        layers: StageModule,
+        held: HeldStage,
         enter: Enter | None,
         leave: Leave | None,
         *,
         copies_inputs: bool,
+        shows_graph: bool,
     ) -> None:
         super().__init__()
         self._context = context
-        self.layers = layers
+        self._calls = held.calls
+        self.layers = nn.ModuleList(held.layers.values())
+        self._shows_graph = shows_graph
         self._enter = enter
         self._leave = leave
         self._copies_inputs = copies_inputs
@@ -294,7 +348,7 @@ class _Stage(nn.Module):
         return passed
 
     def _passed(self, given: Tensor, n: int) -> Tensor:
-        context, calls = self._context, self.layers.calls
+        context, calls = self._context, self._calls
         recorder, loading = context.recorder, context.loading
         start = recorder.start()
         targets: Activation | None = None
@@ -316,6 +370,9 @@ class _Stage(nn.Module):
         if self.is_last:
             recorder.add_loss(passed, self._batch.size(n))
             passed = passed / self._batch.loss_divisor(n)
+        if self._shows_graph:
+            # PyTorch detaches it in place, which a view does not allow.
+            return passed.clone()
         incoming = None if self._enter is None else given
         hidden = _Passed(passed, incoming)
         complete: Tensor = _Complete.apply(self._handle, hidden)  # type: ignore[no-untyped-call]
@@ -351,15 +408,25 @@ class _Complete(torch.autograd.Function):
         return None, None
 
 
-def _time_backward(stage: Any, module: _Stage) -> None:
-    """Record the backward passes that PyTorch runs on a stage."""
-    run: Callable[..., None] = stage.backward_one_chunk
+def _time_backward(stage: Any, module: _Stage, *, splits: bool) -> None:
+    """Record the backward passes that PyTorch runs on a stage, and their halves."""
     recorder = module._context.recorder
 
-    def timed(*arguments: object, **options: object) -> None:
-        start = recorder.start()
-        run(*arguments, **options)
-        recorder.add("backward", module._batch.number(module.backwards), start)
-        module.backwards += 1
+    def timed(run: Callable[..., None], kind_of: Callable[..., str]) -> Callable[..., None]:
+        def run_timed(*arguments: Any, **options: Any) -> None:
+            start = recorder.start()
+            run(*arguments, **options)
+            kind = kind_of(**options)
+            number = module._batch.number(arguments[0] if splits else module.backwards)
+            recorder.add(kind, number, start)
+            module.backwards += kind != INPUT_GRADIENT
 
-    stage.backward_one_chunk = timed
+        return run_timed
+
+    def kind_of_backward(*, full_backward: bool = True, **_: object) -> str:
+        return "backward" if full_backward else INPUT_GRADIENT
+
+    stage.backward_one_chunk = timed(stage.backward_one_chunk, kind_of_backward)
+    stage.backward_weight_one_chunk = timed(
+        stage.backward_weight_one_chunk, lambda **_: WEIGHT_GRADIENT
+    )

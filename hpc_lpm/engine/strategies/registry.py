@@ -13,7 +13,12 @@ from hpc_lpm.engine.strategies.intraop import IntraOp
 from hpc_lpm.engine.strategies.limit import Limit
 from hpc_lpm.engine.strategies.scheduled import ForwardBackwardParallel, Scheduled
 from hpc_lpm.engine.strategies.sequential import Sequential
-from hpc_lpm.engine.strategies.torch_pipelining import Torch1F1B, TorchGPipe
+from hpc_lpm.engine.strategies.torch_pipelining import (
+    Torch1F1B,
+    TorchGPipe,
+    TorchInterleaved,
+    TorchZeroBubble,
+)
 from hpc_lpm.extensions import Registry, expect_type
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.registry import SCHEDULES
@@ -54,6 +59,8 @@ STRATEGIES = StrategyRegistry(
             DeepSpeed1F1B(),
             Torch1F1B(),
             TorchGPipe(),
+            TorchInterleaved(),
+            TorchZeroBubble(),
             Horovod(),
             DistributedDataParallel(),
             FullyShardedDataParallel(),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.outside_pipeline import OutsidePipeline
 from hpc_lpm.errors import InputError
+from hpc_lpm.schedules.placement import Placement
+from hpc_lpm.schedules.registry import schedule_named
 
 if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
@@ -12,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class TorchPipelining(OutsidePipeline):
-    """A schedule of torch.distributed.pipelining, unmodified, one stage a rank.
+    """A schedule of torch.distributed.pipelining, unmodified.
 
     Attributes:
         schedule: the class of the schedule there.
-        order: the schedule here whose plans suit it.
+        order: the schedule here whose plans suit it, and which places stages alike.
     """
 
     engine = "PyTorch's pipeline"
@@ -26,6 +28,14 @@ class TorchPipelining(OutsidePipeline):
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
         """Return the options of a plan for this order."""
         return {**super().plan_options(settings), "schedule": self.order}
+
+    def placement(self, settings: "TrainSettings", stages: int) -> Placement:
+        """Return which device holds which stages: as our own schedule of this order places them."""
+        return schedule_named(self.order).placement(stages)
+
+    def stages_on(self, settings: "TrainSettings", devices: int) -> int:
+        """Return how many stages a plan has."""
+        return devices * schedule_named(self.order).chunks
 
     def check(self, run: PlannedRun) -> None:
         """Refuse replicas, which PyTorch leaves to another engine around this one."""
@@ -41,7 +51,8 @@ class TorchPipelining(OutsidePipeline):
         """Return the runner of this rank's stage."""
         from hpc_lpm.engine.runners.torch_pipelining import TorchPipelineRunner
 
-        return TorchPipelineRunner(context, self.schedule)
+        splits = schedule_named(self.order).splits_backward
+        return TorchPipelineRunner(context, self.schedule, splits_backward=splits)
 
 
 class TorchGPipe(TorchPipelining):
@@ -71,3 +82,33 @@ class Torch1F1B(TorchPipelining):
                 f"stages, but {self.engine} takes at least as many micro-batches as stages under "
                 f"--strategy {self.name}: use more micro-batches, or torch-gpipe."
             )
+
+
+class TorchInterleaved(TorchPipelining):
+    """1F1B with two chunks of the model on each device, on PyTorch's engine."""
+
+    name = "torch-interleaved"
+    description = "PyTorch's own pipeline engine: 1F1B with two chunks on each device"
+    schedule = "ScheduleInterleaved1F1B"
+    order = "interleaved-1f1b"
+
+    def check(self, run: PlannedRun) -> None:
+        """Refuse micro-batches that PyTorch cannot share out among its rounds."""
+        super().check(run)
+        micro_batches = run.settings.micro_batches
+        rounds = max(1, micro_batches // run.stages)
+        if micro_batches % rounds:
+            raise InputError(
+                f"--micro-batches is {micro_batches} with a plan for {run.stages} devices, but "
+                f"{self.engine} takes a multiple of its {rounds} rounds under --strategy "
+                f"{self.name}: use a multiple of {run.stages}, or interleaved-1f1b."
+            )
+
+
+class TorchZeroBubble(TorchPipelining):
+    """ZB-V, whose gradients of weights fill what would be idle, on PyTorch's engine."""
+
+    name = "torch-zb"
+    description = "PyTorch's own pipeline engine: ZB-V, gradients of weights in idle time"
+    schedule = "ScheduleZBVZeroBubble"
+    order = "zb-v"
