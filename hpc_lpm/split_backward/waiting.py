@@ -70,10 +70,12 @@ class WaitingNode:
 
 def run_waiting(nodes: list[WaitingNode]) -> None:
     """Accumulate the gradients that have waited, from the last node to the first; empty `nodes`."""
-    token = torch.zeros((), requires_grad=True)
+    # As any backward pass, it is to work for a caller who records no gradients too.
+    with torch.enable_grad():
+        token = torch.zeros((), requires_grad=True)
+        around = _Around.apply(token, nodes)  # type: ignore[no-untyped-call]
     wanted = [get_gradient_edge(token)]
     wanted += [edge for node in nodes for edge in node.edges]
-    around = _Around.apply(token, nodes)  # type: ignore[no-untyped-call]
     torch.autograd.grad(around, wanted, allow_unused=True)
 
 

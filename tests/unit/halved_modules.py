@@ -40,6 +40,18 @@ class ScaledByWeight(torch.autograd.Function):
         return gradient * weight, (gradient * inputs).sum(0)
 
 
+class Doubled(torch.autograd.Function):
+    """Saves nothing."""
+
+    @staticmethod
+    def forward(ctx, inputs: Tensor) -> Tensor:
+        return inputs * 2
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient * 2
+
+
 class Addmm(torch.autograd.Function):
     """Its node is called nearly as that of torch's own operation; it has gradients of its own."""
 
@@ -97,6 +109,34 @@ def scaled_gradient(m: Calls, x: Tensor) -> Tensor:
     hidden = m.first(x)
     hidden.register_hook(lambda gradient: gradient * 0.5)
     return m.second(torch.tanh(hidden))
+
+
+@torch.compile(backend="aot_eager")
+def compiled(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.tanh(x @ weight)
+
+
+class Experts(nn.Module):
+    """Sends each sample to one of three layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList([nn.Linear(6, 6) for _ in range(3)])
+        self.chooses = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.chooses(x).softmax(-1)
+        result = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            (chosen,) = torch.where(weights.argmax(-1) == number)
+            part = expert(x[chosen]) * weights[chosen, number : number + 1]
+            result = result.index_add(0, chosen, part)
+        return result
+
+
+def standardised(m: Calls, x: Tensor) -> Tensor:
+    weight = functional.layer_norm(m.layer.weight, m.layer.weight.shape[1:])
+    return functional.conv2d(x, weight, m.layer.bias)
 
 
 def shared_through_norm(m: Calls, x: Tensor) -> Tensor:
@@ -180,6 +220,54 @@ CASES = {
             lambda m, x: x @ ScaledByWeight.apply(m.weight, m.scale),
             weight=parameter(6, 3),
             scale=parameter(3),
+        )
+    ),
+    "function that saves nothing": Case(
+        lambda: Calls(lambda m, x: x @ Doubled.apply(m.weight), weight=parameter(6, 3))
+    ),
+    "compiled": Case(
+        lambda: Calls(
+            lambda m, x: m.last(compiled(m.first(x), m.weight)),
+            first=nn.Linear(6, 6),
+            weight=parameter(6, 3),
+            last=nn.Linear(3, 3),
+        )
+    ),
+    "experts": Case(Experts, ((8, 6),)),
+    "standardised": Case(lambda: Calls(standardised, layer=nn.Conv2d(3, 4, 3)), ((2, 3, 6, 6),)),
+    "causal attention": Case(
+        lambda: Calls(
+            lambda m, x: functional.scaled_dot_product_attention(
+                *m.layer(x).chunk(3, -1), is_causal=True
+            ),
+            layer=nn.Linear(8, 24),
+        ),
+        ((2, 5, 8),),
+    ),
+    "decoder": Case(
+        lambda: Calls(
+            lambda m, x: m.layer(x, x),
+            layer=nn.TransformerDecoderLayer(8, 2, 16, dropout=0.0, batch_first=True),
+        ),
+        ((2, 3, 8),),
+    ),
+    "channels last": Case(
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 8, 3, groups=2)).to(
+            memory_format=torch.channels_last
+        ),
+        ((2, 3, 9, 9),),
+    ),
+    "mixed types": Case(
+        lambda: Calls(
+            lambda m, x: x * m.weight + m.shift,
+            weight=parameter(6, dtype=torch.float64),
+            shift=parameter(6, dtype=torch.float16),
+        )
+    ),
+    "twice in one sum": Case(
+        lambda: Calls(
+            lambda m, x: torch.cat([m.weight * 2, x, m.weight, m.weight.exp()]),
+            weight=parameter(1, 6),
         )
     ),
     "checkpoint": Case(

@@ -222,3 +222,28 @@ def test_a_search_over_devices_keeps_to_the_allowed_cuts():
         for candidate in found.candidates
         if candidate.stages == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("waiting", "merged"), [((0.1, 0.2), Fraction(0.1) + Fraction(0.2)), ((0.1, None), None)]
+)
+def test_layers_that_are_merged_let_wait_what_they_let_wait_together(waiting, merged):
+    layers = tuple(
+        LayerProfile(
+            name=f"layer{number}",
+            forward_seconds=1,
+            backward_seconds=1,
+            weight_gradient_seconds=seconds,
+            output_bytes=1,
+            parameter_bytes=1,
+            activation_bytes=1,
+            cut_after=number > 0,
+        )
+        for number, seconds in enumerate((*waiting, 0.5))
+    )
+    link = LinkProfile(latency_seconds=0.1, bandwidth_bytes_per_second=7.0)
+    profile = Profile(
+        model="two of three", micro_batch=1, device="cpu", dtype="float32", layers=layers, link=link
+    )
+    found = Blocks.of(profile).merged.layers
+    assert [layer.weight_gradient_seconds for layer in found] == [merged, 0.5]

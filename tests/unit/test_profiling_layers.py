@@ -262,6 +262,19 @@ def test_ranks_are_joined_to_a_part_of_the_backward_pass_that_can_wait() -> None
     assert (joined.backward_seconds, joined.weight_gradient_seconds) == (4.5, 4.5)
 
 
+def test_more_than_the_backward_pass_cannot_wait() -> None:
+    with pytest.raises(ValueError, match=r"weight_gradient_seconds is 3, accepted is a part of"):
+        LayerProfile(
+            name="layer",
+            forward_seconds=1,
+            backward_seconds=2,
+            weight_gradient_seconds=3,
+            output_bytes=1,
+            parameter_bytes=1,
+            activation_bytes=1,
+        )
+
+
 def small_data() -> Dataset:
     split = Split(INPUTS, TARGETS)
     return Dataset("small", DataShape("image", (10,), 10), split, split)

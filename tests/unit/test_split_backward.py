@@ -306,7 +306,7 @@ def test_a_gradient_that_does_not_arrive_leaves_weights_without() -> None:
     assert inputs.grad is None and module.weight.grad is None and module.bias.grad is None
 
 
-def test_an_error_in_a_backward_pass_leaves_no_hook_behind() -> None:
+def test_an_error_in_the_first_half_leaves_nothing_behind() -> None:
     class Fails(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, inputs: Tensor) -> Tensor:
@@ -324,6 +324,16 @@ def test_an_error_in_a_backward_pass_leaves_no_hook_behind() -> None:
         alive = StorageWeakRef(outputs.untyped_storage())
         del outputs, split
         assert alive.expired()
+    heard: list[str] = []
+    defer(lambda: heard.append("at once"))
+    assert heard == ["at once"]
+
+
+def test_halves_run_for_a_caller_who_records_no_gradients() -> None:
+    expected = Passes(CASES["residual block"], inputs_learn=True).whole()
+    halves = Passes(CASES["residual block"], inputs_learn=True).halves()
+    with torch.no_grad():
+        assert_same_bits(halves.interleaved(), expected)
 
 
 class Sends(torch.autograd.Function):
