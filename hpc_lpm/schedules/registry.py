@@ -5,11 +5,16 @@ from copy import copy
 from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry, expect_type
 from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.controllable_memory import VHalf, VMin
+from hpc_lpm.schedules.dualpipe_v import DualPipeV
 from hpc_lpm.schedules.fbp import ForwardBackwardParallel
 from hpc_lpm.schedules.gpipe import GPipe
+from hpc_lpm.schedules.interleaved import Interleaved
 from hpc_lpm.schedules.naive import Naive
 from hpc_lpm.schedules.one_f_one_b import OneForwardOneBackward
 from hpc_lpm.schedules.validate import check_schedule
+from hpc_lpm.schedules.zero_bubble import ZeroBubbleH1, ZeroBubbleH2
+from hpc_lpm.schedules.zero_bubble_v import ZeroBubbleV
 
 
 def _adapt(name: str, found: object) -> Schedule:
@@ -37,7 +42,19 @@ SCHEDULES: Registry[Schedule] = Registry(
     "hpc_lpm.schedules",
     {
         schedule.name: schedule
-        for schedule in (ForwardBackwardParallel(), OneForwardOneBackward(), GPipe(), Naive())
+        for schedule in (
+            ForwardBackwardParallel(),
+            OneForwardOneBackward(),
+            GPipe(),
+            Naive(),
+            Interleaved(),
+            ZeroBubbleH1(),
+            ZeroBubbleH2(),
+            ZeroBubbleV(),
+            DualPipeV(),
+            VHalf(),
+            VMin(),
+        )
     },
     _adapt,
 )
