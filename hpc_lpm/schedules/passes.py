@@ -5,7 +5,7 @@ byte each is held. The codes are those of `Schedule.programme` without its messa
 the same places for every schedule.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -118,7 +118,9 @@ class DevicePasses:
         asked = device, stages, per_step
         if isinstance(schedule, ChunkedSchedule):
             if type(schedule).compute is ChunkedSchedule.compute:
-                return cls._of_steps(table, schedule.step(*asked), per_step, total)
+                # Not `schedule.step`, which keeps the passes of every device that it was asked for.
+                order = schedule.order(device, placement.devices, per_step)
+                return cls._of_steps(table, order, per_step, total)
             return cls._of_instructions(table, schedule.compute(*asked, total, lead))
         if type(schedule).compute is not Schedule.compute:
             return cls._of_instructions(table, schedule.compute(*asked, total, lead))
@@ -153,11 +155,11 @@ class DevicePasses:
         )
 
     @classmethod
-    def _of_steps(cls, table: CodeTable, passes: Sequence[Pass], per_step: int, total: int) -> Self:
+    def _of_steps(cls, table: CodeTable, passes: Iterable[Pass], per_step: int, total: int) -> Self:
         """Repeat the passes of one step; the last one may have fewer micro-batches."""
         steps = -(-total // per_step)
         one = cls._of_instructions(table, passes)
-        firsts = np.repeat(np.arange(steps) * per_step, len(passes))
+        firsts = np.repeat(np.arange(steps) * per_step, len(one.kinds))
         micro_batches = np.tile(one.micro_batches, steps) + firsts
         there = micro_batches < total
         first_kept = firsts[there]
