@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 from torch.distributed.pipelining import schedules as theirs
 
+from hpc_lpm.cli import plan, simulate  # noqa: F401  registers them
+from hpc_lpm.cli.app import app
+from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.plan import Plan
+from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.dualpipe_v import DualPipeV
@@ -147,3 +152,40 @@ def test_reading_a_table_runs_nothing_of_it(tmp_path: Path) -> None:
         csv.writer(file).writerow(["=1+1", "0F0"])
     with pytest.raises(InputError, match=re.escape("cell 1 of schedule")):
         schedule_named(f"schedule:{path}")
+
+
+def test_the_table_of_the_documents_is_a_sound_schedule_in_a_v(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs/how-to/add-a-schedule.md").read_text()
+    (table,) = re.findall(r"```text\n(.*?)```", guide, re.DOTALL)
+    schedule = schedule_named(written(tmp_path, *table.splitlines()))
+    assert schedule.placement(4) == ZeroBubbleV().placement(4)
+    assert schedule.in_flight_bounds(4, 2) == [2, 2, 2, 1]
+
+
+def test_plans_and_simulations_take_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = tuple(
+        LayerProfile(
+            name=f"layer{number}",
+            forward_seconds=0.001,
+            backward_seconds=0.002,
+            output_bytes=100,
+            parameter_bytes=1000,
+            activation_bytes=7,
+        )
+        for number in range(4)
+    )
+    link = LinkProfile(latency_seconds=0.0, bandwidth_bytes_per_second=1e9)
+    profile, out = tmp_path / "profile.json", tmp_path / "plan.json"
+    Profile(
+        model="toy", micro_batch=2, device="cpu", dtype="float32", layers=layers, link=link
+    ).write(profile)
+    name = written(tmp_path, "0F0,0F1,0B0,0B1", "1F0,1B0,1F1,1B1")
+    asked = ["--micro-batches", "2", "--schedule", name, "--out", str(out)]
+    assert run_guarded(app, ["plan", str(profile), "--stages", "2", *asked]) == EXIT_DONE
+    assert Plan.read(out).options["schedule"] == name
+    assert run_guarded(app, ["simulate", str(profile), "--plan", str(out)]) == EXIT_DONE
+    assert "Period 9.000 ms a micro-batch" in capsys.readouterr().out
+    assert run_guarded(app, ["plan", str(profile), "--stages", "3", *asked]) == EXIT_BAD_INPUT
+    assert "is a table of 2, 1 on each of 2 devices" in capsys.readouterr().err
