@@ -1,9 +1,12 @@
-"""Simulates every schedule on up to 1,024 stages, with and without jitter, and plans 10,000 layers.
+"""Simulates every schedule on up to 1,024 devices, with and without jitter; plans 10,000 layers.
 
     python -m benchmarks.scale [--stages 2 ... 1024] [--micro-batches 4 ... 4096] [--out FOLDER]
 
-Stages are equal: a forward pass takes 1, a backward pass 2, a message 0.1, and messages travel
-while stages compute. With jitter the factors of passes are lognormal (sigma 0.2), and one pass in a
+Devices are equal: a forward pass takes 1, a backward pass 2, half of it for gradients of weights, a
+message 0.1, and messages travel while devices compute. Where a device holds two stages a pass of
+one takes half as long. Schedules whose order is a list of passes are left out where a step has more
+than a million of each kind, shown as a dash: their lists would take minutes and gigabytes. With
+jitter the factors of passes are lognormal (sigma 0.2), and one pass in a
 thousand takes ten times as long. Rates are shares of what the devices would reach if none ever
 waited. What is simulated does not depend on the machine; seconds do.
 """
@@ -14,6 +17,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +26,8 @@ from matplotlib.axes import Axes
 from benchmarks.planner_growth import prepare, solve
 from benchmarks.race import markdown
 from hpc_lpm.campaign.figures.style import MUTED, figure_style, new_figure, to_svg
+from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.chunked import ChunkedSchedule
 from hpc_lpm.schedules.clock import Jitter, PipelineClock
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import simulate
@@ -35,6 +41,8 @@ LONGEST = (1024, 4096, 10)
 LAYERS, PLANNED_STAGES = 10_000, 1_024
 
 _FEWEST_MICRO_BATCHES = 256
+_MOST_PASSES = 2**20
+"""Of each kind in a step, for schedules whose order is a list of passes."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +62,31 @@ CONTESTANTS = (
     Contestant("1f1b", "1f1b", 1, "#d49ac7"),
     Contestant("gpipe", "gpipe", 1, "#2f8f5b"),
     Contestant("naive", "naive", 1, "#6b7580"),
+    Contestant("interleaved-1f1b, 2 chunks", "interleaved-1f1b", 1, "#c2604a"),
+    Contestant("zb-h1", "zb-h1", 1, "#e0a13c"),
+    Contestant("zb-h2", "zb-h2", 1, "#8a6d1f"),
+    Contestant("zb-v", "zb-v", 1, "#d4483b"),
+    Contestant("dualpipe-v", "dualpipe-v", 1, "#3f9e9e"),
+    Contestant("v-half", "v-half", 1, "#7a63c7"),
+    Contestant("v-min", "v-min", 1, "#b39ddb"),
 )
 
 
-def clock_of(stages: int) -> PipelineClock:
-    """Return the clock of equal stages."""
+def clock_of(devices: int, chunks: int = 1) -> PipelineClock:
+    """Return the clock of equal stages, `chunks` on each device."""
+    stages = devices * chunks
     return PipelineClock(
-        [FORWARD] * stages, [BACKWARD] * stages, [MESSAGE] * (stages - 1), overlap=True
+        [FORWARD / chunks] * stages,
+        [BACKWARD / chunks] * stages,
+        [MESSAGE] * (stages - 1),
+        overlap=True,
     )
+
+
+def is_feasible(schedule: Schedule, devices: int, micro_batches: int) -> bool:
+    """Tell if a schedule's list of passes, where it has one, is short enough."""
+    has_list = isinstance(schedule, ChunkedSchedule)
+    return not has_list or devices * schedule.chunks * micro_batches <= _MOST_PASSES
 
 
 def steps_of(contestant: Contestant, stages: int, micro_batches: int, jitter: Jitter | None) -> int:
@@ -76,25 +101,27 @@ def steps_of(contestant: Contestant, stages: int, micro_batches: int, jitter: Ji
 def rates(
     stages: Sequence[int] = STAGES, micro_batches: Sequence[int] = MICRO_BATCHES
 ) -> pd.DataFrame:
-    """Return one row per schedule, stages, micro-batches and jitter."""
+    """Return one row per schedule, devices, micro-batches and jitter that is feasible."""
     rows = []
     for contestant in CONTESTANTS:
-        for k in stages:
-            for m in micro_batches:
-                for label, jitter in JITTERS.items():
-                    # One micro-batch at a time: its rate does not depend on M.
-                    simulated = min(micro_batches) if contestant.schedule == "naive" else m
-                    result = simulate(
-                        SCHEDULES.named(contestant.schedule),
-                        clock_of(k),
-                        simulated,
-                        simulated * steps_of(contestant, k, simulated, jitter),
-                        contestant.lead,
-                        jitter=jitter,
-                    )
-                    share = (FORWARD + BACKWARD) / result.period_seconds
-                    held = max(result.peak_in_flight)
-                    rows.append((contestant.name, k, m, label, share, held))
+        schedule = SCHEDULES.named(contestant.schedule)
+        for k, m in product(stages, micro_batches):
+            # One micro-batch at a time: its rate does not depend on M.
+            simulated = min(micro_batches) if contestant.schedule == "naive" else m
+            if not is_feasible(schedule, k, simulated):
+                continue
+            for label, jitter in JITTERS.items():
+                result = simulate(
+                    schedule,
+                    clock_of(k, schedule.chunks),
+                    simulated,
+                    simulated * steps_of(contestant, k, simulated, jitter),
+                    contestant.lead,
+                    jitter=jitter,
+                )
+                share = (FORWARD + BACKWARD) / result.period_seconds
+                held = max(result.peak_in_flight)
+                rows.append((contestant.name, k, m, label, share, held))
     columns = ["contestant", "stages", "micro_batches", "jitter", "share", "most_in_flight"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -131,7 +158,10 @@ def report(rows: pd.DataFrame, spent: pd.DataFrame) -> str:
     ):
         for label, of_label in group.groupby("jitter", sort=False):
             by_m = of_label.set_index("micro_batches")["share"]
-            cells = [f"{by_m[m]:.3f}" for m in sorted(set(rows["micro_batches"]))]
+            cells = [
+                f"{by_m[m]:.3f}" if m in by_m.index else "-"
+                for m in sorted(set(rows["micro_batches"]))
+            ]
             shown.append([str(name), f"{k:,}", str(label), *cells])
     micro_batches = [f"M = {m:,}" for m in sorted(set(rows["micro_batches"]))]
     text = markdown(["contestant", "K", "jitter", *micro_batches], shown)

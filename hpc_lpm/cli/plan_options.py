@@ -52,8 +52,9 @@ PlannerOption = Annotated[
 ScheduleOption = Annotated[
     str | None,
     typer.Option(
-        help=f"Schedule to price the plan for: {', '.join(SCHEDULES.names())}, or module:name of "
-        f"your own; by default {DEFAULT_SCHEDULE}, and for time-to-target a flush is tried too."
+        help=f"Schedule to price the plan for: {', '.join(SCHEDULES.names())}, module:name of "
+        "your own, or schedule:FILE.csv, a table of passes; by default "
+        f"{DEFAULT_SCHEDULE}, and for time-to-target a flush is tried too."
     ),
 ]
 ChunksOption = Annotated[

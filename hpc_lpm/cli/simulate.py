@@ -38,8 +38,8 @@ def simulate_command(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help=f"Schedule: {', '.join(SCHEDULES.names())}, or module:name of your own; by "
-            "default the plan's."
+            help=f"Schedule: {', '.join(SCHEDULES.names())}, module:name of your own, or "
+            "schedule:FILE.csv, a table of passes; by default the plan's."
         ),
     ] = None,
     micro_batches: Annotated[

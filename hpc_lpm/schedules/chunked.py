@@ -76,13 +76,16 @@ class ChunkedSchedule(Schedule):
 
         A shorter last step is a whole one without its last micro-batches, so that it holds no more.
         """
-        devices = self.placement(stages).devices
-        order = self._order_of(device, devices, micro_batches_per_step)
+        order = self.step(device, stages, micro_batches_per_step)
         first = 0
         for count in self.between_drains(micro_batches_per_step, total_micro_batches):
             yield from (item.later(first, 0) for item in order if item.micro_batch < count)
             yield Update(first // micro_batches_per_step)
             first += count
+
+    def step(self, device: int, stages: int, micro_batches_per_step: int) -> list[Pass]:
+        """Return the passes of `device` in a whole optimizer step, in order."""
+        return self._order_of(device, self.placement(stages).devices, micro_batches_per_step)
 
     def in_flight(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
         """Return how many micro-batches `stage` holds at most between forward and gradients."""
@@ -95,7 +98,7 @@ class ChunkedSchedule(Schedule):
         self, device: int, stages: int, micro_batches_per_step: int
     ) -> set[tuple[int, ...]]:
         """Return how many micro-batches a device's chunks hold at the same time, in every case."""
-        order = self._order_of(device, self.placement(stages).devices, micro_batches_per_step)
+        order = self.step(device, stages, micro_batches_per_step)
         return {tuple(held[chunk] for chunk in range(self.chunks)) for held in _held(order)}
 
     def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:

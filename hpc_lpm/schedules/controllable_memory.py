@@ -99,7 +99,8 @@ class VMin(_ControllableMemory):
         return 2 * ((devices + 4) // 3)
 
 
-@lru_cache(maxsize=64)
+# All devices of a pipeline ask in turn; large ones take gigabytes.
+@lru_cache(maxsize=2)
 def squeezed(
     blocks: tuple[Block, ...], most_in_flight: int, micro_batches: int
 ) -> tuple[tuple[Pass, ...], ...]:

@@ -4,6 +4,7 @@ from copy import copy
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry, expect_type
+from hpc_lpm.identifiers import user_path
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.controllable_memory import VHalf, VMin
 from hpc_lpm.schedules.dualpipe_v import DualPipeV
@@ -12,9 +13,13 @@ from hpc_lpm.schedules.gpipe import GPipe
 from hpc_lpm.schedules.interleaved import Interleaved
 from hpc_lpm.schedules.naive import Naive
 from hpc_lpm.schedules.one_f_one_b import OneForwardOneBackward
+from hpc_lpm.schedules.table import TableSchedule
 from hpc_lpm.schedules.validate import check_schedule
 from hpc_lpm.schedules.zero_bubble import ZeroBubbleH1, ZeroBubbleH2
 from hpc_lpm.schedules.zero_bubble_v import ZeroBubbleV
+
+_TABLE = "schedule:"
+"""What a name begins with if the path of a table follows."""
 
 
 def _adapt(name: str, found: object) -> Schedule:
@@ -23,6 +28,8 @@ def _adapt(name: str, found: object) -> Schedule:
     Raises:
         InputError: if it is no schedule, or fails where it is tried.
     """
+    if isinstance(found, TableSchedule):
+        return found
     try:
         schedule = copy(expect_type("schedule", name, found, Schedule))  # type: ignore[type-abstract]
         schedule.name = name
@@ -37,7 +44,20 @@ def _adapt(name: str, found: object) -> Schedule:
     return schedule
 
 
-SCHEDULES: Registry[Schedule] = Registry(
+class ScheduleRegistry(Registry[Schedule]):
+    """The registered schedules, and those that are read from tables, `schedule:FILE.csv`."""
+
+    def is_table(self, name: str) -> bool:
+        """Tell if a name stands for a table: no attribute of a module `schedule` ends in `.csv`."""
+        return name.startswith(_TABLE) and name.lower().endswith(".csv")
+
+    def _found(self, name: str) -> object:
+        if self.is_table(name):
+            return TableSchedule.read(name, user_path(name.removeprefix(_TABLE)))
+        return super()._found(name)
+
+
+SCHEDULES = ScheduleRegistry(
     "schedule",
     "hpc_lpm.schedules",
     {

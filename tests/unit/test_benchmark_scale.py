@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import scale
+from hpc_lpm.schedules.registry import SCHEDULES
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,40 @@ def test_without_jitter_the_rates_are_those_of_formulas(rows: pd.DataFrame) -> N
             assert share(rows, "gpipe", stages, m, "none") == pytest.approx(expected)
             alone = passes / (stages * passes + messages)
             assert share(rows, "naive", stages, m, "none") == pytest.approx(alone)
+
+
+def test_schedules_without_a_bubble_wait_for_messages_alone(
+    rows: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {contestant.name: contestant for contestant in scale.CONTESTANTS}
+    without_bubble = [named["zb-h2"], named["zb-v"]]
+    for contestant in without_bubble:
+        assert share(rows, contestant.name, 8, 16, "none") < 1.0
+    monkeypatch.setattr(scale, "MESSAGE", 0.0)
+    monkeypatch.setattr(scale, "CONTESTANTS", without_bubble)
+    found = scale.rates(stages=(8,), micro_batches=(16,))
+    assert found[found["jitter"] == "none"]["share"].tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_only_lists_of_passes_that_are_too_long_are_left_out() -> None:
+    large = scale.STAGES[-1], scale.MICRO_BATCHES[-1]
+    assert scale.is_feasible(SCHEDULES.named("fbp"), *large)
+    assert not scale.is_feasible(SCHEDULES.named("zb-h1"), *large)
+    assert scale.is_feasible(SCHEDULES.named("zb-h1"), 1024, 1024)
+    assert not scale.is_feasible(SCHEDULES.named("zb-v"), 1024, 1024)
+    # What is left out is a dash in the table, beside what is there.
+    found = pd.DataFrame(
+        [
+            ("fbp", 8, 4, "none", 0.5, 1),
+            ("fbp", 8, 16, "none", 0.75, 1),
+            ("zb-v", 8, 4, "none", 1, 1),
+        ],
+        columns=["contestant", "stages", "micro_batches", "jitter", "share", "most_in_flight"],
+    )
+    spent = pd.DataFrame([], columns=["what", "seconds", "peak_gibibytes"])
+    table = scale.report(found, spent)
+    assert "| fbp | 8 | none | 0.500 | 0.750 |" in table
+    assert "| zb-v | 8 | none | 1.000 | - |" in table
 
 
 def test_jitter_costs_every_schedule_something(rows: pd.DataFrame) -> None:

@@ -135,7 +135,8 @@ def test_a_target_that_was_not_reached_makes_a_step_worth_nothing(by_hand: Measu
 @pytest.mark.parametrize("name", SCHEDULES.names())
 def test_the_lags_are_those_of_every_micro_batch_in_steady_state(name: str) -> None:
     schedule = schedule_named(name)
-    for stages, micro_batches, lead, replicas in ((1, 3, 1, 1), (5, 2, 1, 1), (4, 3, 2, 2)):
+    for devices, micro_batches, lead, replicas in ((1, 3, 1, 1), (5, 2, 1, 1), (4, 3, 2, 2)):
+        stages = devices * schedule.chunks
         options = PlanOptions(
             schedule=name, micro_batches=micro_batches, lead=lead, replicas=replicas
         )

@@ -16,11 +16,12 @@ def picture(text):
     return [line.split() for line in dedent(text).strip().splitlines()]
 
 
-def drawn(name, stages, micro_batches, steps, lead=1):
-    programmes = SCHEDULES.named(name).programmes(
-        stages, micro_batches, steps * micro_batches, lead
-    )
-    return [line.split() for line in draw(programmes).splitlines()]
+def drawn(name, devices, micro_batches, steps, lead=1):
+    schedule = SCHEDULES.named(name)
+    stages = devices * schedule.chunks
+    programmes = schedule.programmes(stages, micro_batches, steps * micro_batches, lead)
+    picture = draw(programmes, placement=schedule.placement(stages))
+    return [line.split() for line in picture.splitlines()]
 
 
 def test_fbp_never_idles_between_warm_up_and_drain():
@@ -81,6 +82,43 @@ def test_naive_has_one_micro_batch_in_the_whole_pipeline():
         """
         stage 0  F0 .  .  B0 F1 .  .  B1u
         stage 1  .  F0 B0 .  .  F1 B1u .
+        """
+    )
+
+
+def test_interleaved_1f1b_runs_micro_batches_in_groups_through_all_chunks():
+    assert drawn("interleaved-1f1b", 2, 2, 1) == picture(
+        """
+        device 0  F0 F1 F0.1 F1.1 .    B0.1 .    B1.1 B0 B1u
+        device 1  .  F0 F1   F0.1 B0.1 F1.1 B1.1 B0   B1u .
+        """
+    )
+
+
+def test_zb_h1_fills_the_drain_with_gradients_of_weights():
+    assert drawn("zb-h1", 3, 4, 1) == picture(
+        """
+        stage 0  F0 F1 F2 .  .  I0 W0 F3 I1 W1 I2 W2 I3 W3u
+        stage 1  .  F0 F1 .  I0 F2 I1 W0 F3 I2 W1 I3 W2 W3u
+        stage 2  .  .  F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2 W3u
+        """
+    )
+
+
+def test_zb_h2_fills_the_warm_up_with_forwards():
+    assert drawn("zb-h2", 2, 4, 1) == picture(
+        """
+        stage 0  F0 F1 F2 I0 W0 F3 I1 W1 I2 W2 I3 W3u .
+        stage 1  .  F0 I0 F1 I1 F2 I2 W0 F3 I3 W1 W2  W3u
+        """
+    )
+
+
+def test_zb_v_leaves_out_the_surplus_of_too_few_micro_batches():
+    assert drawn("zb-v", 2, 1, 2) == picture(
+        """
+        device 0  F0 .  .    F0.1 I0.1 W0.1 .    .  I0  W0u F1 .  .    F1.1 I1.1 W1.1 .    . I1  W1u
+        device 1  .  F0 F0.1 .    .    I0.1 W0.1 I0 W0u .   .  F1 F1.1 .    .   I1.1 W1.1 I1 W1u .
         """
     )
 

@@ -92,8 +92,10 @@ def test_peak_in_flight_of_the_rivals():
 )
 @pytest.mark.parametrize("name", SCHEDULES.names())
 def test_impossible_arguments_are_refused(name, arguments):
+    schedule = SCHEDULES.named(name)
+    device, devices, *others = arguments
     with pytest.raises(ValueError, match="accepted"):
-        SCHEDULES.named(name).programme(*arguments)
+        schedule.programme(device, devices * schedule.chunks, *others)
 
 
 def test_unknown_schedule_is_bad_input_with_a_hint():

@@ -10,7 +10,7 @@ from hpc_lpm.schedules.simulate import simulate
 from hpc_lpm.schedules.validate import ScheduleError, validate
 from tests.unit.test_schedule_pictures import picture
 
-SHAPES = [(stages, m, lead) for stages in (1, 2, 4) for m in (1, 2, 3, 8) for lead in (1, 2)]
+SHAPES = [(devices, m, lead) for devices in (1, 2, 4) for m in (1, 2, 3, 8) for lead in (1, 2)]
 
 
 def drawn(name, stages, micro_batches, steps, **more):
@@ -51,9 +51,10 @@ def test_flushing_schedules_wait_for_the_average_at_once(name):
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
 @pytest.mark.parametrize("replay", [False, True])
-@pytest.mark.parametrize(("stages", "micro_batches", "lead"), SHAPES)
-def test_every_schedule_with_replicas_is_sound(name, stages, micro_batches, lead, replay):
+@pytest.mark.parametrize(("devices", "micro_batches", "lead"), SHAPES)
+def test_every_schedule_with_replicas_is_sound(name, devices, micro_batches, lead, replay):
     schedule = SCHEDULES.named(name)
+    stages = devices * schedule.chunks
     for steps in (1, 2, 5):
         total = micro_batches * steps
         validate(
@@ -61,6 +62,7 @@ def test_every_schedule_with_replicas_is_sound(name, stages, micro_batches, lead
             micro_batches,
             total,
             schedule.in_flight_bounds(stages, micro_batches, lead),
+            schedule.placement(stages),
         )
 
 
@@ -86,7 +88,8 @@ def test_versions_are_those_of_the_formula_with_one_more_forward(stages, micro_b
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
 def test_without_replicas_nothing_is_averaged(name):
-    for programme in SCHEDULES.named(name).programmes(3, 2, 8, replicas=1):
+    schedule = SCHEDULES.named(name)
+    for programme in schedule.programmes(3 * schedule.chunks, 2, 8, replicas=1):
         assert not any(isinstance(item, Reduce) for item in programme)
 
 
@@ -118,10 +121,9 @@ def test_averages_out_of_place_are_found(change, reason):
 
 
 def test_an_average_costs_no_time_of_its_own():
-    clock = PipelineClock([1.0] * 3, [2.0] * 3, [0.0] * 2)
-    for name in SCHEDULES.names():
-        one, several = (
-            simulate(SCHEDULES.named(name), clock, 4, 96, replicas=replicas) for replicas in (1, 2)
-        )
+    for _, schedule in SCHEDULES.items():
+        stages = 3 * schedule.chunks
+        clock = PipelineClock([1.0] * stages, [2.0] * stages, [0.0] * (stages - 1))
+        one, several = (simulate(schedule, clock, 4, 96, replicas=replicas) for replicas in (1, 2))
         assert several.makespan_seconds == one.makespan_seconds
         assert several.peak_in_flight == one.peak_in_flight

@@ -9,6 +9,8 @@ from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.clock import Jitter, PipelineClock
 from hpc_lpm.schedules.instructions import (
     Backward,
+    BackwardInput,
+    BackwardWeights,
     Forward,
     ReceiveActivation,
     ReceiveGradient,
@@ -23,7 +25,7 @@ from hpc_lpm.schedules.playback import play
 from hpc_lpm.schedules.registry import SCHEDULES
 from hpc_lpm.schedules.simulate import simulate
 
-PASSES = (Forward, Backward, Replay)
+PASSES = (Forward, Backward, BackwardInput, BackwardWeights, Replay)
 
 
 class InPairs(Schedule):
@@ -59,20 +61,26 @@ class Case:
 
     @classmethod
     def drawn(cls, seed: int) -> "Case":
-        """Times are multiples of 1/8, so that sums of busy times are exact."""
+        """Times are multiples of 1/64, so that sums of busy times are exact."""
         random = Random(seed)
-        stages, micro_batches = random.randint(1, 7), random.randint(1, 6)
-        schedule = random.choice([SCHEDULES.named(name) for name in SCHEDULES.names()])
+        devices, micro_batches = random.randint(1, 7), random.randint(1, 6)
+        schedule = random.choice([schedule for _, schedule in SCHEDULES.items()])
+        if schedule.takes_chunks:
+            schedule = schedule.with_chunks(random.randint(1, 3))
         if random.random() < 0.15:
             schedule = InPairs()
+        stages = devices * schedule.chunks
         replicas = random.choice([1, 1, 2, 3])
         averages = [random.randint(0, 40) / 8 for _ in range(stages)] if replicas > 1 else ()
+        backwards = [random.randint(1, 32) / 8 for _ in range(stages)]
+        weights = [seconds * random.randint(0, 8) / 8 for seconds in backwards]
         clock = PipelineClock(
             [random.randint(1, 16) / 8 for _ in range(stages)],
-            [random.randint(1, 32) / 8 for _ in range(stages)],
+            backwards,
             [random.choice([0, 0, random.randint(1, 40)]) / 8 for _ in range(stages - 1)],
             overlap=random.random() < 0.7,
             averaging_seconds=averages,
+            weight_gradient_seconds=random.choice([weights, ()]),
         )
         total = micro_batches * random.randint(1, 12) - random.randint(0, micro_batches - 1)
         more = {"replay": random.random() < 0.4, "replicas": replicas}
@@ -83,6 +91,10 @@ class Case:
             self.schedule, self.clock, self.micro_batches, self.total, self.lead, **self.more,
             jitter=jitter,
         )  # fmt: skip
+
+    @property
+    def placement(self):
+        return self.schedule.placement(len(self.clock.forward_seconds))
 
     def programmes(self):
         return self.schedule.programmes(
@@ -126,10 +138,12 @@ def steady(lines, per_step, total):
     return period, idle
 
 
-def in_flight(programme):
+def in_flight(programme, chunk):
     held = [0]
     for item in programme:
-        held.append(held[-1] + isinstance(item, Forward) - isinstance(item, Backward))
+        if isinstance(item, PASSES) and item.chunk == chunk:
+            ends = isinstance(item, Backward | BackwardWeights)
+            held.append(held[-1] + isinstance(item, Forward) - ends)
     return max(held)
 
 
@@ -137,7 +151,7 @@ def in_flight(programme):
 def test_random_pipelines_take_the_times_of_their_played_programmes(seed):
     case = Case.drawn(seed)
     programmes = case.programmes()
-    playback = play(programmes, case.clock)
+    playback = play(programmes, case.clock, case.placement)
     result = case.simulated()
     assert result.makespan_seconds == playback.makespan_seconds
     assert result.update_seconds == [
@@ -150,7 +164,10 @@ def test_random_pipelines_take_the_times_of_their_played_programmes(seed):
         [1 - busy_until(line, None) / playback.makespan_seconds for line in playback.timelines],
         abs=1e-12,
     )
-    assert result.peak_in_flight == [in_flight(programme) for programme in programmes]
+    assert result.peak_in_flight == [
+        in_flight(programmes[case.placement.device(stage)], case.placement.chunk(stage))
+        for stage in range(case.placement.stages)
+    ]
 
 
 class Follower:
@@ -158,17 +175,18 @@ class Follower:
 
     def __init__(self, case: Case, jitter: Jitter) -> None:
         self.clock, self.programmes = case.clock, case.programmes()
+        self.held = case.placement.held
         self.replicas = case.more["replicas"]
-        stages = len(self.programmes)
-        self.devices = [divmod(device, stages) for device in range(self.replicas * stages)]
+        count = len(self.programmes)
+        self.devices = [divmod(device, count) for device in range(self.replicas * count)]
         self.factors = {
-            (replica, stage): iter(
+            (replica, place): iter(
                 jitter.factors(
-                    replica * stages + stage,
-                    sum(isinstance(item, PASSES) for item in self.programmes[stage]),
+                    replica * count + place,
+                    sum(isinstance(item, PASSES) for item in self.programmes[place]),
                 ).tolist()
             )
-            for replica, stage in self.devices
+            for replica, place in self.devices
         }
         self.place = dict.fromkeys(self.devices, 0)
         self.now = dict.fromkeys(self.devices, 0.0)
@@ -188,55 +206,73 @@ class Follower:
                 ):
                     self.place[device] += 1
                     moved = True
-        assert all(place == len(self.programmes[stage]) for (_, stage), place in self.place.items())
+        assert all(place == len(self.programmes[own]) for (_, own), place in self.place.items())
         return max(self.now.values())
 
     def executes(self, device, item) -> bool:
         """Execute an instruction and return True, or False if it has to wait."""
-        stage, clock = device[1], self.clock
+        place, clock = device[1], self.clock
         match item:
             case SendActivation() | SendGradient():
                 self.send(device, item)
             case ReceiveActivation() | ReceiveGradient():
                 return self.receives(device, item)
             case Reduce():
-                self.reduced.setdefault((stage, item.step), []).append(self.now[device])
+                self.reduced.setdefault((place, item.step), []).append(self.now[device])
             case Update() if self.replicas > 1:
-                times = self.reduced.get((stage, item.step), [])
+                times = self.reduced.get((place, item.step), [])
                 if len(times) < self.replicas:
                     return False
-                average = max(times) + clock.averaging_seconds[stage]
-                self.now[device] = max(self.now[device], average)
-            case Forward() | Replay() | Backward():
-                backward = isinstance(item, Backward)
-                seconds = clock.backward_seconds if backward else clock.forward_seconds
-                self.now[device] += seconds[stage] * next(self.factors[device])
+                averaging = sum(clock.averaging_seconds[stage] for stage in self.held[place])
+                self.now[device] = max(self.now[device], max(times) + averaging)
+            case Forward() | Replay() | Backward() | BackwardInput() | BackwardWeights():
+                seconds = self.seconds(item, self.held[place][item.chunk])
+                self.now[device] += seconds * next(self.factors[device])
         return True
 
+    def seconds(self, item, stage) -> float:
+        clock = self.clock
+        backward = clock.backward_seconds[stage]
+        weights = [*clock.weight_gradient_seconds, *(each / 2 for each in clock.backward_seconds)]
+        match item:
+            case Backward():
+                return backward
+            case BackwardInput():
+                return backward - weights[stage]
+            case BackwardWeights():
+                return weights[stage]
+        return clock.forward_seconds[stage]
+
+    def way(self, device, item) -> tuple[int, int, float]:
+        """Return the stages that a message goes from and to, and how long it travels."""
+        own = self.held[device[1]][item.chunk]
+        other = own + (1 if isinstance(item, SendActivation | ReceiveGradient) else -1)
+        sends = isinstance(item, SendActivation | SendGradient)
+        inside = other in self.held[device[1]]
+        seconds = 0.0 if inside else self.clock.boundary_seconds[min(own, other)]
+        return (own, other, seconds) if sends else (other, own, seconds)
+
     def send(self, device, item) -> None:
-        replica, stage = device
-        up = isinstance(item, SendGradient)
-        boundary = stage - up
-        link = (replica, boundary, up)
+        replica, place = device
+        sender, receiver, seconds = self.way(device, item)
+        (target,) = [number for number, held in enumerate(self.held) if receiver in held]
+        link = (replica, place, target)
         start = max(self.now[device], self.free.get(link, 0.0))
-        self.free[link] = start + self.clock.boundary_seconds[boundary]
-        self.messages[(*link, item.micro_batch)] = start, self.free[link]
+        self.free[link] = start + seconds
+        self.messages[replica, sender, receiver, item.micro_batch] = start, self.free[link]
         if not self.clock.overlap:
-            self.now[device] += self.clock.boundary_seconds[boundary]
+            self.now[device] += seconds
 
     def receives(self, device, item) -> bool:
-        replica, stage = device
-        up = isinstance(item, ReceiveGradient)
-        boundary = stage if up else stage - 1
-        message = self.messages.get((replica, boundary, up, item.micro_batch))
+        sender, receiver, seconds = self.way(device, item)
+        message = self.messages.get((device[0], sender, receiver, item.micro_batch))
         if message is None:
             return False
         start, end = message
         if self.clock.overlap:
             self.now[device] = max(self.now[device], end)
         else:
-            begin = max(self.now[device], start)
-            self.now[device] = begin + self.clock.boundary_seconds[boundary]
+            self.now[device] = max(self.now[device], start) + seconds
         return True
 
 

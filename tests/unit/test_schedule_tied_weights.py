@@ -56,9 +56,10 @@ def test_weights_that_change_between_two_passes_are_replayed():
 def test_no_schedule_deadlocks_over_tied_weights(name, ties, micro_batches, total):
     for lead in (1, 2):
         schedule = SCHEDULES.named(name)
-        programmes = schedule.programmes(4, micro_batches, total, lead, ties=ties)
-        bounds = schedule.in_flight_bounds(4, micro_batches, lead)
-        validate(programmes, micro_batches, total, bounds)
+        stages = 4 * schedule.chunks
+        programmes = schedule.programmes(stages, micro_batches, total, lead, ties=ties)
+        bounds = schedule.in_flight_bounds(stages, micro_batches, lead)
+        validate(programmes, micro_batches, total, bounds, schedule.placement(stages))
 
 
 def test_a_message_that_never_comes_is_a_deadlock():

@@ -36,10 +36,11 @@ def complaint(programmes, bounds=BOUNDS):
 
 
 @pytest.mark.parametrize("name", SCHEDULES.names())
-@pytest.mark.parametrize("stages", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("lead", [1, 2, 3])
-def test_every_schedule_is_sound(name, stages, lead):
+def test_every_schedule_is_sound(name, devices, lead):
     schedule = SCHEDULES.named(name)
+    stages = devices * schedule.chunks
     for micro_batches in (1, 2, 3, 4, 7, 16):
         for steps in (1, 2, 5):
             total = micro_batches * steps
@@ -48,6 +49,7 @@ def test_every_schedule_is_sound(name, stages, lead):
                 micro_batches,
                 total,
                 schedule.in_flight_bounds(stages, micro_batches, lead),
+                schedule.placement(stages),
             )
 
 
@@ -55,9 +57,11 @@ def test_every_schedule_is_sound(name, stages, lead):
 @pytest.mark.parametrize("total", [1, 5, 6, 11])
 def test_every_schedule_is_sound_where_the_last_step_is_shorter(name, total):
     schedule = SCHEDULES.named(name)
+    stages = 3 * schedule.chunks
     for lead in (1, 2):
-        programmes = schedule.programmes(3, 4, total, lead)
-        validate(programmes, 4, total, schedule.in_flight_bounds(3, 4, lead))
+        programmes = schedule.programmes(stages, 4, total, lead)
+        bounds = schedule.in_flight_bounds(stages, 4, lead)
+        validate(programmes, 4, total, bounds, schedule.placement(stages))
         assert programmes[0][-1] == Update((total - 1) // 4)
 
 

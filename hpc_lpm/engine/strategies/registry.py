@@ -33,7 +33,9 @@ class StrategyRegistry(Registry[Strategy]):
         return [*own, *(name for name in SCHEDULES.names() if name not in own)]
 
     def _found(self, name: str) -> object:
-        return SCHEDULES.named(name) if name in SCHEDULES.names() else super()._found(name)
+        if name in SCHEDULES.names() or SCHEDULES.is_table(name):
+            return SCHEDULES.named(name)
+        return super()._found(name)
 
 
 def _adapt(name: str, found: object) -> Strategy:
