@@ -51,6 +51,7 @@ class StageExecutor:
         prediction: predicts the weights of lagged micro-batches, None if these run without.
         hears_loss: whether this stage tells its rank the loss of a step, which travels backwards
             with gradients.
+        gradient_shrink: the factor of the gradients of the inputs, which leave the stage.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class StageExecutor:
         prediction: Prediction | None,
         *,
         hears_loss: bool,
+        gradient_shrink: float,
     ) -> None:
         self._context = context
         self._place, self._layers, self._calls = stage.place, dict(stage.layers), stage.calls
@@ -83,6 +85,7 @@ class StageExecutor:
         self._policy = policy
         self._prediction = prediction
         self._hears_loss = hears_loss
+        self._gradient_shrink = gradient_shrink
         self._in_flight: dict[int, InFlight] = {}
         self._leaving_activation: dict[int, tuple[BoundarySpec, Activation]] = {}
         self._leaving_gradient: dict[int, tuple[BoundarySpec, Gradients]] = {}
@@ -286,6 +289,8 @@ class StageExecutor:
     def _leave(self, micro_batch: int, flight: InFlight, gradients: Gradients) -> None:
         if not self._place.is_first:
             assert flight.incoming is not None
+            if (factor := self._gradient_shrink) != 1:
+                gradients = tuple(None if each is None else each * factor for each in gradients)
             self._leaving_gradient[micro_batch] = flight.incoming, gradients
 
     def _end_backward(self, micro_batch: int) -> None:
