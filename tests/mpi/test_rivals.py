@@ -60,8 +60,7 @@ def expected_sha256(case: dict, **changes: object) -> str:
 
 def rival_case(name: str, stages: int, per_step: int, model: str = MLP, **more: object) -> dict:
     given = {"optimizer": ADAMW if (stages + per_step) % 2 else MOMENTUM, **more}
-    steps = 12 if per_step == 1 else 6
-    return case(model, name, stages, per_step, steps, **given)
+    return case(model, name, stages, per_step, 12 if per_step < 3 else 6, **given)
 
 
 def cells(name: str) -> list[tuple[int, int]]:
@@ -128,6 +127,13 @@ def test_two_replicas_average_the_gradients_of_the_equation(tmp_path: Path) -> N
         assert played["weights_sha256"] == expected_sha256(c, replicas=2), name
 
 
+def test_under_two_buffers_every_micro_batch_but_those_of_the_first_step_lags_by_one(
+    tmp_path: Path,
+) -> None:
+    played = play_case(3, rival_case("pipedream-2bw", 3, 4), tmp_path)
+    assert played["lag_counts"] == 3 * [{"0": 4, "1": 5 * 4}]
+
+
 def test_two_buffers_begin_anew_where_training_drains(tmp_path: Path) -> None:
     c = rival_case("pipedream-2bw", 3, 4, drain_at=[2, 5])
     drained = expected_sha256(c, drains=(2, 5))
@@ -137,7 +143,7 @@ def test_two_buffers_begin_anew_where_training_drains(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupted_rival_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
-    run = rival_case(name, 2, 2, steps=12)
+    run = rival_case(name, 2, 2)
     interrupt_case(2, run, tmp_path / "run", 5)
     resumed = play_case(2, run, tmp_path / "run", resume=True)
     assert resumed["interruptions"] == 1

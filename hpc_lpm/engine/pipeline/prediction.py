@@ -21,7 +21,13 @@ from hpc_lpm.prediction_rules import SPECTRAIN, rule_of
 
 
 class Prediction(Protocol):
-    """Predicts the weights of one stage; steps and updates count from the last drain."""
+    """Predicts the weights of one stage; steps and updates count from the last drain.
+
+    Attributes:
+        behind: how many updates older than the current weights the given ones are; 0 of a guess.
+    """
+
+    behind: int
 
     def begin(self) -> None:
         """Count from here on; nothing is in flight."""

@@ -22,6 +22,8 @@ class PreviousWeights:
         parameters: those of the stages that this rank holds.
     """
 
+    behind = 1
+
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = tuple(parameters)
         self.begin()
