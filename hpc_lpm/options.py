@@ -23,6 +23,8 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 ClipScope = Literal["stage", "global"]
 NonFinite = Literal["stop", "skip"]
 WeightPolicyName = Literal["replay", "live", "stash"]
+PlannedPolicyName = Literal["replay", "live", "stash", "double-buffer"]
+"""The weight policies that a plan can be made for; `double-buffer` defines a strategy."""
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
 PatienceMode = Literal["min", "max"]

@@ -91,7 +91,8 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         help="What is done about weights that lag, where the schedule lets them: live (the "
-        "default), replay or stash; searched for time-to-target."
+        "default), replay, stash, or double-buffer (two versions at every stage); searched for "
+        "time-to-target."
     ),
 ]
 OptimizerOption = Annotated[

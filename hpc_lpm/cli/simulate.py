@@ -54,8 +54,8 @@ def simulate_command(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="What is done about weights that lag, by default the plan's: live, replay or "
-            "stash."
+            help="What is done about weights that lag, by default the plan's: live, replay, "
+            "stash or double-buffer."
         ),
     ] = None,
     latency: LatencyOption = None,

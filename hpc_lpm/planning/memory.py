@@ -1,15 +1,16 @@
 """What a device holds while it trains: the one formula, for every schedule.
 
 (2 + optimizer copies + stashed versions + predicted copies) x parameters + micro-batches in flight
-x activations: the weights, their gradients, the optimizer's state, the older weights that policy
-`stash` keeps, where weights are predicted what the rule keeps and the prediction itself, and what
-the passes in flight keep for their backwards. Optimizer `muon` has a copy less of the parameters
-that are matrices: its second copy of the others is counted beside the formula.
+x activations: the weights, their gradients, the optimizer's state, the older weights that policies
+`stash` and `double-buffer` keep, where weights are predicted what the rule keeps and the prediction
+itself, and what the passes in flight keep for their backwards. Optimizer `muon` has a copy less of
+the parameters that are matrices: its second copy of the others is counted beside the formula.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import (
     MATRIX_COPIES,
     OPTIMIZER_COPIES,
@@ -33,11 +34,13 @@ class MemoryFactors:
     def of_stage(
         cls, schedule: Schedule, stage: int, stages: int, options: PlanOptions
     ) -> "MemoryFactors":
-        """Return the factors of one stage of a pipeline under `schedule`."""
+        """Return the factors of one stage of a pipeline under `schedule`.
+
+        Raises:
+            InputError: if more versions of the weights are in use than the policy keeps.
+        """
         place = (stage, stages, options.micro_batches, options.lead)
-        stashed = 0
-        if options.weights == "stash":
-            stashed = schedule.older_versions(*place, replicas=options.replicas)
+        stashed = _older_versions(schedule, place, options)
         predicted = 0
         rule = options.prediction_rule
         if rule is not None and schedule.lagged(*place, replicas=options.replicas):
@@ -61,6 +64,24 @@ class MemoryFactors:
         """
         factored = self.parameters * parameter_bytes + self.activations * activation_bytes
         return factored + further_state_bytes
+
+
+def _older_versions(
+    schedule: Schedule, place: tuple[int, int, int, int], options: PlanOptions
+) -> int:
+    """Return how many versions of the weights before the current one the policy keeps."""
+    used = schedule.older_versions(*place, replicas=options.replicas)
+    if options.weights == "stash":
+        return used
+    if options.weights != "double-buffer":
+        return 0
+    if used > 1:
+        raise InputError(
+            f"--weights double-buffer keeps one version before the current one, but with "
+            f"{options.micro_batches} micro-batches a step and lead {options.lead} a stage uses "
+            f"{used} of them: use more micro-batches, or --weights stash."
+        )
+    return 1
 
 
 def further_state_bytes(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import DEFAULT_WEIGHT_POLICY, OptimizerSettings, WeightPolicyName
+from hpc_lpm.options import DEFAULT_WEIGHT_POLICY, OptimizerSettings, PlannedPolicyName
 from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Link
 from hpc_lpm.recipes import NO_RECIPE
@@ -77,7 +77,7 @@ class PlanOptions(BaseModel):
     schedule: str = DEFAULT_SCHEDULE
     lead: int = Field(default=1, ge=1)
     micro_batches: int = Field(default=4, ge=1)
-    weights: WeightPolicyName = DEFAULT_WEIGHT_POLICY
+    weights: PlannedPolicyName = DEFAULT_WEIGHT_POLICY
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None

@@ -1,6 +1,7 @@
 """Strategies state their own rules: nothing else in the toolkit knows any of them by name."""
 
 import ast
+import re
 from pathlib import Path
 
 from hpc_lpm.engine.strategies.registry import STRATEGIES
@@ -8,6 +9,8 @@ from hpc_lpm.schedules.registry import SCHEDULES
 
 PACKAGE = Path(__file__).parents[2] / "hpc_lpm"
 HOMES = ("engine/strategies", "schedules")
+NAMED_ALIKE = {("planning/planners/registry.py", "pipedream")}
+"""Where a planner has the name of a strategy, both being of one paper."""
 
 
 def strings_in(path: Path) -> list[ast.Constant]:
@@ -36,6 +39,7 @@ def test_no_string_outside_of_their_packages_names_a_strategy_or_a_schedule() ->
         if not path.relative_to(PACKAGE).as_posix().startswith(HOMES)
         for node in strings_in(path)
         if node.value in names
+        and (path.relative_to(PACKAGE).as_posix(), node.value) not in NAMED_ALIKE
     ]
     assert not found
 
@@ -46,7 +50,7 @@ def test_templates_name_no_strategy() -> None:
         (path.name, name)
         for path in PACKAGE.rglob("*.j2")
         for name in names
-        if name in path.read_text(encoding="utf-8")
+        if re.search(rf"\b{re.escape(name)}\b", path.read_text(encoding="utf-8"))
     ]
     assert not found
 
@@ -58,4 +62,5 @@ def test_every_strategy_says_what_it_is() -> None:
         assert strategy.clip_scopes
     assert [name for name, strategy in STRATEGIES.items() if strategy.baseline] == ["sequential"]
     assert [name for name, strategy in STRATEGIES.items() if strategy.proposed] == ["fbp"]
-    assert [name for name, strategy in STRATEGIES.items() if strategy.lags] == ["fbp"]
+    lagging = [name for name, strategy in STRATEGIES.items() if strategy.lags]
+    assert lagging == ["fbp", "pipedream", "pipedream-2bw", "ddg", "fr", "fdg"]

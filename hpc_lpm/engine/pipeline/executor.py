@@ -50,6 +50,7 @@ class ProgrammeExecutor:
         prediction: predicts the weights of lagged micro-batches, None if these run without.
         average: averages the gradients over the stages' replicas, None without replicas.
         rules: apply to the gradients before an update.
+        gradient_shrink: the factor of the gradients that leave a stage.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ProgrammeExecutor:
         prediction: Prediction | None,
         average: GradientAverage | None,
         rules: GradientRules,
+        gradient_shrink: float,
     ) -> None:
         self._module = carried.module
         self._stepping = carried.stepping
@@ -76,7 +78,13 @@ class ProgrammeExecutor:
         self._stages = [
             # The rank's last stage is the first of them to hear of a loss, unless it computes it.
             StageExecutor(
-                context, stage, self._under_way, policy, prediction, hears_loss=stage is last
+                context,
+                stage,
+                self._under_way,
+                policy,
+                prediction,
+                hears_loss=stage is last,
+                gradient_shrink=gradient_shrink,
             )
             for stage in carried.stages
         ]

@@ -51,6 +51,8 @@ class Extrapolation:
         in_place: see `replaced_weights`.
     """
 
+    behind = 0
+
     def __init__(
         self,
         rule: PredictionRule,

@@ -10,6 +10,7 @@ from hpc_lpm.errors import closest
 from hpc_lpm.options import (
     DEFAULT_WEIGHT_POLICY,
     CommandOption,
+    PlannedPolicyName,
     StrategyOptions,
     TransportName,
     WeightPolicyName,
@@ -23,22 +24,24 @@ LAG = "Lagging weights"
 BoundaryShapes = Literal["auto", "sent"]
 
 
-class ScheduledOptions(StrategyOptions):
-    """How far stages run ahead of each other, and what carries their messages.
+@dataclass(frozen=True)
+class PassRules:
+    """What a strategy adds to the order of its schedule.
 
-    `lead` and `weights` change nothing under a schedule that flushes at every step.
+    Attributes:
+        lead: micro-batches that forwards run ahead, per later stage.
+        weights: the policy for lagged micro-batches.
+        gradient_shrink: the factor of the gradient that a stage hands to the stage before it.
     """
 
-    lead: Annotated[
-        int,
-        Field(gt=0, description="micro-batches that forwards run ahead, per later stage"),
-        CommandOption(PIPELINE, metavar="N"),
-    ] = 1
-    weights: Annotated[
-        WeightPolicyName,
-        Field(description="live, replay or stash: the policy for lagged micro-batches"),
-        CommandOption(PIPELINE, metavar="NAME"),
-    ] = DEFAULT_WEIGHT_POLICY
+    lead: int = 1
+    weights: PlannedPolicyName = DEFAULT_WEIGHT_POLICY
+    gradient_shrink: float = 1.0
+
+
+class PipelineOptions(StrategyOptions):
+    """What carries the messages of stages on our engine, and which processes play them."""
+
     transport: Annotated[
         TransportName,
         Field(description="what carries messages: auto, mpi or torch (gloo, NCCL)"),
@@ -78,6 +81,40 @@ class ScheduledOptions(StrategyOptions):
         CommandOption(PIPELINE, metavar="N", computes=False),
     ] = None
 
+    @model_validator(mode="after")
+    def _plays_ranks_without_messages(self) -> Self:
+        if self.ranks is not None and not self.in_one_process:
+            raise ValueError(
+                f"ranks is {self.ranks} without in one process: mpirun -n {self.ranks} starts that "
+                "many"
+            )
+        if self.in_one_process and (self.transport != "auto" or self.progress_thread):
+            raise ValueError("in one process there are no messages for a transport or its thread")
+        return self
+
+    @model_validator(mode="after")
+    def _torch_makes_progress_itself(self) -> Self:
+        if self.progress_thread and self.transport == "torch":
+            raise ValueError("progress thread is for transport mpi, torch makes progress itself")
+        return self
+
+
+class ScheduledOptions(PipelineOptions):
+    """How far stages run ahead of each other, and what is done about weights that lag.
+
+    `lead` and `weights` change nothing under a schedule that flushes at every step.
+    """
+
+    lead: Annotated[
+        int,
+        Field(gt=0, description="micro-batches that forwards run ahead, per later stage"),
+        CommandOption(PIPELINE, metavar="N"),
+    ] = 1
+    weights: Annotated[
+        WeightPolicyName,
+        Field(description="live, replay or stash: the policy for lagged micro-batches"),
+        CommandOption(PIPELINE, metavar="NAME"),
+    ] = DEFAULT_WEIGHT_POLICY
     recipe: Annotated[
         str,
         Field(description="corrections of lagging weights: none, auto, or the name of a recipe"),
@@ -100,23 +137,6 @@ class ScheduledOptions(StrategyOptions):
                 f"recipe {self.recipe!r} is unknown{closest(self.recipe, accepted)}: accepted are "
                 f"{', '.join(accepted)}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _plays_ranks_without_messages(self) -> Self:
-        if self.ranks is not None and not self.in_one_process:
-            raise ValueError(
-                f"ranks is {self.ranks} without in one process: mpirun -n {self.ranks} starts that "
-                "many"
-            )
-        if self.in_one_process and (self.transport != "auto" or self.progress_thread):
-            raise ValueError("in one process there are no messages for a transport or its thread")
-        return self
-
-    @model_validator(mode="after")
-    def _torch_makes_progress_itself(self) -> Self:
-        if self.progress_thread and self.transport == "torch":
-            raise ValueError("progress thread is for transport mpi, torch makes progress itself")
         return self
 
 

@@ -11,7 +11,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from hpc_lpm.engine.pipeline.extrapolation import Extrapolation
-from hpc_lpm.engine.pipeline.options import LaggingOptions
+from hpc_lpm.engine.pipeline.options import LaggingOptions, PassRules
+from hpc_lpm.engine.pipeline.previous_weights import PreviousWeights
 from hpc_lpm.engine.pipeline.spectrain import SpecTrain
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.ties import TiedParameters
@@ -20,7 +21,13 @@ from hpc_lpm.prediction_rules import SPECTRAIN, rule_of
 
 
 class Prediction(Protocol):
-    """Predicts the weights of one stage; steps and updates count from the last drain."""
+    """Predicts the weights of one stage; steps and updates count from the last drain.
+
+    Attributes:
+        behind: how many updates older than the current weights the given ones are; 0 of a guess.
+    """
+
+    behind: int
 
     def begin(self) -> None:
         """Count from here on; nothing is in flight."""
@@ -48,21 +55,28 @@ class Prediction(Protocol):
 
 
 def prediction_of(
-    settings: TrainSettings, module: nn.Module, tied: TiedParameters, updates: Updates
+    settings: TrainSettings,
+    rules: PassRules,
+    module: nn.Module,
+    tied: TiedParameters,
+    updates: Updates,
 ) -> Prediction | None:
-    """Return what predicts the weights of a stage, None unless that was asked for.
+    """Return what gives the forwards of a stage other weights than the current ones, if they do.
 
     Args:
         settings: of the run.
+        rules: what its strategy adds to its schedule.
         module: the stage.
         tied: its parameters that are tied to others.
         updates: what updates its own weights.
     """
     own = LaggingOptions.of(settings.own)
+    if rules.weights == "double-buffer":
+        return PreviousWeights(list(module.parameters()))
     if not own.prediction:
         return None
     # A graph that is kept for later refers to the parameters' memory, unless old weights are kept.
-    in_place = own.weights != "stash"
+    in_place = rules.weights != "stash"
     rule = rule_of(own.prediction_rule, settings.optimizer)
     if rule == SPECTRAIN:
         return SpecTrain(updates, in_place=in_place, skips=settings.non_finite == "skip")

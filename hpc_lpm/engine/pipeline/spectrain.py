@@ -22,6 +22,8 @@ class SpecTrain:
         skips: whether an update whose gradients are not finite is skipped.
     """
 
+    behind = 0
+
     def __init__(self, updates: Updates, *, in_place: bool, skips: bool) -> None:
         self._updates = updates
         self._in_place = in_place

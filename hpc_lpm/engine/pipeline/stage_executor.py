@@ -51,6 +51,7 @@ class StageExecutor:
         prediction: predicts the weights of lagged micro-batches, None if these run without.
         hears_loss: whether this stage tells its rank the loss of a step, which travels backwards
             with gradients.
+        gradient_shrink: the factor of the gradients of the inputs, which leave the stage.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class StageExecutor:
         prediction: Prediction | None,
         *,
         hears_loss: bool,
+        gradient_shrink: float,
     ) -> None:
         self._context = context
         self._place, self._layers, self._calls = stage.place, dict(stage.layers), stage.calls
@@ -83,6 +85,7 @@ class StageExecutor:
         self._policy = policy
         self._prediction = prediction
         self._hears_loss = hears_loss
+        self._gradient_shrink = gradient_shrink
         self._in_flight: dict[int, InFlight] = {}
         self._leaving_activation: dict[int, tuple[BoundarySpec, Activation]] = {}
         self._leaving_gradient: dict[int, tuple[BoundarySpec, Gradients]] = {}
@@ -167,7 +170,10 @@ class StageExecutor:
             del self._in_flight[micro_batch]
             return
         self._record("forward", micro_batch, start)
-        flight.version = under_way.updates
+        behind = (
+            self._prediction.behind if self._prediction and self._is_predicted(micro_batch) else 0
+        )
+        flight.version = under_way.updates - behind
         under_way.in_flight += 1
         self._recorder.add_in_flight(under_way.in_flight)
 
@@ -187,16 +193,23 @@ class StageExecutor:
 
     @contextmanager
     def _around_forward(self, micro_batch: int, *, lagged: bool) -> Iterator[None]:
-        under_way = self._under_way
-        step = micro_batch // under_way.per_step
-        predicted = under_way.training and self._prediction and self._prediction.is_ahead(step)
+        predicted = self._is_predicted(micro_batch)
         with ExitStack() as around:
             # Copies of another stage's weights are predicted where this stage does not lag itself.
             if lagged or predicted:
                 around.enter_context(self._policy.lagged_forward())
             if predicted and self._prediction:
-                around.enter_context(self._prediction.applied(step))
+                around.enter_context(self._prediction.applied(self._step_of(micro_batch)))
             yield
+
+    def _is_predicted(self, micro_batch: int) -> bool:
+        """Tell if the forward pass of a micro-batch has other weights than the current ones."""
+        if self._prediction is None or not self._under_way.training:
+            return False
+        return self._prediction.is_ahead(self._step_of(micro_batch))
+
+    def _step_of(self, micro_batch: int) -> int:
+        return micro_batch // self._under_way.per_step
 
     def _score(self, flight: InFlight, outputs: Activation, samples: int) -> None:
         if self._place.is_last:
@@ -286,6 +299,8 @@ class StageExecutor:
     def _leave(self, micro_batch: int, flight: InFlight, gradients: Gradients) -> None:
         if not self._place.is_first:
             assert flight.incoming is not None
+            if (factor := self._gradient_shrink) != 1:
+                gradients = tuple(None if each is None else each * factor for each in gradients)
             self._leaving_gradient[micro_batch] = flight.incoming, gradients
 
     def _end_backward(self, micro_batch: int) -> None:

@@ -195,6 +195,7 @@ def weight_policy(
 ) -> WeightPolicy:
     """Return the policy `replay`, `live` or `stash` for one stage's parameters.
 
+    `double-buffer` keeps what `stash` keeps; `PreviousWeights` says which forward sees it.
     `casts` is True under mixed precision, where operations read casts of the weights.
     """
     match name:
@@ -202,7 +203,7 @@ def weight_policy(
             return LiveCastWeights(parameters)
         case "live":
             return LiveWeights(parameters)
-        case "stash":
+        case "stash" | "double-buffer":
             return StashedWeights(parameters)
         case _:
             return ReplayWeights()

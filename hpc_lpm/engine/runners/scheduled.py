@@ -11,7 +11,7 @@ from hpc_lpm.engine.gradient_rules import GradientRules
 from hpc_lpm.engine.pipeline.carried_stages import carried_stages
 from hpc_lpm.engine.pipeline.executor import ProgrammeExecutor
 from hpc_lpm.engine.pipeline.gradient_average import GradientAverage, average_buffers
-from hpc_lpm.engine.pipeline.options import LaggingOptions
+from hpc_lpm.engine.pipeline.options import LaggingOptions, PassRules
 from hpc_lpm.engine.pipeline.prediction import prediction_of
 from hpc_lpm.engine.pipeline.rate_discount import rate_divisor
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
@@ -36,12 +36,18 @@ _FLUSHING = schedule_named(FLUSHING_SCHEDULE)
 
 
 class PipelineRunner:
-    """The merged stages of one rank of a pipeline that follows a schedule."""
+    """The merged stages of one rank of a pipeline that follows a schedule.
 
-    def __init__(self, context: RunContext, schedule: Schedule) -> None:
+    Args:
+        context: of the run.
+        schedule: the order of passes.
+        rules: what the strategy adds to it.
+    """
+
+    def __init__(self, context: RunContext, schedule: Schedule, rules: PassRules) -> None:
         settings = context.settings
         self._context = context
-        self._schedule = schedule
+        self._schedule, self._pass_rules = schedule, rules
         self._own = LaggingOptions.of(settings.own)
         self._flushed = self._own.flushed_steps(context.updates, context.steps_an_epoch)
         self._topology = context.topology
@@ -49,9 +55,9 @@ class PipelineRunner:
         self._carried = carried_stages(context, self._make_updates)
         module, summing = self._carried.module, self._carried.replica_sum
         policy = weight_policy(
-            self._own.weights, list(module.parameters()), casts=settings.precision != "fp32"
+            rules.weights, list(module.parameters()), casts=settings.precision != "fp32"
         )
-        self._prediction = prediction_of(settings, module, self._tied, self._carried.updates)
+        self._prediction = prediction_of(settings, rules, module, self._tied, self._carried.updates)
         average = None
         if context.replicas > 1 and summing is not None:
             average = GradientAverage(
@@ -68,6 +74,7 @@ class PipelineRunner:
             prediction=self._prediction,
             average=average,
             rules=self._gradient_rules(),
+            gradient_shrink=rules.gradient_shrink,
         )
         self._rehearsal = PipelineRehearsal(
             module,
@@ -132,8 +139,8 @@ class PipelineRunner:
                 topology.stages,
                 settings.micro_batches,
                 micro_batches,
-                self._own.lead,
-                replay=self._own.weights == "replay",
+                self._pass_rules.lead,
+                replay=self._pass_rules.weights == "replay",
                 ties=self._tied_devices,
                 replicas=topology.replicas,
             )

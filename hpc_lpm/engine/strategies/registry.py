@@ -4,6 +4,13 @@ Every schedule is a strategy too, under its own name, on our engine. Users add s
 touching the toolkit: `module:Class`, or an entry point of the group `hpc_lpm.strategies`.
 """
 
+from hpc_lpm.engine.strategies.asynchronous import (
+    DelayedGradients,
+    FeaturesReplay,
+    FullyDecoupled,
+    PipeDream,
+    PipeDream2BW,
+)
 from hpc_lpm.engine.strategies.base import Strategy
 from hpc_lpm.engine.strategies.ddp import DistributedDataParallel
 from hpc_lpm.engine.strategies.deepspeed import DeepSpeed1F1B
@@ -58,6 +65,11 @@ STRATEGIES = StrategyRegistry(
             Limit(),
             ForwardBackwardParallel(SCHEDULES.named("fbp")),
             *(Scheduled(SCHEDULES.named(name)) for name in ("1f1b", "gpipe", "naive")),
+            PipeDream(),
+            PipeDream2BW(),
+            DelayedGradients(),
+            FeaturesReplay(),
+            FullyDecoupled(),
             DeepSpeed1F1B(),
             Torch1F1B(),
             TorchGPipe(),

@@ -2,7 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hpc_lpm.engine.pipeline.options import ChunkedOptions, LaggingOptions, ScheduledOptions
+from hpc_lpm.engine.pipeline.options import (
+    ChunkedOptions,
+    LaggingOptions,
+    PassRules,
+    ScheduledOptions,
+)
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
 from hpc_lpm.engine.strategies.recipe_choice import with_recipe
@@ -47,6 +52,11 @@ class Scheduled(Strategy):
         own = settings.own
         return self.schedule.with_chunks(own.chunks if isinstance(own, ChunkedOptions) else None)
 
+    def pass_rules(self, settings: "TrainSettings") -> PassRules:
+        """Return the lead and what is done about weights and gradients that come late."""
+        own = LaggingOptions.of(settings.own)
+        return PassRules(own.lead, own.weights)
+
     def placement(self, settings: "TrainSettings", stages: int) -> Placement:
         """Return which device holds which stages under the schedule."""
         return self.schedule_of(settings).placement(stages)
@@ -82,13 +92,13 @@ class Scheduled(Strategy):
 
     def plan_options(self, settings: "TrainSettings") -> dict[str, Any]:
         """Return the options of a plan for this schedule."""
-        own = LaggingOptions.of(settings.own)
-        taken = {name: getattr(own, name) for name in self.schedule.own_options}
+        own, rules = LaggingOptions.of(settings.own), self.pass_rules(settings)
+        taken = {name: getattr(rules, name) for name in self.schedule.own_options}
         if self.schedule.takes_chunks:
             taken["chunks"] = self.schedule_of(settings).chunks
         if own.prediction:
             taken["prediction_rule"] = rule_of(own.prediction_rule, settings.optimizer)
-        return {**super().plan_options(settings), "schedule": self.name, **taken}
+        return {**super().plan_options(settings), "schedule": self.schedule.name, **taken}
 
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
         """Return the settings with the options of the recipe, and what was chosen and why."""
@@ -118,7 +128,8 @@ class Scheduled(Strategy):
         """Return the runner of this rank's stage."""
         from hpc_lpm.engine.runners.scheduled import PipelineRunner
 
-        return PipelineRunner(context, self.schedule_of(context.settings))
+        settings = context.settings
+        return PipelineRunner(context, self.schedule_of(settings), self.pass_rules(settings))
 
 
 class ForwardBackwardParallel(Scheduled):

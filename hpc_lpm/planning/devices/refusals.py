@@ -18,7 +18,8 @@ def check_request(
 
     Raises:
         InputError: if a number is below 1, an option has one entry for each stage,
-            or the profiles are not those of one model with different micro-batches.
+            weights are double-buffered, or the profiles are not those of one model with different
+            micro-batches.
     """
     for name, number in (("--devices", devices), ("--global-batch", global_batch)):
         if number < 1:
@@ -35,6 +36,11 @@ def check_request(
                 f"{name} has one entry per stage, but --devices searches the number of stages: "
                 "leave the list out, or ask for --stages."
             )
+    if options.weights == "double-buffer":
+        raise InputError(
+            "--weights is double-buffer, whose lag no schedule knows, so that --devices cannot "
+            "compare it: leave it out, or ask for --stages."
+        )
     _check_profiles(profiles)
 
 
