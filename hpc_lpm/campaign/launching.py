@@ -11,7 +11,7 @@ from shutil import rmtree
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.environment import CHECKOUT, describe_source
-from hpc_lpm.campaign.identity import IDENTITY, Identity
+from hpc_lpm.campaign.identity import IDENTITY, Identity, result_settings
 from hpc_lpm.campaign.launch_records import (
     Attempt,
     Launch,
@@ -23,7 +23,7 @@ from hpc_lpm.campaign.progress_line import ProgressLine
 from hpc_lpm.campaign.shorter_runs import copy_progress, shorter_run
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
-from hpc_lpm.cluster.launchers import rank_command, rank_environment
+from hpc_lpm.cluster.launchers import launcher_options, rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
 from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
@@ -113,13 +113,22 @@ def launch_trial(
     if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
         say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
         return int(earlier[-1].exit_code or 0)
+    trial = steps.trials[name]
+    choice = steps.choice(trial)
+    if choice is None and steps.tuning(trial):
+        raise InputError(
+            f"{steps.folder.tuned(trial)}, which has the settings of {name}, is not there or "
+            "damaged: call snakemake, which makes it."
+        )
     if call is not None:
         call.check_unchanged(name, steps.folder.root)
-        call.identities.runs[name].write(folder / IDENTITY)
-        _go_on_from_shorter_run(steps, name, call.identities.runs[name], say)
+        identity = _identity_of(steps, name, call)
+        identity.write(folder / IDENTITY)
+        _go_on_from_shorter_run(steps, name, identity, say)
     settings = steps.settings(name)
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
-    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads)
+    style = choice.style if choice else None
+    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads, style)
     progress = ProgressLine(steps, name)
     where, before = start.where, _version_of(folder / RESULT)
     attempts = begin_attempt(
@@ -158,6 +167,14 @@ def launch_trial(
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)
     return done.exit_code
+
+
+def _identity_of(steps: Steps, name: str, call: Call) -> Identity:
+    """Return what a trial is computed from, with the settings that its tuning has chosen."""
+    identity, choice = call.identities.runs[name], steps.choice(steps.trials[name])
+    if choice is None:
+        return identity
+    return identity.chosen(result_settings(steps.settings(name)), choice.style)
 
 
 def _go_on_from_shorter_run(
@@ -215,10 +232,16 @@ def _continue_later(job: str, say: Callable[[str], None]) -> None:
 
 
 def _prepare(
-    campaign: Campaign, arguments: Sequence[str], ranks: int, mpi: str, threads: int
+    campaign: Campaign,
+    arguments: Sequence[str],
+    ranks: int,
+    mpi: str,
+    threads: int,
+    style: str | None = None,
 ) -> _Start:
     launcher = campaign.launcher
-    options = launcher.options if launcher.mpi == mpi else None
+    given = launcher.options if launcher.mpi == mpi else None
+    options = launcher_options(mpi, given, style)
     environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment)
