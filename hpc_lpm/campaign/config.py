@@ -109,6 +109,9 @@ class Campaign(RunOptions):
     tune: bool | Tuning = Field(
         default=False, description="search for the best settings of contestants before their trials"
     )
+    share_launch: bool = Field(
+        default=False, description="whether trials of a model and data set share ranks, in turn"
+    )
     launcher: Launcher = Launcher()
     resources: Resources = Resources()
     metrics: list[MetricName] = Field(
@@ -178,6 +181,11 @@ class Campaign(RunOptions):
             raise ValueError(
                 f"stages is {self.stages}, but cuts {', '.join(map(str, self.cuts))} make "
                 f"{len(self.cuts) + 1} stages: leave stages out"
+            )
+        if self.share_launch and self.target:
+            raise ValueError(
+                "share_launch and target are both set, but trials that share ranks keep no log of "
+                "single steps, which a target needs: leave one of the two out"
             )
         labels = [contestant.label for contestant in self.contestants]
         for expectation in self.expect:

@@ -39,6 +39,7 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     files = _Files(fingerprints, campaign.data_dir)
     launcher = campaign.launcher.model_dump(mode="json")
     together = {**launcher, "nodes": campaign.resources.nodes}
+    trained = {**together, **({"share_launch": True} if campaign.share_launch else {})}
     off = {name: settings_off(name) for name in {trial.strategy for trial in steps.all_trials}}
     runs: dict[str, Identity] = {}
     plans: dict[str, Identity] = {}
@@ -49,7 +50,7 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
         data = files.of_data(trial, settings)
         used = data | files.named_in(_naming_values(settings))
         request: dict[str, Any] = {}
-        placement = together if trial.processes > 1 else {}  # one rank needs no launcher
+        placement = trained if trial.processes > 1 else {}  # one rank needs no launcher
         searched = _tuning_of(steps, trial)
         if trial.planner:
             request = {**steps.plan_request(trial)}

@@ -1,7 +1,7 @@
 """The steps of a campaign: its profiles, plans, tunings and trials, with the command of each."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +129,21 @@ class Steps:
         """
         trial = self.trials[name]
         plan = self.folder.plan(trial) if trial.planner else None
-        return request_of(
+        found = request_of(
             self.settings(name),
             self.campaign.resources,
             self._profile_of(trial),
             plan,
             played=trial.played,
         )
+        if not self.campaign.share_launch:
+            return found
+        # Its ranks may have to train all others that can share them.
+        group = (trial.model, trial.dataset, trial.processes)
+        trials = sum(
+            (each.model, each.dataset, each.processes) == group for each in self.trials.values()
+        )
+        return replace(found, minutes=found.minutes * trials)
 
     def tuned_trial(self, name: str) -> Trial | None:
         """Return a trial of the contestant that a tuning is about, None if there is none."""

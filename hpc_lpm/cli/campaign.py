@@ -119,6 +119,16 @@ def short_trainings(
 
 
 @campaign_app.command()
+def train_in_turn(
+    request: Annotated[Path, typer.Argument(help="file that tells which trials")],
+) -> None:
+    """Train trials that share one launch in turn, as every rank of it does."""
+    from hpc_lpm.campaign.shared_launch import train_in_turn as train
+
+    train(request, _say)
+
+
+@campaign_app.command()
 def summary(folder: Folder) -> None:
     """Write the tables, provenance/launches.json and provenance/provenance.json."""
     from hpc_lpm.campaign.provenance import write_provenance
