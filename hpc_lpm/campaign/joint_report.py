@@ -4,7 +4,7 @@ A cell is one model and data set of one campaign. Contestants of a cell are comp
 other, never with those of another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +79,9 @@ class JointOutcome:
         return sum(row.failure is not None for cell in self.cells for row in cell.rows)
 
 
-def write_joint_report(roots: Sequence[Path], out: Path) -> JointOutcome:
+def write_joint_report(
+    roots: Sequence[Path], out: Path, refused: Mapping[str, Mapping[str, str]] | None = None
+) -> JointOutcome:
     """Write a page and a table over several campaigns to the folder `out`.
 
     A contestant without a run is a row that says why.
@@ -87,12 +89,17 @@ def write_joint_report(roots: Sequence[Path], out: Path) -> JointOutcome:
     Args:
         roots: the folders of the campaigns, in order.
         out: the folder of the report.
+        refused: why contestants could not enter, by the campaign's name and their labels.
 
     Raises:
         InputError: if one of them is not the folder of a campaign.
     """
     campaigns = [load_results(root) for root in roots]
-    cells = [cell for results in campaigns for cell in cells_of(results)]
+    cells = [
+        cell
+        for results in campaigns
+        for cell in cells_of(results, (refused or {}).get(results.campaign.name, {}))
+    ]
     tunings = {
         f"{results.campaign.name}/{name}": tuned
         for results in campaigns
@@ -110,17 +117,22 @@ def write_joint_report(roots: Sequence[Path], out: Path) -> JointOutcome:
     return JointOutcome(out / PAGE, cells)
 
 
-def cells_of(results: CampaignResults) -> list[Cell]:
-    """Return the cells of a campaign, in the order of its trials."""
+def cells_of(results: CampaignResults, refused: Mapping[str, str]) -> list[Cell]:
+    """Return the cells of a campaign, in the order of its trials.
+
+    `refused` tells by labels why further contestants could not enter.
+    """
     races: dict[tuple[str, str], dict[Entrant, Trial]] = {}
     for trial in results.trials:
         if trial.length is None:
             who = Entrant.of(trial)
             races.setdefault(who.race, {}).setdefault(who, trial)
-    return [_cell(results, entered) for entered in races.values()]
+    return [_cell(results, entered, refused) for entered in races.values()]
 
 
-def _cell(results: CampaignResults, entered: dict[Entrant, Trial]) -> Cell:
+def _cell(
+    results: CampaignResults, entered: dict[Entrant, Trial], refused: Mapping[str, str]
+) -> Cell:
     summary = results.summary
     tried = [who for who in entered if len(summary) and len(runs_of(summary, who))]
     ratios = {who: _steps_ratio(results, entered[who]) for who in tried}
@@ -132,6 +144,7 @@ def _cell(results: CampaignResults, entered: dict[Entrant, Trial]) -> Cell:
     # The limit is no contestant; those whose time is unknown come after the others.
     rows.sort(key=lambda row: (row.seconds is None, row.seconds or 0.0))
     rows += [_missing(results, who) for who in entered if who not in tried]
+    rows += [Row(label, (), None, why) for label, why in refused.items()]
     model, dataset = next(iter(entered)).race
     return Cell(
         results.campaign.name, f"{model} on {dataset}", rows, entrant_colours(list(entered))
