@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from campaign_folders import SPEEDS, campaign, write_folder
 
+from hpc_lpm.campaign.figures.style import TIMES
 from hpc_lpm.campaign.joint_report import COLUMNS, Cell, write_joint_report
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
@@ -47,7 +48,7 @@ def test_the_time_to_the_target_is_that_of_a_step_times_the_expected_steps(
         assert product == pytest.approx(float(row["time to target, ms"]), rel=0.02)
     ours, theirs = (float(told(cell, who)["time to target, ms"]) for who in ("fbp", "horovod"))
     ratio = told(cell, "horovod")["over the proposed"]
-    assert float(ratio.split("×")[0]) == pytest.approx(theirs / ours, abs=0.02)
+    assert float(ratio.split(TIMES)[0]) == pytest.approx(theirs / ours, abs=0.02)
     assert "n = 7" in ratio
 
 
