@@ -3,6 +3,10 @@
 # make setup  the virtual environment in .venv and the Horovod wheel, once; tries again what was left out
 # make lint   formatting, lint and types
 # make docs   the documents as pages, into docs/_build/html
+# make bench  the race: six contestants on resnet110, vgg16 and gpt (two cores), on 8 and 16 emulated
+#             devices, and by root on two nodes at 1 Gbit/s; every contestant tuned, one report
+#             (results/bench/report.html); planned for 75 minutes on two idle cores
+# make bench-full  the same with all contestants; goes on where it was stopped; about 4 hours
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
 # make bench-planner  time and memory of the planner, what it and its rivals find on the same layer
@@ -36,7 +40,7 @@ SCRIPT := results/reference/script
 DELAY := results/reference/delay
 SCALE := results/reference/scale
 
-.PHONY: run test setup environment environment-for-tests docs bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale zoo lint clean
+.PHONY: run test setup environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -60,6 +64,12 @@ environment-for-tests:
 
 docs: environment
 	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+bench: environment
+	.venv/bin/python -m benchmarks.bench --out results/bench
+
+bench-full: environment
+	.venv/bin/python -m benchmarks.bench --full --out results/bench-full
 
 bench-engine: environment
 	.venv/bin/python -m benchmarks.engine --out "$(ENGINE)"

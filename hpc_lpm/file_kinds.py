@@ -11,6 +11,7 @@ _KEYS = {
     "launch record": {"command", "exit_code", "started"},
     "checkpoint manifest": {"history", "files", "cuts"},
     "campaign file": {"models", "datasets", "strategies"},
+    "record of a tuning": {"candidates", "chosen", "budget_seconds"},
     "settings file": {"model", "dataset"},
 }
 """Keys that files of a kind have all of; of those that fit, the first is meant."""
@@ -23,6 +24,7 @@ _DESCRIPTIONS = {
     "launch record": "the record of a launch (launch.json)",
     "checkpoint manifest": "the manifest of a checkpoint",
     "campaign file": "a campaign file, as snakemake takes it",
+    "record of a tuning": "the record of a tuning, as a campaign writes it",
     "settings file": "a settings file, as `hpc-lpm train --settings` takes it",
 }
 

@@ -18,9 +18,9 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from hpc_lpm.campaign.contestants import Contestant, contestants_of
+from hpc_lpm.campaign.contestants import Contestant, contestant_tuning, contestants_of
 from hpc_lpm.campaign.metrics import TARGET_METRICS, MetricName
-from hpc_lpm.campaign.sections import Expectation, Launcher, Resources
+from hpc_lpm.campaign.sections import Expectation, Launcher, Resources, Tuning
 from hpc_lpm.campaign.target import Target
 from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
@@ -77,6 +77,9 @@ class Campaign(RunOptions):
     `lengths: [400, 500]` runs every contestant at these epochs or steps too, and
     `{fbp: {lengths: [700]}}` one of them.
 
+    `tune: true` searches for the best settings of every contestant before its trials, and
+    `{fbp: {tune: {budget_seconds: 120}}}` for those of one. What the campaign sets stays.
+
     `keep: [weights]` leaves `weights.safetensors` in the folder of every run, as `hpc-lpm export`
     writes it, and `keep: [checkpoints]` the last checkpoint, which else is removed.
     """
@@ -103,6 +106,12 @@ class Campaign(RunOptions):
     keep: list[Literal["weights", "checkpoints"]] = Field(
         default=[], description="what to keep of trained models: weights, checkpoints"
     )
+    tune: bool | Tuning = Field(
+        default=False, description="search for the best settings of contestants before their trials"
+    )
+    share_launch: bool = Field(
+        default=False, description="whether trials of a model and data set share ranks, in turn"
+    )
     launcher: Launcher = Launcher()
     resources: Resources = Resources()
     metrics: list[MetricName] = Field(
@@ -123,6 +132,11 @@ class Campaign(RunOptions):
     def contestants(self) -> list[Contestant]:
         """The contestants, in the order in which they take turns."""
         return contestants_of(self.strategies)
+
+    @property
+    def set_shared(self) -> set[str]:
+        """The options of all runs that the campaign sets; the others are at their defaults."""
+        return self.model_fields_set & set(RunOptions.model_fields)
 
     @property
     def further_metrics(self) -> list[str]:
@@ -168,6 +182,11 @@ class Campaign(RunOptions):
                 f"stages is {self.stages}, but cuts {', '.join(map(str, self.cuts))} make "
                 f"{len(self.cuts) + 1} stages: leave stages out"
             )
+        if self.share_launch and self.target:
+            raise ValueError(
+                "share_launch and target are both set, but trials that share ranks keep no log of "
+                "single steps, which a target needs: leave one of the two out"
+            )
         labels = [contestant.label for contestant in self.contestants]
         for expectation in self.expect:
             for label in (expectation.strategy, expectation.relative_to):
@@ -180,7 +199,12 @@ class Campaign(RunOptions):
 
     @model_serializer(mode="wrap")
     def _flat(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {**serialise(self), **self.own}
+        document = {**serialise(self), **self.own}
+        if any(contestant_tuning(self, contestant) for contestant in self.contestants):
+            # A tuning tells by it what is left open.
+            open_options = set(RunOptions.model_fields) - self.set_shared
+            document = {k: v for k, v in document.items() if k not in open_options}
+        return document
 
 
 def fields_of(document: Mapping[str, Any]) -> dict[str, FieldInfo]:
@@ -205,6 +229,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "learning_rate": LearningRateSettings,
     "launcher": Launcher,
     "resources": Resources,
+    "tune": Tuning,
     "expect": Expectation,
     "target": Target,
 }

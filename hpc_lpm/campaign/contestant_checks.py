@@ -10,6 +10,7 @@ from hpc_lpm.campaign.contestants import (
     contestant_runs,
     contestant_settings,
     contestant_stages,
+    contestant_tuning,
     in_file_words,
 )
 from hpc_lpm.engine.settings import TrainSettings
@@ -38,6 +39,7 @@ def check_contestants(campaign: Campaign) -> None:
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
             contestant_cut_only_at(campaign, contestant)
             contestant_runs(contestant)
+            contestant_tuning(campaign, contestant)
             contestant_processes(campaign, contestant)
             for length in contestant_lengths(campaign, contestant):
                 settings = contestant_settings(campaign, contestant, length=length)

@@ -5,12 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from hpc_lpm.campaign.sections import Tuning
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, settings_fields
 from hpc_lpm.engine.strategies.base import Strategy
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.options import RunOptions, merged_documents
 from hpc_lpm.planning.own_split import OWN
+from hpc_lpm.typed_values import refusal
 
 if TYPE_CHECKING:
     from hpc_lpm.campaign.config import Campaign
@@ -28,8 +32,11 @@ AGAIN = "again"
 LENGTHS = "lengths"
 """The further lengths at which a contestant runs, for a target under a decaying rate."""
 
-OF_ITS_RUNS = (AGAIN, LENGTHS)
-"""What a contestant may set besides settings and plan: which runs it has."""
+TUNE = "tune"
+"""Whether the best settings of a contestant are searched for before it is raced, and how long."""
+
+OF_ITS_RUNS = (AGAIN, LENGTHS, TUNE)
+"""What a contestant may set besides settings and plan: which runs it has, and what comes first."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,26 @@ def contestant_lengths(campaign: "Campaign", contestant: Contestant) -> Sequence
             "whole numbers from 1, such as [400, 500]."
         )
     return [*lengths, None]
+
+
+def contestant_tuning(campaign: "Campaign", contestant: Contestant) -> Tuning | None:
+    """Return how the settings of a contestant are searched for, None if they are as they are set.
+
+    Raises:
+        InputError: if its `tune` is neither true nor false, nor a mapping of what a tuning takes.
+    """
+    asked = contestant.overrides.get(TUNE, campaign.tune)
+    if isinstance(asked, Tuning):
+        return asked
+    if isinstance(asked, bool):
+        return Tuning() if asked else None
+    try:
+        return Tuning.model_validate(asked)
+    except ValidationError as error:
+        raise InputError(
+            f"{TUNE} of {contestant.label} is {asked!r}, accepted are true, false and what a "
+            f"tuning takes, such as {{budget_seconds: 60}}: {refusal(error, 'correct it')}."
+        ) from None
 
 
 def _is_name(value: object) -> bool:

@@ -9,6 +9,7 @@ from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.runs import read_run
 from hpc_lpm.campaign.steps import Step, Steps
 from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.campaign.tuning.tuned import Tuned
 from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import InputError
@@ -64,6 +65,8 @@ def damaged_trials(steps: Steps) -> dict[str, str]:
         folder = steps.folder.run(trial)
         try:
             if (folder / RESULT).exists():
+                if steps.tuning(trial) and steps.choice(trial) is None:
+                    raise InputError("the tuning that has chosen its settings is not there")
                 read_run(folder, trial, steps.settings(name))
             if (folder / LAUNCH).exists():
                 Launch.read(folder / LAUNCH)
@@ -77,10 +80,10 @@ def damaged_trials(steps: Steps) -> dict[str, str]:
 
 
 def damaged_steps(steps: Steps) -> dict[str, str]:
-    """Return why profiles and plans are no good, by their paths."""
+    """Return why profiles, plans and tunings are no good, by their paths."""
     found: dict[str, str] = {}
-    kinds: list[tuple[dict[str, Step], type[Profile] | type[Plan]]]
-    kinds = [(steps.profiles, Profile), (steps.plans, Plan)]
+    kinds: list[tuple[dict[str, Step], type[Profile] | type[Plan] | type[Tuned]]]
+    kinds = [(steps.profiles, Profile), (steps.plans, Plan), (steps.tunings, Tuned)]
     for group, kind in kinds:
         for step in group.values():
             try:
@@ -88,6 +91,13 @@ def damaged_steps(steps: Steps) -> dict[str, str]:
                     kind.read(Path(step.output))
             except InputError as error:
                 found[step.output] = str(error)
+    for trial in steps.trials.values():
+        plan, tuned = steps.folder.plan(trial), steps.folder.tuned(trial)
+        if steps.tuning(trial) and trial.planner and tuned.exists():
+            try:
+                Plan.read(plan)
+            except InputError as error:
+                found[str(tuned)] = str(error)
     return found
 
 

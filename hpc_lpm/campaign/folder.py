@@ -14,7 +14,7 @@ from hpc_lpm.files import VersionedFile
 
 
 class Hashes(VersionedFile):
-    """`hashes.json`: the hash of what each trial, plan and profile is computed from, by its name.
+    """`hashes.json`: the hash of what trials, plans, profiles and tunings are made from, by name.
 
     It tells which of the files in a campaign's folder belong to the campaign as it is now.
     """
@@ -24,6 +24,7 @@ class Hashes(VersionedFile):
     runs: dict[str, str] = Field(default_factory=dict)
     plans: dict[str, str] = Field(default_factory=dict)
     profiles: dict[str, str] = Field(default_factory=dict)
+    tuned: dict[str, str] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,10 @@ class CampaignFolder:
         name = plan_name(trial)
         return self.root / "plans" / f"{_with_hash(name, self.hashes.plans)}.json"
 
+    def tuned(self, trial: Trial) -> Path:
+        """The tuning of a trial's contestant; trials that differ in seed and repeat share it."""
+        return self.root / "tuned" / f"{_with_hash(tuned_name(trial), self.hashes.tuned)}.json"
+
     def read_campaign(self) -> Campaign:
         """Return the campaign of this folder.
 
@@ -131,6 +136,13 @@ class CampaignFolder:
 def plan_name(trial: Trial) -> str:
     """Return the name of a trial's plan, without its hash."""
     parts = (f"k{trial.ranks}", trial.planner or "", trial.contestant)
+    return file_name(trial.model, trial.dataset, *parts)
+
+
+def tuned_name(trial: Trial) -> str:
+    """Return the name of the tuning of a trial's contestant, without its hash."""
+    planner = [trial.planner] if trial.planner else []
+    parts = (f"k{trial.ranks}", *planner, trial.contestant)
     return file_name(trial.model, trial.dataset, *parts)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_lpm.campaign.fingerprints import Fingerprints
-from hpc_lpm.campaign.folder import plan_name
+from hpc_lpm.campaign.folder import plan_name, tuned_name
 from hpc_lpm.campaign.identity import (
     Identities,
     Identity,
@@ -16,12 +16,16 @@ from hpc_lpm.campaign.identity import (
 from hpc_lpm.campaign.sources import module_named_in, source_files
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import Trial
+from hpc_lpm.campaign.tuning.candidates import candidates_of
 from hpc_lpm.data.registry import DATASETS, dataset_files
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import parse_identifier
 from hpc_lpm.models.registry import MODELS
 from hpc_lpm.options import flatten_settings
+
+_OF_SINGLE_RUNS = {"seed", "epochs", "steps"}
+"""Settings in which the trials of a tuned contestant may differ."""
 
 
 def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
@@ -35,37 +39,61 @@ def identities_of(steps: Steps, fingerprints: Fingerprints) -> Identities:
     files = _Files(fingerprints, campaign.data_dir)
     launcher = campaign.launcher.model_dump(mode="json")
     together = {**launcher, "nodes": campaign.resources.nodes}
+    trained = {**together, **({"share_launch": True} if campaign.share_launch else {})}
     off = {name: settings_off(name) for name in {trial.strategy for trial in steps.all_trials}}
     runs: dict[str, Identity] = {}
     plans: dict[str, Identity] = {}
     profiles: dict[str, Identity] = {}
+    tuned: dict[str, Identity] = {}
     for trial in steps.all_trials:
         settings = steps.settings(trial.name)
         data = files.of_data(trial, settings)
         used = data | files.named_in(_naming_values(settings))
         request: dict[str, Any] = {}
-        placement = together if trial.processes > 1 else {}  # one rank needs no launcher
+        placement = trained if trial.processes > 1 else {}  # one rank needs no launcher
+        searched = _tuning_of(steps, trial)
         if trial.planner:
             request = {**steps.plan_request(trial)}
             planner = files.named_in([trial.planner])
-            profile = Identity.of(
-                {"arguments": _without_data_dir(steps.profile_arguments(trial))},
-                placement={**together, "ranks": steps.profile_ranks(trial)},
-                files=data | files.named_in([trial.model]),
-            )
-            profiles[steps.profile_name(trial)] = profile
+            measured: list[str] = []
+            for size in steps.profiles_of(trial):
+                profile = Identity.of(
+                    {"arguments": _without_data_dir(steps.profile_arguments(trial, size))},
+                    placement={**together, "ranks": steps.profile_ranks(trial)},
+                    files=data | files.named_in([trial.model]),
+                )
+                profiles[steps.profile_name(trial, size)] = profile
+                measured.append(profile.digest)
+            source = {"profiles": measured} if searched else {"profile": measured[0]}
             plans[plan_name(trial)] = Identity.of(
-                {}, plan={**request, "profile": profile.digest}, files=planner
+                {}, plan={**request, **source}, files=planner, tuning=searched
             )
             used |= planner
-        runs[trial.name] = Identity.of(
-            result_settings(settings),
-            plan=request,
-            placement=placement,
-            files=used,
-            off=off[trial.strategy],
-        )
-    return Identities(runs=runs, plans=plans, profiles=profiles, files=files.found)
+        counted = result_settings(settings)
+        computed = {
+            "plan": request,
+            "placement": placement,
+            "files": used,
+            "tuning": searched,
+            "off": off[trial.strategy],
+        }
+        runs[trial.name] = Identity.of(counted, **computed)
+        if searched:
+            shared = {k: v for k, v in counted.items() if k not in _OF_SINGLE_RUNS}
+            tuned[tuned_name(trial)] = Identity.of(shared, **computed)
+    return Identities(runs=runs, plans=plans, profiles=profiles, tuned=tuned, files=files.found)
+
+
+def _tuning_of(steps: Steps, trial: Trial) -> dict[str, Any]:
+    """Return what a trial's tuning searches and for how long, nothing if it is not tuned."""
+    tuning = steps.tuning(trial)
+    if tuning is None:
+        return {}
+    candidates = candidates_of(steps.campaign, steps.contestant(trial))
+    return {
+        **tuning.model_dump(mode="json"),
+        "candidates": [[dict(each.options), each.style] for each in candidates],
+    }
 
 
 class _Files:

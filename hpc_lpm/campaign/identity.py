@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.campaign.fingerprints import Fingerprints
 from hpc_lpm.campaign.folder import Hashes
@@ -26,7 +26,9 @@ class Identity(VersionedFile):
 
     `settings` are those of the run under dotted names, `plan` is how its plan is asked for,
     `placement` how and where its ranks are started, and `files` has the hash of each file, folder,
-    data set and module of the user's own. `digest` is the hash of all of it, save for options that
+    data set and module of the user's own. `tuning` is how its settings are searched for: names of
+    folders have the hash of that and of the settings before, and the record in the folder of a run
+    the settings that were chosen. `digest` is the hash of all of it, save for options that
     are off: an option of a later release that is off by default changes nothing.
     """
 
@@ -36,6 +38,7 @@ class Identity(VersionedFile):
     plan: dict[str, Any]
     placement: dict[str, Any]
     files: dict[str, str]
+    tuning: dict[str, Any] = Field(default_factory=dict)
     digest: str
 
     @classmethod
@@ -46,6 +49,7 @@ class Identity(VersionedFile):
         plan: Mapping[str, Any] | None = None,
         placement: Mapping[str, Any] | None = None,
         files: Mapping[str, str] | None = None,
+        tuning: Mapping[str, Any] | None = None,
         off: Mapping[str, Any] | None = None,
     ) -> Self:
         """Return the identity of what is computed from all this.
@@ -57,10 +61,23 @@ class Identity(VersionedFile):
         ]
         off = off or {}
         on = {k: v for k, v in parts[0].items() if k not in off or off[k] != v}
-        text = json.dumps([on, *parts[1:]], sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+        searched = dict(tuning or {})
+        hashed = [on, *parts[1:], *([searched] if searched else [])]
+        digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:DIGITS]
         return cls(
-            settings=parts[0], plan=parts[1], placement=parts[2], files=parts[3], digest=digest
+            settings=parts[0],
+            plan=parts[1],
+            placement=parts[2],
+            files=parts[3],
+            tuning=searched,
+            digest=digest,
+        )
+
+    def chosen(self, settings: Mapping[str, Any], style: str | None) -> Self:
+        """Return the identity of a run whose tuning has chosen these settings and launch style."""
+        placement = {**self.placement, **({"style": style} if style else {})}
+        return type(self).of(
+            settings, plan=self.plan, placement=placement, files=self.files, tuning=self.tuning
         )
 
     def changes_to(self, now: "Identity") -> list[str]:
@@ -70,6 +87,7 @@ class Identity(VersionedFile):
             ("", self.settings, now.settings),
             ("of its plan ", self.plan, now.plan),
             ("of its ranks ", self.placement, now.placement),
+            ("of its tuning ", self.tuning, now.tuning),
         ):
             for key in dict.fromkeys([*after, *before]):
                 if before.get(key) != after.get(key):
@@ -110,7 +128,7 @@ class NamedFiles(BaseModel):
 
 
 class Identities(BaseModel):
-    """What every trial, plan and profile of a campaign is computed from, by name.
+    """What every trial, plan, profile and tuning of a campaign is computed from, by name.
 
     `files` has the files behind each label of `Identity.files`.
     """
@@ -120,6 +138,7 @@ class Identities(BaseModel):
     runs: dict[str, Identity]
     plans: dict[str, Identity]
     profiles: dict[str, Identity]
+    tuned: dict[str, Identity] = Field(default_factory=dict)
     files: dict[str, NamedFiles]
 
     def hashes(self) -> Hashes:
@@ -127,7 +146,7 @@ class Identities(BaseModel):
         return Hashes(
             **{
                 kind: {name: each.digest for name, each in getattr(self, kind).items()}
-                for kind in ("runs", "plans", "profiles")
+                for kind in ("runs", "plans", "profiles", "tuned")
             }
         )
 

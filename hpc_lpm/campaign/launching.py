@@ -1,6 +1,7 @@
 """Runs one step of a campaign on its ranks, records how it went, and stops it in good order."""
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from shutil import rmtree
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.environment import CHECKOUT, describe_source
-from hpc_lpm.campaign.identity import IDENTITY, Identity
+from hpc_lpm.campaign.identity import IDENTITY, Identity, result_settings
 from hpc_lpm.campaign.launch_records import (
     Attempt,
     Launch,
@@ -20,10 +21,13 @@ from hpc_lpm.campaign.launch_records import (
     read_attempts,
 )
 from hpc_lpm.campaign.progress_line import ProgressLine
+from hpc_lpm.campaign.shared_launch import LAUNCH as SHARED_LAUNCH
+from hpc_lpm.campaign.shared_launch import SharedFolder, Turn, Turns
 from hpc_lpm.campaign.shorter_runs import copy_progress, shorter_run
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
+from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
-from hpc_lpm.cluster.launchers import rank_command, rank_environment
+from hpc_lpm.cluster.launchers import launcher_options, rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
 from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
@@ -113,13 +117,26 @@ def launch_trial(
     if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
         say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
         return int(earlier[-1].exit_code or 0)
+    trial = steps.trials[name]
+    choice = steps.choice(trial)
+    if choice is None and steps.tuning(trial):
+        raise InputError(
+            f"{steps.folder.tuned(trial)}, which has the settings of {name}, is not there or "
+            "damaged: call snakemake, which makes it."
+        )
     if call is not None:
         call.check_unchanged(name, steps.folder.root)
-        call.identities.runs[name].write(folder / IDENTITY)
-        _go_on_from_shorter_run(steps, name, call.identities.runs[name], say)
+        identity = _identity_of(steps, name, call)
+        identity.write(folder / IDENTITY)
+        _go_on_from_shorter_run(steps, name, identity, say)
+    if call is not None and steps.campaign.share_launch and ranks > 1:
+        ended = _train_on_shared_ranks(steps, trial, ranks, mpi, log, say, call)
+        if ended is not None:
+            return ended
     settings = steps.settings(name)
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
-    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads)
+    style = choice.style if choice else None
+    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads, style)
     progress = ProgressLine(steps, name)
     where, before = start.where, _version_of(folder / RESULT)
     attempts = begin_attempt(
@@ -158,6 +175,84 @@ def launch_trial(
     if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
         _continue_later(where.job_id, say)
     return done.exit_code
+
+
+def _train_on_shared_ranks(
+    steps: Steps,
+    trial: Trial,
+    ranks: int,
+    mpi: str,
+    log: Path,
+    say: Callable[[str], None],
+    call: Call,
+) -> int | None:
+    """Train a trial, and those that can share its ranks, unless an earlier launch has trained it.
+
+    Returns its exit code, None if it is to be trained on ranks of its own: it is refused or has
+    ended a shared launch.
+    """
+    name, folder = trial.name, steps.folder.run(trial)
+    shared = SharedFolder(steps, call.identifier)
+    if name in shared.failed():
+        return None
+    if not (shared.run(name) / RESULT).exists():
+        waiting = shared.waiting(name)
+        request = shared.root / f"{steps.folder.run_name(name)}.turns.json"
+        documents = {each.name: steps.settings(each.name) for each in waiting}
+        Turns(
+            settings={each: found.model_dump(mode="json") for each, found in documents.items()},
+            folders={each: str(shared.run(each)) for each in documents},
+        ).write(request)
+        choice = steps.choice(trial)
+        start = _prepare(
+            steps.campaign,
+            ("campaign", "train-in-turn", str(request)),
+            ranks,
+            mpi,
+            steps.settings(name).threads,
+            choice.style if choice else None,
+        )
+        with signals_of_job_script():
+            done = supervise(start.command, start.environment, ranks, log, say=say)
+        if done.stopped_by is not None:
+            return EXIT_INTERRUPTED
+        for each in waiting:
+            if (shared.run(each.name) / RESULT).exists():
+                Launch.of(done, start.where).write(shared.run(each.name) / SHARED_LAUNCH)
+        turn = request.with_suffix(".turn.json")
+        if done.exit_code:
+            culprit = Turn.read(turn).running if turn.exists() else None
+            shared.add_failed(culprit or name)
+    if not shared.take_over(name):
+        return None
+    settings = steps.settings(name)
+    write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
+    launch = Launch.read(folder / SHARED_LAUNCH)
+    record = folder / "attempts.json"
+    attempt = Attempt(
+        started=launch.started,
+        job_id=launch.slurm.job_id if launch.slurm else None,
+        nodes=launch.nodes,
+        call=call.identifier,
+    )
+    attempts = end_attempt(record, begin_attempt(record, attempt), launch.ended, 0)
+    kept = _keep_model(steps, name, say)
+    # Of a launch that has ended with another trial, this one is done all the same.
+    own = {"attempts": attempts, "source": describe_source(CHECKOUT), "exit_code": 0}
+    launch.model_copy(update=own).write(folder / "launch.json")
+    (folder / SHARED_LAUNCH).unlink()
+    if not log.exists():
+        write_text_atomically(log, f"trained on shared ranks: {shlex.join(launch.command)}\n")
+    say(ProgressLine(steps, name).closing_line(kept))
+    return kept
+
+
+def _identity_of(steps: Steps, name: str, call: Call) -> Identity:
+    """Return what a trial is computed from, with the settings that its tuning has chosen."""
+    identity, choice = call.identities.runs[name], steps.choice(steps.trials[name])
+    if choice is None:
+        return identity
+    return identity.chosen(result_settings(steps.settings(name)), choice.style)
 
 
 def _go_on_from_shorter_run(
@@ -215,10 +310,16 @@ def _continue_later(job: str, say: Callable[[str], None]) -> None:
 
 
 def _prepare(
-    campaign: Campaign, arguments: Sequence[str], ranks: int, mpi: str, threads: int
+    campaign: Campaign,
+    arguments: Sequence[str],
+    ranks: int,
+    mpi: str,
+    threads: int,
+    style: str | None = None,
 ) -> _Start:
     launcher = campaign.launcher
-    options = launcher.options if launcher.mpi == mpi else None
+    given = launcher.options if launcher.mpi == mpi else None
+    options = launcher_options(mpi, given, style)
     environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment)

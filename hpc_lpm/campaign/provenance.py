@@ -4,11 +4,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.campaign.environment import campaign_sha256, read_environment
 from hpc_lpm.campaign.launch_records import Attempt, Launch, read_attempts
 from hpc_lpm.campaign.results import CampaignResults
+from hpc_lpm.campaign.tuning.table import read_tunings
+from hpc_lpm.campaign.tuning.tuned import Tuned
 from hpc_lpm.cluster.machine import Machine
 from hpc_lpm.cluster.slurm import SlurmJob
 from hpc_lpm.errors import InputError
@@ -48,6 +50,7 @@ class StepProvenance(BaseModel):
 class CampaignProvenance(VersionedFile):
     """The whole document.
 
+    `tunings` tell what was tried of the contestants that were tuned, and what was chosen.
     `machines` are the nodes of all launches; `environment` is what was found when the campaign
     started, or None if its file is missing. `started` and `ended` are None if no time was recorded.
     """
@@ -63,6 +66,7 @@ class CampaignProvenance(VersionedFile):
     machines: tuple[Machine, ...]
     trials: dict[str, TrialProvenance]
     steps: dict[str, StepProvenance]
+    tunings: dict[str, Tuned] = Field(default_factory=dict)
     environment: dict[str, Any] | None
 
 
@@ -114,6 +118,7 @@ def gather_provenance(results: CampaignResults) -> CampaignProvenance:
             )
             for name, launch in steps.items()
         },
+        tunings=read_tunings(results.folder, results.trials),
         environment=environment,
     )
 

@@ -1,5 +1,6 @@
 """Finds what is left in a campaign's folder of settings that the campaign no longer has."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from hpc_lpm.campaign.identity import IDENTITY, Identity
 from hpc_lpm.errors import InputError
 
 _STEP_FILES = (".json", ".launch.json", ".log")
+_LAUNCH_LOG = re.compile(r"-[0-9]{1,4}\.log$")
+"""The end of the name of the log of one launch of a tuning."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Leftover:
 
 
 def find_leftovers(root: Path) -> list[Leftover]:
-    """Return the runs, plans and profiles in a campaign's folder that it does not name.
+    """Return the runs, plans, profiles and tunings in a campaign's folder that it does not name.
 
     Raises:
         InputError: if this is no folder of a campaign, or one that knows no hashes.
@@ -47,12 +50,13 @@ def find_leftovers(root: Path) -> list[Leftover]:
     for path in _in(root / "runs"):
         if path.name not in kept:
             found.append(Leftover(path, _why(path, folder)))
-    for kind, named in (("plans", hashes.plans), ("profiles", hashes.profiles)):
+    kinds = {"plans": hashes.plans, "profiles": hashes.profiles, "tuned": hashes.tuned}
+    for kind, named in kinds.items():
         files = {f"{name}-{digest}{end}" for name, digest in named.items() for end in _STEP_FILES}
         found += [
             Leftover(path, "it is not of this campaign any more")
             for path in _in(root / kind)
-            if path.name not in files
+            if path.name not in files and _LAUNCH_LOG.sub(".log", path.name) not in files
         ]
     return found
 

@@ -23,6 +23,7 @@ from hpc_lpm.campaign.runs import MissingTrial
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.summary import write_table
 from hpc_lpm.campaign.target_part import NO_TARGET
+from hpc_lpm.campaign.tuning.table import COLUMNS, tuning_rows
 from hpc_lpm.cluster.launchers import launcher_options
 from hpc_lpm.files import write_text_atomically
 
@@ -104,6 +105,8 @@ def _render(
             if len(trial.attempts) > 1
         },
         "commands": commands_of(results, launches),
+        "tuning_columns": COLUMNS,
+        "tunings": tuning_rows(provenance.tunings),
         "ended": provenance.ended,
     }
     return render_page("report.html.j2", context)
@@ -137,7 +140,7 @@ def _settings(results: CampaignResults) -> dict[str, str]:
 
 
 def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[tuple[str, str]]:
-    """Return (what, command) for the campaign, its profiles and plans, and a run of each entrant.
+    """Return (what, command) for the campaign, its profiles, plans, tunings and each entrant's run.
 
     The command of a run is the one that it was launched with. Programs of the environment in which
     the report is made are shortened to their names.
@@ -158,6 +161,8 @@ def commands_of(results: CampaignResults, launches: dict[str, Launch]) -> list[t
             launcher = f"mpirun -n {step.ranks} " if step.ranks > 1 else ""
             command = f"{launcher}{program} {shlex.join(step.arguments)}"
             listed.append((f"{kind} {name}", command))
+    for name, step in steps.tunings.items():
+        listed.append((f"tuning {name}", f"hpc-lpm {shlex.join(step.arguments)} --log tuning.log"))
     shown: set[Entrant] = set()
     for trial in results.trials:
         who = Entrant.of(trial)

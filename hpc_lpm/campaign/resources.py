@@ -26,6 +26,9 @@ START_MINUTES = 5
 TIME_MARGIN = 3.0
 """The request over the time of sequential training, which a rival on a slow network can exceed."""
 
+STARTS_SECONDS = 600.0
+"""The time of all starts of ranks in a tuning."""
+
 UNPROFILED_MEGABYTES, UNPROFILED_MINUTES = 4000, 60
 """The requests of steps that run before there is a profile, and of trials without one."""
 
@@ -102,6 +105,18 @@ def request_of(
     return Request(
         asked.memory_megabytes or _rank_megabytes(read_profile, read_plan, played),
         asked.runtime_minutes or _minutes(settings, read_profile),
+    )
+
+
+def tuning_request(budget_seconds: float, asked: Resources) -> Request:
+    """Return the request of a tuning's job, before whose plans nobody knows what memory it takes.
+
+    It may end the training that it is in after its budget is spent, and starts ranks often.
+    """
+    seconds = TIME_MARGIN * budget_seconds + STARTS_SECONDS
+    return Request(
+        asked.memory_megabytes or UNPROFILED_MEGABYTES,
+        asked.runtime_minutes or START_MINUTES + math.ceil(seconds / 60),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from hpc_lpm.campaign.metrics import MetricName
-from hpc_lpm.quantities import Mebibytes, Minutes
+from hpc_lpm.quantities import Mebibytes, Minutes, Seconds
 from hpc_lpm.typed_values import TypedModel
 
 
@@ -27,6 +27,18 @@ class Resources(TypedModel):
     memory_megabytes: Mebibytes | None = None
     runtime_minutes: Minutes | None = None
     nodes: int | None = Field(default=None, gt=0)
+
+
+class Tuning(TypedModel):
+    """The search for a contestant's best settings before its trials.
+
+    Short trainings of each contestant on each model and data set take `budget_seconds`, in seconds
+    or as "1m30s"; the starts of ranks are not counted. What the campaign sets stays as it is set;
+    what it leaves open of what the strategy calls tunable is tried, and the settings that are
+    expected to be soonest at a target are raced.
+    """
+
+    budget_seconds: Seconds = 60.0
 
 
 class Expectation(TypedModel):

@@ -1,6 +1,7 @@
-"""The steps of a campaign: its profiles, plans and trials, with the command of each."""
+"""The steps of a campaign: its profiles, plans, tunings and trials, with the command of each."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,23 @@ from hpc_lpm.campaign.contestants import (
     contestant_cut_only_at,
     contestant_cuts,
     contestant_settings,
+    contestant_tuning,
 )
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.resources import AskedResources, Request, asked_resources, request_of
+from hpc_lpm.campaign.resources import (
+    AskedResources,
+    Request,
+    asked_resources,
+    request_of,
+    tuning_request,
+)
+from hpc_lpm.campaign.sections import Tuning
 from hpc_lpm.campaign.trials import Trial, trials_of
+from hpc_lpm.campaign.tuning.candidates import Candidate, tried_micro_batches
+from hpc_lpm.campaign.tuning.tuned import TriedCandidate, Tuned
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import planned_optimizer
 
 RUN_FILES = ("result.json", "trace.json", "launch.json")
@@ -60,27 +72,54 @@ class Steps:
         }
         self.profiles: dict[str, Step] = {}
         self.plans: dict[str, Step] = {}
+        self.tunings: dict[str, Step] = {}
         self.runs: dict[str, Step] = {}
         for trial in self.trials.values():
-            if trial.planner:
-                profile, plan = self.profile_path(trial), folder.plan(trial)
-                self.profiles.setdefault(profile.stem, self._profile(trial, profile))
+            profiles = self.profiles_of(trial)
+            for size, path in profiles.items():
+                self.profiles.setdefault(path.stem, self._profile(trial, size, path))
+            if self.tuning(trial):  # which makes the plan too
+                tuned = folder.tuned(trial)
+                self.tunings.setdefault(tuned.stem, self._tuning(trial, profiles.values(), tuned))
+            elif trial.planner:
+                (profile,), plan = profiles.values(), folder.plan(trial)
                 self.plans.setdefault(plan.stem, self._plan(trial, profile, plan))
         for trial in self.trials.values():
             self.runs[trial.name] = self._run(trial)
 
     def settings(self, name: str) -> TrainSettings:
-        """Return the settings of a trial, which go into its settings file."""
+        """Return the settings of a trial, which go into its settings file.
+
+        They are those that a tuning has chosen once it has.
+        """
         return self._settings[name]
 
+    def contestant(self, trial: Trial) -> Contestant:
+        """Return the contestant of a trial as the campaign has it."""
+        return _contestant_of(self.campaign, trial)
+
+    def tuning(self, trial: Trial) -> Tuning | None:
+        """Return how the best settings of a trial are searched for, None if they are not."""
+        return contestant_tuning(self.campaign, self.contestant(trial))
+
+    def choice(self, trial: Trial) -> TriedCandidate | None:
+        """Return what the tuning of a trial has chosen, None without one, or if it is to come."""
+        return choice_of(self.campaign, self.folder, trial)
+
     def waits_for(self, name: str) -> list[str]:
-        """Return the profile and plan that a trial waits for.
+        """Return the profile, plan and tuning that a trial waits for.
 
         A finished trial waits for none that is not there, such as the first profile of a campaign
-        that has grown: nothing is to be trained again for it.
+        that has grown: nothing is to be trained again for it. Its tuning must be there, which
+        tells what it was trained with.
         """
         finished = all((self.folder.run(name) / file).exists() for file in self.run_files)
-        return [path for path in self.runs[name].inputs if not finished or Path(path).exists()]
+        tuned = str(self.folder.tuned(self.trials[name]))
+        return [
+            path
+            for path in self.runs[name].inputs
+            if not finished or path == tuned or Path(path).exists()
+        ]
 
     def request(self, name: str) -> Request:
         """Return what the job of a trial requests of a cluster.
@@ -90,13 +129,37 @@ class Steps:
         """
         trial = self.trials[name]
         plan = self.folder.plan(trial) if trial.planner else None
-        return request_of(
+        found = request_of(
             self.settings(name),
             self.campaign.resources,
             self._profile_of(trial),
             plan,
             played=trial.played,
         )
+        if not self.campaign.share_launch:
+            return found
+        # Its ranks may have to train all others that can share them.
+        group = (trial.model, trial.dataset, trial.processes)
+        trials = sum(
+            (each.model, each.dataset, each.processes) == group for each in self.trials.values()
+        )
+        return replace(found, minutes=found.minutes * trials)
+
+    def tuned_trial(self, name: str) -> Trial | None:
+        """Return a trial of the contestant that a tuning is about, None if there is none."""
+        trials = self.trials.values()
+        return next((each for each in trials if self.folder.tuned(each).stem == name), None)
+
+    def tuning_threads(self, name: str) -> int:
+        """Return the threads of each rank of a tuning."""
+        trial = self.tuned_trial(name)
+        return self.settings(trial.name).threads if trial else 1
+
+    def tuning_request(self, name: str) -> Request:
+        """Return what the job of a tuning requests of a cluster."""
+        trial, asked = self.tuned_trial(name), self.campaign.resources
+        tuning = self.tuning(trial) if trial else None
+        return tuning_request(tuning.budget_seconds if tuning else 0.0, asked)
 
     def asked_resources(self, name: str) -> AskedResources:
         """Return what the job of a trial is going to request, as far as it is known by now."""
@@ -109,12 +172,27 @@ class Steps:
 
     def profile_path(self, trial: Trial) -> Path:
         """Return the path of the profile from which a trial's plan is made."""
-        return self.folder.profile(*self._profile_key(trial, self.profile_ranks(trial)))
+        size = self.settings(trial.name).micro_batch_size
+        return self.folder.profile(*self._profile_key(trial, size, self.profile_ranks(trial)))
 
-    def profile_name(self, trial: Trial) -> str:
-        """Return the name of that profile, without its hash."""
+    def profiles_of(self, trial: Trial) -> dict[int, Path]:
+        """Return the profiles that a trial's plans may be made from, by samples of a micro-batch.
+
+        There are several where a tuning is free to choose the micro-batches, and none for a trial
+        without a plan.
+        """
+        if not trial.planner:
+            return {}
         ranks = self.profile_ranks(trial)
-        return CampaignFolder(Path()).profile(*self._profile_key(trial, ranks)).stem
+        return {
+            size: self.folder.profile(*self._profile_key(trial, size, ranks))
+            for size in tried_micro_batches(self.campaign, self.contestant(trial))
+        }
+
+    def profile_name(self, trial: Trial, micro_batch: int) -> str:
+        """Return the name of a profile, without its hash."""
+        ranks = self.profile_ranks(trial)
+        return CampaignFolder(Path()).profile(*self._profile_key(trial, micro_batch, ranks)).stem
 
     def profile_ranks(self, trial: Trial) -> int:
         """Return the number of ranks that measure it: those that train, since they have the link.
@@ -125,21 +203,26 @@ class Steps:
         started = {other.processes for other in self.all_trials if other.planner}
         return trial.ranks if trial.ranks in started else trial.processes
 
-    def profile_arguments(self, trial: Trial) -> tuple[str, ...]:
+    def profile_arguments(self, trial: Trial, micro_batch: int) -> tuple[str, ...]:
         """Return the arguments of `hpc-lpm` that measure it, but for where it is written."""
         settings = self.settings(trial.name)
         arguments = ["profile", trial.model, "--dataset", trial.dataset]
-        arguments += ["--micro-batch", str(trial.micro_batch)]
+        arguments += ["--micro-batch", str(micro_batch)]
         arguments += ["--data-dir", str(settings.data_dir)] if settings.data_dir else []
         arguments += ["--loss", settings.loss] if settings.loss else []
         arguments += ["--precision", settings.precision]
         arguments += ["--memory-format", settings.memory_format]
         return tuple(arguments)
 
-    def plan_request(self, trial: Trial) -> dict[str, object]:
-        """Return the options of `hpc-lpm plan` by which a trial's plan is asked for."""
-        settings = self.settings(trial.name)
-        contestant = _contestant_of(self.campaign, trial)
+    def plan_request(
+        self, trial: Trial, settings: TrainSettings | None = None
+    ) -> dict[str, object]:
+        """Return the options of `hpc-lpm plan` by which a trial's plan is asked for.
+
+        `settings` are others than those of the trial, which a tuning tries.
+        """
+        settings = settings or self.settings(trial.name)
+        contestant = self.contestant(trial)
         cuts = contestant_cuts(self.campaign, contestant)
         only_at = contestant_cut_only_at(self.campaign, contestant)
         return {
@@ -151,14 +234,14 @@ class Steps:
             "optimizer": planned_optimizer(settings.optimizer),
         }
 
-    def _profile_key(self, trial: Trial, ranks: int) -> tuple[Any, ...]:
+    def _profile_key(self, trial: Trial, micro_batch: int, ranks: int) -> tuple[Any, ...]:
         settings = self.settings(trial.name)
         form = [settings.precision, settings.memory_format]
         usual = [self.campaign.precision, self.campaign.memory_format]
         # On as many ranks as train, because the link between them is measured too.
         apart = [f"k{ranks}"] if ranks != self.campaign.stages else []
         unusual = [*(form if form != usual else []), *apart]
-        return (trial.model, trial.dataset, trial.micro_batch, *unusual)
+        return (trial.model, trial.dataset, micro_batch, *unusual)
 
     def _profile_of(self, trial: Trial) -> Path | None:
         """Return a profile of a trial's model, None if the campaign makes none."""
@@ -169,11 +252,13 @@ class Steps:
                 *map(self.profile_ranks, self.trials.values()),
             ]
         )
-        paths = [self.folder.profile(*self._profile_key(trial, count)) for count in ranks]
+        # Of the usual micro-batches: what a tuning chooses does not change what trials wait for.
+        size = trial.micro_batch
+        paths = [self.folder.profile(*self._profile_key(trial, size, count)) for count in ranks]
         return next((path for path in paths if path.stem in self.profiles), None)
 
-    def _profile(self, trial: Trial, path: Path) -> Step:
-        arguments = (*self.profile_arguments(trial), "--out", str(path))
+    def _profile(self, trial: Trial, micro_batch: int, path: Path) -> Step:
+        arguments = (*self.profile_arguments(trial, micro_batch), "--out", str(path))
         return Step(arguments, (), str(path), self.profile_ranks(trial))
 
     def _plan(self, trial: Trial, profile: Path, path: Path) -> Step:
@@ -186,10 +271,15 @@ class Steps:
                 arguments += [f"--{option}", str(value)]
         return Step((*arguments, "--out", str(path)), (str(profile),), str(path), 1)
 
+    def _tuning(self, trial: Trial, profiles: Iterable[Path], path: Path) -> Step:
+        arguments = ("campaign", "tune", str(self.folder.root), path.stem)
+        return Step(arguments, tuple(map(str, profiles)), str(path), trial.processes)
+
     def _run(self, trial: Trial) -> Step:
         plan = (str(self.folder.plan(trial)),) if trial.planner else ()
+        before = (str(self.folder.tuned(trial)),) if self.tuning(trial) else plan
         profile = self._profile_of(trial)
-        inputs = (*plan, *([str(profile)] if profile else []))
+        inputs = (*before, *([str(profile)] if profile else []))
         output = str(self.folder.run(trial))
         # An earlier attempt may have left a checkpoint.
         arguments = ("train", "--settings", str(self.folder.settings(trial)), "--resume")
@@ -197,16 +287,35 @@ class Steps:
 
 
 def settings_of(campaign: Campaign, folder: CampaignFolder, trial: Trial) -> TrainSettings:
-    """Return the settings of a trial of a campaign, whether or not it can be trained here."""
+    """Return the settings of a trial of a campaign, whether or not it can be trained here.
+
+    They are those that a tuning has chosen once it has.
+    """
+    contestant, choice = _contestant_of(campaign, trial), choice_of(campaign, folder, trial)
+    if choice is not None:
+        contestant = Candidate(choice.options, choice.style).of(contestant)
     return contestant_settings(
         campaign,
-        _contestant_of(campaign, trial),
+        contestant,
         model=trial.model,
         dataset=trial.dataset,
         seed=trial.seed,
         plan=str(folder.plan(trial)) if trial.planner else None,
         length=trial.length,
     )
+
+
+def choice_of(campaign: Campaign, folder: CampaignFolder, trial: Trial) -> TriedCandidate | None:
+    """Return what the tuning of a trial has chosen, None without one, or if it is to come.
+
+    A damaged record counts as none: Snakemake is told to make it again.
+    """
+    if contestant_tuning(campaign, _contestant_of(campaign, trial)) is None:
+        return None
+    try:
+        return Tuned.read(folder.tuned(trial)).choice
+    except InputError:
+        return None
 
 
 def _contestant_of(campaign: Campaign, trial: Trial) -> Contestant:

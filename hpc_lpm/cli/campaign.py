@@ -88,6 +88,47 @@ def launch(
 
 
 @campaign_app.command()
+def tune(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="the tuning, as its file in tuned/ is called")],
+    *,
+    log: Annotated[Path, typer.Option(help="file that the output goes to, one a launch")],
+    mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
+) -> int:
+    """Search for the best settings of a contestant by short trainings."""
+    from hpc_lpm.campaign.calls import call_of_this_job
+    from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.steps import Steps
+    from hpc_lpm.campaign.tuning.tune import tune as search
+
+    call = call_of_this_job()
+    files = CampaignFolder.at(folder)
+    steps = Steps(files.read_campaign(), files) if call is None else call.steps(folder.parent)
+    return search(steps, name, mpi, log, _say)
+
+
+@campaign_app.command()
+def short_trainings(
+    request: Annotated[Path, typer.Argument(help="file that tells what to train")],
+    out: Annotated[Path, typer.Option(help="file of the seconds of its steps")],
+) -> None:
+    """Train candidates of a tuning in turn, as every rank of it does."""
+    from hpc_lpm.campaign.tuning.short_trainings import train_in_turn
+
+    train_in_turn(request, out)
+
+
+@campaign_app.command()
+def train_in_turn(
+    request: Annotated[Path, typer.Argument(help="file that tells which trials")],
+) -> None:
+    """Train trials that share one launch in turn, as every rank of it does."""
+    from hpc_lpm.campaign.shared_launch import train_in_turn as train
+
+    train(request, _say)
+
+
+@campaign_app.command()
 def summary(folder: Folder) -> None:
     """Write the tables, provenance/launches.json and provenance/provenance.json."""
     from hpc_lpm.campaign.provenance import write_provenance

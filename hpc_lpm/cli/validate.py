@@ -92,7 +92,7 @@ def _show(steps: "Steps", trials: "list[Trial]") -> None:
     played = dict.fromkeys(trial.label for trial in trials if trial.played)
     if played:
         console().print(f"One process plays all ranks of {', '.join(played)}.")
-    for line in _time_lines(steps, trials):
+    for line in [*_tuning_lines(steps, trials), *_time_lines(steps, trials)]:
         console().print(line)
     if nodes := steps.campaign.resources.nodes:
         console().print(f"The ranks of a trial are spread over nodes: {nodes}.")
@@ -117,6 +117,23 @@ def _times(steps: "Steps", trial: "Trial") -> list[tuple[DescribedField, Quantit
                 value = value[name] if isinstance(value, Mapping) else None
             found.append((field, quantity, value if isinstance(value, int | float) else None))
     return found
+
+
+def _tuning_lines(steps: "Steps", trials: "list[Trial]") -> list[str]:
+    """Say which contestants are tuned before their trials, for how long, and among how many."""
+    from hpc_lpm.campaign.tuning.candidates import candidates_of
+
+    lines = []
+    for trial in trials:
+        tuning = steps.tuning(trial)
+        if tuning is not None:
+            candidates = len(candidates_of(steps.campaign, steps.contestant(trial)))
+            budget = Quantity("s").spelled(tuning.budget_seconds)
+            lines.append(
+                f"{trial.contestant} is tuned before its trials, {budget} on each model and data "
+                f"set, among {candidates} candidates."
+            )
+    return list(dict.fromkeys(lines))
 
 
 def _time_lines(steps: "Steps", trials: "list[Trial]") -> list[str]:

@@ -24,11 +24,13 @@ class LauncherProgram:
     """A program that starts ranks.
 
     `program` returns the words that start it. It gets `default_options` where a campaign sets none,
-    and `options_in_allocation` in addition within a Slurm job.
+    and `options_in_allocation` in addition within a Slurm job. `styles` are other options, by name,
+    that may suit a contestant better than the default ones.
     """
 
     program: Callable[[Mapping[str, str]], list[str]]
     default_options: tuple[str, ...]
+    styles: Mapping[str, tuple[str, ...]]
     options_in_allocation: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -81,6 +83,18 @@ LAUNCHERS: Mapping[str, LauncherProgram] = {
             *("--map-by", "slot:OVERSUBSCRIBE"),
             *("--mca", "mpi_yield_when_idle", "1"),
         ),
+        styles={
+            "bound": (
+                *("--bind-to", "core:overload-allowed"),
+                *("--map-by", "slot:OVERSUBSCRIBE"),
+                *("--mca", "mpi_yield_when_idle", "1"),
+            ),
+            "spinning": (
+                *("--bind-to", "none"),
+                *("--map-by", "slot:OVERSUBSCRIBE"),
+                *("--mca", "mpi_yield_when_idle", "0"),
+            ),
+        },
         options_in_allocation=_shielded_daemons,
     ),
     "srun": LauncherProgram(
@@ -91,14 +105,30 @@ LAUNCHERS: Mapping[str, LauncherProgram] = {
             "--cpu-bind=none",
             "--kill-on-bad-exit=1",
         ),
+        styles={
+            "bound": (
+                "--mpi=pmix",
+                "--distribution=block",
+                "--cpu-bind=cores",
+                "--kill-on-bad-exit=1",
+            ),
+        },
     ),
 }
 """The launchers by name. A new one is an entry here."""
 
 
-def launcher_options(mpi: str, options: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the options that a launcher gets: the campaign's, or else the launcher's defaults."""
-    return LAUNCHERS[mpi].default_options if options is None else tuple(options)
+def launcher_options(
+    mpi: str, options: Sequence[str] | None, style: str | None = None
+) -> tuple[str, ...]:
+    """Return the options that a launcher gets: the campaign's, or else those of a style.
+
+    Without a style they are the launcher's defaults, as where it knows no style of that name.
+    """
+    launcher = LAUNCHERS[mpi]
+    if options is not None:
+        return tuple(options)
+    return launcher.styles.get(style or "", launcher.default_options)
 
 
 def rank_command(

@@ -127,7 +127,7 @@ def test_the_schema_has_every_key_of_a_campaign() -> None:
     properties = campaign_schema()["properties"]
     own = {"lead", "weights", "prediction", "lr_discount", "transport"}
     own |= {"synchronous_head", "synchronous_tail", "prediction_rule", "recipe"}
-    own |= {"in_one_process", "ranks", "gradient_shrink", "chunks"}
+    own |= {"in_one_process", "ranks", "gradient_shrink", "chunks", "fusion_megabytes"}
     own |= {"progress_thread", "cycle_time_milliseconds", "bucket_megabytes", "boundary_shapes"}
     assert set(properties) == set(type(campaign()).model_fields) - {"own"} | own
     assert campaign_schema()["additionalProperties"] is False

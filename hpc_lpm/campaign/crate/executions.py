@@ -103,10 +103,9 @@ def _attempt(
 
 
 def _inputs(steps: Steps, trial: Trial) -> list[str]:
-    if trial.planner is None:
-        return []
     folder = steps.folder
-    paths = [steps.profile_path(trial), folder.plan(trial)]
+    paths = [steps.profile_path(trial), folder.plan(trial)] if trial.planner else []
+    paths += [folder.tuned(trial)] if steps.tuning(trial) else []
     return [path.relative_to(folder.root).as_posix() for path in paths]
 
 

@@ -15,6 +15,7 @@ DESCRIPTIONS = {
     "profiles/*.json": "Time, memory and output size of every layer, and of the link",
     "plans/*.launch.json": "How and where the plan of the same name was computed",
     "plans/*.json": "Which layers each stage holds",
+    "tuned/*.json": "What was tried of a contestant before its runs, and what was chosen",
     "provenance/campaign.json": "The campaign file as it was resolved",
     "provenance/hashes.json": "Hash of what each run, plan and profile is computed from",
     "provenance/environment.json": "Source, packages, hardware, MPI and Slurm at the start",

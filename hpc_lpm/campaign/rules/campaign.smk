@@ -1,4 +1,5 @@
-# The rules of a campaign: environment -> profile -> plan -> train -> summary -> report -> expectations.
+# The rules of a campaign: environment -> profile -> plan or tune -> train -> summary -> report ->
+# expectations.
 #
 # A Snakefile includes them by `module campaign:` and calls `campaign.onstart()` and
 # `campaign.onerror()` in handlers of its own. The keys of the module's `config` are
@@ -43,6 +44,8 @@ TRIALS = {STEPS.folder.run_name(trial): trial for trial in STEPS.trials.values()
 # One rank and several are started in different ways, so that each step has two rules.
 PROFILED_ALONE = [name for name, step in STEPS.profiles.items() if step.ranks == 1]
 PROFILED_TOGETHER = [name for name, step in STEPS.profiles.items() if step.ranks > 1]
+TUNED_ALONE = [name for name, step in STEPS.tunings.items() if step.ranks == 1]
+TUNED_TOGETHER = [name for name, step in STEPS.tunings.items() if step.ranks > 1]
 ALONE = [run for run, trial in TRIALS.items() if trial.processes == 1]
 TOGETHER = [run for run, trial in TRIALS.items() if trial.processes > 1]
 EVERY_RUN = [f"{ROOT}/runs/{run}/{file}" for run in TRIALS for file in STEPS.run_files]
@@ -62,7 +65,7 @@ WHOLE_MACHINE = 4096
 # The number of nodes for the ranks, where the campaign sets it.
 SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
 SOFTWARE = config.get("software")
-# Profiles and plans come before the first trial, so that no contestant misses its turn.
+# Profiles, plans and tunings come before the first trial, so that no contestant misses its turn.
 BEFORE_TRIALS = len(STEPS.trials) + 1
 
 
@@ -171,6 +174,65 @@ rule plan:
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
     shell:
         "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
+
+
+rule tune_alone:
+    input:
+        lambda wildcards: STEPS.tunings[wildcards.tuned].inputs,
+        lambda wildcards: DAMAGE.of_file(f"{ROOT}/tuned/{wildcards.tuned}.json"),
+    output:
+        f"{ROOT}/tuned/{{tuned}}.json",
+    log:
+        f"{ROOT}/tuned/{{tuned}}.log",
+    wildcard_constraints:
+        tuned=any_of(TUNED_ALONE),
+    priority: BEFORE_TRIALS
+    conda:
+        SOFTWARE
+    threads: WHOLE_MACHINE
+    resources:
+        cpus_per_task=lambda wildcards: STEPS.tuning_threads(wildcards.tuned),
+        mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
+            STEPS.tuning_threads(wildcards.tuned)
+        ),
+        runtime=lambda wildcards: STEPS.tuning_request(wildcards.tuned).minutes,
+        turns=1,
+    params:
+        folder=lambda wildcards: ROOT,
+    shell:
+        "python -m hpc_lpm campaign tune {params.folder:q} {wildcards.tuned:q}"
+        " --log {log:q} 2>&1 | tee {log:q}"
+
+
+rule tune_ranks:
+    input:
+        lambda wildcards: STEPS.tunings[wildcards.tuned].inputs,
+        lambda wildcards: DAMAGE.of_file(f"{ROOT}/tuned/{wildcards.tuned}.json"),
+    output:
+        f"{ROOT}/tuned/{{tuned}}.json",
+    log:
+        f"{ROOT}/tuned/{{tuned}}.log",
+    wildcard_constraints:
+        tuned=any_of(TUNED_TOGETHER),
+    priority: BEFORE_TRIALS
+    conda:
+        SOFTWARE
+    threads: WHOLE_MACHINE
+    resources:
+        **SPREAD,
+        mpi=CAMPAIGN.launcher.mpi,
+        tasks=lambda wildcards: STEPS.tunings[wildcards.tuned].ranks,
+        cpus_per_task=lambda wildcards: STEPS.tuning_threads(wildcards.tuned),
+        mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
+            STEPS.tuning_threads(wildcards.tuned)
+        ),
+        runtime=lambda wildcards: STEPS.tuning_request(wildcards.tuned).minutes,
+        turns=1,
+    params:
+        folder=lambda wildcards: ROOT,
+    shell:
+        "python -m hpc_lpm campaign tune {params.folder:q} {wildcards.tuned:q} --mpi {resources.mpi}"
+        " --log {log:q} 2>&1 | tee {log:q}"
 
 
 rule train_alone:

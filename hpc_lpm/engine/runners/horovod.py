@@ -25,6 +25,8 @@ class HorovodRunner(DataParallelRunner):
         assert isinstance(own, HorovodOptions)
         if own.cycle_time_milliseconds is not None:
             os.environ["HOROVOD_CYCLE_TIME"] = f"{own.cycle_time_milliseconds:g}"
+        if own.fusion_megabytes is not None:
+            os.environ["HOROVOD_FUSION_THRESHOLD"] = str(round(own.fusion_megabytes * 2**20))
         self._hvd = import_horovod()
         self._hvd.init()
         context.resources.push(_shut_down_if_interrupted)

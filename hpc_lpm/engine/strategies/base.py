@@ -91,6 +91,8 @@ class Strategy(ABC):
     """The scopes by which it can clip gradients, the default one first."""
     package: str | None = None
     """The package that must be installed for it, if the toolkit does not depend on it anyway."""
+    set_once: frozenset[str] = frozenset()
+    """Options that count once in a process: runs that differ in them cannot share their ranks."""
 
     @abstractmethod
     def start(self, context: "RunContext") -> "Runner":
@@ -167,6 +169,28 @@ class Strategy(ABC):
         """
         return run.settings, None
 
+    def tunable(self, settings: "TrainSettings") -> dict[str, tuple[Any, ...]]:
+        """Return, by the names of settings, the values that a search for the best ones may try.
+
+        They are in order of promise, after the value in `settings`, which is tried first whether or
+        not it is among them. A subclass adds options of its own.
+        """
+        return {"micro_batches": near_micro_batches(settings.batch_size, settings.micro_batches)}
+
+    def expected_steps_ratio(
+        self, settings: "TrainSettings", devices: int, model: str
+    ) -> float | None:
+        """Return the steps to a target over those of synchronous training, None if unknown.
+
+        A search for the best settings weighs the seconds of a step with it.
+
+        Args:
+            settings: the settings of a run.
+            devices: the number of devices that train it.
+            model: the name of its model.
+        """
+        return 1.0
+
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
         """Return the environment variables with which the ranks of this strategy run best.
 
@@ -224,3 +248,12 @@ def placement_of(strategy: Strategy, settings: "TrainSettings", plan: Plan | Non
             "plan for this strategy's schedule."
         )
     return placement
+
+
+def near_micro_batches(batch_size: int, micro_batches: int) -> tuple[int, ...]:
+    """Return the numbers of micro-batches that divide a batch, from half to four times as many.
+
+    More come first: they fill a pipeline better.
+    """
+    near = (2 * micro_batches, micro_batches // 2, 4 * micro_batches)
+    return tuple(count for count in dict.fromkeys(near) if count >= 1 and batch_size % count == 0)

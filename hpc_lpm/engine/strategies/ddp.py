@@ -1,6 +1,6 @@
 """The strategy of data parallelism with PyTorch's own DistributedDataParallel."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -9,6 +9,7 @@ from hpc_lpm.options import CommandOption, StrategyOptions
 
 if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
+    from hpc_lpm.engine.settings import TrainSettings
 
 
 class DDPOptions(StrategyOptions):
@@ -28,6 +29,10 @@ class DistributedDataParallel(DataParallel):
     description = "data parallelism, gradients averaged by PyTorch's DistributedDataParallel"
     options = DDPOptions
     colour = "#4f9d2f"
+
+    def tunable(self, settings: "TrainSettings") -> dict[str, tuple[Any, ...]]:
+        """Return what may be tried: the size of buckets too."""
+        return {**super().tunable(settings), "bucket_megabytes": (1.0, 100.0)}
 
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's replica."""

@@ -1,7 +1,7 @@
 """The strategy of data parallelism with Horovod."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -27,6 +27,15 @@ class HorovodOptions(StrategyOptions):
         ),
         CommandOption("Horovod", "cycle-time", "MS", computes=False),
     ] = None
+    fusion_megabytes: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            description="MiB of gradients that Horovod averages at a time; by default "
+            "HOROVOD_FUSION_THRESHOLD, or Horovod's own",
+        ),
+        CommandOption("Horovod", "fusion", "MiB", computes=False),
+    ] = None
 
 
 class Horovod(DataParallel):
@@ -37,6 +46,7 @@ class Horovod(DataParallel):
     options = HorovodOptions
     package = "horovod"
     colour = "#12876f"
+    set_once = frozenset({"cycle_time_milliseconds", "fusion_megabytes"})
 
     def require_installed(self) -> None:
         """Refuse to train where Horovod cannot be imported, or ranks do without MPI."""
@@ -49,6 +59,11 @@ class Horovod(DataParallel):
         from hpc_lpm.engine.runners.horovod import import_horovod
 
         import_horovod()
+
+    def tunable(self, settings: "TrainSettings") -> dict[str, tuple[Any, ...]]:
+        """Return what may be tried: how often Horovod's thread wakes up, and its fusion, too."""
+        own = {"cycle_time_milliseconds": (20.0, 2.0), "fusion_megabytes": (8.0, 1.0)}
+        return {**super().tunable(settings), **own}
 
     def environment(self, settings: "TrainSettings") -> Mapping[str, str]:
         """Return the variables that tune Horovod.

@@ -12,6 +12,10 @@ from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
 from hpc_lpm.engine.strategies.recipe_choice import with_recipe
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.options import PlanOptions, planned_optimizer
+from hpc_lpm.planning.worth.expected import expected_steps
+from hpc_lpm.planning.worth.lag import Lag
+from hpc_lpm.planning.worth.measured import packaged_measurements
 from hpc_lpm.prediction_rules import (
     OF_SGD,
     SPECTRAIN,
@@ -99,6 +103,31 @@ class Scheduled(Strategy):
         if own.prediction:
             taken["prediction_rule"] = rule_of(own.prediction_rule, settings.optimizer)
         return {**super().plan_options(settings), "schedule": self.schedule.name, **taken}
+
+    def tunable(self, settings: "TrainSettings") -> dict[str, tuple[Any, ...]]:
+        """Return what may be tried: leads and weight policies too, if the schedule takes them."""
+        own = {"lead": (1, 2, 3), "weights": ("live", "replay", "stash")}
+        taken = {name: own[name] for name in own if name in self.schedule.own_options}
+        return {**super().tunable(settings), **taken}
+
+    def expected_steps_ratio(
+        self, settings: "TrainSettings", devices: int, model: str
+    ) -> float | None:
+        """Return what the lag of these settings costs in steps, as far as it was measured."""
+        if not self.lags:
+            return 1.0
+        own = LaggingOptions.of(settings.own)
+        options = PlanOptions(
+            schedule=self.name,
+            lead=own.lead,
+            micro_batches=settings.micro_batches,
+            weights=own.weights,
+            optimizer=planned_optimizer(settings.optimizer),
+            recipe=own.recipe,
+        )
+        lag = Lag.of(self.schedule, devices, options)
+        ratio = expected_steps(packaged_measurements(), lag, options, model).ratio
+        return None if ratio is None else float(ratio)
 
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
         """Return the settings with the options of the recipe, and what was chosen and why."""

@@ -1,0 +1,80 @@
+"""Which trials share one launch of their ranks, and how their jobs take over what it trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from campaign_folders import campaign, write_plan
+
+from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.shared_launch import SharedFolder
+from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.errors import InputError
+
+
+def shared(tmp_path: Path, **changes: Any) -> tuple[Steps, SharedFolder]:
+    chosen = campaign(**{"share_launch": True, "strategies": ["limit", "fbp", "horovod"]} | changes)
+    steps = Steps(chosen, CampaignFolder(tmp_path))
+    for trial in steps.trials.values():
+        if trial.planner:
+            write_plan(steps.folder, chosen, trial)
+    for step in steps.profiles.values():
+        Path(step.output).parent.mkdir(exist_ok=True)
+        Path(step.output).touch()
+    return steps, SharedFolder(steps, "a-call")
+
+
+def test_all_trials_of_a_race_share_a_launch_in_the_order_of_their_turns(tmp_path: Path) -> None:
+    steps, folder = shared(tmp_path, models=["resnet20", "resnet32"])
+    found = folder.waiting(next(iter(steps.trials)))
+    assert [trial.contestant for trial in found] == ["limit", "fbp", "horovod"] * 2
+    assert {trial.model for trial in found} == {"resnet20"}
+
+
+def test_a_trial_of_another_number_of_ranks_starts_its_own(tmp_path: Path) -> None:
+    steps, folder = shared(tmp_path, strategies=["sequential", "limit", "fbp"])
+    name = next(trial.name for trial in steps.trials.values() if trial.strategy == "fbp")
+    assert {trial.strategy for trial in folder.waiting(name)} == {"limit", "fbp"}
+
+
+def test_what_an_engine_reads_once_keeps_contestants_apart(tmp_path: Path) -> None:
+    fast = {"horovod": {"name": "fast", "cycle_time_milliseconds": 1.0}}
+    steps, folder = shared(tmp_path, strategies=["limit", "horovod", fast])
+    name = next(iter(steps.trials))
+    assert {trial.contestant for trial in folder.waiting(name)} == {"limit", "horovod"}
+
+
+def test_finished_failed_and_unplanned_trials_are_left_out(tmp_path: Path) -> None:
+    steps, folder = shared(tmp_path, repeats=3)
+    names = list(steps.trials)
+    finished = steps.folder.run(names[1])
+    finished.mkdir(parents=True)
+    (finished / "result.json").touch()
+    folder.add_failed(names[2])
+    left = [trial.name for trial in folder.waiting(names[0])]
+    assert left == [name for name in names if name not in (names[1], names[2])]
+    for plan in tmp_path.glob("plans/*.json"):
+        plan.unlink()
+    assert {trial.strategy for trial in folder.waiting(names[0])} == {"limit", "horovod"}
+
+
+def test_a_job_takes_over_the_result_of_its_trial_once(tmp_path: Path) -> None:
+    steps, folder = shared(tmp_path)
+    name = next(iter(steps.trials))
+    assert not folder.take_over(name)
+    trained = folder.run(name)
+    trained.mkdir(parents=True)
+    (trained / "result.json").write_text("trained")
+    run = steps.folder.run(name)
+    run.mkdir(parents=True)
+    (run / "identity.json").write_text("kept")
+    assert folder.take_over(name)
+    assert (run / "result.json").read_text() == "trained"
+    assert (run / "identity.json").read_text() == "kept"
+    assert not folder.take_over(name)
+
+
+def test_shared_ranks_and_a_target_exclude_each_other() -> None:
+    target = {"metric": "train_loss", "value": "baseline"}
+    with pytest.raises(InputError, match="share_launch and target"):
+        campaign(share_launch=True, target=target)
