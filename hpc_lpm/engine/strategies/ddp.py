@@ -9,6 +9,7 @@ from hpc_lpm.options import CommandOption, StrategyOptions
 
 if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
+    from hpc_lpm.engine.settings import TrainSettings
 
 
 class DDPOptions(StrategyOptions):
@@ -28,6 +29,11 @@ class DistributedDataParallel(DataParallel):
     description = "data parallelism, gradients averaged by PyTorch's DistributedDataParallel"
     options = DDPOptions
     colour = "#4f9d2f"
+
+    def bucket_bytes(self, settings: "TrainSettings") -> int:
+        """Return the bytes of a bucket."""
+        assert isinstance(settings.own, DDPOptions)
+        return int(settings.own.bucket_megabytes * 2**20)
 
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's replica."""
