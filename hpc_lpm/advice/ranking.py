@@ -17,6 +17,9 @@ from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Forecast
 from hpc_lpm.user_functions import describe_raised
 
+_NAMED_REASONS = 3
+"""How many reasons are told where no strategy can train."""
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -79,13 +82,23 @@ def rank(subject: Subject, case: Case, names: Sequence[str]) -> Ranking:
         except InputError as error:
             left_out.append(LeftOut(name, str(error).rstrip(".")))
     if not ranked:
-        reasons = "; ".join(f"{each.name}: {each.reason}" for each in left_out)
         raise InputError(
-            f"no strategy can train {subject.model.name} on {case.devices} devices ({reasons}): "
-            "give more memory, another --batch-size or another number of --devices."
+            f"no strategy can train {subject.model.name} on {case.devices} devices "
+            f"({_grouped(left_out)}): give more memory, another --batch-size or another number of "
+            "--devices."
         )
     ranked.sort(key=lambda each: each.forecast.merit)
     return Ranking(case, tuple(ranked), tuple(left_out))
+
+
+def _grouped(left_out: Sequence[LeftOut]) -> str:
+    """Return the commonest reasons, each with the strategies that it holds for."""
+    names: dict[str, list[str]] = {}
+    for each in left_out:
+        names.setdefault(each.reason, []).append(each.name)
+    common = sorted(names.items(), key=lambda item: -len(item[1]))[:_NAMED_REASONS]
+    told = "; ".join(f"{', '.join(those)}: {reason}" for reason, those in common)
+    return f"{told}; and others" if len(names) > len(common) else told
 
 
 def _best_way(strategy: Strategy, subject: Subject, case: Case) -> Ranked:
@@ -96,16 +109,19 @@ def _best_way(strategy: Strategy, subject: Subject, case: Case) -> Ranked:
     """
     if not strategy.available():
         raise InputError(f"its package {strategy.package} is not installed")
-    refusal: InputError | None = None
+    refusals: list[tuple[int, InputError]] = []
     for forecast in _forecasts(strategy, subject, case):
         try:
             settings = subject.settings(strategy, forecast)
             _check(strategy, subject, settings, forecast)
         except InputError as error:
-            refusal = refusal or error
+            refusals.append((forecast.replicas, error))
             continue
         return Ranked(strategy, settings, forecast)
-    raise refusal or InputError("it knows no way to train this")
+    if not refusals:
+        raise InputError("it knows no way to train this")
+    # That of the fewest replicas says more than that there are replicas.
+    raise min(refusals, key=lambda refusal: refusal[0])[1]
 
 
 def _forecasts(strategy: Strategy, subject: Subject, case: Case) -> Sequence[Forecast]:

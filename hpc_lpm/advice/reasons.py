@@ -113,7 +113,7 @@ def _of_memory(ranking: Ranking, subject: Subject) -> Iterator[str]:
     case = ranking.case
     if case.memory_limit is None:
         return
-    names = [each.name for each in (*ranking.ranked, *ranking.left_out)]
+    names = [each.name for each in ranking.ranked] + [each.name for each in ranking.left_out]
     free = rank(subject, case.without_memory_limit(), names).best
     if free.forecast.memory_bytes > case.memory_limit:
         yield (

@@ -4,6 +4,7 @@ from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
     LENGTHS,
     Contestant,
+    contestant_cut_into,
     contestant_cut_only_at,
     contestant_lengths,
     contestant_processes,
@@ -36,6 +37,7 @@ def check_contestants(campaign: Campaign) -> None:
     for contestant in campaign.contestants:
         try:
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+            stages = contestant_cut_into(campaign, contestant)
             contestant_cut_only_at(campaign, contestant)
             contestant_runs(contestant)
             contestant_processes(campaign, contestant)
@@ -47,7 +49,7 @@ def check_contestants(campaign: Campaign) -> None:
                         settings,
                         model=None,
                         ranks=ranks,
-                        stages=ranks if contestant.entry.needs_plan else 1,
+                        stages=stages,
                         steps=settings.steps,
                         epochs=settings.epochs,
                     )

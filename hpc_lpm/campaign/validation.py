@@ -6,6 +6,7 @@ from hpc_lpm.campaign.config import Campaign, read_campaign
 from hpc_lpm.campaign.contestant_checks import check_contestants
 from hpc_lpm.campaign.contestants import (
     Contestant,
+    contestant_cut_into,
     contestant_cut_only_at,
     contestant_cuts,
     contestant_settings,
@@ -94,7 +95,7 @@ def _check_contestant(
 
     settings = contestant_settings(campaign, contestant, model=model.name, dataset=dataset)
     ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
-    stages = ranks if contestant.entry.needs_plan else 1
+    stages = contestant_cut_into(campaign, contestant)
     if stages > len(model.layers):
         raise InputError(
             f"{contestant.label} is to cut {model.name} into {stages} stages, but it has "
