@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import yaml
@@ -18,6 +19,7 @@ RACED = 3
 STEPS, REPEATS = 40, 3
 """The optimizer steps of a run, and how often each is run."""
 
+_COMMENT_COLUMNS = 98
 _SHARED = ("data_dir", "loss", "precision", "optimizer")
 
 
@@ -56,7 +58,9 @@ def write_campaign(path: Path, ranking: Ranking, subject: Subject, reasons: Sequ
         f"{subject.model.name} on {ranking.case.devices} devices.",
         *reasons,
     ]
-    comments = "".join(f"# {line}\n" for line in said)
+    comments = "".join(
+        f"# {line}\n" for sentence in said for line in wrap(sentence, _COMMENT_COLUMNS)
+    )
     keys = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, allow_unicode=True)
     write_text_atomically(path, comments + keys)
 

@@ -189,7 +189,9 @@ def test_the_written_campaign_is_valid_and_races_the_first_three(tmp_path):
     path = tmp_path / "race.yaml"
     write_campaign(path, found, about, reasons)
     text = path.read_text()
-    assert f"# {reasons[0]}\n# Another sentence.\n" in text
+    comments = [line[2:] for line in text.splitlines() if line.startswith("# ")]
+    assert f"{reasons[0]} Another sentence." in " ".join(comments)
+    assert max(map(len, comments)) < 100
     campaign = read_checked_campaign(path)
     assert campaign.name == "race"
     first = [each.name for each in found.ranked[:3]]
