@@ -27,9 +27,10 @@ def show_advice(ranking: Ranking, reasons: list[str]) -> None:
     """Print the strategies in order, and the sentences below them, in 80 columns."""
     case, output = ranking.case, console()
     profile = case.profiles[0]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == _COLUMNS[0] else "right")
+        first = name == _COLUMNS[0]
+        table.add_column(name, justify="left" if first else "right", no_wrap=first)
     for each in ranking.ranked:
         table.add_row(*(Text(cell) for cell in _row(each)))
     title = f"{ranking.best.settings.model} on {case.devices} devices, {case.batch_size} samples "
