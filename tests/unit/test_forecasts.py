@@ -6,11 +6,13 @@ import pytest
 
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.base import Strategy
+from hpc_lpm.engine.strategies.data_parallel import DataParallel
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.forecast.case import Case, Nodes
 from hpc_lpm.planning.forecast.data_parallel import exposed_all_reduce_seconds
 from hpc_lpm.planning.forecast.forecast import Certainty
+from hpc_lpm.planning.forecast.sharded import pass_seconds
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.measured import packaged_measurements
 from hpc_lpm.profile_file import LayerProfile, Link, LinkProfile, Profile
@@ -275,3 +277,48 @@ def test_every_registered_strategy_is_predicted_or_says_why_not():
         else:
             assert found
             assert found == sorted(found, key=lambda each: each.merit)
+
+
+class Sharded(DataParallel):
+    """Data parallelism whose ranks keep shares of the weights."""
+
+    name = "sharded"
+    description = "one"
+    shards = True
+
+    def start(self, context):
+        raise NotImplementedError
+
+
+def sharded(asked):
+    settings = checked_settings(model="mlp", dataset="digits", micro_batches=1, steps=1)
+    return Sharded().forecasts(settings, asked)
+
+
+def test_sharding_gathers_the_next_layer_while_one_is_computed():
+    seconds = [Fraction(1), Fraction(1), Fraction(3)]
+    # Gathers of 2 s: the first from 0 on; the second from 2, when the first layer begins, to 4; the
+    # third from 4 to 6. The last layer ends at 9.
+    assert pass_seconds(seconds, [Fraction(2)] * 3, overlap=True) == 9
+    assert pass_seconds(seconds, [Fraction(2)] * 3, overlap=False) == 11
+
+
+def test_sharding_scatters_the_sums_once_and_holds_a_share():
+    (alone,) = sharded(case())
+    # A layer's 64 bytes are gathered in 1/2 s. Two micro-batches a rank: each forward 1/2 + 2 s and
+    # each backward 1/2 + 4 s, and behind the last one the scatter of the first layer, 1/2 s.
+    assert alone.step_seconds == 2 * 2.5 + 2 * 4.5 + 0.5
+    # A half of the weights, the gradients, the activations and two gathered layers.
+    assert alone.memory_bytes == 64 + 128 + 64 + 128
+    # Two gathers for each of two micro-batches and one scatter, 128 bytes from each to the other.
+    assert alone.sent_bytes == 5 * 128
+    (apart,) = sharded(case(overlap=False))
+    assert apart.step_seconds == 12 + 5 * 1
+
+
+def test_what_needs_too_much_in_shares_says_so():
+    with pytest.raises(InputError, match="384 bytes on a device for its share"):
+        sharded(case(memory_limit=383))
+    # Adam's two copies are shared too: 128 x 3 / 2 + 128 + 64 + 128.
+    (alone,) = sharded(case(memory_limit=512, optimizer="adam"))
+    assert alone.memory_bytes == 512

@@ -38,8 +38,10 @@ def forecast_data_parallel(case: Case, *, bucket_bytes: int) -> list[Forecast]:
     return sorted(fitting(case, found), key=lambda forecast: forecast.merit)
 
 
-def fitting(case: Case, found: Sequence[Forecast]) -> list[Forecast]:
-    """Return the forecasts within the memory limit.
+def fitting(
+    case: Case, found: Sequence[Forecast], why: str = ", since each holds the whole model"
+) -> list[Forecast]:
+    """Return the forecasts within the memory limit; `why` says what takes the memory.
 
     Raises:
         InputError: if there is none.
@@ -48,8 +50,8 @@ def fitting(case: Case, found: Sequence[Forecast]) -> list[Forecast]:
     within = [each for each in found if limit is None or each.memory_bytes <= limit]
     if not within:
         raise InputError(
-            f"it needs {min(each.memory_bytes for each in found):,} bytes on a device, since each "
-            f"holds the whole model, above the limit of {limit:,}"
+            f"it needs {min(each.memory_bytes for each in found):,} bytes on a device{why}, above "
+            f"the limit of {limit:,}"
         )
     return within
 
