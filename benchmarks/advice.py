@@ -41,8 +41,8 @@ SLOW_STEP_SECONDS = 2.0
 def asked(case: AdviceCase, folder: Path) -> dict[str, Any]:
     """Return what `hpc-lpm advise --json` says about a case, profiled on as many ranks."""
     paths = _profiles(case, folder)
-    model = case.model or f"replay:{paths[0]}"
-    command = [sys.executable, "-m", "hpc_lpm", "advise", model, "--dataset", case.dataset]
+    command = [sys.executable, "-m", "hpc_lpm", "advise", case.model_of(paths[0])]
+    command += ["--dataset", case.dataset]
     command += ["--devices", str(case.devices), "--batch-size", str(case.batch_size)]
     command += [word for path in paths for word in ("--profile", str(path))]
     if case.memory_limit is not None:

@@ -4,10 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import advice
 from benchmarks.advice_cases import CASES
+from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile_file import LinkProfile
 
@@ -40,6 +43,20 @@ def test_the_first_strategies_are_raced_in_the_ways_that_the_advice_gives(
             assert settings.plan is not None
             assert list(Plan.read(settings.plan).cuts) == each["cuts"]
             assert settings.own.model_dump()["lead"] == each["options"].get("lead", 1)
+
+
+def test_weighty_devices_have_weights_of_the_profiled_size_whose_gradients_are_there(
+    tmp_path: Path,
+) -> None:
+    (case,) = [each for each in CASES if each.name == "even-8"]
+    path = case.write_profiles(tmp_path, LINK)[-1]
+    name = case.model_of(path)
+    model = create_model(name, dataset_shape(case.dataset))
+    layer = model.layers[1].build().eval()
+    assert sum(4 * each.numel() for each in layer.parameters()) == case.weight_bytes
+    layer(torch.ones(2, 3)).sum().backward()
+    assert all(each.grad is not None for each in layer.parameters())
+    assert next(one for one in CASES if one.name == "deep-8").model_of(path) == f"replay:{path}"
 
 
 def table(**rates: tuple[float, float]) -> pd.DataFrame:
