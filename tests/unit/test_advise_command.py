@@ -1,6 +1,7 @@
 """`hpc-lpm advise`: what it prints, what it writes, and what it refuses in one sentence."""
 
 import json
+import os
 
 import pytest
 import yaml
@@ -94,6 +95,9 @@ def test_links_nodes_and_memory_are_those_that_are_given(profile, capsys):
 def test_without_a_profile_the_model_is_profiled_at_the_micro_batches_that_are_named(capsys):
     told = read(capsys, "--micro-batch", "8", "--repeats", "1")
     assert {each["micro_batch"] for each in told["strategies"]} == {8}
+    # Where this machine has a core for each device, its threads have been measured.
+    (threads,) = [each for each in told["strategies"] if each["strategy"] == "intraop"]
+    assert threads["at_best"] is (len(os.sched_getaffinity(0)) < 2)
 
 
 def test_the_campaign_is_written_and_named_after_its_file(profile, tmp_path, capsys):
