@@ -6,7 +6,8 @@ Of equal ones the strategy that is registered first comes first.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from hpc_lpm.advice.subject import Subject
 from hpc_lpm.engine.settings import TrainSettings
@@ -23,11 +24,15 @@ _NAMED_REASONS = 3
 
 @dataclass(frozen=True)
 class Ranked:
-    """A strategy in the best way that it can train a case: the settings and the prediction."""
+    """A strategy in the best way that it can train a case: the settings and the prediction.
+
+    `ways` are all that it accepts, best first.
+    """
 
     strategy: Strategy
     settings: TrainSettings
     forecast: Forecast
+    ways: tuple[Forecast, ...]
 
     @property
     def name(self) -> str:
@@ -55,6 +60,25 @@ class Ranking:
     def best(self) -> Ranked:
         """The first."""
         return self.ranked[0]
+
+
+def first_on(ranking: Ranking, case: Case) -> Ranked:
+    """Return which would be first on other links, each in the best of the ways that it has.
+
+    Cuts stay those of the ranking; of several engines for one way the first stands for all.
+    """
+    engines: dict[str, Ranked] = {}
+    for each in ranking.ranked:
+        engines.setdefault(each.forecast.way, each)
+    again = [
+        replace(each, forecast=min((way.on(case) for way in each.ways), key=_merit))
+        for each in engines.values()
+    ]
+    return min(again, key=lambda each: each.forecast.merit)
+
+
+def _merit(forecast: Forecast) -> tuple[int, Fraction, int, int]:
+    return forecast.merit
 
 
 def names_with(own: Sequence[str]) -> list[str]:
@@ -109,6 +133,7 @@ def _best_way(strategy: Strategy, subject: Subject, case: Case) -> Ranked:
     """
     if not strategy.available():
         raise InputError(f"its package {strategy.package} is not installed")
+    accepted: list[tuple[Forecast, TrainSettings]] = []
     refusals: list[tuple[int, InputError]] = []
     for forecast in _forecasts(strategy, subject, case):
         try:
@@ -117,7 +142,10 @@ def _best_way(strategy: Strategy, subject: Subject, case: Case) -> Ranked:
         except InputError as error:
             refusals.append((forecast.replicas, error))
             continue
-        return Ranked(strategy, settings, forecast)
+        accepted.append((forecast, settings))
+    if accepted:
+        best, settings = accepted[0]
+        return Ranked(strategy, settings, best, tuple(forecast for forecast, _ in accepted))
     if not refusals:
         raise InputError("it knows no way to train this")
     # That of the fewest replicas says more than that there are replicas.

@@ -1,9 +1,9 @@
 """Say why the first strategy of a ranking is first, and what would change that."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 
-from hpc_lpm.advice.ranking import Ranked, Ranking, rank
+from hpc_lpm.advice.ranking import Ranked, Ranking, first_on, rank
 from hpc_lpm.advice.subject import Subject
 from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Certainty
@@ -29,18 +29,17 @@ def why_first(ranking: Ranking) -> str:
 
 def what_changes_it(ranking: Ranking, subject: Subject) -> list[str]:
     """Return sentences on what would put another way first: links, a step's worth, memory."""
-    names = [each.name for each in ranking.ranked]
     return [
-        *_of_links(ranking, subject, names),
+        *_of_links(ranking),
         *_of_worth(ranking),
         *_of_memory(ranking, subject),
     ]
 
 
-def _of_links(ranking: Ranking, subject: Subject, names: Sequence[str]) -> Iterator[str]:
+def _of_links(ranking: Ranking) -> Iterator[str]:
     unchanged = []
     for word, base in (("slower", 0.5), ("faster", 2.0)):
-        turn = _turning_point(ranking, subject, names, base)
+        turn = _turning_point(ranking, base)
         if turn is None:
             unchanged.append(word)
             continue
@@ -55,9 +54,7 @@ def _of_links(ranking: Ranking, subject: Subject, names: Sequence[str]) -> Itera
         yield (f"No link up to {2**_DOUBLINGS} times slower or faster changes which way is first.")
 
 
-def _turning_point(
-    ranking: Ranking, subject: Subject, names: Sequence[str], base: float
-) -> tuple[float, Ranked] | None:
+def _turning_point(ranking: Ranking, base: float) -> tuple[float, Ranked] | None:
     """Return the factor on bandwidths nearest to 1, a power of `base`, at which another is first.
 
     It is looked for by bisection, as if a change at one factor held at all that are farther away.
@@ -65,7 +62,7 @@ def _turning_point(
     best = ranking.best
 
     def first(exponent: int) -> Ranked:
-        return rank(subject, ranking.case.with_links_times(base**exponent), names).best
+        return first_on(ranking, ranking.case.with_links_times(base**exponent))
 
     same, other = 0, _DOUBLINGS
     found = first(other)

@@ -234,6 +234,22 @@ def test_the_link_between_nodes_slows_data_parallelism_down():
     assert forecasts("horovod", across)[0].step_seconds == 12 + 6
 
 
+@pytest.mark.parametrize("name", ["sequential", "horovod", "ddp", "fbp", "1f1b", "gpipe"])
+def test_a_way_has_on_other_links_the_step_that_is_predicted_there(name):
+    # With one place to cut, the ways are the same on all links but for the leads that are tried.
+    here, there = case(bandwidth=64.0), case(bandwidth=4.0)
+    fresh = {
+        (each.micro_batches, tuple(each.options.items())): each.step_seconds
+        for each in forecasts(name, there)
+    }
+    found = forecasts(name, here)
+    for each in found:
+        assert each.on(here).step_seconds == each.step_seconds
+        moved = each.on(there)
+        assert moved.step_seconds == fresh[each.micro_batches, tuple(each.options.items())]
+        assert moved.cuts == each.cuts
+
+
 class Own(Strategy):
     """A strategy that says nothing of its times."""
 

@@ -162,6 +162,11 @@ def every_way(
     return candidates, left_out
 
 
+def step_of(model: CostModel, cuts: tuple[int, ...]) -> SteadyStep:
+    """Return what a step takes with a plan's cuts: in closed form, or simulated under a flush."""
+    return (steady_step if model.schedule.alternates else flushing_step)(model, cuts)
+
+
 def _known(measured: Measurements | None) -> Measurements:
     return packaged_measurements() if measured is None else measured
 
@@ -236,7 +241,7 @@ class _Trial:
                 yield LeftOut(stages, replicas, profile.micro_batch, Reason.MEMORY, model)
                 return
             cuts = optimal_cuts(model)
-            step = steady_step(model, cuts) if schedule.alternates else flushing_step(model, cuts)
+            step = step_of(model, cuts)
             if before is not None and not schedule.alternates and step.seconds >= before.seconds:
                 return
             before = step

@@ -116,6 +116,10 @@ class Case:
         assert self.nodes is not None
         return rank // self.nodes.devices != other // self.nodes.devices
 
+    def profile_at(self, micro_batch: int) -> Profile:
+        """Return the profile of micro-batches of so many samples."""
+        return next(each for each in self.profiles if each.micro_batch == micro_batch)
+
     def with_links_times(self, factor: float) -> Self:
         """Return the case with all bandwidths multiplied by `factor`."""
         return replace(

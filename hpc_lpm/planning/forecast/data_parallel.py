@@ -105,6 +105,11 @@ def _forecast(case: Case, profile: Profile, micro_batches: int, bucket_bytes: in
         memory_bytes=whole_model_memory_bytes(profile, case.options.optimizer),
         sent_bytes=2 * (ranks - 1) * sum(layer.parameter_bytes for layer in layers),
         samples=case.batch_size,
+        step_on=lambda other: (
+            _forecast(
+                other, other.profile_at(profile.micro_batch), micro_batches, bucket_bytes
+            ).step_seconds
+        ),
     )
 
 

@@ -1,12 +1,16 @@
 """What one way to train is predicted to do: the time of a step, what it is worth, its memory."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from fractions import Fraction
+from typing import TYPE_CHECKING, Self
 
 from hpc_lpm.planning.worth.expected import ExpectedSteps, StepWorth
 from hpc_lpm.planning.worth.lag import Lag
+
+if TYPE_CHECKING:
+    from hpc_lpm.planning.forecast.case import Case
 
 NO_LAG = Lag(mean=Fraction(0), largest=0, first_stage=Fraction(0))
 SYNCHRONOUS = ExpectedSteps(
@@ -47,6 +51,8 @@ class Forecast:
         options: those of `hpc-lpm train` for strategies that have them: lead, weights, recipe.
         cuts: K + 1 positions, empty where the model is not cut.
         at_best: whether `step_seconds` is only known not to be less.
+        step_on: returns the seconds of a step of the same way in a case with other links; None
+            where links change nothing.
     """
 
     way: str
@@ -64,6 +70,11 @@ class Forecast:
     options: Mapping[str, object] = field(default_factory=dict)
     cuts: tuple[int, ...] = ()
     at_best: bool = False
+    step_on: Callable[["Case"], Fraction] | None = field(default=None, compare=False)
+
+    def on(self, case: "Case") -> Self:
+        """Return what this way is predicted to do in a case that differs in its links."""
+        return self if self.step_on is None else replace(self, step_seconds=self.step_on(case))
 
     @property
     def devices(self) -> int:

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import partial
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.blocks import Blocks
+from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.candidates import Candidate, LeftOut, Reason
 from hpc_lpm.planning.devices.refusals import least_bytes
-from hpc_lpm.planning.devices.search import every_way
+from hpc_lpm.planning.devices.search import every_way, step_of
 from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Forecast
 from hpc_lpm.planning.options import PlanOptions
@@ -55,6 +58,15 @@ def forecast_pipeline(case: Case, asked: Mapping[str, object]) -> list[Forecast]
     return sorted(found, key=lambda forecast: forecast.merit)
 
 
+def _step_on(candidate: Candidate, case: Case) -> Fraction:
+    """Return what a step of a candidate takes with its cuts on the links of another case."""
+    model = candidate.model
+    wired, links = case.wired(case.profile_at(candidate.micro_batch), candidate.stages)
+    profile = model.profile.model_copy(update={"link": wired.link})
+    options = model.options.model_copy(update={"links": links})
+    return step_of(CostModel(profile, candidate.stages, options), candidate.cuts).seconds
+
+
 def _forecast(case: Case, candidate: Candidate, blocks: Blocks) -> Forecast:
     model, options = candidate.model, candidate.model.options
     messages = options.micro_batches * options.replicas
@@ -77,6 +89,7 @@ def _forecast(case: Case, candidate: Candidate, blocks: Blocks) -> Forecast:
         expected=candidate.expected,
         options=own,
         cuts=blocks.in_layers(candidate.cuts),
+        step_on=partial(_step_on, candidate),
     )
 
 

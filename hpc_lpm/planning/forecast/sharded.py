@@ -101,6 +101,9 @@ def _forecast(case: Case, profile: Profile, micro_batches: int) -> Forecast:
         memory_bytes=sharded_memory_bytes(case, profile),
         sent_bytes=(2 * count + 1) * (ranks - 1) * parameters,
         samples=case.batch_size,
+        step_on=lambda other: (
+            _forecast(other, other.profile_at(profile.micro_batch), micro_batches).step_seconds
+        ),
     )
 
 
