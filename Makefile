@@ -25,6 +25,9 @@
 # make bench-scale  simulated rates of every schedule on 2 to 1,024 stages with 4 to 4,096 micro-batches,
 #                    with and without jitter, and the time of a simulation and of a plan at that size
 #                    (results/reference/scale); about 15 minutes on one idle core
+# make bench-advise  whether the strategy that hpc-lpm advise puts first is the fastest, in 12 cases on
+#                    emulated devices and real cores (results/reference/advice); about 45 minutes on
+#                    two idle cores
 # make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
 #             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
@@ -39,8 +42,9 @@ OWN_MODELS := results/reference/own-models
 SCRIPT := results/reference/script
 DELAY := results/reference/delay
 SCALE := results/reference/scale
+ADVICE := results/reference/advice
 
-.PHONY: run test setup environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale zoo lint clean
+.PHONY: run test setup environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale bench-advise zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -105,6 +109,9 @@ bench-delay-full: environment
 
 bench-scale: environment
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.scale --out "$(SCALE)"
+
+bench-advise: environment-for-tests
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.advice --out "$(ADVICE)"
 
 zoo: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo

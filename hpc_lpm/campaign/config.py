@@ -62,8 +62,9 @@ class Campaign(RunOptions):
     Exactly one of `epochs` and `steps` (optimizer steps) gives the length of every trial.
 
     An entry of `strategies` is a name, or a name with settings for this contestant alone, `stages`,
-    `cuts`, `cut_only_at` and `micro_batches` included: `{fbp: {name: fbp-live, weights: live}}`.
-    `name` is its label in expectations, tables and figures.
+    `replicas`, `cuts`, `cut_only_at` and `micro_batches` included: `{fbp: {name: fbp-live, weights:
+    live}}`. `name` is its label in expectations, tables and figures. With `replicas: 2` its devices
+    hold two copies of every stage, and `micro_batches` counts those of one copy.
 
     `cuts` and `cut_only_at` are what `hpc-lpm plan --cuts` and `--cut-only-at` take, as lists.
     Where `cuts` are set, `stages` follows from them.

@@ -4,6 +4,7 @@ from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
     LENGTHS,
     Contestant,
+    contestant_cut_into,
     contestant_cut_only_at,
     contestant_lengths,
     contestant_processes,
@@ -37,6 +38,7 @@ def check_contestants(campaign: Campaign) -> None:
     for contestant in campaign.contestants:
         try:
             ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+            stages = contestant_cut_into(campaign, contestant)
             contestant_cut_only_at(campaign, contestant)
             contestant_runs(contestant)
             contestant_tuning(campaign, contestant)
@@ -49,7 +51,7 @@ def check_contestants(campaign: Campaign) -> None:
                         settings,
                         model=None,
                         ranks=ranks,
-                        stages=ranks if contestant.entry.needs_plan else 1,
+                        stages=stages,
                         steps=settings.steps,
                         epochs=settings.epochs,
                     )

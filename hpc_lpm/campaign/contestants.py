@@ -23,7 +23,10 @@ OF_THE_CAMPAIGN = ("model", "dataset", "strategy", "plan", "seed", "batch_size")
 """The settings that all contestants share, or that vary by the campaign's own lists."""
 
 
-OF_ITS_PLAN = ("stages", "cuts", "cut_only_at")
+REPLICAS = "replicas"
+"""How many copies of every stage a contestant trains, its devices being shared among them."""
+
+OF_ITS_PLAN = ("stages", REPLICAS, "cuts", "cut_only_at")
 """What a contestant may set besides its settings: how the model is cut for it."""
 
 AGAIN = "again"
@@ -106,7 +109,7 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
         InputError: if its `stages` is not a whole number of at least 2, or not that of its cuts.
     """
     cuts = contestant_cuts(campaign, contestant)
-    usual = len(cuts) + 1 if cuts else campaign.stages
+    usual = (len(cuts) + 1) * _replicas(contestant) if cuts else campaign.stages
     stages = contestant.overrides.get("stages", usual)
     if not isinstance(stages, int) or isinstance(stages, bool) or stages < 2:
         raise InputError(
@@ -118,6 +121,38 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
             f"{', '.join(map(str, cuts))} make {usual} stages: leave one of the two out."
         )
     return stages
+
+
+def contestant_replicas(campaign: "Campaign", contestant: Contestant) -> int:
+    """Return the number of copies of every stage, 1 where a contestant does not say.
+
+    Raises:
+        InputError: if it takes no plan, or its devices cannot be shared among so many copies of at
+            least two stages.
+    """
+    if not contestant.entry.needs_plan:
+        _refuse_plan_keys(contestant)
+        return 1
+    replicas, devices = _replicas(contestant), contestant_stages(campaign, contestant)
+    if replicas > 1 and (devices % replicas or devices == replicas):
+        accepted = [str(each) for each in range(1, devices) if devices % each == 0]
+        raise InputError(
+            f"{REPLICAS} of {contestant.label} is {replicas}, but its {devices} devices can be "
+            f"shared among {' or '.join(accepted)}: use one of these, or other stages."
+        )
+    return replicas
+
+
+def contestant_cut_into(campaign: "Campaign", contestant: Contestant) -> int:
+    """Return the number of stages that the model is cut into for a contestant, 1 without a plan.
+
+    Raises:
+        InputError: as `contestant_stages` and `contestant_replicas`.
+    """
+    if not contestant.entry.needs_plan:
+        return 1
+    ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+    return ranks // contestant_replicas(campaign, contestant)
 
 
 def contestant_processes(campaign: "Campaign", contestant: Contestant) -> int:
@@ -231,13 +266,22 @@ def contestant_tuning(campaign: "Campaign", contestant: Contestant) -> Tuning | 
         ) from None
 
 
+def _replicas(contestant: Contestant) -> int:
+    replicas = contestant.overrides.get(REPLICAS, 1)
+    if not isinstance(replicas, int) or isinstance(replicas, bool) or replicas < 1:
+        raise InputError(
+            f"{REPLICAS} of {contestant.label} is {replicas!r}, accepted are whole numbers from 1."
+        )
+    return replicas
+
+
 def _is_name(value: object) -> bool:
     # Names are handed on in one option, separated by commas.
     return isinstance(value, str) and bool(value.strip()) and "," not in value
 
 
 def _refuse_plan_keys(contestant: Contestant) -> None:
-    for key in ("cuts", "cut_only_at"):
+    for key in (REPLICAS, "cuts", "cut_only_at"):
         if key in contestant.overrides:
             raise InputError(
                 f"{key} is set for {contestant.label}, but {contestant.strategy} does not cut the "

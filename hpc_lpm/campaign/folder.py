@@ -135,7 +135,7 @@ class CampaignFolder:
 
 def plan_name(trial: Trial) -> str:
     """Return the name of a trial's plan, without its hash."""
-    parts = (f"k{trial.ranks}", trial.planner or "", trial.contestant)
+    parts = (f"k{trial.stages}", trial.planner or "", trial.contestant)
     return file_name(trial.model, trial.dataset, *parts)
 
 

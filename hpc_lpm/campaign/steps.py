@@ -226,7 +226,7 @@ class Steps:
         cuts = contestant_cuts(self.campaign, contestant)
         only_at = contestant_cut_only_at(self.campaign, contestant)
         return {
-            "stages": trial.ranks,
+            "stages": trial.stages,
             **({"cuts": ",".join(map(str, cuts))} if cuts else {"planner": trial.planner}),
             **({"cut_only_at": ",".join(only_at)} if only_at else {}),
             "micro_batches": settings.micro_batches,

@@ -10,6 +10,7 @@ from hpc_lpm.campaign.contestants import (
     contestant_lengths,
     contestant_planners,
     contestant_processes,
+    contestant_replicas,
     contestant_runs,
     contestant_settings,
     contestant_stages,
@@ -31,7 +32,7 @@ class Trial:
     pairs of which ratios are taken.
 
     `ranks` counts the devices that a trial is about, and `processes` those that it starts: one
-    process may play all of them.
+    process may play all of them. They hold `replicas` copies of every stage.
     """
 
     number: int
@@ -50,6 +51,12 @@ class Trial:
     again: int = 0
     length: int | None = None
     processes: int = 1
+    replicas: int = 1
+
+    @property
+    def stages(self) -> int:
+        """The number of stages that the model is cut into, where there is a plan."""
+        return self.ranks // self.replicas
 
     @property
     def played(self) -> bool:
@@ -77,6 +84,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
     for repeat, seed, model, dataset, (contestant, planner, again, length, settings) in matrix:
         label = contestant.label
         ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
+        replicas = contestant_replicas(campaign, contestant)
         parts = [model, dataset, label, *([planner] if planner else [])]
         several = planner in campaign.planners and len(campaign.planners) > 1
         trials.append(
@@ -85,6 +93,7 @@ def trials_of(campaign: Campaign) -> list[Trial]:
                 name=file_name(
                     *parts,
                     f"k{ranks}",
+                    *([f"x{replicas}"] if replicas > 1 else []),
                     f"seed{seed}",
                     f"repeat{repeat}",
                     *([f"again{again}"] if again else []),
@@ -98,12 +107,13 @@ def trials_of(campaign: Campaign) -> list[Trial]:
                 label=f"{label} ({planner})" if several else label,
                 pipelined=contestant.entry.pipelined,
                 ranks=ranks,
-                micro_batch=settings.micro_batch_size,
+                micro_batch=max(1, settings.micro_batch_size // replicas),
                 seed=seed,
                 repeat=repeat,
                 again=again,
                 length=length,
                 processes=contestant_processes(campaign, contestant),
+                replicas=replicas,
             )
         )
     return trials

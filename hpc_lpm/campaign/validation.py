@@ -6,6 +6,7 @@ from hpc_lpm.campaign.config import Campaign, read_campaign
 from hpc_lpm.campaign.contestant_checks import check_contestants
 from hpc_lpm.campaign.contestants import (
     Contestant,
+    contestant_cut_into,
     contestant_cut_only_at,
     contestant_cuts,
     contestant_settings,
@@ -94,7 +95,7 @@ def _check_contestant(
 
     settings = contestant_settings(campaign, contestant, model=model.name, dataset=dataset)
     ranks = contestant.entry.ranks(contestant_stages(campaign, contestant))
-    stages = ranks if contestant.entry.needs_plan else 1
+    stages = contestant_cut_into(campaign, contestant)
     pieces = contestant.entry.stages_on(settings, stages)
     if pieces > len(model.layers):
         most = len(model.layers) // contestant.entry.stages_on(settings, 1)

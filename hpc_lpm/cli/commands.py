@@ -3,6 +3,7 @@
 from importlib import import_module
 
 COMMANDS = {
+    "advise": "hpc_lpm.cli.advise",
     "campaign": "hpc_lpm.cli.campaign",
     "compare": "hpc_lpm.cli.compare",
     "datasets": "hpc_lpm.cli.datasets",

@@ -55,15 +55,16 @@ def link_sentence(profile: Profile, links: Sequence[Link] | None = None) -> str:
         for stage, link in enumerate(links):
             behind.setdefault(link, []).append(stage)
         if len(behind) == 1:
-            return f"{_words(links[0])} at every boundary"
-        return "; ".join(f"{_words(link)} {_behind(stages)}" for link, stages in behind.items())
+            return f"{link_words(links[0])} at every boundary"
+        return "; ".join(f"{link_words(link)} {_behind(stages)}" for link, stages in behind.items())
     source = link_source(profile)
     if "assumed" in source:
         source += ", see --latency and --bandwidth"
-    return f"{_words(profile.link)} ({source})"
+    return f"{link_words(profile.link)} ({source})"
 
 
-def _words(link: Link) -> str:
+def link_words(link: Link) -> str:
+    """Describe a link by its latency and its bandwidth."""
     return (
         f"{link.latency_seconds * 1e6:g} us latency, "
         f"{link.bandwidth_bytes_per_second / 1e9:.4g} GB/s"

@@ -37,24 +37,19 @@ def boundary_links(
                 "give --stages, or leave --links, --node-link and --devices-per-node out."
             )
         return None
-    if (node_link is None) != (devices_per_node is None):
-        missing = "--node-link" if node_link is None else "--devices-per-node"
-        raise InputError(
-            f"{missing} is missing: --node-link and --devices-per-node are accepted together only, "
-            "give both or none."
-        )
+    check_nodes_told(node_link, devices_per_node)
     if links is not None and node_link is not None:
         raise InputError(
             "--links and --node-link are both given, accepted is one of them: --links names the "
             "link of every boundary already."
         )
     if node_link is not None and devices_per_node is not None:
-        return _between_nodes(profile, stages, _link("--node-link", node_link), devices_per_node)
+        return _between_nodes(profile, stages, link_of("--node-link", node_link), devices_per_node)
     if links is None:
         return None
     if links != MEASURED:
         listed = links.split(",") if isinstance(links, str) else links
-        return tuple(_link("--links", text) for text in listed)
+        return tuple(link_of("--links", text) for text in listed)
     if len(profile.links) != stages - 1:
         raise InputError(
             f"--links is {MEASURED}, but the profile holds {len(profile.links)} links between "
@@ -63,13 +58,27 @@ def boundary_links(
     return profile.links
 
 
-def _between_nodes(
-    profile: Profile, stages: int, between: Link, devices_per_node: int
-) -> tuple[Link, ...]:
-    if devices_per_node < 1:
+def check_nodes_told(node_link: str | None, devices_per_node: int | None) -> None:
+    """Check that the link between nodes comes with the devices of a node, and they with it.
+
+    Raises:
+        InputError: if one of the two is missing, or a node has no device.
+    """
+    if (node_link is None) != (devices_per_node is None):
+        missing = "--node-link" if node_link is None else "--devices-per-node"
+        raise InputError(
+            f"{missing} is missing: --node-link and --devices-per-node are accepted together only, "
+            "give both or none."
+        )
+    if devices_per_node is not None and devices_per_node < 1:
         raise InputError(
             f"--devices-per-node is {devices_per_node}, accepted are whole numbers from 1."
         )
+
+
+def _between_nodes(
+    profile: Profile, stages: int, between: Link, devices_per_node: int
+) -> tuple[Link, ...]:
     inside = Link(**profile.link.model_dump(exclude={"overlap"}))
     return tuple(
         between if (boundary + 1) % devices_per_node == 0 else inside
@@ -77,7 +86,12 @@ def _between_nodes(
     )
 
 
-def _link(option: str, text: str) -> Link:
+def link_of(option: str, text: str) -> Link:
+    """Return the link that a text `LATENCY:BANDWIDTH` describes; `option` names it in errors.
+
+    Raises:
+        InputError: if it describes none.
+    """
     latency, _, bandwidth = text.partition(":")
     try:
         numbers = {

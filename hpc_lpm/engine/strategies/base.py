@@ -5,7 +5,7 @@ an entry point of the group `hpc_lpm.strategies`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.runners.runner import RunContext, Runner
     from hpc_lpm.engine.settings import TrainSettings
     from hpc_lpm.models.layered import LayeredModel
+    from hpc_lpm.planning.forecast.case import Case
+    from hpc_lpm.planning.forecast.forecast import Forecast
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,36 @@ class Strategy(ABC):
         """Return the options of `hpc-lpm plan`, by name, that suit this strategy best."""
         blocking = {} if self.overlaps else {"overlap": False}
         return {"weights": "live", **blocking}
+
+    def forecasts(self, settings: "TrainSettings", case: "Case") -> "Sequence[Forecast]":
+        """Return what this strategy is predicted to do with a case, in all its ways, best first.
+
+        What runs the stages of a plan is predicted by the schedule that `plan_options` names, what
+        runs on one rank by the threads that `on_devices` gives it. Where that does not tell what a
+        step takes, a strategy overrides this method; `hpc_lpm.planning.forecast` helps. Ways that
+        `check` refuses are left out by the caller.
+
+        Raises:
+            InputError: if it cannot train the case, or nothing tells what it would do; the phrase
+                says why, and follows the strategy's name.
+        """
+        from hpc_lpm.planning.forecast.one_process import forecast_one_process
+        from hpc_lpm.planning.forecast.pipelines import forecast_pipeline
+
+        if self.independent:
+            raise InputError("each rank trains a model of its own, so that none of them sees all")
+        if self.needs_plan:
+            asked = self.plan_options(settings)
+            if "schedule" not in asked:
+                raise InputError(
+                    "not predicted: its `plan_options` name no schedule, and it defines no "
+                    "`forecasts`"
+                )
+            return forecast_pipeline(case, asked)
+        if not self.parallel:
+            threads = self.on_devices(settings, case.devices).threads // settings.threads
+            return forecast_one_process(case, threads)
+        raise InputError("not predicted: it defines no `forecasts`")
 
     def check(self, run: PlannedRun) -> None:
         """Refuse what this strategy cannot train; a subclass calls `super().check(run)` first.

@@ -34,6 +34,11 @@ class DistributedDataParallel(DataParallel):
         """Return what may be tried: the size of buckets too."""
         return {**super().tunable(settings), "bucket_megabytes": (1.0, 100.0)}
 
+    def bucket_bytes(self, settings: "TrainSettings") -> int:
+        """Return the bytes of a bucket."""
+        assert isinstance(settings.own, DDPOptions)
+        return int(settings.own.bucket_megabytes * 2**20)
+
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank's replica."""
         from hpc_lpm.engine.runners.ddp import DDPRunner

@@ -114,12 +114,12 @@ def no_candidate(
         )
     if not beyond:
         return _not_divisible(profiles, devices, global_batch, left_out)
-    least = min(beyond, key=_least_bytes)
+    least = min(beyond, key=least_bytes)
     return InputError(
         f"no combination of stages and replicas on {devices} devices is within the memory limit "
         f"of {options.memory_limit:,} bytes: what needs least is {least.stages} stages x "
         f"{least.options.replicas} replicas with lead {least.options.lead} and micro-batches of "
-        f"{least.profile.micro_batch} samples, {_least_bytes(least):,} bytes per device; raise the "
+        f"{least.profile.micro_batch} samples, {least_bytes(least):,} bytes per device; raise the "
         "limit, or give more devices or a profile of a smaller micro-batch."
     )
 
@@ -152,7 +152,7 @@ def _not_divisible(
     )
 
 
-def _least_bytes(model: CostModel) -> int:
+def least_bytes(model: CostModel) -> int:
     """Return the least memory limit at which there is a plan."""
     options = model.options.model_copy(update={"memory_limit": None})
     return least_memory_limit(CostModel(model.profile, model.stages, options))

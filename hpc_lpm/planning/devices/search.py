@@ -13,7 +13,7 @@ Of equally good ones it is that of the smallest lead, then the fewest stages, th
 micro-batches, then the first way to train. Everything is compared exactly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hpc_lpm.planning.chunks import evened_out
@@ -41,10 +41,14 @@ from hpc_lpm.planning.search.reach import Limits
 from hpc_lpm.planning.worth.expected import expected_steps
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import Measurements, packaged_measurements
-from hpc_lpm.profile_file import Profile
+from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.schedules.base import LEAD
 
 LEADS = range(1, 9)
+
+Wiring = Callable[[Profile, int], tuple[Profile, tuple[Link, ...] | None]]
+"""Returns a profile with the link over which replicas average, and the link of each boundary, for
+so many stages; None where all boundaries have the profile's link."""
 
 
 def search_devices(
@@ -119,6 +123,50 @@ def search_for_target(
     return DeviceSearch(devices, global_batch, tuple(candidates), left_out, TIME_TO_TARGET)
 
 
+def every_way(
+    profiles: Sequence[Profile],
+    devices: int,
+    global_batch: int,
+    ways: Sequence[PlanOptions],
+    leads: Sequence[int] = LEADS,
+    *,
+    measured: Measurements | None = None,
+    wiring: Wiring | None = None,
+    fewest_stages: int = 1,
+) -> tuple[list[Candidate], tuple[LeftOut, ...]]:
+    """Return all ways to train as `search_for_target` orders them, and the combinations left out.
+
+    Nothing is refused because it is unknown, and there may be no way at all.
+
+    Args:
+        profiles: as for `search_devices`, and so are the others.
+        devices: likewise.
+        global_batch: likewise.
+        ways: as for `search_for_target`.
+        leads: likewise.
+        measured: likewise.
+        wiring: tells the links of so many stages; by default all are the profile's.
+        fewest_stages: the least K that is tried.
+
+    Raises:
+        InputError: as `search_devices`; if a schedule neither alternates nor flushes.
+    """
+    for options in ways:
+        check_request(profiles, devices, global_batch, options)
+        check_steps_are_known(options)
+    trial = _Trial(
+        profiles, devices, global_batch, leads, None, _known(measured), wiring, fewest_stages
+    )
+    candidates, left_out = trial.tried(ways)
+    candidates.sort(key=lambda candidate: candidate.target_merit)
+    return candidates, left_out
+
+
+def step_of(model: CostModel, cuts: tuple[int, ...]) -> SteadyStep:
+    """Return what a step takes with a plan's cuts: in closed form, or simulated under a flush."""
+    return (steady_step if model.schedule.alternates else flushing_step)(model, cuts)
+
+
 def _known(measured: Measurements | None) -> Measurements:
     return packaged_measurements() if measured is None else measured
 
@@ -133,6 +181,8 @@ class _Trial:
     leads: Sequence[int]
     micro_batches: int | None
     measured: Measurements
+    wiring: Wiring | None = None
+    fewest_stages: int = 1
 
     def run(self, ways: Sequence[PlanOptions]) -> tuple[list[Candidate], tuple[LeftOut, ...]]:
         """Try all ways with all profiles and numbers of stages.
@@ -140,19 +190,24 @@ class _Trial:
         Raises:
             InputError: if no candidate is found.
         """
+        candidates, left_out = self.tried(ways)
+        if not candidates:
+            raise no_candidate(self.profiles, self.devices, self.global_batch, ways[0], left_out)
+        return candidates, left_out
+
+    def tried(self, ways: Sequence[PlanOptions]) -> tuple[list[Candidate], tuple[LeftOut, ...]]:
+        """Try all ways with all profiles and numbers of stages, which may leave nothing."""
         found = [
             entry
             for options in ways
             for profile in self.profiles
-            for stages in range(1, self.devices + 1)
+            for stages in range(self.fewest_stages, self.devices + 1)
             if self.devices % stages == 0
             for entry in self._try(profile, stages, options)
         ]
         candidates = [entry for entry in found if isinstance(entry, Candidate)]
         # More ways leave out the same combination for the same reason.
         left_out = tuple(dict.fromkeys(entry for entry in found if isinstance(entry, LeftOut)))
-        if not candidates:
-            raise no_candidate(self.profiles, self.devices, self.global_batch, ways[0], left_out)
         return candidates, left_out
 
     def _try(
@@ -171,6 +226,9 @@ class _Trial:
         if self.micro_batches not in {None, micro_batches}:
             yield LeftOut(stages, replicas, profile.micro_batch, Reason.MICRO_BATCHES)
             return
+        if self.wiring is not None:
+            profile, links = self.wiring(profile, stages)
+            options = options.model_copy(update={"links": links})
         before: SteadyStep | None = None
         for lead in self.leads if LEAD in schedule.own_options else self.leads[:1]:
             update = {
@@ -184,7 +242,7 @@ class _Trial:
                 yield LeftOut(stages, replicas, profile.micro_batch, Reason.MEMORY, model)
                 return
             cuts = evened_out(model, optimal_cuts(model))
-            step = steady_step(model, cuts) if schedule.alternates else flushing_step(model, cuts)
+            step = step_of(model, cuts)
             if before is not None and not schedule.alternates and step.seconds >= before.seconds:
                 return
             before = step
