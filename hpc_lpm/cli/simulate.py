@@ -155,6 +155,8 @@ def _document(prediction: Prediction, use: PlanUse) -> dict[str, object]:
 
 def _show(prediction: Prediction, profile: Profile, merged: Plan, use: PlanUse) -> None:
     simulation, options = prediction.simulation, use.options
+    placement = options.scheduled.placement(len(merged.stages))
+    in_flight = placement.on_devices(simulation.peak_in_flight)
     if use.notice is not None:
         console().print(use.notice[0].upper() + use.notice[1:])
     print_table(
@@ -167,12 +169,12 @@ def _show(prediction: Prediction, profile: Profile, merged: Plan, use: PlanUse) 
             "memory MiB",
         ],
         [
-            [str(stage), f"{idle:.1%}", f"{overall:.1%}", str(held), f"{memory / 2**20:.2f}"]
+            [str(stage), f"{idle:.1%}", f"{overall:.1%}", f"{held:g}", f"{memory / 2**20:.2f}"]
             for stage, (idle, overall, held, memory) in enumerate(
                 zip(
                     simulation.idle_share,
                     simulation.overall_idle_share,
-                    simulation.peak_in_flight,
+                    in_flight,
                     prediction.memory_bytes,
                     strict=True,
                 )
