@@ -25,6 +25,7 @@ import pandas as pd
 from benchmarks.advice_cases import CASES, AdviceCase
 from benchmarks.race import Contestant, markdown, median, race, shown
 from hpc_lpm.cluster.launchers import rank_command, rank_environment
+from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.options import PlanOptions
@@ -96,15 +97,17 @@ def contestants(
         }
         if each["cuts"]:
             path = folder / f"plan-{case.name}-{each['strategy']}.json"
-            _write_plan(folder / f"profile-{case.name}-{each['micro_batch']}.json", each, path)
+            profile = folder / f"profile-{case.name}-{each['micro_batch']}.json"
+            options = strategy.plan_options(checked_settings(**settings))
+            _write_plan(profile, each, options, path)
             settings["plan"] = str(path)
         found.append(Contestant(each["strategy"], settings))
     return found[:first]
 
 
-def _write_plan(profile: Path, each: dict[str, Any], path: Path) -> None:
-    options = PlanOptions(micro_batches=each["micro_batches"], weights="live")
-    cost = CostModel(Profile.read(profile), each["stages"], options)
+def _write_plan(profile: Path, each: dict[str, Any], of_plan: dict[str, Any], path: Path) -> None:
+    options = PlanOptions.checked(**{**of_plan, "micro_batches": each["micro_batches"]})
+    cost = CostModel(Profile.read(profile), options.stages_on(each["stages"]), options)
     price_plan(cost, tuple(each["cuts"]), "advice", "").write(path)
 
 

@@ -16,6 +16,7 @@ class FullyShardedDataParallel(DataParallel):
     name = "fsdp"
     description = "data parallelism, weights and optimizer sharded by PyTorch's FSDP2"
     colour = "#7a6a1f"
+    shards = True
 
     def check(self, run: PlannedRun) -> None:
         """Refuse what cannot be divided into rows: an order in memory, or an update."""

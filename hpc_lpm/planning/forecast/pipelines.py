@@ -64,7 +64,7 @@ def _step_on(candidate: Candidate, case: Case) -> Fraction:
     wired, links = case.wired(case.profile_at(candidate.micro_batch), candidate.stages)
     profile = model.profile.model_copy(update={"link": wired.link})
     options = model.options.model_copy(update={"links": links})
-    return step_of(CostModel(profile, candidate.stages, options), candidate.cuts).seconds
+    return step_of(CostModel(profile, model.stages, options), candidate.cuts).seconds
 
 
 def _forecast(case: Case, candidate: Candidate, blocks: Blocks) -> Forecast:
