@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from hpc_lpm.planning.cost import CostModel
 
-Merit = tuple[Fraction, Fraction, int]
+Merit = tuple[Fraction, Fraction, Fraction, int]
 
 
 def evened_out(model: CostModel, cuts: tuple[int, ...]) -> tuple[int, ...]:
@@ -13,9 +13,9 @@ def evened_out(model: CostModel, cuts: tuple[int, ...]) -> tuple[int, ...]:
 
     Planners even out the stages. Where devices hold several, an uneven chunk may make up for
     another one: cuts are moved by a layer, one or two at a time, for as long as the period of the
-    devices becomes shorter, or as long with less variance among them, or at that with fewer bytes
-    over the boundaries (hill climbing). Memory limits are kept. One stage on each device stays as
-    it is.
+    devices becomes shorter, or as long with less variance among devices, then among stages, which
+    wait for each other, or at that with fewer bytes over the boundaries (hill climbing). Memory
+    limits are kept. One stage on each device stays as it is.
     """
     if model.placement.chunks == 1:
         return cuts
@@ -32,9 +32,21 @@ def evened_out(model: CostModel, cuts: tuple[int, ...]) -> tuple[int, ...]:
 
 def _merit(model: CostModel, cuts: tuple[int, ...]) -> Merit:
     """Return what is to be made small."""
-    seconds = model.device_seconds(cuts)
-    squares = sum((each * each for each in seconds), Fraction(0))
-    return model.device_period(cuts), squares, model.boundary_bytes(cuts)
+    of_stages = [
+        model.compute_seconds(stage, start, stop)
+        for stage, (start, stop) in enumerate(pairwise(cuts))
+    ]
+    return (
+        model.device_period(cuts),
+        _squares(model.device_seconds(cuts)),
+        _squares(of_stages),
+        model.boundary_bytes(cuts),
+    )
+
+
+def _squares(seconds: list[Fraction]) -> Fraction:
+    """Return the sum of squares, which is the smaller the more even numbers of one sum are."""
+    return sum((each * each for each in seconds), Fraction(0))
 
 
 def _neighbours(cuts: tuple[int, ...]) -> list[tuple[int, ...]]:

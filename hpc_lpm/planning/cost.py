@@ -35,6 +35,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.profile_file import Link, Profile
 from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.chunked import ChunkedSchedule
 from hpc_lpm.schedules.placement import Placement
 
 
@@ -277,11 +278,28 @@ class CostModel:
 
     def device_memory_bytes(self, cuts: Sequence[int]) -> list[int]:
         """Return the bytes that each device holds, all its chunks together."""
-        by_stage = [
-            self.memory_bytes(stage, start, stop)
-            for stage, (start, stop) in enumerate(pairwise(cuts))
+        pairs = list(enumerate(pairwise(cuts)))
+        by_stage = [self.memory_bytes(stage, start, stop) for stage, (start, stop) in pairs]
+        if not isinstance(self.schedule, ChunkedSchedule):
+            return by_stage
+        # The chunks of a device do not all hold most at the same time.
+        activations = [
+            self.activation_sums[stop] - self.activation_sums[start] for _, (start, stop) in pairs
         ]
-        return [sum(by_stage[stage] for stage in stages) for stages in self.placement.held]
+        without = [
+            by_stage[stage] - self.factors[stage].memory.activations * activations[stage]
+            for stage in range(self.stages)
+        ]
+        return [
+            sum(without[stage] for stage in stages)
+            + max(
+                sum(held * activations[stage] for held, stage in zip(together, stages, strict=True))
+                for together in self.schedule.in_flight_together(
+                    device, self.stages, self.options.micro_batches
+                )
+            )
+            for device, stages in enumerate(self.placement.held)
+        ]
 
     def boundary_bytes(self, cuts: Sequence[int]) -> int:
         """Return V of a plan: the bytes that one micro-batch sends forward over all cuts."""
