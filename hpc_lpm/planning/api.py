@@ -68,7 +68,8 @@ def plan(
             by default 1, or searched with `devices`.
         micro_batches: Micro-batches of an optimizer step: by default 4, or searched with `devices`.
         weights: What is done about weights that lag, where the schedule lets them: `"live"`,
-            which is the default, `"replay"` or `"stash"`; searched for `"time-to-target"`.
+            which is the default, `"replay"`, `"stash"` or `"double-buffer"` (two versions at every
+            stage); searched for `"time-to-target"`.
         optimizer: Whose state each device holds: `"sgd"`, `"momentum"`, `"adam"`, `"adamw"`,
             `"muon"` or `"other"` for two copies of the weights.
         prediction_rule: The rule by which lagged weights are predicted, whose copies each device
