@@ -17,7 +17,7 @@ class ScheduledPipelineEngine(PipelineEngine):  # type: ignore[misc]
     """DeepSpeed's module, process groups and optimizer step under our own programmes.
 
     The base class drains the pipeline, broadcasts the loss and synchronises after every batch; here
-    a `StageExecutor` executes one programme over as many batches as there are.
+    a `ProgrammeExecutor` executes one programme over as many batches as there are.
 
     Args:
         context: of the run.

@@ -229,7 +229,7 @@ class Strategy(ABC):
                     "not predicted: its `plan_options` name no schedule, and it defines no "
                     "`forecasts`"
                 )
-            return forecast_pipeline(case, asked)
+            return forecast_pipeline(case, asked, frozenset(self.options.model_fields))
         if not self.parallel:
             threads = self.on_devices(settings, case.devices).threads // settings.threads
             return forecast_one_process(case, threads)

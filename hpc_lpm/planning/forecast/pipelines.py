@@ -10,7 +10,7 @@ from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.candidates import Candidate, LeftOut, Reason
 from hpc_lpm.planning.devices.refusals import least_bytes
-from hpc_lpm.planning.devices.search import every_way, step_of
+from hpc_lpm.planning.devices.search import LEADS, every_way, step_of
 from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Forecast
 from hpc_lpm.planning.options import PlanOptions
@@ -18,11 +18,15 @@ from hpc_lpm.recipes import NO_RECIPE
 from hpc_lpm.schedules.base import LEAD
 from hpc_lpm.schedules.registry import schedule_named
 
+RECIPE = "recipe"
+
 FEWEST_STAGES = 2
 """A model in one stage is data parallelism alone, which other strategies are for."""
 
 
-def forecast_pipeline(case: Case, asked: Mapping[str, object]) -> list[Forecast]:
+def forecast_pipeline(
+    case: Case, asked: Mapping[str, object], taken: frozenset[str]
+) -> list[Forecast]:
     """Return all ways to train by a schedule on a case's devices, best first.
 
     Every number of stages that divides the devices is tried with as many replicas, at every
@@ -31,16 +35,20 @@ def forecast_pipeline(case: Case, asked: Mapping[str, object]) -> list[Forecast]
 
     Args:
         case: what is trained, on what.
-        asked: options of the plans by name; `schedule` is among them, and `lead` is searched.
+        asked: options of the plans by name; `schedule` is among them.
+        taken: the names of the options that the strategy takes: what is fixed by the strategy, such
+            as a `lead` or that there is no `recipe`, is not searched.
 
     Raises:
         InputError: if there is no way; the sentence says why.
     """
     fixed = {name: value for name, value in asked.items() if name != LEAD}
+    lead = asked.get(LEAD, 1)
+    leads = LEADS if LEAD in taken or not isinstance(lead, int) else (lead,)
     options = PlanOptions.checked(**{**case.options.model_dump(), **fixed})
     schedule = schedule_named(options.schedule)
     ways = [options.model_copy(update={"recipe": NO_RECIPE})]
-    if not schedule.flushes and options.recipe != NO_RECIPE:
+    if not schedule.flushes and options.recipe != NO_RECIPE and RECIPE in taken:
         ways.insert(0, options)
     blocks = {profile.micro_batch: Blocks.of(profile) for profile in case.profiles}
     candidates, left_out = every_way(
@@ -48,13 +56,14 @@ def forecast_pipeline(case: Case, asked: Mapping[str, object]) -> list[Forecast]
         case.devices,
         case.batch_size,
         ways,
+        leads,
         measured=case.measured,
         wiring=case.wired,
         fewest_stages=FEWEST_STAGES,
     )
     if not candidates:
         raise InputError(_why_none(case, left_out))
-    found = [_forecast(case, each, blocks[each.micro_batch]) for each in candidates]
+    found = [_forecast(case, each, blocks[each.micro_batch], taken) for each in candidates]
     return sorted(found, key=lambda forecast: forecast.merit)
 
 
@@ -67,13 +76,13 @@ def _step_on(candidate: Candidate, case: Case) -> Fraction:
     return step_of(CostModel(profile, model.stages, options), candidate.cuts).seconds
 
 
-def _forecast(case: Case, candidate: Candidate, blocks: Blocks) -> Forecast:
+def _forecast(case: Case, candidate: Candidate, blocks: Blocks, taken: frozenset[str]) -> Forecast:
     model, options = candidate.model, candidate.model.options
     messages = options.micro_batches * options.replicas
     averaged = 2 * (options.replicas - 1) * model.parameter_sums[-1]
     own = {name: getattr(options, name) for name in model.schedule.own_options}
     if not model.schedule.flushes:
-        own["recipe"] = options.recipe
+        own[RECIPE] = options.recipe
     return Forecast(
         way=options.schedule,
         stages=candidate.stages,
@@ -87,7 +96,7 @@ def _forecast(case: Case, candidate: Candidate, blocks: Blocks) -> Forecast:
         samples=case.batch_size,
         lag=candidate.lag,
         expected=candidate.expected,
-        options=own,
+        options={name: value for name, value in own.items() if name in taken},
         cuts=blocks.in_layers(candidate.cuts),
         step_on=partial(_step_on, candidate),
     )
