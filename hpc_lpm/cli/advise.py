@@ -5,7 +5,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
 from hpc_lpm.cli.profile_options import BandwidthOption, LatencyOption
 from hpc_lpm.files import check_can_write
-from hpc_lpm.planning.forecast.case import Case, Nodes
+from hpc_lpm.planning.forecast.case import Case, Nodes, check_numbers
 from hpc_lpm.planning.lists import memory_limit_of
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.measured import check_recipe, measurements
@@ -52,6 +52,7 @@ def advise_command(
     from hpc_lpm.advice.reasons import what_changes_it, why_first
     from hpc_lpm.cli.advise_table import advice_document, show_advice
 
+    check_numbers(devices, batch_size)
     if write_campaign is not None:
         check_can_write(write_campaign)
     measured = measurements(efficiency)

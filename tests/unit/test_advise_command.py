@@ -168,3 +168,16 @@ def test_profiles_of_another_model_or_of_one_size_twice_are_refused(tmp_path, pr
 def test_sizes_that_do_not_divide_the_batch_are_refused(sizes, found, capsys):
     assert run(*(word for size in sizes for word in ("--micro-batch", size))) == 2
     assert found in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--devices", "0"], "--devices is 0, accepted are whole numbers from 2"),
+        (["--devices", "-3"], "--devices is -3, accepted are whole numbers from 2"),
+        (["--batch-size", "0"], "--batch-size is 0, accepted are numbers from 1"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_profiled(options, found, capsys):
+    assert run(*options) == 2
+    assert found in capsys.readouterr().err

@@ -33,6 +33,21 @@ class Nodes:
         return cls(link_of("--node-link", node_link), devices_per_node)
 
 
+def check_numbers(devices: int, batch_size: int) -> None:
+    """Check what is asked for before anything is profiled.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if devices < 2:
+        raise InputError(
+            f"--devices is {devices}, accepted are whole numbers from 2: on one device there is "
+            "nothing to choose."
+        )
+    if batch_size < 1:
+        raise InputError(f"--batch-size is {batch_size}, accepted are numbers from 1.")
+
+
 @dataclass(frozen=True)
 class Case:
     """What is to be trained on which devices; every strategy is asked what it would do with it.
@@ -62,13 +77,7 @@ class Case:
         Raises:
             InputError: naming the option.
         """
-        if self.devices < 2:
-            raise InputError(
-                f"--devices is {self.devices}, accepted are whole numbers from 2: on one device "
-                "there is nothing to choose."
-            )
-        if self.batch_size < 1:
-            raise InputError(f"--batch-size is {self.batch_size}, accepted are numbers from 1.")
+        check_numbers(self.devices, self.batch_size)
         if isinstance(self.options.memory_limit, tuple):
             raise InputError(
                 "--memory-limit has one entry per stage, but the number of stages is searched: "
