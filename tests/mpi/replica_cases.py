@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hpc_lpm.engine import training
+from hpc_lpm.engine import rank_engine
 from hpc_lpm.engine.job import Job
 from hpc_lpm.ranks import rank_from_environment
 
 of_cases: list[list[dict[int, dict]]] = []
-fingerprint = training.weights_sha256
+fingerprint = rank_engine.weights_sha256
 
 
 def fingerprint_and_copy(layers: dict[int, nn.Module], job: Job) -> str:
@@ -27,10 +27,10 @@ def fingerprint_and_copy(layers: dict[int, nn.Module], job: Job) -> str:
     return fingerprint(layers, job)
 
 
-training.weights_sha256 = fingerprint_and_copy
+rank_engine.weights_sha256 = fingerprint_and_copy
 try:
     runpy.run_path(str(Path(__file__).with_name("train_cases.py")))
 finally:
-    training.weights_sha256 = fingerprint
+    rank_engine.weights_sha256 = fingerprint
 if rank_from_environment() == 0:
     torch.save(of_cases, Path(sys.argv[2]).with_suffix(".pt"))
