@@ -172,7 +172,7 @@ class Steps:
 
     def profile_path(self, trial: Trial) -> Path:
         """Return the path of the profile from which a trial's plan is made."""
-        size = self.settings(trial.name).micro_batch_size
+        size = max(1, self.settings(trial.name).micro_batch_size // trial.replicas)
         return self.folder.profile(*self._profile_key(trial, size, self.profile_ranks(trial)))
 
     def profiles_of(self, trial: Trial) -> dict[int, Path]:

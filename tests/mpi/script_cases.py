@@ -33,7 +33,6 @@ from torch.utils.data import DataLoader
 
 import hpc_lpm
 from hpc_lpm.data.dataset import epoch_order
-from hpc_lpm.engine.checkpoint.tensors import weights_sha256
 from hpc_lpm.engine.job import Job, start_job
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
@@ -155,7 +154,7 @@ class ScriptCase:
         with torch.no_grad(), self.unchanged("evaluate"):
             metrics = engine.evaluate(test, metric=["accuracy"])
         return {
-            "weights": weights_sha256(engine.trained_state().layers, self.job),
+            "weights": engine.weights_sha256(),
             "step": engine.step,
             "train_loss": engine.last_loss,
             "test_loss": metrics["loss"],

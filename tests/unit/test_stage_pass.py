@@ -45,7 +45,6 @@ class Stage:
         layers = {3: Residual(), 4: Last() if is_last else Residual()}
         self.module = nn.ModuleList(layers.values())
         self.stage = StagePass(
-            self.module,
             LayerCalls(layers, 0, torch.device("cpu")),
             PLAIN,
             cross_entropy if is_last else None,
@@ -58,7 +57,7 @@ class Stage:
     def _forward(self, number: int, *, is_first: bool, is_last: bool) -> InFlight:
         inputs = tuple(torch.randn(4, 6, requires_grad=not is_first) for _ in range(2))
         flight = InFlight(inputs, targets=TARGETS if is_last else None)
-        outputs = self.stage.forward(flight, number, keep_graph=True)
+        outputs = self.stage.forward(flight, number, training=True, keep_graph=True)
         flight.outgoing = None if is_last else BoundarySpec.of(outputs)
         return flight
 

@@ -8,6 +8,7 @@ from typing import Any
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
     Contestant,
+    contestant_replicas,
     contestant_settings,
     contestant_stages,
     contestant_tuning,
@@ -74,12 +75,13 @@ def candidates_of(campaign: Campaign, contestant: Contestant) -> list[Candidate]
 def tried_micro_batches(campaign: Campaign, contestant: Contestant) -> list[int]:
     """Return the samples of a micro-batch that a contestant may train with, the usual one first."""
     usual = contestant_settings(campaign, contestant)
-    sizes = [usual.micro_batch_size]
+    replicas = contestant_replicas(campaign, contestant)
+    sizes = [usual.micro_batch_size // replicas]
     if contestant_tuning(campaign, contestant) is not None:
         for candidate in candidates_of(campaign, contestant):
             count = candidate.options.get("micro_batches", usual.micro_batches)
-            sizes.append(usual.batch_size // count)
-    return list(dict.fromkeys(sizes))
+            sizes.append(usual.batch_size // count // replicas)
+    return list(dict.fromkeys(max(1, size) for size in sizes))
 
 
 def _by_promise(lengths: list[int]) -> list[tuple[int, ...]]:

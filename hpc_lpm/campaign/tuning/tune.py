@@ -151,7 +151,9 @@ class _Search:
         """
         settings = self.settings(number)
         request: dict[str, Any] = self._steps.plan_request(self._trial, settings)
-        profile = self._steps.profiles_of(self._trial)[settings.micro_batch_size]
+        profile = self._steps.profiles_of(self._trial)[
+            max(1, settings.micro_batch_size // self._trial.replicas)
+        ]
         key = json.dumps([request, str(profile)], sort_keys=True, default=str)
         if key not in self._plans:
             try:
