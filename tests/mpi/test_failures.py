@@ -209,7 +209,9 @@ def test_replicas_that_all_meet_a_loss_that_is_not_finite_speak_once(
     done = train(tmp_path, "nan", strategy)
     assert done.returncode == 1
     (sentence,) = sentences(done)
-    assert f"{THIRD}the loss is nan" in sentence
+    # Layers that are sharded over the ranks cannot be run again by one of them.
+    layer = "" if strategy == "fsdp" else THIRD
+    assert f"{layer}the loss is nan" in sentence
 
 
 @pytest.mark.parametrize(("fault", "how"), [("kill", "signal 9"), ("exit", "exit")])
