@@ -3,6 +3,7 @@
 from hpc_lpm.cli import advise_options as given
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
+from hpc_lpm.cli.plan_options import EfficiencyOption
 from hpc_lpm.cli.profile_options import BandwidthOption, LatencyOption
 from hpc_lpm.files import check_can_write
 from hpc_lpm.planning.forecast.case import Case, Nodes, check_numbers
@@ -28,7 +29,7 @@ def advise_command(
     optimizer: given.OptimizerOption = "momentum",
     lr: given.LearningRateOption = 0.1,
     recipe: given.RecipeOption = AUTO,
-    efficiency: given.EfficiencyOption = None,
+    efficiency: EfficiencyOption = None,
     memory_limit: given.MemoryLimitOption = None,
     latency: LatencyOption = None,
     bandwidth: BandwidthOption = None,

@@ -52,13 +52,6 @@ NodeLinkOption = Annotated[
 DevicesPerNodeOption = Annotated[
     int | None, typer.Option(help="Devices that share a node, with --node-link.")
 ]
-EfficiencyOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Your own measurements of what lags cost (CSV), instead of the toolkit's.",
-    ),
-]
 AlsoOption = Annotated[
     list[str] | None,
     typer.Option(

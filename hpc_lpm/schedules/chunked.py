@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.instructions import (
@@ -35,7 +35,7 @@ class ChunkedSchedule(Schedule):
     folded: bool = False
 
     def __init__(self) -> None:
-        self._orders: dict[tuple[int, int, int], list[Pass]] = {}
+        self._orders: dict[tuple[int, int, int, int], list[Pass]] = {}
 
     @abstractmethod
     def order(self, device: int, devices: int, micro_batches: int) -> Iterable[Pass]:
@@ -44,17 +44,6 @@ class ChunkedSchedule(Schedule):
         Raises:
             InputError: if the schedule does not exist for so few micro-batches.
         """
-
-    def with_chunks(self, chunks: int | None) -> Self:
-        """Return the same schedule with so many stages on each device, None for the usual number.
-
-        Raises:
-            InputError: if the number is not the user's choice, or is none.
-        """
-        changed = super().with_chunks(chunks)
-        if changed is not self:
-            changed._orders = {}
-        return changed
 
     def placement(self, stages: int) -> Placement:
         """Return which device holds which stages.
@@ -106,9 +95,10 @@ class ChunkedSchedule(Schedule):
         return self.in_flight(stage, stages, micro_batches_per_step, lead) - 1
 
     def _order_of(self, device: int, devices: int, micro_batches: int) -> list[Pass]:
-        key = device, devices, micro_batches
+        # Copies with other chunks share what is kept.
+        key = self.chunks, device, devices, micro_batches
         if key not in self._orders:
-            self._orders[key] = list(self.order(*key))
+            self._orders[key] = list(self.order(device, devices, micro_batches))
         return self._orders[key]
 
 

@@ -169,7 +169,7 @@ def test_options_that_do_not_fit_the_model_are_bad_input(stages, options, senten
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"weights": "new"}, "weights: accepted is 'replay', 'live', 'stash' or "),
+        ({"weights": "new"}, "weights: accepted is 'replay', 'live', 'stash' or 'double-buffer'"),
         ({"tolerance": -1}, "tolerance"),
         ({"speeds": (0.0,)}, "speeds"),
         ({"unknown": 1}, "unknown"),
