@@ -25,9 +25,10 @@ from benchmarks.delay.emulated_steps import (
     planned_passes,
 )
 from benchmarks.delay.families import FAMILIES
+from benchmarks.delay.methods import named
 from benchmarks.delay.parts import PARTS
 from benchmarks.delay.runs import Outcomes
-from benchmarks.delay.tables import named, outcomes_table, ratios, worth_rows
+from benchmarks.delay.tables import outcomes_table, ratios, worth_rows
 from benchmarks.race import markdown, median, shown
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.models.registry import create_model

@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from benchmarks.delay.families import FAMILIES
+from benchmarks.delay.methods import first_stage_lag, named
 from benchmarks.delay.ratios import final_outcome
-from benchmarks.delay.tables import baseline, contestants, named, ratios
+from benchmarks.delay.tables import baseline, contestants, ratios
 from hpc_lpm.campaign.figures.style import MUTED, figure_style, new_figure, to_svg
 
 _COLOURS = {"recipe none": "#b5502d", "recipe auto": "#0b5fa5"}
@@ -72,7 +73,7 @@ def ratios_over_lag(rows: pd.DataFrame) -> str:
         points: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for (family, stages, micro_batches, corrections), ratio in ratios(rows):
             if math.isfinite(ratio.mean):
-                lag = (stages - 1) / micro_batches
+                lag = first_stage_lag(corrections, stages, micro_batches)
                 points.setdefault((family, named(corrections)), []).append((lag, ratio.mean))
         colours = _colours(label for _, label in points)
         trainings = dict.fromkeys(family for family, _ in sorted(points))

@@ -11,6 +11,7 @@ from hpc_lpm.recipes import RECIPES, recipe_for
 NONE, AUTO = json.dumps({"recipe": "none"}), json.dumps({"recipe": "auto"})
 
 SHORT_LENGTHS, LENGTHS = (1.0, 1.2, 1.5), (1.0, 1.2, 1.35, 1.5)
+RIVALS_LENGTHS = (1.0, 1.5, 2.0)
 
 
 def rate_of(family: str, stages: int) -> float:
@@ -126,6 +127,18 @@ def policies() -> Iterator[Run]:
             yield from trainings(family, 8, 4, replayed, (1.0,), 3)
 
 
+def asynchronous() -> Iterator[Run]:
+    """Yield runs on 8 stages of the methods that do not flush either, by the rules of their papers.
+
+    PipeDream-2BW needs as many micro-batches a step as there are stages.
+    """
+    for family in ("gpt-adamw", "gpt-muon", "resnet20"):
+        lengths = RIVALS_LENGTHS if FAMILIES[family].lower_is_better else (1.0,)
+        for rival, micro_batches in (("pipedream", 4), ("pipedream-2bw", 8), ("fdg", 4)):
+            method = json.dumps({"strategy": rival})
+            yield from trainings(family, 8, micro_batches, method, lengths, 3)
+
+
 PARTS = {
     "short": short,
     "rates": rates,
@@ -134,5 +147,6 @@ PARTS = {
     "shallow": shallow,
     "policies": policies,
     "rules": rules,
+    "asynchronous": asynchronous,
 }
 """The parts by name; all but `short` are those of `make bench-delay-full`."""

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.delay.families import FAMILIES, Family
+from benchmarks.delay.methods import method_of
 from hpc_lpm.data.registry import load_dataset
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.planning.cost import CostModel
@@ -32,7 +33,7 @@ class Run:
     """One training.
 
     `length` is that of the run over the family's; `corrections` are options of `hpc-lpm train` as
-    JSON, such as `{"recipe": "auto"}`.
+    JSON, such as `{"recipe": "auto"}`, with the strategy if it is a rival of FBP.
     """
 
     family: str
@@ -130,11 +131,9 @@ def _settings(run: Run, family: Family, folder: Path) -> dict[str, Any]:
     plan = even_plan(run.family, run.stages, run.micro_batches, folder)
     return {
         **settings,
-        "strategy": "fbp",
-        "weights": "live",
         "plan": str(plan),
         "in_one_process": True,
-        **json.loads(run.corrections),
+        **method_of(run.corrections),
     }
 
 

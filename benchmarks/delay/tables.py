@@ -1,22 +1,16 @@
 """The tables of the delay benchmark: outcomes by depth, steps to the target, and time to it."""
 
-import json
 import math
 from collections.abc import Iterator
 
 import pandas as pd
 
 from benchmarks.delay.families import FAMILIES
+from benchmarks.delay.methods import first_stage_lag, named, rules_of
 from benchmarks.delay.ratios import StepsRatio, final_outcome, steps_ratio
 from benchmarks.race import markdown
 
 BY_CONTESTANT = ["family", "stages", "micro_batches", "corrections"]
-
-
-def named(corrections: str) -> str:
-    """Return the text of corrections in tables, such as `recipe auto`."""
-    options = json.loads(corrections)
-    return ", ".join(f"{name} {value}" for name, value in options.items()) or "none"
 
 
 def contestants(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, int, int, str], pd.DataFrame]]:
@@ -89,25 +83,26 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
     """Return what the planner reads of the worth of a step: ratios that every seed has reached."""
     worth = []
     for (family, stages, micro_batches, corrections), ratio in ratios(rows):
-        options = json.loads(corrections)
-        if set(options) != {"recipe"} or math.isinf(ratio.mean) or ratio.seeds < 2:
+        if math.isinf(ratio.mean) or ratio.seeds < 2:
             continue
         optimizer = FAMILIES[family].optimizer["name"]
+        rules, recipe = rules_of(corrections)
         worth.append(
             {
                 "model_family": FAMILIES[family].model.partition(",")[0],
                 "optimizer": optimizer,
-                "recipe": options["recipe"],
+                "recipe": recipe,
                 "stages": stages,
                 "micro_batches": micro_batches,
-                "lead": 1,
-                "weights": "live",
-                "first_stage_lag": (stages - 1) / micro_batches,
+                "lead": rules.lead,
+                "weights": rules.weights,
+                "first_stage_lag": first_stage_lag(corrections, stages, micro_batches),
                 "steps_ratio": round(ratio.mean, 4),
                 "low": round(ratio.low, 4),
                 "high": round(ratio.high, 4),
                 "seeds": ratio.seeds,
                 "source": source,
+                "gradient_shrink": rules.gradient_shrink,
             }
         )
     return pd.DataFrame(worth)

@@ -1,16 +1,18 @@
 """What a step is worth, worked out by hand, and which files of measurements are refused."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
+from hpc_lpm.engine.settings import TrainSettings
+from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.expected import expected_steps
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import (
-    COLUMNS,
     PACKAGED,
     Measurements,
     packaged_measurements,
@@ -187,7 +189,8 @@ def test_a_wrong_file_is_one_sentence_that_names_the_line(
 
 def test_columns_are_all_there_once_and_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
-    turned = written(path, ",".join(BY_HAND[0].split(",")[::-1]), header=",".join(COLUMNS[::-1]))
+    row, header = (",".join(text.split(",")[::-1]) for text in (BY_HAND[0], HEADER))
+    turned = written(path, row, header=header)
     assert Measurements.read(turned).rows[0].source == "by hand"
     for header in (HEADER.replace("low,", ""), f"{HEADER},low", "steps"):
         with pytest.raises(InputError, match=r"has the columns .*, accepted are model_family, "):
@@ -199,6 +202,91 @@ def test_columns_are_all_there_once_and_in_any_order(tmp_path: Path) -> None:
         Measurements.read(path)
     with pytest.raises(InputError, match="cannot be read as CSV"):
         Measurements.read(tmp_path)
+
+
+def test_rows_of_shrunk_gradients_count_for_them_alone(tmp_path: Path) -> None:
+    plain = "gpt,adamw,none,8,4,2,stash,3.5,2,,,1,me,1"
+    half = "gpt,adamw,none,8,4,2,stash,3.5,3,,,1,me,0.5"
+    header = f"{HEADER},gradient_shrink"
+    path = written(tmp_path / "own.csv", plain, half, header=header)
+    measured = Measurements.read(path)
+    assert looked_up(measured, "7/2").ratio == 2
+    shrunk = replace(measured, gradient_shrink=0.5)
+    assert looked_up(shrunk, "7/2").ratio == 3
+    assert looked_up(shrunk, "7/4").ratio == 2
+    unknown = looked_up(replace(measured, gradient_shrink=0.25), "7/2").worth
+    assert unknown.value is None
+    assert unknown.reason.startswith("nothing is measured for adamw with recipe none and gradients")
+    with pytest.raises(InputError, match="line 2, gradient_shrink: "):
+        Measurements.read(written(path, f"{plain}.5", header=header))
+
+
+def test_double_buffered_weights_lag_by_one_update_and_count_for_themselves(tmp_path: Path) -> None:
+    for devices, micro_batches in ((2, 2), (8, 16)):
+        options = PlanOptions(micro_batches=micro_batches, weights="double-buffer")
+        found = Lag.of(schedule_named("fbp"), devices, options)
+        assert found == Lag(Fraction(1), 1, Fraction(1))
+    live = "gpt,adamw,none,8,8,1,live,0.875,2,,,1,me"
+    buffered = "gpt,adamw,none,8,8,1,double-buffer,1,3,,,1,me"
+    measured = Measurements.read(written(tmp_path / "own.csv", live, buffered))
+    assert looked_up(measured, "1", weights="double-buffer").ratio == 3
+    assert looked_up(measured, "7/8", weights="live").ratio == 2
+    alone = Measurements.read(written(tmp_path / "own.csv", live))
+    assert looked_up(alone, "1/2", weights="double-buffer").worth.value is None
+    with pytest.raises(
+        InputError, match=r"first_stage_lag is 0.875, but .* double-buffer lags by 1"
+    ):
+        Measurements.read(
+            written(
+                tmp_path / "own.csv", buffered.replace("double-buffer,1,", "double-buffer,0.875,")
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    ("strategy", "own", "ratio"),
+    [
+        ("fbp", {}, 1.5),
+        ("fbp", {"weights": "stash"}, 2.0),
+        ("pipedream", {}, 2.0),
+        ("ddg", {}, 2.0),
+        ("fr", {}, 2.5),
+        ("pipedream-2bw", {}, 3.0),
+        ("fdg", {}, 4.0),
+        ("fdg", {"gradient_shrink": 0.7}, None),
+        ("1f1b", {}, 1.0),
+    ],
+)
+def test_a_method_is_worth_what_is_measured_for_its_own_rules(
+    strategy: str,
+    own: dict[str, object],
+    ratio: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = (
+        "gpt,adamw,none,8,8,1,live,0.875,1.5,,,1,me,1",
+        "gpt,adamw,none,8,8,1,stash,0.875,2,,,1,me,1",
+        "gpt,adamw,none,8,8,1,replay,0.875,2.5,,,1,me,1",
+        "gpt,adamw,none,8,8,1,double-buffer,1,3,,,1,me,1",
+        "gpt,adamw,none,8,8,2,stash,1.75,4,,,1,me,0.5",
+    )
+    path = written(tmp_path / "own.csv", *rows, header=f"{HEADER},gradient_shrink")
+    monkeypatch.setattr(
+        "hpc_lpm.engine.strategies.scheduled.packaged_measurements", lambda: Measurements.read(path)
+    )
+    settings = TrainSettings.model_validate(
+        {
+            "model": "gpt",
+            "dataset": "text",
+            "strategy": strategy,
+            "optimizer": {"name": "adamw"},
+            "steps": 9,
+            "micro_batches": 8,
+            **own,
+        }
+    )
+    assert strategy_named(strategy).expected_steps_ratio(settings, 8, "gpt") == ratio
 
 
 def test_a_lag_may_be_rounded_in_a_file_and_still_counts_exactly(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ all of which its paper fixes: they are no options here. `docs/explanation/rivals
 equations.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -17,7 +18,11 @@ from hpc_lpm.options import CommandOption
 from hpc_lpm.schedules.registry import SCHEDULES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hpc_lpm.engine.settings import TrainSettings
+    from hpc_lpm.planning.forecast.case import Case
+    from hpc_lpm.planning.forecast.forecast import Forecast
 
 _NEVER_FLUSHES = "fbp"
 
@@ -43,6 +48,12 @@ class Asynchronous(Scheduled):
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
         """Return the settings as they are: a corrected method would be another one."""
         return run.settings, None
+
+    def forecasts(self, settings: "TrainSettings", case: "Case") -> "Sequence[Forecast]":
+        """Return what it is predicted to do, its steps worth what they are with its gradients."""
+        shrink = self.pass_rules(settings).gradient_shrink
+        measured = replace(case.measured, gradient_shrink=shrink)
+        return super().forecasts(settings, replace(case, measured=measured))
 
 
 class PipeDream(Asynchronous):

@@ -1,5 +1,6 @@
 """The strategies that run a schedule on our engine, of which every schedule is one."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hpc_lpm.engine.pipeline.options import (
@@ -116,17 +117,18 @@ class Scheduled(Strategy):
         """Return what the lag of these settings costs in steps, as far as it was measured."""
         if not self.lags:
             return 1.0
-        own = LaggingOptions.of(settings.own)
+        rules = self.pass_rules(settings)
         options = PlanOptions(
-            schedule=self.name,
-            lead=own.lead,
+            schedule=self.schedule.name,
+            lead=rules.lead,
             micro_batches=settings.micro_batches,
-            weights=own.weights,
+            weights=rules.weights,
             optimizer=planned_optimizer(settings.optimizer),
-            recipe=own.recipe,
+            recipe=LaggingOptions.of(settings.own).recipe,
         )
         lag = Lag.of(self.schedule, devices, options)
-        ratio = expected_steps(packaged_measurements(), lag, options, model).ratio
+        measured = replace(packaged_measurements(), gradient_shrink=rules.gradient_shrink)
+        ratio = expected_steps(measured, lag, options, model).ratio
         return None if ratio is None else float(ratio)
 
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:

@@ -1,8 +1,9 @@
 """What a step of a plan is expected to be worth, from measurements at other lags.
 
 The rows that count are those of the optimizer's family and of the recipe, or of none where `auto`
-corrects nothing; of these, where there are any, those of the model's family; of these, where there
-are any, those of the weight policy. Rows with the same lag of the first stage are averaged, and
+corrects nothing, with the factor of gradients that is asked for, all under double-buffered weights
+or none; of these, where there are any, those of the model's family; of these, where there are any,
+those of the weight policy. Rows with the same lag of the first stage are averaged, and
 their intervals joined. Between two measured lags the ratio of steps is interpolated linearly, with
 1 at a lag of 0; beyond the largest measured lag nothing is known.
 """
@@ -14,9 +15,10 @@ from math import isinf
 
 from pydantic import BaseModel, ConfigDict
 
+from hpc_lpm.options import DOUBLE_BUFFER
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.worth.lag import Lag
-from hpc_lpm.planning.worth.measured import MeasuredSteps, Measurements
+from hpc_lpm.planning.worth.measured import UNSHRUNK, MeasuredSteps, Measurements
 from hpc_lpm.recipes import AUTO, NO_RECIPE
 
 _FAMILIES = {"adamw": "adam"}
@@ -100,11 +102,13 @@ def family_of(optimizer: str) -> str:
 
 
 def rows_for(measured: Measurements, optimizer: str, recipe: str) -> list[MeasuredSteps]:
-    """Return the rows of an optimizer's family and a recipe."""
+    """Return the rows of an optimizer's family and a recipe, with the factor that is asked for."""
     return [
         row
         for row in measured.rows
-        if row.recipe == recipe and family_of(row.optimizer) == family_of(optimizer)
+        if row.recipe == recipe
+        and row.gradient_shrink == measured.gradient_shrink
+        and family_of(row.optimizer) == family_of(optimizer)
     ]
 
 
@@ -117,10 +121,16 @@ def expected_steps(
     recipe, optimizer = options.recipe, options.optimizer
     if recipe == AUTO and lag.rule_of_recipe(options) is None:
         recipe = NO_RECIPE
-    rows = rows_for(measured, optimizer, recipe)
+    double_buffered = options.weights == DOUBLE_BUFFER
+    rows = [
+        row
+        for row in rows_for(measured, optimizer, recipe)
+        if (row.weights == DOUBLE_BUFFER) == double_buffered
+    ]
     if not rows:
         return _unknown(
-            f"nothing is measured for {optimizer} with recipe {recipe} in {measured.where}"
+            f"nothing is measured for {optimizer} with recipe {recipe}{_special(measured, options)}"
+            f" in {measured.where}"
         )
     rows = _narrowed(rows, lambda row: model.lower().startswith(row.model_family.lower()))
     rows = _narrowed(rows, lambda row: row.weights == options.weights)
@@ -142,6 +152,14 @@ def expected_steps(
         points[below].mixed(points[above], (wanted - below) / (above - below)),
         f"interpolated between lags of {float(below):g} and {float(above):g}: {what}",
     )
+
+
+def _special(measured: Measurements, options: PlanOptions) -> str:
+    """Return in words what narrows the rows besides the optimizer and the recipe."""
+    said = f" and weights {DOUBLE_BUFFER}" if options.weights == DOUBLE_BUFFER else ""
+    if measured.gradient_shrink != UNSHRUNK:
+        said += f" and gradients times {measured.gradient_shrink:g}"
+    return said
 
 
 def _narrowed(

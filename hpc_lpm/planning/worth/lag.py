@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
+from hpc_lpm.options import DOUBLE_BUFFER, LAG_OF_DOUBLE_BUFFER
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.recipes import rule_of_recipe
@@ -26,7 +27,10 @@ class Lag:
 
     @classmethod
     def of(cls, schedule: Schedule, stages: int, options: PlanOptions) -> Self:
-        """Ask `schedule` for the lags of a plan of `stages` stages."""
+        """Return the lags of a plan of `stages` stages, as `schedule` and its weight policy say."""
+        if options.weights == DOUBLE_BUFFER and not schedule.flushes:
+            lag = Fraction(LAG_OF_DOUBLE_BUFFER)
+            return cls(mean=lag, largest=LAG_OF_DOUBLE_BUFFER, first_stage=lag)
         rest = (stages, options.micro_batches, options.lead)
         means = [
             schedule.mean_lag(stage, *rest, replicas=options.replicas) for stage in range(stages)

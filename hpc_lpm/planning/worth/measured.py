@@ -16,7 +16,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.options import WeightPolicyName
+from hpc_lpm.options import DOUBLE_BUFFER, LAG_OF_DOUBLE_BUFFER, PlannedPolicyName
 from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 from hpc_lpm.typed_values import describe_validation_error
@@ -26,6 +26,9 @@ PACKAGED = Path(__file__).with_name("measured.csv")
 
 _ROUNDED = 0.005
 """By how much a lag in a file may differ from its schedule's, so that it may be rounded."""
+
+UNSHRUNK = 1.0
+"""The factor of gradients that a stage hands on as they are."""
 
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -57,6 +60,8 @@ class MeasuredSteps(BaseModel):
         high: its upper end.
         seeds: how many seeds were measured.
         source: where the figures come from.
+        gradient_shrink: the factor of the gradient that a stage hands to the stage before it; a
+            file may leave the column out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,17 +72,20 @@ class MeasuredSteps(BaseModel):
     stages: Count
     micro_batches: Count
     lead: Count
-    weights: WeightPolicyName
+    weights: PlannedPolicyName
     first_stage_lag: float = Field(ge=0, allow_inf_nan=False)
     steps_ratio: Ratio
     low: Spread = None
     high: Spread = None
     seeds: Count
     source: Name
+    gradient_shrink: float = Field(default=UNSHRUNK, gt=0, le=1)
 
     @property
     def lag(self) -> Fraction:
-        """`first_stage_lag` without rounding, as the schedule says."""
+        """`first_stage_lag` without rounding, as the schedule and the weight policy say."""
+        if self.weights == DOUBLE_BUFFER:
+            return Fraction(LAG_OF_DOUBLE_BUFFER)
         schedule = schedule_named(DEFAULT_SCHEDULE)
         return schedule.mean_lag(0, self.stages, self.micro_batches, self.lead)
 
@@ -101,8 +109,8 @@ class MeasuredSteps(BaseModel):
         if not isclose(self.first_stage_lag, lag, rel_tol=0, abs_tol=_ROUNDED):
             raise ValueError(
                 f"first_stage_lag is {self.first_stage_lag:g}, but the first of {self.stages} "
-                f"stages with {self.micro_batches} micro-batches and lead {self.lead} lags by "
-                f"{lag:g}"
+                f"stages with {self.micro_batches} micro-batches, lead {self.lead} and weights "
+                f"{self.weights} lags by {lag:g}"
             )
         if not self.first_stage_lag and self.steps_ratio != 1:
             raise ValueError(
@@ -112,14 +120,22 @@ class MeasuredSteps(BaseModel):
 
 
 COLUMNS = tuple(MeasuredSteps.model_fields)
+OPTIONAL_COLUMNS = frozenset({"gradient_shrink"})
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """The rows of a file, and the name of the file for sentences."""
+    """The rows of a file, the name of the file for sentences, and which rows are asked for.
+
+    Attributes:
+        rows: all of the file.
+        where: names the file.
+        gradient_shrink: that of the rows that count.
+    """
 
     rows: tuple[MeasuredSteps, ...]
     where: str
+    gradient_shrink: float = UNSHRUNK
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
@@ -172,11 +188,12 @@ def packaged_measurements() -> Measurements:
 
 def _rows(lines: Iterator[list[str]], where: str) -> list[MeasuredSteps]:
     header: list[str] = next(lines, [])
-    if sorted(header) != sorted(COLUMNS):
+    left_out = OPTIONAL_COLUMNS.difference(header)
+    if sorted([*header, *left_out]) != sorted(COLUMNS):
         named = ", ".join(header) or "nothing"
         raise InputError(
             f"{where} has the columns {named}, accepted are {', '.join(COLUMNS)}: name each of "
-            "them once in its first line."
+            f"them once in its first line; {', '.join(OPTIONAL_COLUMNS)} may be left out."
         )
     found: list[MeasuredSteps] = []
     for number, values in enumerate(lines, start=2):
