@@ -106,10 +106,11 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
     """Return the number of devices that a contestant is given.
 
     Raises:
-        InputError: if its `stages` is not a whole number of at least 2, or not that of its cuts.
+        InputError: if its `stages` is not a whole number of at least 2, or not that of its cuts,
+            or its cuts do not give each device as many stages as its schedule puts there.
     """
     cuts = contestant_cuts(campaign, contestant)
-    usual = (len(cuts) + 1) * _replicas(contestant) if cuts else campaign.stages
+    usual = _devices_of_cuts(campaign, contestant, len(cuts)) if cuts else campaign.stages
     stages = contestant.overrides.get("stages", usual)
     if not isinstance(stages, int) or isinstance(stages, bool) or stages < 2:
         raise InputError(
@@ -121,6 +122,25 @@ def contestant_stages(campaign: "Campaign", contestant: Contestant) -> int:
             f"{', '.join(map(str, cuts))} make {usual} stages: leave one of the two out."
         )
     return stages
+
+
+def _devices_of_cuts(campaign: "Campaign", contestant: Contestant, cuts: int) -> int:
+    """Return the number of devices that hold the stages which so many cuts make."""
+    pieces = cuts + 1
+    settings = _settings_asked_for(campaign, contestant)
+    chunks = contestant.entry.stages_on(settings, 1)
+    if chunks > 1 and "cuts" not in contestant.overrides:
+        raise InputError(
+            f"cuts of the campaign make {pieces} stages, one on each device, but {contestant.label}"
+            f" holds {chunks} on each: give it cuts of its own, or `cuts: []`, so that they are "
+            "searched."
+        )
+    if pieces % chunks:
+        raise InputError(
+            f"cuts of {contestant.label} make {pieces} stages, but it holds {chunks} on each "
+            f"device: give cuts that make a multiple of {chunks}."
+        )
+    return pieces // chunks * _replicas(contestant)
 
 
 def contestant_replicas(campaign: "Campaign", contestant: Contestant) -> int:
@@ -308,6 +328,25 @@ def contestant_settings(
     Raises:
         InputError: if a setting is unknown to the strategy or its value is not accepted.
     """
+    settings = _settings_asked_for(
+        campaign, contestant, model=model, dataset=dataset, seed=seed, plan=plan, length=length
+    )
+    if "threads" in contestant.overrides:
+        return settings
+    return contestant.entry.on_devices(settings, contestant_stages(campaign, contestant))
+
+
+def _settings_asked_for(
+    campaign: "Campaign",
+    contestant: Contestant,
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+    seed: int | None = None,
+    plan: str | None = None,
+    length: int | None = None,
+) -> TrainSettings:
+    """Return the settings before the strategy has fitted them to its devices."""
     entry = contestant.entry
     own = {
         name: value for name, value in campaign.own.items() if name in entry.options.model_fields
@@ -327,10 +366,7 @@ def contestant_settings(
     _override(document, contestant)
     if length is not None:
         document["epochs" if document["epochs"] is not None else "steps"] = length
-    settings = entry.with_clip_scope(checked_settings(**document))
-    if "threads" in contestant.overrides:
-        return settings
-    return entry.on_devices(settings, contestant_stages(campaign, contestant))
+    return entry.with_clip_scope(checked_settings(**document))
 
 
 def in_file_words(sentence: str, strategy: str) -> str:

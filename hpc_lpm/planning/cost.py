@@ -305,6 +305,15 @@ class CostModel:
         """Return V of a plan: the bytes that one micro-batch sends forward over all cuts."""
         return sum(self.cut_bytes[cut] for cut in cuts)
 
+    def bytes_between_devices(self, cuts: Sequence[int]) -> int:
+        """Return what of V crosses links: a device hands on to itself what stays in its memory."""
+        device = self.placement.device
+        return sum(
+            self.cut_bytes[cut]
+            for stage, cut in enumerate(cuts[1:-1])
+            if device(stage) != device(stage + 1)
+        )
+
     def largest_memory_bytes(self, cuts: Sequence[int]) -> int:
         """Return the largest Q of a plan's stages."""
         return max(

@@ -43,6 +43,21 @@ def test_the_plan_of_a_campaign_with_cuts_is_made_with_them():
     assert option(plan, "--planner") == "lpm"
 
 
+def test_cuts_of_a_schedule_with_several_stages_a_device_make_as_many_devices_as_they_fill():
+    folded = {"zb-v": {"name": "folded", "cuts": [1, 3, 4]}}
+    looped = {"interleaved-1f1b": {"name": "looped", "cuts": [1, 2, 3, 4, 5], "chunks": 3}}
+    made = steps(strategies=["fbp", folded, looped], stages=2, micro_batches=4, batch_size=16)
+    ranks = {trial.label: trial.ranks for trial in made.trials.values()}
+    assert ranks == {"fbp": 2, "folded": 2, "looped": 2}
+    given = {
+        option(plan, "--cuts"): plan for plan in made.plans.values() if "--cuts" in plan.arguments
+    }
+    assert {cuts: option(plan, "--stages") for cuts, plan in given.items()} == {
+        "1,3,4": "2",
+        "1,2,3,4,5": "2",
+    }
+
+
 def test_a_contestant_may_have_cuts_of_its_own_beside_one_whose_cuts_are_searched():
     mine = {"fbp": {"name": "mine", "cuts": [4]}}
     apart = {"fbp": {"name": "apart", "cut_only_at": ["group*"]}}
@@ -89,6 +104,11 @@ def test_own_cuts_are_compared_with_those_of_every_planner():
         ({"strategies": [{"fbp": {"cuts": [2], "stages": 3}}]}, "its cuts 2 make 2 stages"),
         ({"strategies": [{"fbp": {"cut_only_at": [3]}}]}, r"cut_only_at of fbp is \[3\]"),
         ({"strategies": [{"sequential": {"cuts": [3]}}]}, "sequential does not cut the model"),
+        (
+            {"strategies": [{"zb-v": {"cuts": [2, 4]}}]},
+            "cuts of zb-v make 3 stages, but it holds 2",
+        ),
+        ({"strategies": ["fbp", "zb-v"], "cuts": [3]}, "but zb-v holds 2 on each: give it cuts of"),
         ({"strategies": ["sequential"], "cuts": [3]}, "no strategy of the campaign cuts the model"),
     ],
 )

@@ -140,6 +140,13 @@ def test_stages_without_a_flush_take_the_period_of_the_slowest_and_lag():
     assert all(best.merit <= other.merit for other in others)
 
 
+def test_what_a_device_hands_on_to_itself_is_not_sent():
+    layers = tuple(layer(f"layer{n}", 1.0, 2.0) for n in range(4))
+    ways = [each for each in forecasts("zb-v", case(layers=layers)) if each.stages == 2]
+    # Of three boundaries the middle one lies between the two stages of the last device.
+    assert {each.sent_bytes for each in ways} == {2 * 4 * 2 * 8}
+
+
 def test_a_flush_costs_the_bubble():
     (best, *_) = forecasts("1f1b", case(bandwidth=1e30))
     # (M + K - 1) micro-batches of 3 s.

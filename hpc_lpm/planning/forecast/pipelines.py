@@ -92,7 +92,7 @@ def _forecast(case: Case, candidate: Candidate, blocks: Blocks, taken: frozenset
         step_seconds=candidate.step.seconds,
         bound=candidate.step.bound,
         memory_bytes=candidate.memory_bytes,
-        sent_bytes=2 * messages * model.boundary_bytes(candidate.cuts) + averaged,
+        sent_bytes=2 * messages * model.bytes_between_devices(candidate.cuts) + averaged,
         samples=case.batch_size,
         lag=candidate.lag,
         expected=candidate.expected,
