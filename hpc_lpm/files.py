@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import os
-from contextlib import suppress
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -20,38 +22,96 @@ _ENDING_BYTES = 20
 _GZIP = b"\x1f\x8b"
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write `text` to a file beside `path`, sync and rename it: readers never see half a file.
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield the path of a file beside `path`; what is written to it gets that name at the end.
+
+    Readers never see half a file, and nothing is left behind if the `with` block fails. Where
+    `path` is a symbolic link, the file that it leads to is replaced.
 
     Raises:
+        InputError: if `path` is a device, a pipe or a socket, whose place a file would take.
         OSError: if it cannot be written, of which `path` is the file name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _beside(path)
     try:
-        with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
+        target = _regular(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = _beside(target)
+        try:
+            yield aside
+            _sync(aside)
+            aside.replace(target)
+        finally:
+            with suppress(OSError):
+                aside.unlink()
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write `text` to a file as `written_aside` does.
+
+    Raises:
+        InputError: as `written_aside`.
+        OSError: likewise.
+    """
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def check_can_write(path: Path) -> None:
     """Check that a file can be written to `path`, before the work whose result it is to hold.
 
+    Folders that are missing on the way are not made: a file is tried beside the first of them.
+
     Raises:
-        OSError: if it cannot; `cli.errors` says so in a sentence.
+        InputError: as `written_aside`.
+        OSError: likewise; `cli.errors` says so in a sentence.
     """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _beside(path)
-    aside.touch()
-    aside.unlink()
+    try:
+        target = _regular(path)
+        missing = next(
+            (each for each in (*reversed(target.parents), target) if not each.exists()), target
+        )
+        aside = _beside(missing)
+        aside.touch()
+        aside.unlink(missing_ok=True)  # another node may have a process of this number
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def _regular(path: Path) -> Path:
+    """Return the file that `path` leads to, which a file may replace."""
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    for is_kind, kind in _NO_FILES:
+        if is_kind(mode):
+            raise InputError(
+                f"{path} is {kind}, whose place a file would take: name a file, or leave the "
+                "option out."
+            )
+    return target
+
+
+_NO_FILES = (
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:
@@ -149,6 +209,7 @@ class VersionedFile(BaseModel):
             path: The file.
 
         Raises:
+            InputError: If `path` is no regular file.
             OSError: If it cannot be written.
         """
         write_text_atomically(Path(path), self.text())

@@ -55,8 +55,11 @@ def copy_progress(shorter: Path, longer: Path) -> None:
         if (shorter / name).exists():
             shutil.copy2(shorter / name, longer / name)
     aside = longer / f".{FOLDER}.{os.getpid()}"
-    shutil.copytree(shorter / FOLDER, aside)
-    aside.rename(longer / FOLDER)
+    try:
+        shutil.copytree(shorter / FOLDER, aside)
+        aside.rename(longer / FOLDER)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _but_for_length(identity: Identity) -> Identity:

@@ -9,7 +9,7 @@ import pandas as pd
 from hpc_lpm.campaign.metrics import RUN_COLUMNS, Metric
 from hpc_lpm.campaign.reaching import Reached
 from hpc_lpm.campaign.runs import Run
-from hpc_lpm.files import write_text_atomically
+from hpc_lpm.files import write_text_atomically, written_aside
 
 
 def summarise(
@@ -73,6 +73,5 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def write_parquet(table: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet, whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    table.to_parquet(aside, index=False)
-    aside.replace(path)
+    with written_aside(path) as aside:
+        table.to_parquet(aside, index=False)

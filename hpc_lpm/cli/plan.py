@@ -65,8 +65,9 @@ def plan_command(
     as_json: given.JsonOption = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
-    if out is not None:
-        check_can_write(out)
+    for path in (out, figure):
+        if path is not None:
+            check_can_write(path)
     check_pareto_options(
         pareto=pareto, planner=planner, cuts=cuts, within=pareto_within, figure=figure
     )

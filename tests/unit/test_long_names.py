@@ -69,7 +69,7 @@ def test_the_name_of_a_campaign_is_a_folder() -> None:
     ("out", "reason"),
     [
         ("x" * 300, "File name too long"),
-        ("graph.txt/plan.json", "File exists"),
+        ("graph.txt/plan.json", "Not a directory"),
         (".", "Is a directory"),
     ],
 )

@@ -1,7 +1,5 @@
 """The weights of a trained run under the names of the user's own module."""
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from torch import Tensor
 from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.checkpoint.store import Checkpoint
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import written_aside
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.state_names import under_outside_names
 
@@ -61,18 +60,14 @@ def write_weights(exported: ExportedWeights, path: Path) -> int:
     """Write weights to a safetensors file, whole or not at all, and return their bytes.
 
     Raises:
-        InputError: if the file cannot be written.
+        InputError: if the file cannot be written, or `path` is no regular file.
     """
     # A file cannot hold one tensor under two names.
     tensors = {name: tensor.clone() for name, tensor in exported.tensors.items()}
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, aside, metadata={"format": "pt"})
-        aside.replace(path)
+        with written_aside(path) as aside:
+            save_file(tensors, aside, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            aside.unlink()
         raise InputError(
             f"{path} cannot be written ({getattr(error, 'strerror', None) or error}): name a file "
             "in a folder that you can write to."
