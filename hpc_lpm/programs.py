@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -93,6 +94,21 @@ def family(pid: int) -> list[psutil.Process]:
         return [parent, *parent.children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
+
+
+def beginning_of(pid: int) -> str | None:
+    """Return what tells a process from all others that have its number, None if there is none.
+
+    It is the boot of the machine and the clock ticks since, which no clock that is set changes.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    # The name of the program, in parentheses, may hold anything.
+    after_name = fields.rpartition(")")[2].split()
+    return None if after_name[0] == "Z" else f"{boot} {after_name[19]}"
 
 
 def kill(processes: Sequence[psutil.Process]) -> None:

@@ -1,18 +1,18 @@
-"""The driver of a campaign: there is one at a time, and it ends the jobs that a dead one left."""
+"""The driver of a campaign: there is one at a time, and it ends what a dead one has left."""
 
-import fcntl
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
 
 from pydantic import TypeAdapter, ValidationError
 
+from hpc_lpm.campaign.folder_lock import FolderLock, InUseError
+from hpc_lpm.campaign.orphans import end_orphans, processes_of
 from hpc_lpm.errors import InputError
 from hpc_lpm.programs import ask
 
@@ -42,30 +42,31 @@ class Driver:
         return f"process {self.process} on {self.host}{within}"
 
 
-def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> IO[str]:
-    """Return an open file that keeps other drivers of this campaign out until it is closed.
+def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> FolderLock:
+    """Return a lock that keeps other drivers of this campaign out until it is closed.
 
     The lock ends with the process that holds it, however that ends. A driver that was killed leaves
-    jobs in the queue, which would train into the same folders as this driver's: they are cancelled
-    and waited for. Their progress is kept in their checkpoints.
+    jobs in the queue and trainings on its machine, which would train into the same folders as this
+    driver's: they are told to save their progress, and ended.
 
     Args:
         root: folder of the campaign.
         driver: this one.
-        say: called with a line for the user if jobs are ended.
+        say: called with a line for the user if something is ended.
 
     Raises:
-        InputError: if another driver works on the campaign.
+        InputError: if another driver works on the campaign, or its folder cannot be written to.
     """
-    stream, before = _lock(
+    lock, before = _lock(
         root, "wait for it, stop it, or give this campaign another name (--config name=...)"
     )
     if before is not None and before.job_name:
         _end_jobs(before.job_name, say)
-    stream.truncate(0)
-    stream.write(json.dumps(asdict(driver)) + "\n")
-    stream.flush()
-    return stream
+    end_orphans(root, say)
+    lock.stream.truncate(0)
+    lock.stream.write(json.dumps(asdict(driver)) + "\n")
+    lock.stream.flush()
+    return lock
 
 
 @contextmanager
@@ -73,27 +74,33 @@ def no_driver(root: Path) -> Iterator[None]:
     """Keep drivers of a campaign out while the `with` block runs.
 
     Raises:
-        InputError: if one works on the campaign.
+        InputError: if one works on the campaign, or something that one has started.
     """
-    stream, _ = _lock(root, "wait for it, or stop it")
-    with stream:
+    lock, _ = _lock(root, "wait for it, or stop it")
+    with closing(lock):
+        if left := processes_of(root):
+            raise InputError(
+                f"{root} is being worked on by process {left[0].pid}, which a driver that is gone "
+                "has left running: wait for it, or stop it."
+            )
         yield
 
 
-def _lock(root: Path, what_to_do: str) -> tuple[IO[str], Driver | None]:
-    """Return a file that is locked until it is closed, and the driver that locked it before."""
+def _lock(root: Path, what_to_do: str) -> tuple[FolderLock, Driver | None]:
+    """Return a lock that is held until it is closed, and the driver that held it before."""
     path = root / ".driver"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stream = path.open("a+", encoding="utf-8")
-    stream.seek(0)
-    before = _read(stream.read())
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        who = before or "another process"
+        lock = FolderLock(path)
+    except InUseError:
+        who = _read(path.read_text(encoding="utf-8")) or "another process"
         raise InputError(f"{root} is being worked on by {who}: {what_to_do}.") from None
-    return stream, before
+    except OSError as error:
+        raise InputError(
+            f"{root} cannot be locked, since {error.filename or path} cannot be written "
+            f"({error.strerror}): mend it, or run the campaign where you can write."
+        ) from None
+    lock.stream.seek(0)
+    return lock, _read(lock.stream.read())
 
 
 def _read(text: str) -> Driver | None:

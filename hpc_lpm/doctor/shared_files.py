@@ -79,8 +79,9 @@ def _judge_locks(nodes: tuple[SharedFiles, ...], found: str) -> Finding:
             NAME,
             "warning",
             f"{found}; file locks do not work on {first.host}: {first.lock_problem}",
-            "run one campaign at a time in that folder, and have it mounted with locks (NFS "
-            "without nolock, Lustre with flock)",
+            "nothing need be done: drivers of a campaign keep each other out by signs of life; "
+            "with locks (NFS without nolock, Lustre with flock) a driver that was killed is "
+            "replaced at once, and not after a minute",
         )
     locked = all(node.lock_problem is not None for node in nodes)
     what = "locks work between them" if len(nodes) > 1 else "files there can be locked"
