@@ -10,8 +10,8 @@
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
 # make bench-planner  time and memory of the planner, what it and its rivals find on the same layer
-#                    times, and its predictions beside measured periods (results/reference/planner);
-#                    about 15 minutes on two idle cores
+#                    times, and predictions beside measured periods, of its plans and of 60 random
+#                    runs (results/reference/planner); about 25 minutes on two idle cores
 # make bench-cluster  FBP and its rivals on two nodes with 1 Gbit/s and 200 Mbit/s between them, on a
 #                    Slurm cluster that it starts (results/reference/cluster); needs root, a little over an hour
 # make bench-own-models  what capture and random numbers cost, and the guide's networks in two stages
@@ -86,6 +86,7 @@ bench-engine: environment
 bench-planner: environment
 	.venv/bin/python -m benchmarks.planner --out "$(PLANNER)"
 	.venv/bin/python -m benchmarks.prediction --out "$(PLANNER)"
+	.venv/bin/python -m benchmarks.predicted_runs --out "$(PLANNER)"
 
 bench-cluster: environment
 	.venv/bin/python -m benchmarks.cluster --out "$(CLUSTER)"
@@ -105,7 +106,8 @@ bench-delay-full: environment
 	.venv/bin/python -m benchmarks.delay --part rates --out "$(DELAY)"
 	.venv/bin/python -m benchmarks.delay --part depths --out "$(DELAY)"
 	.venv/bin/python -m benchmarks.delay --part targets --out "$(DELAY)"
-	.venv/bin/python -m benchmarks.delay --part shallow --part policies --part rules --out "$(DELAY)"
+	.venv/bin/python -m benchmarks.delay --part shallow --part policies --part rules \
+		--part asynchronous --out "$(DELAY)"
 
 bench-scale: environment
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.scale --out "$(SCALE)"

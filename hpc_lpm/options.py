@@ -25,6 +25,9 @@ NonFinite = Literal["stop", "skip"]
 WeightPolicyName = Literal["replay", "live", "stash"]
 PlannedPolicyName = Literal["replay", "live", "stash", "double-buffer"]
 """The weight policies that a plan can be made for; `double-buffer` defines a strategy."""
+DOUBLE_BUFFER: PlannedPolicyName = "double-buffer"
+LAG_OF_DOUBLE_BUFFER = 1
+"""Updates by which every stage lags, the last too, where it is run under the weights before."""
 Normalization = Literal["dataset", "channels", "none"]
 LastBatch = Literal["drop", "keep"]
 PatienceMode = Literal["min", "max"]
@@ -434,6 +437,11 @@ class RunOptions(TypedModel):
         Field(ge=0, description="drain and save every N optimizer steps too; 0: never"),
         CommandOption(CHECKPOINTS, metavar="N"),
     ] = 0
+    keep_checkpoints: Annotated[
+        int,
+        Field(ge=1, description="newest checkpoints to keep; a damaged one falls back to another"),
+        CommandOption(CHECKPOINTS, metavar="N", computes=False, in_results=False),
+    ] = 2
     discard_steps: Annotated[
         int,
         Field(ge=0, description="first optimizer steps to leave out of the speed"),

@@ -99,6 +99,14 @@ def started_by_mpi() -> bool:
     return bool(found) and found[0].source != TORCHRUN and any(claim.by_mpi for claim in found)
 
 
+def spans_nodes(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell if the launcher has started ranks on other nodes than this one."""
+    size, here = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"
+    if size in environment:
+        return environment.get(here, environment[size]) != environment[size]
+    return (_number(environment, "SLURM_STEP_NUM_NODES") or 1) > 1
+
+
 def local_rank_from_environment(environment: Mapping[str, str] = os.environ) -> int:
     """Return this process's number among the ranks on its node, 0 outside a job."""
     names = ["OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "LOCAL_RANK"]

@@ -45,8 +45,8 @@ Open MPI's mpirun does that when a node with ranks has been taken away.
 EXIT_NOT_KEPT = 2
 """Exit code of a trial whose weights could not be written where the campaign keeps them."""
 
-REAL_FAILURES = frozenset({1, 2})
-"""Exit codes of failures that would happen again: faults of training and of its input."""
+REAL_FAILURES = frozenset({1, 2, 70})
+"""Exit codes of failures that would happen again: of training, of its input, of the program."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,14 @@ def launch_step(
     """
     start = _prepare(campaign, arguments, ranks, mpi, threads=1)
     with signals_of_job_script():
-        done = supervise(start.command, start.environment, ranks, log, say=say)
+        done = supervise(
+            start.command,
+            start.environment,
+            ranks,
+            log,
+            say=say,
+            ranks_within_seconds=campaign.receive_timeout_seconds,
+        )
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
     return done.exit_code
 
@@ -159,6 +166,7 @@ def launch_trial(
             progress=progress.line,
             # mpirun passes this one on to all ranks and keeps running, unlike SIGTERM.
             stop_signal=signal.SIGUSR2,
+            ranks_within_seconds=settings.receive_timeout_seconds,
         )
     written = _version_of(folder / RESULT)
     if done.exit_code == 0 and written is None:
@@ -213,7 +221,14 @@ def _train_on_shared_ranks(
             choice.style if choice else None,
         )
         with signals_of_job_script():
-            done = supervise(start.command, start.environment, ranks, log, say=say)
+            done = supervise(
+                start.command,
+                start.environment,
+                ranks,
+                log,
+                say=say,
+                ranks_within_seconds=steps.campaign.receive_timeout_seconds,
+            )
         if done.stopped_by is not None:
             return EXIT_INTERRUPTED
         for each in waiting:

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +26,9 @@ START_MINUTES = 5
 """The time from the start of a job to its first step, on a slow file system."""
 TIME_MARGIN = 3.0
 """The request over the time of sequential training, which a rival on a slow network can exceed."""
+
+LEAST_SECONDS = 60
+"""What a job must have to start and to train in, or it would come back for ever."""
 
 STARTS_SECONDS = 600.0
 """The time of all starts of ranks in a tuning."""
@@ -106,6 +110,30 @@ def request_of(
         asked.memory_megabytes or _rank_megabytes(read_profile, read_plan, played),
         asked.runtime_minutes or _minutes(settings, read_profile),
     )
+
+
+def check_leaves_time(asked: Resources, options: str) -> None:
+    """Refuse a time limit before which jobs are told to end as soon as they have begun.
+
+    Args:
+        asked: the resources that the campaign sets.
+        options: what sbatch gets besides, of which `--signal=B:USR2@120` says when jobs are told.
+
+    Raises:
+        InputError: if too little is left.
+    """
+    told = re.search(r"--signal[= ]\S*@(\d+)", options)
+    if asked.runtime_minutes is None or told is None:
+        return
+    before, limit = int(told[1]), 60 * asked.runtime_minutes
+    if limit - before < LEAST_SECONDS:
+        least = math.ceil((before + LEAST_SECONDS) / 60)
+        raise InputError(
+            f"resources.runtime_minutes is {asked.runtime_minutes}, but jobs are told to save and "
+            f"end {before} s before that, which leaves {max(0, limit - before)} s to start and to "
+            f"train: ask for {least} or more, or have them told later (slurm_extra in "
+            "slurm/config.v8+.yaml)."
+        )
 
 
 def tuning_request(budget_seconds: float, asked: Resources) -> Request:

@@ -1,11 +1,14 @@
 """Gives the rules of Snakemake the steps of the campaign that Snakemake was asked to run."""
 
+import ast
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from hpc_lpm.campaign.absent import check_installed
 from hpc_lpm.campaign.calls import Call, call_of_this_job
@@ -83,6 +86,35 @@ def load_call(
     identities = identities_of(Steps(campaign, CampaignFolder(root)), fingerprints)
     fingerprints.save()
     return Call.of(campaign, identities)
+
+
+def options_of_profile(settings: Any) -> str:
+    """Return the further options of sbatch that the profile has for all rules, `slurm_extra`.
+
+    Args:
+        settings: Snakemake's settings of resources.
+    """
+    return _slurm_extra(settings.default_resources or {})
+
+
+def options_of_profile_in(folder: Path) -> str:
+    """Return the same of the profile in `slurm/`, empty where there is none that can be read."""
+    try:
+        text = (folder / "slurm" / "config.v8+.yaml").read_text(encoding="utf-8")
+        document = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ""
+    resources = document.get("default-resources") if isinstance(document, dict) else None
+    return _slurm_extra(resources) if isinstance(resources, dict) else ""
+
+
+def _slurm_extra(resources: Any) -> str:
+    value = resources.get("slurm_extra")
+    value = getattr(value, "value", value)
+    if not isinstance(value, str):
+        return ""
+    # A text in a profile is an expression of Python.
+    return str(ast.literal_eval(value)) if value[:1] in {"'", '"'} else value
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,6 +11,7 @@ from functools import partial
 import typer
 from pydantic import ValidationError
 
+from hpc_lpm.cli.unexpected import EXIT_UNEXPECTED, explain
 from hpc_lpm.engine.quiet_end import abort_ranks_after, complain, speak
 from hpc_lpm.errors import EXIT_INTERRUPTED, InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.typed_values import describe_validation_error
@@ -18,9 +20,12 @@ EXIT_DONE = 0
 EXIT_NOT_HELD = 1
 EXIT_BAD_INPUT = 2
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _OF_THE_USERS_FILES = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.ETIMEDOUT),
+    *(errno.EINVAL, errno.EOPNOTSUPP, errno.EBUSY, errno.ETXTBSY, errno.EFBIG, errno.ENOTEMPTY),
 }
 """Faults of a file or folder that the user can mend; others are faults of the program."""
 
@@ -39,7 +44,8 @@ def run_guarded(
     If every rank of a job finds the same fault in the same input, only the first one reports it; a
     rank that is alone with its fault reports it itself. `TrainingError` becomes one sentence and
     code 1, and ends all ranks at once. A training that was stopped by a signal becomes one sentence
-    and `EXIT_INTERRUPTED`.
+    and `EXIT_INTERRUPTED`. Any other error becomes one sentence, which names a file that holds its
+    traceback, and `EXIT_UNEXPECTED`, and ends all ranks at once.
     With `--debug` there is a traceback as well.
     """
     arguments = list(arguments)
@@ -53,27 +59,48 @@ def run_guarded(
         result = typer.main.get_command(app).main(
             args=arguments or ["--help"], prog_name="hpc-lpm", standalone_mode=False
         )
-    except (InputError, OSError) as error:
-        sentence = _unusable(error) if isinstance(error, OSError) else str(error)
-        if debug or sentence is None:
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, _OF_A_RUN):
             raise
-        return _complain(sentence)
-    except InterruptedTrainingError as error:
-        return _complain(str(error), EXIT_INTERRUPTED)
-    except TrainingError as error:
+        return _tell(error, arguments, debug=debug)
+    return result if isinstance(result, int) else EXIT_DONE
+
+
+_OF_A_RUN = (TrainingError, InterruptedTrainingError, typer.TyperException, typer.Abort)
+"""Errors that are told in a sentence with `--debug` too."""
+
+
+def _tell(error: BaseException, arguments: Sequence[str], *, debug: bool) -> int:
+    """Tell of an error in a sentence, and return the exit code."""
+    sentence, code = None, EXIT_BAD_INPUT
+    if isinstance(error, InterruptedTrainingError):
+        sentence, code = str(error), EXIT_INTERRUPTED
+    elif isinstance(error, TrainingError):
         if debug:
-            traceback.print_exc()
+            traceback.print_exception(error)
         abort_ranks_after(partial(speak, str(error)), EXIT_NOT_HELD)
         return EXIT_NOT_HELD
-    except typer.TyperException as error:
-        return _complain(_one_sentence(_message(error)))
-    except (typer.Abort, KeyboardInterrupt):
-        return _complain("interrupted at once: run the command again.")
-    return result if isinstance(result, int) else EXIT_DONE
+    elif isinstance(error, InputError):
+        sentence = str(error)
+    elif isinstance(error, OSError):
+        sentence = _unusable(error)
+    elif isinstance(error, typer.TyperException):
+        sentence = _one_sentence(_message(error))
+    elif isinstance(error, (typer.Abort, KeyboardInterrupt)):
+        sentence = "interrupted at once: run the command again."
+    if sentence is not None:
+        return _complain(sentence, code)
+    abort_ranks_after(lambda: speak(explain(error, arguments)), EXIT_UNEXPECTED)
+    return EXIT_UNEXPECTED
 
 
 def _unusable(error: OSError) -> str | None:
     """Say which file cannot be used and why; None if that is no fault of the user's files."""
+    if error.errno in _NO_ROOM and not error.filename:
+        return (
+            f"a file cannot be written ({error.strerror}): make room where results go and in the "
+            f"folder of temporary files, {tempfile.gettempdir()}."
+        )
     if error.errno not in _OF_THE_USERS_FILES or not error.filename:
         return None
     # Of a file that was to take the place of another, the other is what the user has named.

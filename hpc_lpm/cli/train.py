@@ -31,6 +31,7 @@ from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, str
 from hpc_lpm.engine.trackers import Tracking, open_tracking
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.files import check_can_write
 from hpc_lpm.options import RUN, DescribedField, described_fields, merged_documents
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
@@ -70,6 +71,7 @@ def train(
     checked = _checked(settings, given)
 
     def train_rank(job: Job) -> RunResult | None:
+        check_can_write(out / RESULT)
         training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
         return training.finished or _run(training, out, resume=resume, quiet=json)
 
@@ -182,6 +184,8 @@ def _where_it_starts(training: Training, out: Path) -> str:
         f"resuming from {training.checkpoint.path}, after step {training.history.step} of "
         f"{training.steps}"
     )
+    if training.damage:
+        where = f"{training.damage.split(': restore the file')[0]}; {where}"
     changes = training.resume_changes
     if not changes:
         return where
@@ -229,11 +233,6 @@ def _print_result(result: RunResult, out: Path) -> None:
             )
         ],
     )
-    if any(result.skipped_updates):
-        print(
-            "updates skipped by rank, since gradients were not finite: "
-            f"{', '.join(map(str, result.skipped_updates))}"
-        )
     by_rule: dict[str, int] = {}
     for group in result.parameter_groups:
         if group.rule is not None:
@@ -245,7 +244,7 @@ def _print_result(result: RunResult, out: Path) -> None:
         print(result.stopped_early.sentence())
     if any(result.skipped_updates):
         skipped = ", ".join(map(str, result.skipped_updates))
-        print(f"updates skipped for gradients that are not finite, by rank: {skipped}")
+        print(f"updates skipped by rank, since gradients were not finite: {skipped}")
     print(
         f"{len(result.evaluations)} evaluations in {result.evaluation_seconds:.2f} s, drains of "
         f"{result.drain_seconds:.2f} s in {result.training_seconds:.2f} s of training"

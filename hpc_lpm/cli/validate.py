@@ -30,8 +30,10 @@ def validate(
     from hpc_lpm.campaign.absent import check_installed
     from hpc_lpm.campaign.config import campaign_schema
     from hpc_lpm.campaign.folder import CampaignFolder
+    from hpc_lpm.campaign.resources import check_leaves_time
     from hpc_lpm.campaign.steps import Steps
     from hpc_lpm.campaign.validation import read_checked_campaign
+    from hpc_lpm.campaign.workflow import options_of_profile_in
 
     if schema:
         print_json(campaign_schema())
@@ -40,6 +42,7 @@ def validate(
         raise InputError("validate was given no campaign file: name one, e.g. config/quick.yaml.")
     campaign = read_checked_campaign(config)
     check_installed(campaign, str(config))
+    check_leaves_time(campaign.resources, options_of_profile_in(Path()))
     steps = Steps(campaign, CampaignFolder(Path("results") / campaign.name))
     trials = list(steps.trials.values())
     if as_json:

@@ -6,13 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from hpc_lpm.cluster.roll_call import roll_call
 from hpc_lpm.programs import family, kill
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -55,11 +56,13 @@ def supervise(
     interval_seconds: float = 5.0,
     grace_seconds: float = GRACE_SECONDS,
     stop_signal: int | None = None,
+    ranks_within_seconds: float | None = None,
 ) -> CommandOutcome:
     """Run `command` to its end and return how it ended.
 
     A signal to this process is passed on to the command. After any signal but SIGUSR2, the command
-    is killed with all its children if it has not ended `grace_seconds` later.
+    is killed with all its children if it has not ended `grace_seconds` later, and likewise if ranks
+    of it have not come to life within `ranks_within_seconds`.
 
     Args:
         command: what to run.
@@ -72,14 +75,20 @@ def supervise(
         interval_seconds: time between two progress lines.
         grace_seconds: time that the command has to end after a signal.
         stop_signal: sent to the command in place of the signal that came.
+        ranks_within_seconds: how long its ranks may take to start; without it nobody asks.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
     tail: deque[str] = deque(maxlen=KEPT_LINES)
-    with log.open("w", encoding="utf-8", errors="replace") as stream:
+    asked = (
+        nullcontext()
+        if ranks_within_seconds is None
+        else roll_call(log, ranks, ranks_within_seconds)
+    )
+    with asked as call, log.open("w", encoding="utf-8", errors="replace") as stream:
         child = subprocess.Popen(
             command,
-            env=dict(environment),
+            env=call.environment(environment) if call else dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -95,10 +104,13 @@ def supervise(
         )
         reader.start()
         with _Forwarding(child, grace_seconds, stop_signal) as forwarding:
-            spoken = time.monotonic()
+            spoken = launched = time.monotonic()
             while child.poll() is None:
                 time.sleep(0.1)
                 forwarding.kill_when_overdue()
+                if call and (complaint := call.complaint(time.monotonic() - launched)):
+                    say(f"{log}: {complaint}")
+                    forwarding.kill()
                 if progress and time.monotonic() - spoken >= interval_seconds:
                     spoken = time.monotonic()
                     _say_progress(progress, say)
@@ -176,7 +188,7 @@ class _Forwarding:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         if self._child.poll() is None:
-            self._kill()
+            self.kill()
 
     def _forward(self, number: int, _: FrameType | None) -> None:
         if self._child.poll() is None:
@@ -186,10 +198,12 @@ class _Forwarding:
             self._deadline = time.monotonic() + self._grace_seconds
 
     def kill_when_overdue(self) -> None:
+        """End the child once its time after a signal is over."""
         if self._deadline is not None and time.monotonic() > self._deadline:
-            self._kill()
+            self.kill()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End the child with all that it has started."""
         self.killed = True
         kill(family(self._child.pid))
         self._child.wait()

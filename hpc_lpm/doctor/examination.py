@@ -8,10 +8,12 @@ from hpc_lpm.doctor.clocks import check_clock
 from hpc_lpm.doctor.cores import check_binding
 from hpc_lpm.doctor.gpu import check_gpu
 from hpc_lpm.doctor.link_check import check_link
+from hpc_lpm.doctor.network import check_network
 from hpc_lpm.doctor.probe_report import LinkOfNodes, links_of_nodes
 from hpc_lpm.doctor.probe_start import in_job, probe_this_job, ranks_to_start, start_ranks
 from hpc_lpm.doctor.rank_checks import check_placement, check_ranks
 from hpc_lpm.doctor.shared_files import check_shared_files
+from hpc_lpm.doctor.site import check_site
 from hpc_lpm.doctor.situation import Finding, Situation
 from hpc_lpm.doctor.slurm import check_accounting, check_mpi_plugin, check_slurm
 from hpc_lpm.doctor.software import check_environment, check_packages
@@ -20,12 +22,14 @@ from hpc_lpm.doctor.storage import check_storage
 CHECKS: list[Callable[[Situation], Finding]] = [
     check_ranks,
     check_placement,
+    check_network,
     check_binding,
     check_link,
     check_clock,
     check_gpu,
     check_slurm,
     check_accounting,
+    check_site,
     check_mpi_plugin,
     check_storage,
     check_shared_files,

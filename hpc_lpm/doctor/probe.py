@@ -23,7 +23,8 @@ from hpc_lpm.doctor.link_probe import NodeLinks, measure_neighbours, measure_nod
 from hpc_lpm.doctor.probe_report import ClockReading, JobReport, RankReport, Software
 from hpc_lpm.doctor.shared_files import try_shared_files
 from hpc_lpm.doctor.storage import nearest_existing
-from hpc_lpm.ranks import local_rank_from_environment
+from hpc_lpm.interfaces import choose_interface, named_by_user, own_interface
+from hpc_lpm.ranks import local_rank_from_environment, spans_nodes
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 MARK = "hpc-lpm-probe:"
 """Starts the line of a report, since the launcher may print messages of its own."""
+
+_NETWORK_OF_USER = named_by_user()
+"""Before this program chooses a network itself."""
 
 COLLECTIVE_SECONDS = 30.0
 """How long ranks wait for each other, on top of the time that each may need for its part."""
@@ -103,6 +107,8 @@ def probe_ranks(
 def probe_world(publish: Callable[[JobReport], None] = _keep) -> JobReport:
     """Probe the MPI job that this process is part of and return the report on rank 0."""
     end_process_after(PROBE_SECONDS)  # importing MPI starts it, which may hang
+    if spans_nodes():
+        choose_interface()
     from mpi4py import MPI
 
     end_process_after(PROBE_SECONDS + PROBE_SECONDS_PER_RANK * MPI.COMM_WORLD.size)
@@ -144,6 +150,8 @@ def describe_this_rank(environment: Mapping[str, str] = os.environ) -> RankRepor
         gpu=gpu,
         gpu_number=local_rank_from_environment() % max(1, len(gpu.gpus)),
         software=describe_software(),
+        interface=str(own_interface(environment) or ""),
+        network_of_user=_NETWORK_OF_USER or "",
     )
 
 

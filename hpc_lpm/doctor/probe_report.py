@@ -57,6 +57,8 @@ class RankReport(_Report):
         threads: number of threads that torch computes with.
         omp_num_threads: value of OMP_NUM_THREADS; None if it is unset.
         gpu_number: index, among the GPUs that the rank sees, of the one that training would use.
+        interface: the network interface with the address of its node's name; empty if none has it.
+        network_of_user: the variable by which the user names the network of Open MPI; else empty.
     """
 
     pid: int
@@ -70,6 +72,8 @@ class RankReport(_Report):
     gpu: GpuSight
     gpu_number: int
     software: Software
+    interface: str = ""
+    network_of_user: str = ""
 
 
 class ClockReading(_Report):

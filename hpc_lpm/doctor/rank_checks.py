@@ -2,8 +2,11 @@
 
 from hpc_lpm.doctor.probe_report import NumberedRanks, by_host
 from hpc_lpm.doctor.situation import Finding, Situation, counted
+from hpc_lpm.interfaces import OF_LIBRARIES
 
 _RANKS = "ranks"
+
+NETWORK_REMEDY = f"{OF_LIBRARIES[0]} with its address, {OF_LIBRARIES[1]} with its interface"
 
 
 def check_ranks(situation: Situation) -> Finding:
@@ -45,7 +48,8 @@ def _judge_job(situation: Situation) -> Finding | None:
             _RANKS,
             "failed",
             jobs[0].unfinished,
-            "run `mpirun -n 2 hostname` with the same options and fix what it reports",
+            "run `mpirun -n 2 hostname` with the same options and fix what it reports; if that "
+            f"works, name the network that joins the nodes ({NETWORK_REMEDY})",
         )
     if len(ranks) != asked:
         return Finding(
@@ -81,7 +85,7 @@ def _judge_end(situation: Situation) -> Finding | None:
             + (f": {situation.problem}" if situation.problem else ""),
             "have that node examined (its load, mounts and network) or exclude it "
             "(sbatch --exclude), and have Open MPI use a network that connects all nodes "
-            "(--mca btl_tcp_if_include)",
+            f"({NETWORK_REMEDY})",
         )
     if situation.problem:
         return Finding(

@@ -11,9 +11,12 @@ from typing import Any
 import yaml
 
 from hpc_lpm.campaign.resources import UNPROFILED_MINUTES
+from hpc_lpm.cluster.site import FILE as SITE
+from hpc_lpm.cluster.site import Site
 from hpc_lpm.cluster.slurm import slurm_settings
 from hpc_lpm.doctor.probe_start import outside_of_ranks
 from hpc_lpm.doctor.situation import Finding, Situation
+from hpc_lpm.errors import InputError
 from hpc_lpm.programs import Answer, ask, installed
 
 _SLURM = "slurm"
@@ -64,13 +67,15 @@ def check_slurm(situation: Situation) -> Finding:
             "run `scontrol update partition=NAME state=up` or ask your site's support",
         )
     shown = ", ".join(partition.text() for partition in partitions)
-    default = next((one for one in partitions if one.is_default), None)
+    named = _site(situation).partition
+    chosen = [one for one in partitions if one.name.rstrip("*") == named] if named else []
+    default = next((one for one in (*chosen, *partitions) if one in chosen or one.is_default), None)
     if default is None:
         return Finding(
             _SLURM,
             "warning",
             f"there is no default partition: {shown}",
-            "set slurm_partition in slurm/config.v8+.yaml",
+            f"set partition in {SITE}",
         )
     found = f"the controller answers; partitions: {shown}"
     return (
@@ -78,6 +83,14 @@ def check_slurm(situation: Situation) -> Finding:
         or _judge_nodes(found)
         or Finding(_SLURM, "ok", found, _how_to_examine_nodes(situation))
     )
+
+
+def _site(situation: Situation) -> Site:
+    """Return the particulars of the cluster, none if their file is wrong, which `site` reports."""
+    try:
+        return Site.read(situation.folder)
+    except InputError:
+        return Site()
 
 
 def _partitions(answer: Answer) -> list[_Partition]:
@@ -95,7 +108,7 @@ def _judge_time_limit(default: _Partition, found: str) -> Finding | None:
         f"{found}; the steps of a campaign ask for {usual} minutes until profiles are measured, "
         f"more than {default.name} allows",
         f"set resources.runtime_minutes in the campaign file to {limit:.0f} at most, or choose "
-        "another slurm_partition in slurm/config.v8+.yaml",
+        f"another partition in {SITE}",
     )
 
 
@@ -130,6 +143,7 @@ def _how_to_examine_nodes(situation: Situation) -> str:
 _ACCOUNTING = "accounting"
 
 PROFILE = Path("slurm/config.v8+.yaml")
+_FIRST_STATUS = "slurm-init-seconds-before-status-checks"
 
 
 def check_accounting(situation: Situation) -> Finding:
@@ -145,13 +159,12 @@ def check_accounting(situation: Situation) -> Finding:
     if not answer.done:
         return _without_accounting(answer.complaint(), settings)
     accounts = _accounts()
-    if accounts and settings.get("slurm-no-account"):
+    if accounts and not _site(situation).account and settings.get("slurm-no-account"):
         return Finding(
             _ACCOUNTING,
             "ok",
             f"sacct answers; your accounts: {', '.join(accounts)}",
-            f"if your site charges jobs to an account, set slurm_account in {PROFILE} and remove "
-            "slurm-no-account",
+            f"if your site charges jobs to an account, set account in {SITE}",
         )
     return Finding(_ACCOUNTING, "ok", "sacct answers")
 
@@ -159,6 +172,17 @@ def check_accounting(situation: Situation) -> Finding:
 def _without_accounting(complaint: str, settings: dict[str, Any]) -> Finding:
     found = f"sacct fails: {complaint}"
     if settings.get("slurm-status-command") == "squeue" and settings.get("slurm-no-account"):
+        asked = 3 * int(settings.get(_FIRST_STATUS, 40))
+        kept = _seconds_in_queue()
+        if kept is not None and kept < asked:
+            return Finding(
+                _ACCOUNTING,
+                "warning",
+                f"{found}; Slurm forgets a job {kept} s after its end (MinJobAge), and the "
+                f"executor then asks sacct, so that a campaign waits for ever",
+                f"have MinJobAge set to {asked} or more in slurm.conf, or lower {_FIRST_STATUS} in "
+                f"{PROFILE} to a third of it",
+            )
         return Finding(
             _ACCOUNTING,
             "ok",
@@ -170,6 +194,13 @@ def _without_accounting(complaint: str, settings: dict[str, Any]) -> Finding:
         f"{found}; the jobs of a campaign would seem to run for ever",
         f"set `slurm-status-command: squeue` and `slurm-no-account: true` in {PROFILE}",
     )
+
+
+def _seconds_in_queue() -> int | None:
+    """Return how long squeue shows a job after its end, None if the controller does not tell."""
+    answer = ask(["scontrol", "show", "config"])
+    kept = re.search(r"^MinJobAge *= *(\d+)", answer.output, re.MULTILINE) if answer.done else None
+    return int(kept[1]) if kept else None
 
 
 def _accounts() -> list[str]:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import TrainingError
 
 Value = TypeVar("Value")
@@ -24,6 +26,9 @@ _EAGER_SECONDS = 200e-6
 _POLL_SECONDS = 50e-6
 _LOOK_SECONDS = 0.25
 """How often a wait calls `_look_around`."""
+
+_DEFAULT_LIMITS = ("default_pg_timeout", "default_pg_nccl_timeout")
+"""Where torch.distributed has the time limits of groups that are made without one."""
 
 _WATCH: ContextVar[Callable[[], None] | None] = ContextVar("watch", default=None)
 
@@ -43,21 +48,26 @@ def wait_until(
     done: Callable[[], bool],
     limit_seconds: float,
     longest_pause_seconds: float = _POLL_SECONDS,
+    *,
+    peer: int | None = None,
 ) -> bool:
     """Call `done` until it returns True; return False if it has not within the limit.
 
     Keeps the core busy for a moment only: another rank may need it. What `watching` has named is
     called every now and then, and ends the wait if it raises something. The pauses between calls
-    become longer up to `longest_pause_seconds`, for what takes long to ask.
+    become longer up to `longest_pause_seconds`, for what takes long to ask. `peer` is the rank that
+    is waited for, None for all.
     """
     start = time.perf_counter()
     next_look, pause = _LOOK_SECONDS, _POLL_SECONDS
     while not done():
         waited = time.perf_counter() - start
         if waited > limit_seconds:
+            # What is waited for is left for those who ask why a run has ended.
             return False
         if waited > next_look:
             next_look += _LOOK_SECONDS
+            WAITS.begin(start, peer)
             _look_around()
         if waited > _EAGER_SECONDS:
             time.sleep(pause)
@@ -65,6 +75,8 @@ def wait_until(
         else:
             # A rank that shares the core may be the one that is waited for.
             os.sched_yield()
+    if next_look > _LOOK_SECONDS:
+        WAITS.end()
     return True
 
 
@@ -151,7 +163,7 @@ def receive_object(communicator: Any, source: int, tag: int, limit_seconds: floa
             messages.append(message)
         return message is not None
 
-    if not wait_until(arrived, limit_seconds):
+    if not wait_until(arrived, limit_seconds, peer=source):
         raise TimeoutError
     return messages[0].recv()
 
@@ -197,11 +209,33 @@ def making_process_groups(job: Ranks) -> Iterator[None]:
     import torch.distributed
 
     try:
-        yield
-    except torch.distributed.DistError as error:
+        with _groups_with_limit(job.limit_seconds):
+            yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
         raise TrainingError(
             f"rank {job.rank}: the ranks cannot form a process group within "
             f"{job.limit_seconds:g} s: one hangs or is gone, or a firewall is between them; raise "
             "--receive-timeout if it is only slow and, where hosts have several networks, set "
             "GLOO_SOCKET_IFNAME to the interface that joins them."
         ) from error
+
+
+@contextmanager
+def _groups_with_limit(limit_seconds: float) -> Iterator[None]:
+    """Have groups that libraries make give up after the limit, not after torch's half an hour.
+
+    What DeepSpeed sums among the ranks when an engine is made, it sums in groups of its own.
+    """
+    from torch.distributed import distributed_c10d
+
+    limit = timedelta(seconds=limit_seconds)
+    before = {name: getattr(distributed_c10d, name) for name in _DEFAULT_LIMITS}
+    try:
+        for name in _DEFAULT_LIMITS:
+            setattr(distributed_c10d, name, limit)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(distributed_c10d, name, value)

@@ -1,11 +1,14 @@
 """The ranks of a run, and the few operations among them needed outside the steady state."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.engine.collectives import receive_object, wait_until
+from hpc_lpm.engine.native_waits import bounded_by_child, bounded_by_thread
 from hpc_lpm.errors import InputError, TrainingError
-from hpc_lpm.ranks import agreed_claim
+from hpc_lpm.interfaces import choose_interface
+from hpc_lpm.ranks import agreed_claim, spans_nodes
 
 Value = TypeVar("Value")
 
@@ -119,8 +122,9 @@ class MpiJob:
         self.communicator = MPI.COMM_WORLD
         self.rank: int = self.communicator.Get_rank()
         self.size: int = self.communicator.Get_size()
-        self.barrier()  # Dup itself has no time limit
-        self.communicator = MPI.COMM_WORLD.Dup()
+        self.barrier()
+        with self._bounded("to make a communicator"):
+            self.communicator = MPI.COMM_WORLD.Dup()
         self._next_tag = _FIRST_TAG
         self._leaving: list[Any] = []
 
@@ -132,14 +136,20 @@ class MpiJob:
 
     def all_gather(self, value: Any) -> list[Any]:
         """Return every rank's value, in rank order, on every rank."""
-        self.barrier()  # MPI's allgather has no time limit, and needs none once all ranks are here
-        gathered: list[Any] = self.communicator.allgather(value)
+        self.barrier()
+        with self._bounded("a gathering"):
+            gathered: list[Any] = self.communicator.allgather(value)
         return gathered
 
     def broadcast(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
         self.barrier()
-        return self.communicator.bcast(value)
+        with self._bounded("a broadcast"):
+            return self.communicator.bcast(value)
+
+    def _bounded(self, what: str) -> AbstractContextManager[None]:
+        """Bound an operation of MPI: a rank may stop even after all have met at a barrier."""
+        return bounded_by_thread(self.limit_seconds, self.rank, what)
 
     def once(self, make: Callable[[], Value]) -> Value:
         """Return what `make` makes in this process, which is one rank."""
@@ -188,7 +198,10 @@ def start_job(*, parallel: bool, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -
         from hpc_lpm.engine.torch_job import TorchJob
 
         return TorchJob(claim, limit_seconds)
-    from mpi4py import MPI  # importing it starts MPI
+    if spans_nodes():
+        choose_interface()
+    with bounded_by_child(limit_seconds, claim.rank, "the start of MPI"):
+        from mpi4py import MPI  # importing it starts MPI
 
     found = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     if found != (claim.rank, claim.size):

@@ -286,10 +286,10 @@ class TrainingLoop:
             return
         if self._reporter:
             self._reporter.sync()
-        self._save_in(path)
+        self._save_in(path, self._context.settings.keep_checkpoints)
         self._saved = path
 
-    def _save_in(self, path: Path) -> None:
+    def _save_in(self, path: Path, keep: int = 1) -> None:
         context = self._context
         self.history.micro_batches = self._engine.micro_batches
         self._engine.save_as(
@@ -303,6 +303,7 @@ class TrainingLoop:
                 context.copies,
                 context.cuts,
             ),
+            keep,
         )
 
     def _stop_if_asked(self) -> None:

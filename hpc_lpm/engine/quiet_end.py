@@ -99,7 +99,7 @@ def abort_ranks(exit_code: int) -> None:
     mpi, store = _started_mpi(), _joined_store()
     if store is not None:
         store.tell_failure()
-    if mpi is not None:
+    if mpi is not None and mpi.COMM_WORLD.size > 1:
         mpi.COMM_WORLD.Abort(exit_code)
 
 

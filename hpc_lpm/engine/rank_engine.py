@@ -102,11 +102,11 @@ class RankEngine:
         """Return what this rank has measured so far."""
         return self._meter.record(self._runner.bytes_sent())
 
-    def save_as(self, path: Path, history: History, about: CheckpointedRun) -> None:
-        """Save a checkpoint under this name and remove older ones beside it (collective)."""
+    def save_as(self, path: Path, history: History, about: CheckpointedRun, keep: int = 1) -> None:
+        """Save a checkpoint under this name; of all beside it `keep` are left (collective)."""
         state = self._runner.state()
         with state.whole():
-            save_checkpoint(path, self._context.job, state, self.record(), history, about)
+            save_checkpoint(path, self._context.job, state, self.record(), history, about, keep)
 
     def resume(self, checkpoint: Checkpoint) -> History:
         """Restore what a checkpoint holds before anything is trained; return how far it was.

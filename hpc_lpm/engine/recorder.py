@@ -76,6 +76,14 @@ class Recorder:
         self._unread: list[_Unread] = []
         self._steps_ended = 0
         self._unreported: _EndedStep | None = None
+        self._last: tuple[str, int] | None = None
+
+    def last_instruction(self) -> str:
+        """Say in words what was done last, for those who ask why nothing is done any more."""
+        if self._last is None:
+            return "before its first instruction"
+        kind, micro_batch = self._last
+        return f"its last instruction was the {kind} of micro-batch {micro_batch}, step {self.step}"
 
     def go_on_after(self, steps: int) -> None:
         """Number the steps to come as those behind so many others; no segment has begun."""
@@ -108,6 +116,7 @@ class Recorder:
     def add(self, kind: str, micro_batch: int, start: object) -> None:
         """Record that the instruction which started at the mark `start` has just ended."""
         stop = self._timer.mark()
+        self._last = kind, micro_batch
         self._unread.append(_Unread(kind, micro_batch, start, stop, self._is_traced()))
 
     def _is_traced(self) -> bool:

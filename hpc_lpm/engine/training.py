@@ -18,6 +18,7 @@ from hpc_lpm.engine.checkpoint.store import (
     BEST,
     FOLDER,
     Checkpoint,
+    newest_sound_checkpoint,
     remove_checkpoints,
     remove_checkpoints_after,
 )
@@ -52,6 +53,7 @@ from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
 from hpc_lpm.engine.trackers import check_trackers
 from hpc_lpm.engine.updating import UpdatingBySettings
+from hpc_lpm.engine.watchdog import watched
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.models.layered import LayeredModel
@@ -74,9 +76,10 @@ class Training:
 
     `plan_notice` tells the user that the plan was made for another use; it is None otherwise.
     `checkpoint` is the checkpoint to resume from, or None; `finished` is the result of a run that
-    has nothing left to do, or None; `resume_changes` say what a run of this length would have
-    computed otherwise until that checkpoint, which a run of another length has saved. `watched` is
-    what evaluations are compared by.
+    has nothing left to do, or None; `damage` is a sentence about a newer checkpoint that is not
+    what was saved, or None; `resume_changes` say what a run of this length would have computed
+    otherwise until that checkpoint, which a run of another length has saved. `watched` is what
+    evaluations are compared by.
 
     Args:
         settings: the settings of the run.
@@ -143,6 +146,7 @@ class Training:
         self.checkpoint: Checkpoint | None = None
         self.finished: RunResult | None = None
         self.resume_changes: list[str] = []
+        self.damage: str | None = None
         if resume_from and not self.strategy.independent:
             self._find_earlier_work(resume_from)
 
@@ -168,7 +172,7 @@ class Training:
         cuts = list(self.plan.cuts) if self.plan else [0, layers]
         computing = computing_settings(document)
         self.finished = finished_result(folder / RESULT, computing, cuts, self.job.size)
-        checkpoint = Checkpoint.newest(folder / FOLDER)
+        checkpoint, self.damage = newest_sound_checkpoint(folder / FOLDER, self.job)
         if checkpoint is None:
             return
         checkpoint.check(document, self.job.size // self.stages, layers)
@@ -266,6 +270,16 @@ class Training:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
             context = self._context(reporter, resources)
+            resources.enter_context(
+                watched(
+                    out,
+                    self.job.rank,
+                    # Ranks that one process plays cannot wait in vain.
+                    self.job.size if self.job.communicator or self.job.store else 1,
+                    self.job.limit_seconds,
+                    context.recorder.last_instruction,
+                )
+            )
             # Communicators are made before anything else is sent over MPI.
             agreement = StopAgreement(
                 self.job, signals or StopSignals(), independent=self.strategy.independent
@@ -440,6 +454,8 @@ class Training:
         (out / RESULT).unlink(missing_ok=True)
         if self.checkpoint is None:
             remove_checkpoints(out / FOLDER)
+        elif self.damage:
+            remove_checkpoints_after(out / FOLDER, self.history.step)
         # Of evaluations that are made again.
         remove_checkpoints_after(out / BEST, self.history.evaluated_step)
 

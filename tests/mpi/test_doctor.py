@@ -44,7 +44,7 @@ def test_ranks_are_started_from_any_folder_without_terminal_or_leave_for_root(
     assert done.returncode == 0, done.stdout + done.stderr
     found = verdicts(done.stdout)
     assert found["ranks"] == found["storage"] == "ok"
-    assert len(found) == 13
+    assert len(found) == 15
     assert not list(tmp_path.iterdir())
 
 

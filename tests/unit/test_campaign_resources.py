@@ -14,8 +14,11 @@ from hpc_lpm.campaign.resources import (
     UNPROFILED_MEGABYTES,
     UNPROFILED_MINUTES,
     Request,
+    check_leaves_time,
     request_of,
 )
+from hpc_lpm.campaign.sections import Resources
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
@@ -127,3 +130,22 @@ def test_the_memory_of_a_rank_is_spread_over_the_cores_of_its_threads() -> None:
     request = Request(rank_megabytes=1001, minutes=1)
     assert request.core_megabytes(1) == 1001
     assert request.core_megabytes(2) == 501
+
+
+@pytest.mark.parametrize(
+    ("minutes", "options", "least"),
+    [
+        (2, "--signal=B:USR2@120", 3),
+        (2, "--nice=1 --signal=B:USR2@120 --mail-type=FAIL", 3),
+        (1, "--signal USR2@30", 2),
+        (5, "--signal=B:USR2@600", 11),
+    ],
+)
+def test_a_time_limit_that_leaves_no_time_before_the_warning_is_refused(
+    minutes: int, options: str, least: int
+) -> None:
+    with pytest.raises(InputError, match=rf"runtime_minutes is {minutes}, .*: ask for {least} or"):
+        check_leaves_time(Resources(runtime_minutes=minutes), options)
+    check_leaves_time(Resources(runtime_minutes=least), options)
+    check_leaves_time(Resources(runtime_minutes=minutes), "--nice=1")
+    check_leaves_time(Resources(), options)

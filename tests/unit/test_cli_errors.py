@@ -1,13 +1,16 @@
 """How a fault is told, whatever Python's own buffering is set to."""
 
 import io
+from pathlib import Path
 
 import pytest
+import typer
 
 from hpc_lpm.cli import plan  # noqa: F401  registers it
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, run_guarded
+from hpc_lpm.cli.unexpected import EXIT_UNEXPECTED
 
 
 class CountingStream(io.StringIO):
@@ -39,3 +42,28 @@ def test_a_fault_in_what_options_are_made_from_is_a_sentence_too(
     said = capsys.readouterr().err
     assert "module 'no_such_module_of_a_test' of strategy" in said
     assert "Traceback" not in said
+
+
+def test_a_fault_that_nothing_expects_is_a_sentence_that_names_a_file_with_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = typer.Typer()
+    own.callback()(lambda: None)
+
+    @own.command()
+    def fail() -> None:
+        raise ZeroDivisionError("a fault\nof a test")
+
+    monkeypatch.chdir(tmp_path)
+    assert run_guarded(own, ["fail"]) == EXIT_UNEXPECTED
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "a fault that was not expected, ZeroDivisionError: a fault of a test: " in said
+    (file,) = tmp_path.iterdir()
+    assert f"{file} says where" in said
+    text = file.read_text()
+    assert "command: hpc-lpm fail\n" in text
+    assert 'raise ZeroDivisionError("a fault' in text
+    with pytest.raises(ZeroDivisionError):
+        run_guarded(own, ["fail", "--debug"])
+    assert list(tmp_path.iterdir()) == [file]

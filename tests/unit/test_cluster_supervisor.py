@@ -144,3 +144,61 @@ def test_the_death_of_a_command_that_we_killed_ourselves_is_not_explained(tmp_pa
     threading.Thread(target=end, daemon=True).start()
     assert run(stubborn, tmp_path / "log", said, grace_seconds=0.3).exit_code == 137
     assert said == ["ready"]
+
+
+NEVER_STARTED = """
+import os, subprocess, sys, time
+from pathlib import Path
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+for rank in sys.argv[1:]:
+    Path(os.environ["HPC_LPM_ROLL_CALL"], rank).touch()
+time.sleep(60)
+"""
+
+
+def test_a_launcher_whose_ranks_do_not_come_to_life_is_ended_by_a_sentence(tmp_path: Path) -> None:
+    said: list[str] = []
+    began = time.monotonic()
+    outcome = supervise(
+        [sys.executable, "-c", NEVER_STARTED, "0", "2"],
+        os.environ,
+        4,
+        tmp_path / "log",
+        say=said.append,
+        ranks_within_seconds=3.0,
+    )
+    assert time.monotonic() - began < 30
+    assert outcome.exit_code == 128 + signal.SIGKILL
+    child, gone = int(said[0]), time.monotonic() + 5
+    while psutil.pid_exists(child) and time.monotonic() < gone:
+        if psutil.Process(child).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(child)
+    assert (
+        f"{tmp_path / 'log'}: of 4 ranks these have not come to life within 3 s: 1, 3; " in said[-1]
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+ANSWERED = """
+import os, sys, time
+from pathlib import Path
+for rank in sys.argv[1:]:
+    Path(os.environ["HPC_LPM_ROLL_CALL"], rank).touch()
+time.sleep(6)
+"""
+
+
+def test_ranks_that_have_come_to_life_may_take_their_time(tmp_path: Path) -> None:
+    outcome = supervise(
+        [sys.executable, "-c", ANSWERED, "0", "1"],
+        os.environ,
+        2,
+        tmp_path / "log",
+        say=lambda line: None,
+        ranks_within_seconds=5.0,
+    )
+    assert outcome.exit_code == 0

@@ -143,6 +143,31 @@ def test_the_profile_that_ships_suits_a_cluster_without_accounting(programs: Pat
     assert slurm.check_accounting(situation(folder=repository)).verdict == "ok"
 
 
+@pytest.mark.parametrize(("kept", "verdict"), [(8, "warning"), (9, "ok"), (300, "ok")])
+def test_a_cluster_that_forgets_jobs_before_they_are_asked_for_is_a_warning(
+    programs: Path, kept: int, verdict: str
+) -> None:
+    install(programs, "sacct", NO_ACCOUNTING)
+    install(programs, "scontrol", f"echo 'MinJobAge               = {kept} sec'")
+    finding = slurm.check_accounting(situation(folder=Path(__file__).parents[2]))
+    assert finding.verdict == verdict
+    assert ("(MinJobAge)" in finding.found) == (verdict == "warning")
+
+
+def test_the_partition_and_the_account_of_the_site_count(programs: Path, tmp_path: Path) -> None:
+    site = tmp_path / "slurm" / "site.yaml"
+    site.parent.mkdir()
+    site.write_text("partition: long\naccount: physics\n")
+    sinfo(programs, "debug up 0/2/0/2 infinite\nlong up 4/0/0/4 7-00:00:00\n")
+    assert slurm.check_slurm(situation(folder=tmp_path)).verdict == "ok"
+    sinfo(programs, "debug* up 0/2/0/2 infinite\nlong up 4/0/0/4 30:00\n")
+    assert "more than long allows" in slurm.check_slurm(situation(folder=tmp_path)).found
+    install(programs, "sacct", "exit 0")
+    install(programs, "sacctmgr", "echo physics")
+    (tmp_path / slurm.PROFILE).write_text("slurm-no-account: true\n")
+    assert slurm.check_accounting(situation(folder=tmp_path)).found == "sacct answers"
+
+
 def test_accounts_are_named_where_the_profile_uses_none(programs: Path, tmp_path: Path) -> None:
     install(programs, "sacct", "exit 0")
     install(programs, "sacctmgr", "echo physics; echo chemistry; echo physics")
@@ -152,7 +177,7 @@ def test_accounts_are_named_where_the_profile_uses_none(programs: Path, tmp_path
     finding = slurm.check_accounting(situation(folder=tmp_path))
     assert finding.verdict == "ok"
     assert "chemistry, physics" in finding.found
-    assert "slurm_account" in finding.remedy
+    assert "set account in slurm/site.yaml" in finding.remedy
 
 
 LIST = "MPI plugin types are...\n\tnone\n\tpmi2\n\tpmix\nspecific pmix plugin versions: pmix_v4"

@@ -20,7 +20,7 @@ TEMPLATE = ROOT / "hpc_lpm" / "study" / "template"
 FILES = {
     *(".gitignore", ".hpc-lpm.json", "README.md", "Snakefile", "config/campaign.yaml"),
     *("my_data.py", "my_model.py", "profiles/default/config.yaml"),
-    *("slurm/campaign.sbatch", "slurm/config.v8+.yaml", "slurm/job.sh"),
+    *("slurm/campaign.sbatch", "slurm/config.v8+.yaml", "slurm/job.sh", "slurm/site.yaml"),
 }
 
 

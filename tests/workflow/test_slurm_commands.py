@@ -15,6 +15,7 @@ from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+TEMPLATE = REPOSITORY / "hpc_lpm" / "study" / "template"
 GOLDEN = Path(__file__).with_name("golden")
 CAMPAIGN = """
 name: tiny
@@ -39,13 +40,21 @@ OTHERS = {
 }
 
 
-def snakemake(folder: Path) -> list[list[str]]:
-    """Run the campaign of a folder with the profile; return what was submitted."""
+OF_THE_CHECKOUT = (
+    *("--snakefile", str(REPOSITORY / "Snakefile")),
+    *("--profile", str(REPOSITORY / "slurm"), "--configfile", "tiny.yaml"),
+)
+
+
+def snakemake(folder: Path, *options: str) -> list[list[str]]:
+    """Run the campaign of a folder, by default with the checkout's rules and profile.
+
+    Returns what was submitted.
+    """
     path = f"{folder / 'programs'}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    options = ["--profile", str(REPOSITORY / "slurm"), "--configfile", "tiny.yaml"]
     done = subprocess.run(
-        [SNAKEMAKE, "--snakefile", str(REPOSITORY / "Snakefile"), *options, "--retries", "0"],
+        [SNAKEMAKE, *(options or OF_THE_CHECKOUT), "--retries", "0"],
         cwd=folder,
         env=environment | {"PATH": path},
         capture_output=True,
@@ -101,9 +110,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def write_profile_and_plan(folder: Path) -> None:
+def write_profile_and_plan(folder: Path, campaign: Path | None = None) -> None:
     results = folder / "results"
-    steps = load_call({}, [], folder / "tiny.yaml", results).steps(results)
+    steps = load_call({}, [], campaign or folder / "tiny.yaml", results).steps(results)
     layer = LayerProfile(
         name="layer",
         forward_seconds=0.5,
@@ -133,6 +142,61 @@ def write_profile_and_plan(folder: Path) -> None:
         boundary_bytes=2**20,
         profile_sha256="0" * 64,
     ).write(Path(plan.output))
+
+
+SITE = """
+account: p1
+partition: gpu
+qos: high
+reservation: course
+constraint: "avx512&ib"
+gpus_per_task: 1
+memory: false
+options: ["--nice=100"]
+"""
+
+
+def test_what_the_site_needs_is_asked_for_beside_what_the_profile_and_the_campaign_need(
+    folder: Path,
+) -> None:
+    (folder / "Snakefile").write_text((TEMPLATE / "Snakefile").read_text())
+    (folder / "config").mkdir()
+    (folder / "tiny.yaml").rename(folder / "config" / "campaign.yaml")
+    (folder / "slurm").mkdir()
+    for path in (TEMPLATE / "slurm").iterdir():
+        (folder / "slurm" / path.name).write_text(path.read_text())
+    profile = folder / "slurm" / "config.v8+.yaml"
+    before = profile.read_text()
+    profile.write_text(before.replace("@120'", "@120 --mail-type=FAIL'"))
+    assert profile.read_text() != before
+    (folder / "slurm" / "site.yaml").write_text(SITE)
+    write_profile_and_plan(folder, folder / "config" / "campaign.yaml")
+    for command in snakemake(folder, "--profile", "slurm"):
+        text = " ".join(command)
+        for words in (
+            *("-A p1 -p gpu", "-C avx512&ib --qos=high", "--reservation=course"),
+            *("--gpus-per-task=1", "--nice=100", "--signal=B:USR2@120 --mail-type=FAIL"),
+            "--dependency=singleton",
+        ):
+            assert words in text
+        assert "--mem" not in text
+
+
+def test_a_wrong_site_is_refused_before_anything_is_submitted(folder: Path) -> None:
+    (folder / "Snakefile").write_text((TEMPLATE / "Snakefile").read_text())
+    (folder / "slurm").mkdir()
+    (folder / "slurm" / "site.yaml").write_text("partitions: gpu")
+    done = subprocess.run(
+        [SNAKEMAKE, "--cores", "1", "--configfile", "tiny.yaml"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "slurm/site.yaml is wrong at partitions: " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_profiling_is_submitted_before_anything_is_known(folder: Path) -> None:

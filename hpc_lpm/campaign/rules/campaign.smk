@@ -19,12 +19,15 @@ from hpc_lpm.campaign.beginning import describe_beginning
 from hpc_lpm.campaign.calls import CALL
 from hpc_lpm.campaign.damage import find_damage
 from hpc_lpm.campaign.driver import Driver, take_over
-from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES
-from hpc_lpm.campaign.workflow import any_of, load_call, prepare_jobs
+from hpc_lpm.campaign.orphans import mark
+from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES, check_leaves_time
+from hpc_lpm.campaign.workflow import any_of, load_call, options_of_profile, prepare_jobs
+from hpc_lpm.cluster.site import Site
 from hpc_lpm.errors import InputError
 
 prepare_jobs(Path(workflow.basedir))
 try:
+    SITE = Site.read(Path(workflow.basedir))
     THIS_CALL = load_call(
         workflow.config_settings.config,
         workflow.configfiles,
@@ -34,6 +37,9 @@ try:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     STEPS = THIS_CALL.steps(Path("results"))
+    # What the profile adds to sbatch's options stays: what a rule asks for would replace it.
+    EXTRA = options_of_profile(workflow.resource_settings)
+    check_leaves_time(STEPS.campaign.resources, EXTRA)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -54,6 +60,8 @@ ASKED = str(THIS_CALL.asked(STEPS.folder.root))
 if workflow.is_main_process:
     # Tells the jobs what this call has decided, whatever becomes of the campaign's file meanwhile.
     os.environ[CALL] = str(THIS_CALL.file(STEPS.folder.root).absolute())
+    mark(os.environ, STEPS.folder.root)
+    SITE.prepare(os.environ)
     # Snakemake makes again what is older than a file that tells what is wrong with it.
     DAMAGE = find_damage(STEPS)
 else:
@@ -64,6 +72,9 @@ else:
 WHOLE_MACHINE = 4096
 # The number of nodes for the ranks, where the campaign sets it.
 SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
+# A trial waits for the one before it where trials take turns.
+IN_TURN = "--dependency=singleton" if "turns" in workflow.global_resources else ""
+ASKED_OF_SITE, ASKED_OF_TRIALS = SITE.resources(EXTRA), SITE.resources(EXTRA, IN_TURN)
 SOFTWARE = config.get("software")
 # Profiles, plans and tunings come before the first trial, so that no contestant misses its turn.
 BEFORE_TRIALS = len(STEPS.trials) + 1
@@ -118,8 +129,11 @@ rule profile_alone:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
+        **ASKED_OF_SITE,
+        **SITE.memory_resources(
+            mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES
+        ),
         cpus_per_task=1,
-        mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES,
         runtime=CAMPAIGN.resources.runtime_minutes or UNPROFILED_MINUTES,
     params:
         folder=lambda wildcards: ROOT,
@@ -143,10 +157,13 @@ rule profile:
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
+        **ASKED_OF_SITE,
+        **SITE.memory_resources(
+            mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES
+        ),
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: STEPS.profiles[wildcards.profile].ranks,
         cpus_per_task=1,
-        mem_mb_per_cpu=CAMPAIGN.resources.memory_megabytes or UNPROFILED_MEGABYTES,
         runtime=CAMPAIGN.resources.runtime_minutes or UNPROFILED_MINUTES,
     params:
         folder=lambda wildcards: ROOT,
@@ -191,10 +208,13 @@ rule tune_alone:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
-        cpus_per_task=lambda wildcards: STEPS.tuning_threads(wildcards.tuned),
-        mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
-            STEPS.tuning_threads(wildcards.tuned)
+        **ASKED_OF_SITE,
+        **SITE.memory_resources(
+            mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
+                STEPS.tuning_threads(wildcards.tuned)
+            )
         ),
+        cpus_per_task=lambda wildcards: STEPS.tuning_threads(wildcards.tuned),
         runtime=lambda wildcards: STEPS.tuning_request(wildcards.tuned).minutes,
         turns=1,
     params:
@@ -220,12 +240,15 @@ rule tune_ranks:
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
+        **ASKED_OF_SITE,
+        **SITE.memory_resources(
+            mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
+                STEPS.tuning_threads(wildcards.tuned)
+            )
+        ),
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: STEPS.tunings[wildcards.tuned].ranks,
         cpus_per_task=lambda wildcards: STEPS.tuning_threads(wildcards.tuned),
-        mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
-            STEPS.tuning_threads(wildcards.tuned)
-        ),
         runtime=lambda wildcards: STEPS.tuning_request(wildcards.tuned).minutes,
         turns=1,
     params:
@@ -252,10 +275,13 @@ rule train_alone:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
+        **ASKED_OF_TRIALS,
+        **SITE.memory_resources(
+            mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
+                TRIALS[wildcards.run].name
+            ).core_megabytes(STEPS.settings(TRIALS[wildcards.run].name).threads)
+        ),
         cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
-            TRIALS[wildcards.run].name
-        ).core_megabytes(STEPS.settings(TRIALS[wildcards.run].name).threads),
         runtime=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
@@ -285,12 +311,15 @@ rule train_ranks:
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
+        **ASKED_OF_TRIALS,
+        **SITE.memory_resources(
+            mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
+                TRIALS[wildcards.run].name
+            ).core_megabytes(STEPS.settings(TRIALS[wildcards.run].name).threads)
+        ),
         mpi=CAMPAIGN.launcher.mpi,
         tasks=lambda wildcards: TRIALS[wildcards.run].processes,
         cpus_per_task=lambda wildcards: STEPS.settings(TRIALS[wildcards.run].name).threads,
-        mem_mb_per_cpu=lambda wildcards, input: STEPS.request(
-            TRIALS[wildcards.run].name
-        ).core_megabytes(STEPS.settings(TRIALS[wildcards.run].name).threads),
         runtime=lambda wildcards, input: STEPS.request(TRIALS[wildcards.run].name).minutes,
         attempt=lambda wildcards, attempt: attempt,
         turns=1,
@@ -359,7 +388,7 @@ rule expectations:
 
 onstart:
     try:
-        # Keep the file open, and with it the lock, as long as this driver lives.
+        # Keep the lock as long as this driver lives.
         LOCK = take_over(
             STEPS.folder.root,
             # The Slurm executor gives all its jobs one name; other executors give none.

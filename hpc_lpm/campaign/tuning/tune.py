@@ -264,6 +264,7 @@ class _Search:
                 ranks,
                 log,
                 say=lambda line: None,
+                ranks_within_seconds=self._steps.campaign.receive_timeout_seconds,
             )
         if done.stopped_by is not None:
             raise _InterruptedError

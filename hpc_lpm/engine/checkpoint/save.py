@@ -1,5 +1,6 @@
 """Saving a checkpoint: every rank writes its files aside, then rank 0 gives the folder its name."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def save_checkpoint(
     record: RankRecord,
     history: History,
     about: CheckpointedRun,
+    keep: int = 1,
 ) -> None:
     """Save a checkpoint under the name `path` and remove older ones (collective).
 
@@ -76,6 +78,7 @@ def save_checkpoint(
         record: what this rank has measured.
         history: where the training is.
         about: what the run is.
+        keep: how many checkpoints are left in that folder.
 
     Raises:
         TrainingError: on every rank, if one of them cannot write.
@@ -88,10 +91,6 @@ def save_checkpoint(
         )
 
     errors = (OSError, SafetensorError)
-    run_on_every_rank(job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure)
-    written = run_on_every_rank(
-        job, lambda: _write(aside_of(path), job.rank, state, record), errors, failure
-    )
 
     def finish() -> None:
         if job.rank != 0:
@@ -109,9 +108,21 @@ def save_checkpoint(
             files=files,
         )
         manifest.write(aside_of(path) / MANIFEST)
-        publish(path)
+        publish(path, keep)
 
-    run_on_every_rank(job, finish, errors, failure)
+    try:
+        run_on_every_rank(
+            job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure
+        )
+        written = run_on_every_rank(
+            job, lambda: _write(aside_of(path), job.rank, state, record), errors, failure
+        )
+        run_on_every_rank(job, finish, errors, failure)
+    except TrainingError:
+        # On a full disk, half a checkpoint must not take the room of what others write.
+        if job.rank == 0:
+            shutil.rmtree(aside_of(path), ignore_errors=True)
+        raise
 
 
 def _write(

@@ -15,6 +15,7 @@ from safetensors import safe_open
 
 from hpc_lpm.data.moments import Moments
 from hpc_lpm.engine.history import History
+from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import VersionedFile
@@ -187,6 +188,17 @@ class Checkpoint:
                         tensors[int(found[1]), found[2]] = opened.get_tensor(name)
         return tensors
 
+    def check_bytes(self, rank: int, ranks: int) -> None:
+        """Check the hashes of this rank's share of the files.
+
+        Raises:
+            InputError: if one is not what was saved.
+        """
+        by_name = {file.name: file for file in self.manifest.files}
+        for file in list(by_name.values())[rank::ranks]:
+            if sha256_of(self.path / file.name) != file.sha256:
+                raise self.damaged(f"{file.name}: its bytes are not those that were saved")
+
     def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
         """Check that a run computes the same as the run that saved this checkpoint, up to here.
 
@@ -255,11 +267,43 @@ def checkpoint_in(folder: Path) -> Checkpoint:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint, or None; one that is being written does not count."""
+    return next(iter(checkpoints_of(folder)), None)
+
+
+def checkpoints_of(folder: Path) -> list[Path]:
+    """Return the complete checkpoints in a folder, the newest first."""
     found = []
     for path in folder.glob("step-*"):
         if match := _NAME.fullmatch(path.name):
             found.append((int(match[1]), match[2] is None, path))
-    return max(found)[2] if found else None
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
+def newest_sound_checkpoint(folder: Path, job: Job) -> tuple[Checkpoint | None, str | None]:
+    """Open the newest checkpoint that is as it was saved (collective).
+
+    Returns the checkpoint, None if there is none, and a sentence if a newer one is damaged.
+
+    Raises:
+        InputError: on every rank, if all are damaged.
+    """
+    first: str | None = None
+    paths = job.broadcast(checkpoints_of(folder) if job.rank == 0 else None)
+    for path in paths:
+        opened, problem = None, None
+        try:
+            opened = Checkpoint.opened(path)
+            if len(paths) > 1:  # what falls back on nothing is checked as it is read
+                opened.check_bytes(job.rank, job.size)
+        except InputError as error:
+            problem = str(error)
+        problem = next(filter(None, job.all_gather(problem)), None)
+        if problem is None:
+            return opened, first
+        first = first or problem
+    if first is not None:
+        raise InputError(first)
+    return None, None
 
 
 def begin_aside(path: Path) -> Path:
@@ -282,8 +326,12 @@ def aside_of(path: Path) -> Path:
     return path.with_name(f"{_ASIDE}{path.name}.partial")
 
 
-def publish(path: Path) -> None:
-    """Give a completely written checkpoint its name, then remove the older checkpoints.
+def publish(path: Path, keep: int = 1) -> None:
+    """Give a completely written checkpoint its name, then remove older ones but for the newest.
+
+    Args:
+        path: the checkpoint.
+        keep: how many there may be, this one included.
 
     Raises:
         OSError: if that fails; the older checkpoints are then still there.
@@ -294,9 +342,9 @@ def publish(path: Path) -> None:
         path.rename(path.with_name(f"{_ASIDE}{path.name}.replaced"))
     aside.rename(path)
     sync(path.parent)
-    for other in [*path.parent.glob("step-*"), *path.parent.glob(f"{_ASIDE}step-*.replaced")]:
-        if other != path:
-            shutil.rmtree(other)
+    others = [other for other in checkpoints_of(path.parent) if other != path]
+    for other in [*others[keep - 1 :], *path.parent.glob(f"{_ASIDE}step-*.replaced")]:
+        shutil.rmtree(other)
 
 
 def remove_checkpoints(folder: Path) -> None:

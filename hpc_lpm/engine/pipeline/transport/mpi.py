@@ -151,7 +151,10 @@ class MpiChannel:
         )
 
     def _wait(self, request: Any, status: Any) -> None:
-        if not wait_until(lambda: bool(request.Test(status)), self._timeout_seconds):
+        done = wait_until(
+            lambda: bool(request.Test(status)), self._timeout_seconds, peer=self._peer
+        )
+        if not done:
             raise BoundaryError.silence(self._peer, self._timeout_seconds)
 
     def _post_ahead(self) -> None:

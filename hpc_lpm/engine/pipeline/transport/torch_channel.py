@@ -39,6 +39,7 @@ from hpc_lpm.engine.pipeline.transport.sent import (
 )
 from hpc_lpm.engine.pipeline.transport.torch_groups import make_pair_groups
 from hpc_lpm.engine.topology import PipelineTopology, StagePlace
+from hpc_lpm.engine.waits import WAITS
 
 
 @dataclass
@@ -145,15 +146,18 @@ class TorchChannel:
         wait = partial(work.wait, timedelta(seconds=self._timeout_seconds))
         if self._works_tell:
             # NCCL's own wait returns at once and lets the device wait, which has no limit.
-            if not wait_until(work.is_completed, self._timeout_seconds):
+            if not wait_until(work.is_completed, self._timeout_seconds, peer=self._peer):
                 raise BoundaryError.silence(self._peer, self._timeout_seconds)
             with _Connection(self._peer):
                 wait()  # in this thread, whose stream is to wait
             return
-        deadline = time.perf_counter() + self._timeout_seconds
+        began = time.perf_counter()
+        deadline = began + self._timeout_seconds
+        WAITS.begin(began, self._peer)
         try:
             with _Connection(self._peer):
                 run_watched(wait)
+            WAITS.end()
         except BoundaryError as error:
             if time.perf_counter() < deadline:
                 raise

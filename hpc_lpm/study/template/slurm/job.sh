@@ -1,11 +1,27 @@
 # The script of every job sources this before Snakemake starts (`precommand` in config.v8+.yaml). It
-# saves two things that would otherwise be lost:
+# loads the modules that site.yaml names, and saves two things that would otherwise be lost:
 #
 # * The nodes of the job: Snakemake's executor removes most SLURM_ variables, after which mpirun would
 #   start every rank on the first node. They are kept as HPC_LPM_SLURM_...
 # * Signals: what Slurm sends before the time limit (sbatch --signal=B:USR2@...) only reaches this
 #   shell, and a shell that waits for a command does not act on it. It is passed on to `hpc-lpm
 #   campaign launch`, which leaves its process number in HPC_LPM_SIGNALLED.
+
+if [ -n "${HPC_LPM_MODULES:-}" ]; then
+    for start in "${LMOD_PKG:-/usr/share/lmod/lmod}/init/sh" "${MODULESHOME:-/usr/share/modules}/init/sh" \
+        /etc/profile.d/lmod.sh /etc/profile.d/modules.sh; do
+        command -v module >/dev/null 2>&1 && break
+        [ ! -r "$start" ] || . "$start"
+    done
+    for module in $HPC_LPM_MODULES; do
+        if ! module load "$module"; then
+            echo "hpc-lpm: module $module, which slurm/site.yaml names, cannot be loaded on" \
+                "$(uname -n): correct the name (module avail)." >&2
+            exit 2
+        fi
+    done
+    unset HPC_LPM_MODULES # once is enough
+fi
 
 if [ -n "${SLURM_JOB_ID:-}" ] && [ "${HPC_LPM_SLURM_JOB_ID:-}" != "$SLURM_JOB_ID" ]; then
     for name in $(env | sed -n 's/^\(HPC_LPM_SLURM_[A-Z_]*\)=.*/\1/p'); do

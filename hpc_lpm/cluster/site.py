@@ -1,0 +1,177 @@
+"""The particulars of a cluster, slurm/site.yaml: what its jobs must ask for and run on.
+
+A profile of Snakemake refuses keys that it does not know, and what one of its sections says about a
+resource replaces what another says. What is in this file is added to what the campaign and the
+profile ask for.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from hpc_lpm.documents import DocumentError, parse_yaml
+from hpc_lpm.errors import InputError
+from hpc_lpm.interfaces import OF_LIBRARIES
+from hpc_lpm.typed_values import TypedModel, describe_validation_error
+
+FILE = Path("slurm") / "site.yaml"
+"""Where it is, beside the Snakefile."""
+
+MODULES = "HPC_LPM_MODULES"
+"""The variable that tells slurm/job.sh which modules to load."""
+
+_SIGNS_OF_SHELLS = set(" \t\r\n'\"$`\\;&|<>()*?!#~")
+
+
+def _one_name(value: str) -> str:
+    if not value or value.startswith("-") or _SIGNS_OF_SHELLS & set(value):
+        raise ValueError(f"accepted is a name without spaces and signs of a shell, found {value!r}")
+    return value
+
+
+def _one_option(value: str) -> str:
+    name = re.split(r"[=\s]", value, maxsplit=1)[0]
+    if not value.startswith("-"):
+        raise ValueError(f"accepted is an option of sbatch, such as --nice=100, found {value!r}")
+    if name in _KEYS_OF_OPTIONS:
+        raise ValueError(f"{value} has a key of its own: {_KEYS_OF_OPTIONS[name]}")
+    if name in _OF_CAMPAIGNS:
+        raise ValueError(f"{value} is what a campaign says: {_OF_CAMPAIGNS[name]}")
+    try:
+        shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"{value} is no word of a command ({error})") from None
+    return value
+
+
+Name = Annotated[str, AfterValidator(_one_name)]
+Option = Annotated[str, AfterValidator(_one_option)]
+
+_KEYS_OF_OPTIONS = {
+    **dict.fromkeys(("--account", "-A"), "account"),
+    **dict.fromkeys(("--partition", "-p"), "partition"),
+    **dict.fromkeys(("--qos", "-q"), "qos"),
+    **dict.fromkeys(("--constraint", "-C"), "constraint"),
+    "--reservation": "reservation",
+    **dict.fromkeys(("--gpus-per-task", "--gres", "--gpus", "-G"), "gpus_per_task"),
+    **dict.fromkeys(("--mem", "--mem-per-cpu"), "memory"),
+}
+_OF_CAMPAIGNS = {
+    **dict.fromkeys(("--time", "-t"), "resources.runtime_minutes"),
+    **dict.fromkeys(("--nodes", "-N"), "resources.nodes"),
+    **dict.fromkeys(("--ntasks", "-n"), "stages"),
+}
+
+
+class Site(TypedModel):
+    """What a cluster needs of the jobs of campaigns; all of it may be left out.
+
+    Attributes:
+        account: what jobs are charged to.
+        partition: where they run.
+        qos: their quality of service.
+        reservation: the reservation that they use.
+        constraint: features that their nodes must have.
+        gpus_per_task: GPUs for every rank.
+        memory: whether jobs may say how much memory they need.
+        modules: what every job loads before anything else, in order.
+        interface: the network interface, or its network as `10.0.0.0/24`, that joins the nodes.
+        options: further options of sbatch, a text each.
+    """
+
+    account: Name | None = None
+    partition: Name | None = None
+    qos: Name | None = None
+    reservation: Name | None = None
+    constraint: Annotated[str, Field(min_length=1)] | None = None
+    gpus_per_task: Annotated[int, Field(ge=1)] | None = None
+    memory: bool = True
+    modules: tuple[Name, ...] = ()
+    interface: Name | None = None
+    options: tuple[Option, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the file of a folder that holds a Snakefile; without a file nothing is asked for.
+
+        Raises:
+            InputError: if it is not YAML, or says something else than what is defined here.
+        """
+        path = folder / FILE
+        try:
+            document = parse_yaml(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}.") from None
+        except DocumentError as error:
+            raise InputError(f"{path} is not YAML ({error}): correct it.") from None
+        if document is None:  # nothing but comments
+            return cls()
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            raise InputError(
+                f"{path} is wrong at {describe_validation_error(error)}: accepted keys are "
+                f"{', '.join(cls.model_fields)}."
+            ) from None
+
+    def resources(self, *options: str) -> dict[str, str]:
+        """Return what a rule asks for, as resources of Snakemake's Slurm executor.
+
+        Args:
+            options: further options of sbatch, each none or several words of a command line.
+        """
+        named = {
+            "slurm_account": self.account,
+            "slurm_partition": self.partition,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "slurm_extra": self._extra_options(options) or None,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def memory_resources(self, **asked: Any) -> dict[str, Any]:
+        """Return these resources, none where jobs must not ask for memory."""
+        return asked if self.memory else {}
+
+    def _extra_options(self, others: Sequence[str]) -> str:
+        words = []
+        if self.reservation is not None:
+            words.append(f"--reservation={self.reservation}")
+        if self.gpus_per_task is not None:
+            words.append(f"--gpus-per-task={self.gpus_per_task}")
+        given = [shlex.quote(word) for option in self.options for word in shlex.split(option)]
+        return " ".join([*filter(None, others), *map(shlex.quote, words), *given])
+
+    def prepare(self, environment: MutableMapping[str, str]) -> None:
+        """Tell the jobs that this process submits what to load, and which network to use."""
+        if self.modules:
+            environment[MODULES] = " ".join(self.modules)
+        if self.interface is not None:
+            for name in OF_LIBRARIES:
+                environment.setdefault(name, self.interface)
+
+    def as_command(self) -> dict[str, list[str]]:
+        """Return the words of sbatch that each key of the file stands for, by key."""
+        flags = {
+            "account": "--account",
+            "partition": "--partition",
+            "qos": "--qos",
+            "reservation": "--reservation",
+            "constraint": "--constraint",
+            "gpus_per_task": "--gpus-per-task",
+        }
+        values: Mapping[str, Any] = {name: getattr(self, name) for name in flags}
+        words = {
+            name: [f"{flags[name]}={value}"] for name, value in values.items() if value is not None
+        }
+        if self.memory:
+            words["memory"] = ["--mem-per-cpu=100"]
+        if self.options:
+            words["options"] = [word for option in self.options for word in shlex.split(option)]
+        return words

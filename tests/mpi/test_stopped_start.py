@@ -1,0 +1,60 @@
+"""A rank that stops, at whatever moment of the start, ends the run in time and by a sentence."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.mpi.ranks import finished, start
+
+pytestmark = pytest.mark.mpi
+
+LIMIT_SECONDS = 5
+STARTED_WITHIN_SECONDS = 120.0
+ENDED_WITHIN_SECONDS = 60.0
+TRAINING = (
+    *("-m", "hpc_lpm", "train", "--model", "mlp", "--dataset", "digits", "--strategy", "fbp"),
+    *("--steps", "1000000", "--receive-timeout", f"{LIMIT_SECONDS}s", "--out", "run"),
+)
+
+
+def ranks_of(launcher: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Return the processes of the ranks, in the order in which they have started."""
+    deadline = time.monotonic() + STARTED_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        found = [
+            process
+            for process in psutil.Process(launcher.pid).children(recursive=True)
+            if process.is_running() and "hpc_lpm" in process.cmdline()
+        ]
+        if len(found) >= 2:
+            return sorted(found, key=lambda process: process.pid)
+        time.sleep(0.01)
+    raise AssertionError("the ranks did not start")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("moment_seconds", [0.05, 1.5, 3.0])
+def test_the_others_do_not_wait_longer_than_the_limit(
+    rank: int, moment_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launcher = start(2, *TRAINING)
+    ranks = ranks_of(launcher)
+    time.sleep(moment_seconds)
+    os.kill(ranks[rank].pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    done = finished(launcher, STARTED_WITHIN_SECONDS)
+    assert time.monotonic() - stopped < ENDED_WITHIN_SECONDS
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("hpc-lpm: ")]
+    assert said, done.stderr
+    assert "hangs or is gone" in said[0]
+    assert "--receive-timeout" in said[0]
+    assert "Traceback" not in done.stderr
+    _, alive = psutil.wait_procs(ranks, timeout=10)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]

@@ -1,0 +1,59 @@
+"""What cannot be interrupted is ended from outside, by a sentence, once it takes too long."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+WAITING = """
+import ctypes, sys, time
+from hpc_lpm.engine import native_waits
+native_waits._TURN_SECONDS = 0.5
+bounded = getattr(native_waits, sys.argv[1])
+with bounded(float(sys.argv[2]), int(sys.argv[3]), "a test"):
+    # PyDLL keeps the lock of Python, CDLL does not.
+    getattr(ctypes, sys.argv[4])(None).sleep(int(sys.argv[5]))
+print("done")
+"""
+
+
+def run(
+    by: str, limit_seconds: float, rank: int, library: str, seconds: int
+) -> "subprocess.CompletedProcess[str]":
+    words = (by, str(limit_seconds), str(rank), library, str(seconds))
+    return subprocess.run(
+        [sys.executable, "-c", WAITING, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("by", "library", "code"),
+    [
+        ("bounded_by_thread", "CDLL", 1),
+        ("bounded_by_child", "CDLL", -signal.SIGALRM),
+        ("bounded_by_child", "PyDLL", -signal.SIGALRM),
+    ],
+)
+def test_a_wait_beyond_the_limit_ends_the_process(by: str, library: str, code: int) -> None:
+    began = time.monotonic()
+    done = run(by, 1.0, 1, library, 30)
+    assert time.monotonic() - began < 20
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr == (
+        f"hpc-lpm: rank 1 on {os.uname().nodename}: a test takes more than 1 s: another rank hangs "
+        "or is gone; raise --receive-timeout if it is only slow.\n"
+    )
+
+
+@pytest.mark.parametrize("by", ["bounded_by_thread", "bounded_by_child"])
+def test_a_wait_within_the_limit_leaves_nothing_behind(by: str) -> None:
+    done = run(by, 30.0, 0, "CDLL", 0)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
