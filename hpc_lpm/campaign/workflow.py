@@ -110,7 +110,7 @@ def options_of_profile_in(folder: Path) -> str:
 
 def _slurm_extra(resources: Any) -> str:
     value = resources.get("slurm_extra")
-    value = getattr(value, "value", value)
+    value = getattr(value, "raw", value)  # as it stands in the profile
     if not isinstance(value, str):
         return ""
     # A text in a profile is an expression of Python.

@@ -136,8 +136,11 @@ class Site(TypedModel):
         return {name: value for name, value in named.items() if value is not None}
 
     def memory_resources(self, **asked: Any) -> dict[str, Any]:
-        """Return these resources, none where jobs must not ask for memory."""
-        return asked if self.memory else {}
+        """Return these resources; where jobs must not ask for memory, what makes them ask for none.
+
+        Snakemake would put a usual amount in their place.
+        """
+        return asked if self.memory else {"mem_mb": 0}
 
     def _extra_options(self, others: Sequence[str]) -> str:
         words = []

@@ -42,6 +42,7 @@ def make_plan(
         threads=settings.threads,
         device="cuda" if torch.cuda.is_available() else "cpu",
         compute_format=ComputeFormat(settings.precision, settings.memory_format),
+        limit_seconds=job.limit_seconds,
     )
     options = PlanOptions.checked(
         micro_batches=settings.micro_batches,

@@ -5,14 +5,12 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.engine.collectives import receive_object, wait_until
-from hpc_lpm.engine.native_waits import bounded_by_child, bounded_by_thread
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.interfaces import choose_interface
+from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_child, bounded_by_thread
 from hpc_lpm.ranks import agreed_claim, spans_nodes
 
 Value = TypeVar("Value")
-
-DEFAULT_LIMIT_SECONDS = 600.0
 
 _FIRST_TAG = 10_000
 """The tags below are left to the transport over MPI, which sends over the same communicator."""

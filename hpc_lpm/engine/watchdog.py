@@ -93,7 +93,6 @@ class Watchdog:
         """Say which rank all wait for, None if this one does not wait, or not for long."""
         if self._reported is None or WAITS.current is None:
             return None
-        self._write()
         time.sleep(3 * self._pause_seconds)  # what others wait for may only just have been asked
         found = {report["rank"]: report for report in self._reports()}
         return f"{_blame(found, self._rank, self._ranks)}; {self._folder} says what each rank did."

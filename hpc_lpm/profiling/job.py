@@ -16,6 +16,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.example_inputs import describe_inputs
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
 from hpc_lpm.processor import processor_name
 from hpc_lpm.profile_file import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
@@ -25,7 +26,7 @@ from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment, s
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_LONGEST_WAIT_SECONDS, _POLL_SECONDS = 600.0, 1e-3
+_POLL_SECONDS = 1e-3
 
 
 def profile_in_job(
@@ -37,8 +38,11 @@ def profile_in_job(
     threads: int = 1,
     device: str = "cpu",
     compute_format: ComputeFormat = PLAIN,
+    limit_seconds: float = DEFAULT_LIMIT_SECONDS,
 ) -> Profile:
     """Profile `model` on the first `micro_batch` training samples; every rank must call this.
+
+    None waits for the others longer than `limit_seconds`.
 
     Raises:
         InputError: if there are fewer samples, or as `profile_micro_batch`.
@@ -58,6 +62,7 @@ def profile_in_job(
         threads=threads,
         device=device,
         compute_format=compute_format,
+        limit_seconds=limit_seconds,
     )
     samples = {"train_samples": len(dataset.train), "test_samples": len(dataset.test)}
     return profile.model_copy(update=samples)
@@ -73,6 +78,7 @@ def profile_micro_batch(
     threads: int,
     device: str,
     compute_format: ComputeFormat = PLAIN,
+    limit_seconds: float = DEFAULT_LIMIT_SECONDS,
 ) -> Profile:
     """Profile `model` on one micro-batch of so many samples; every rank must call this.
 
@@ -87,10 +93,14 @@ def profile_micro_batch(
     """
     _check(repeats, threads, device)
     communicator = _world() if started_by_mpi() and ranks_from_environment() > 1 else None
-    _meet(communicator)
+    _meet(communicator, limit_seconds)
     # As in training: the ranks of a node take its GPUs in turn.
     gpu = local_rank_from_environment() % torch.cuda.device_count() if device == "cuda" else -1
-    with compute_threads(threads), torch.cuda.device(gpu), _all_or_none(communicator):
+    with (
+        compute_threads(threads),
+        torch.cuda.device(gpu),
+        _all_or_none(communicator, limit_seconds),
+    ):
         layers = profile_model(
             model, inputs, targets, repeats=repeats, device=device, compute_format=compute_format
         )
@@ -100,8 +110,9 @@ def profile_micro_batch(
         link, links = assume_link(), ()
         environment |= {"ranks": 1, "link": "assumed"}
     else:
-        layers = median_over_ranks(communicator.allgather(layers))
-        measurement = measure_link(communicator)
+        with bounded_by_thread(limit_seconds, communicator.rank, "a gathering of profiles"):
+            layers = median_over_ranks(communicator.allgather(layers))
+        measurement = measure_link(communicator, limit_seconds)
         link, links = measurement.link, measurement.pairs
         environment |= {"ranks": communicator.size, "link": "measured"}
     profile = Profile(
@@ -116,19 +127,23 @@ def profile_micro_batch(
         environment=environment,
         inputs=describe_inputs(inputs, samples),
     )
+    if communicator is None:
+        return profile
     # Ranks may run on different processors, which the environment tells.
-    return profile if communicator is None else communicator.bcast(profile)
+    with bounded_by_thread(limit_seconds, communicator.rank, "a broadcast of the profile"):
+        found: Profile = communicator.bcast(profile)
+        return found
 
 
 @contextmanager
-def _all_or_none(communicator: "MPI.Intracomm | None") -> Iterator[None]:
+def _all_or_none(communicator: "MPI.Intracomm | None", limit_seconds: float) -> Iterator[None]:
     """Let an error of one rank be one of all ranks, so that none waits for a rank that is gone."""
     own: Exception | None = None
     try:
         yield
     except Exception as error:
         own = error
-    _meet(communicator)
+    _meet(communicator, limit_seconds)
     everywhere = [] if communicator is None else communicator.allgather(own and str(own))
     if own is not None:
         raise own
@@ -219,17 +234,17 @@ def _check(repeats: int, threads: int, device: str) -> None:
         raise InputError("the device is cuda but torch finds no GPU: use cpu or a GPU's build.")
 
 
-def _meet(communicator: "MPI.Intracomm | None") -> None:
+def _meet(communicator: "MPI.Intracomm | None", limit_seconds: float) -> None:
     """Wait until all ranks are here, but not for ever."""
     if communicator is None:
         return
     request, start = communicator.Ibarrier(), time.monotonic()
     while not request.Test():
-        if time.monotonic() - start > _LONGEST_WAIT_SECONDS:
+        if time.monotonic() - start > limit_seconds:
             raise InputError(
-                f"rank {communicator.rank} has waited {_LONGEST_WAIT_SECONDS:g} s for the others "
-                f"to profile, accepted is that all {communicator.size} ranks of a job do: call it "
-                "on each of them, or profile in a job of one rank."
+                f"the other ranks have not profiled within {limit_seconds:g} s: one hangs or is "
+                f"gone, or does something else; have each of the {communicator.size} ranks of the "
+                "job profile, and raise --receive-timeout of a training if one is only slow."
             )
         time.sleep(_POLL_SECONDS)
 

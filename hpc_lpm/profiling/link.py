@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
 from hpc_lpm.profile_file import Link, LinkProfile
 
 if TYPE_CHECKING:
@@ -35,8 +36,12 @@ class LinkMeasurement:
     pairs: tuple[Link, ...]
 
 
-def measure_link(communicator: "MPI.Intracomm") -> LinkMeasurement:
+def measure_link(
+    communicator: "MPI.Intracomm", limit_seconds: float = DEFAULT_LIMIT_SECONDS
+) -> LinkMeasurement:
     """Play ping-pong between ranks k and k + 1, pair after pair; every rank must call this.
+
+    A pair that takes longer than `limit_seconds` ends the process, see `native_waits`.
 
     Latency is half the median round trip of tiny messages, bandwidth comes from a fit on the large
     ones (see `fit_link`). Each is taken from the best of several bursts: while another process
@@ -46,12 +51,13 @@ def measure_link(communicator: "MPI.Intracomm") -> LinkMeasurement:
     pairs: list[Link] = []
     for left in range(communicator.size - 1):
         bursts = []
-        for _ in range(_BURSTS):
-            time.sleep(_PAUSE_SECONDS)
-            communicator.Barrier()
-            bursts.append(_ping_pong(communicator, left))
-        best = [min(times) for times in zip(*bursts, strict=True)]
-        pairs.append(fit_link(MESSAGE_BYTES, communicator.bcast(best, root=left)))
+        with bounded_by_thread(limit_seconds, communicator.rank, "to measure a link"):
+            for _ in range(_BURSTS):
+                time.sleep(_PAUSE_SECONDS)
+                communicator.Barrier()
+                bursts.append(_ping_pong(communicator, left))
+            best = communicator.bcast([min(times) for times in zip(*bursts, strict=True)], left)
+        pairs.append(fit_link(MESSAGE_BYTES, best))
     return LinkMeasurement(
         LinkProfile(
             latency_seconds=median(pair.latency_seconds for pair in pairs),

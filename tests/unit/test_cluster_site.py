@@ -59,7 +59,7 @@ def test_everything_is_added_to_what_the_profile_asks_for(tmp_path: Path) -> Non
         *("--reservation=course", "--gpus-per-task=2"),
         *("--nice=100", "--exclude=n[7-9]", "--comment", "two words"),
     ]
-    assert found.memory_resources(mem_mb_per_cpu=7) == {}
+    assert found.memory_resources(mem_mb_per_cpu=7) == {"mem_mb": 0}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 WAITING = """
 import ctypes, sys, time
-from hpc_lpm.engine import native_waits
+from hpc_lpm import native_waits
 native_waits._TURN_SECONDS = 0.5
 bounded = getattr(native_waits, sys.argv[1])
 with bounded(float(sys.argv[2]), int(sys.argv[3]), "a test"):

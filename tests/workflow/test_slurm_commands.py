@@ -35,6 +35,7 @@ sys.exit("sbatch: error: this is a stand-in")
 OTHERS = {
     "sinfo": "echo 'PARTITION compute*'",
     "scontrol": "echo 'MaxArraySize = 1001'; echo 'MinJobAge = 300 sec'",
+    "sacctmgr": "echo p1",
     "squeue": "true",
     "scancel": "true",
 }

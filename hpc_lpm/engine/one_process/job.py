@@ -5,8 +5,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from hpc_lpm.engine.job import DEFAULT_LIMIT_SECONDS
 from hpc_lpm.engine.one_process.turns import Turns
+from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS
 
 Value = TypeVar("Value")
 

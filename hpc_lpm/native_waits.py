@@ -2,7 +2,7 @@
 
 What cannot be interrupted cannot raise an error either: the process ends with a sentence, upon
 which the launcher ends the other ranks. Everything that can be asked without blocking is waited for
-in `collectives` instead.
+in `engine.collectives` instead.
 """
 
 import os
@@ -14,6 +14,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+DEFAULT_LIMIT_SECONDS = 600.0
+"""How long a rank waits for another one unless told otherwise."""
 
 EXIT_CODE = 1
 _TURN_SECONDS = 5.0
