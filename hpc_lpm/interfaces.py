@@ -29,10 +29,11 @@ _PARAMETER_FILES = (
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface and its IPv4 address."""
+    """A network interface, its IPv4 address, and its network such as `10.0.0.0/24`."""
 
     name: str
     address: str
+    network: str
 
     def __str__(self) -> str:
         return f"{self.name} ({self.address})"
@@ -41,27 +42,28 @@ class Interface:
 def own_interface(environment: Mapping[str, str] = os.environ) -> Interface | None:
     """Return the interface that holds the address of this node's own name, None if none does."""
     held = {
-        each.address: name
+        each.address: Interface(name, each.address, _network(each.address, each.netmask))
         for name, addresses in psutil.net_if_addrs().items()
         for each in addresses
         if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback
     }
     for address in _own_addresses(environment):
         if address in held:
-            return Interface(held[address], address)
+            return held[address]
     return None
 
 
 def choose_interface(environment: MutableMapping[str, str] = os.environ) -> None:
     """Have Open MPI use that interface alone, unless the user or the site names networks.
 
-    It has an effect before MPI starts. Every node names its own address, which the others learn.
+    It has an effect before MPI starts. Open MPI refuses connections if its nodes name addresses of
+    their own instead of a network.
     """
     if _is_chosen(environment):
         return
     found = own_interface(environment)
     if found is not None:
-        environment[_INCLUDE] = f"{found.address}/32"
+        environment[_INCLUDE] = found.network
 
 
 def named_by_user(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -81,6 +83,10 @@ def _is_chosen(environment: Mapping[str, str]) -> bool:
             if any(line.strip().startswith("btl_tcp_if_") for line in lines):
                 return True
     return False
+
+
+def _network(address: str, mask: str | None) -> str:
+    return str(ipaddress.ip_network(f"{address}/{mask or 32}", strict=False))
 
 
 def _own_addresses(environment: Mapping[str, str]) -> Iterator[str]:

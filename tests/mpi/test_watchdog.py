@@ -79,7 +79,7 @@ def test_a_rank_that_is_stopped_is_named_by_those_behind_it(
         assert report["process"] == ranks[rank].pid
         assert (report["waiting"], report["waits_for"]) == (True, 1)
         assert "its last instruction was the " in str(report["doing"])
-        assert "receive" in "".join(map(str, report["stack"]))  # type: ignore[call-overload]
+        assert "wait_until" in "".join(map(str, report["stack"]))  # type: ignore[call-overload]
 
 
 def test_a_rank_that_is_in_code_of_the_users_is_named_with_its_stack(

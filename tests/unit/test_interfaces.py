@@ -22,7 +22,7 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
 
     def look_like(addresses: dict[str, str], names: dict[str, list[str]], host: str) -> None:
         found = {
-            name: [SimpleNamespace(family=socket.AF_INET, address=address)]
+            name: [SimpleNamespace(family=socket.AF_INET, address=address, netmask="255.255.0.0")]
             for name, address in addresses.items()
         }
 
@@ -40,14 +40,16 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Node:
 
 
 ADDRESSES = {"lo": "127.0.0.1", "docker0": "172.17.0.1", "eth0": "10.1.0.7", "ib0": "10.2.0.7"}
+ETHERNET = Interface("eth0", "10.1.0.7", "10.1.0.0/16")
+INFINIBAND = Interface("ib0", "10.2.0.7", "10.2.0.0/16")
 
 
 def test_it_is_the_one_with_the_address_of_the_nodes_name(node: Node) -> None:
     node(ADDRESSES, {"n7": ["10.1.0.7"], "n7-ib": ["10.2.0.7"]}, "n7")
-    assert own_interface({}) == Interface("eth0", "10.1.0.7")
+    assert own_interface({}) == ETHERNET
     # Slurm's name for the node goes before that of the host.
-    assert own_interface({"SLURMD_NODENAME": "n7-ib"}) == Interface("ib0", "10.2.0.7")
-    assert own_interface({"SLURMD_NODENAME": "elsewhere"}) == Interface("eth0", "10.1.0.7")
+    assert own_interface({"SLURMD_NODENAME": "n7-ib"}) == INFINIBAND
+    assert own_interface({"SLURMD_NODENAME": "elsewhere"}) == ETHERNET
 
 
 def test_a_name_that_leads_to_loopback_or_nowhere_chooses_nothing(node: Node) -> None:
@@ -57,14 +59,14 @@ def test_a_name_that_leads_to_loopback_or_nowhere_chooses_nothing(node: Node) ->
         choose_interface(environment)
         assert (own_interface({}), environment) == (None, {})
     node(ADDRESSES, {"n7": ["127.0.1.1", "10.2.0.7"]}, "n7")
-    assert own_interface({}) == Interface("ib0", "10.2.0.7")
+    assert own_interface({}) == INFINIBAND
 
 
 def test_the_word_of_the_user_or_the_site_counts(node: Node, tmp_path: Path) -> None:
     node(ADDRESSES, {"n7": ["10.1.0.7"]}, "n7")
     environment: dict[str, str] = {}
     choose_interface(environment)
-    assert environment == {INCLUDE: "10.1.0.7/32"}
+    assert environment == {INCLUDE: "10.1.0.0/16"}
     for name in (INCLUDE, "OMPI_MCA_btl_tcp_if_exclude"):
         environment = {name: "ib0"}
         choose_interface(environment)
