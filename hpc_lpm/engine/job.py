@@ -6,9 +6,9 @@ from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.engine.collectives import receive_object, wait_until
 from hpc_lpm.errors import InputError, TrainingError
-from hpc_lpm.interfaces import choose_interface
-from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_child, bounded_by_thread
-from hpc_lpm.ranks import agreed_claim, spans_nodes
+from hpc_lpm.mpi_start import start_mpi
+from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
+from hpc_lpm.ranks import agreed_claim
 
 Value = TypeVar("Value")
 
@@ -196,11 +196,7 @@ def start_job(*, parallel: bool, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -
         from hpc_lpm.engine.torch_job import TorchJob
 
         return TorchJob(claim, limit_seconds)
-    if spans_nodes():
-        choose_interface()
-    with bounded_by_child(limit_seconds, claim.rank, "the start of MPI"):
-        from mpi4py import MPI  # importing it starts MPI
-
+    MPI = start_mpi(limit_seconds)  # noqa: N806  as mpi4py calls it
     found = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
     if found != (claim.rank, claim.size):
         raise InputError(

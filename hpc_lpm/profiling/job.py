@@ -16,6 +16,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import PLAIN, ComputeFormat
 from hpc_lpm.models.example_inputs import describe_inputs
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.mpi_start import start_mpi
 from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
 from hpc_lpm.processor import processor_name
 from hpc_lpm.profile_file import LayerProfile, Link, Profile
@@ -92,7 +93,9 @@ def profile_micro_batch(
             rank, if it does on one, and if the models of the ranks differ.
     """
     _check(repeats, threads, device)
-    communicator = _world() if started_by_mpi() and ranks_from_environment() > 1 else None
+    communicator = (
+        _world(limit_seconds) if started_by_mpi() and ranks_from_environment() > 1 else None
+    )
     _meet(communicator, limit_seconds)
     # As in training: the ranks of a node take its GPUs in turn.
     gpu = local_rank_from_environment() % torch.cuda.device_count() if device == "cuda" else -1
@@ -249,7 +252,6 @@ def _meet(communicator: "MPI.Intracomm | None", limit_seconds: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _world() -> "MPI.Intracomm":
-    from mpi4py import MPI  # importing it starts MPI
-
-    return MPI.COMM_WORLD
+def _world(limit_seconds: float) -> "MPI.Intracomm":
+    world: MPI.Intracomm = start_mpi(limit_seconds).COMM_WORLD
+    return world
