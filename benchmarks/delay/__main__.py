@@ -25,7 +25,7 @@ from benchmarks.delay.emulated_steps import (
     planned_passes,
 )
 from benchmarks.delay.families import FAMILIES
-from benchmarks.delay.methods import named
+from benchmarks.delay.methods import method_of, named
 from benchmarks.delay.parts import PARTS
 from benchmarks.delay.runs import Outcomes
 from benchmarks.delay.tables import outcomes_table, ratios, worth_rows
@@ -117,7 +117,10 @@ def _time_to_target(rows: pd.DataFrame, emulated: pd.DataFrame) -> str:
         for key, ratio in ratios(rows):
             if key[1:3] == (8, 4) and key[0].startswith("gpt-") and math.isfinite(ratio.mean):
                 took = ratio.mean * step[own].median
-                cells = [str(kind), f"{own}, {key[0]}, {named(key[3])}", shown(step[own])]
+                # Rivals that do not flush either run the same order.
+                who = f"{method_of(key[3])['strategy']}, {key[0]}"
+                who += f", {named(key[3])}" if who.startswith(own) else ""
+                cells = [str(kind), who, shown(step[own])]
                 lines.append([*cells, str(ratio), f"{took:.2f}", f"{rival / took:.2f}"])
     columns = ["devices", "contestant", "step, M (F + B + W)", "steps over one device's"]
     slowest = emulated[emulated["devices"] == PLANNED]["slowest_stage_over_mean"].iloc[0]
