@@ -6,6 +6,7 @@ it every few seconds: a holder whose sign of life is old is gone. Holders that h
 signs of life too, since another node may have mounted the folder without locks.
 """
 
+import atexit
 import fcntl
 import json
 import os
@@ -87,12 +88,14 @@ class FolderLock:
             self.stream.close()
             raise
         threading.Thread(target=self._give_signs, daemon=True).start()
+        atexit.register(self.close)
 
     def close(self) -> None:
         """Let another process have the lock."""
         if self._closed.is_set():
             return
         self._closed.set()
+        atexit.unregister(self.close)
         if self._is_held():
             rmtree(self._folder, ignore_errors=True)
         self.stream.close()
