@@ -143,13 +143,10 @@ class Site(TypedModel):
         return asked if self.memory else {"mem_mb": 0}
 
     def _extra_options(self, others: Sequence[str]) -> str:
-        words = []
-        if self.reservation is not None:
-            words.append(f"--reservation={self.reservation}")
-        if self.gpus_per_task is not None:
-            words.append(f"--gpus-per-task={self.gpus_per_task}")
-        given = [shlex.quote(word) for option in self.options for word in shlex.split(option)]
-        return " ".join([*filter(None, others), *map(shlex.quote, words), *given])
+        asked = self.as_command()
+        named = (asked.get(key, []) for key in ("reservation", "gpus_per_task", "options"))
+        words = (shlex.quote(word) for words in named for word in words)
+        return " ".join([*filter(None, others), *words])
 
     def prepare(self, environment: MutableMapping[str, str]) -> None:
         """Tell the jobs that this process submits what to load, and which network to use."""

@@ -23,6 +23,7 @@ from typing import Any
 
 from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import TrainingError
+from hpc_lpm.files import write_text_atomically
 
 FOLDER = "hang"
 _ASKED = "asked"
@@ -133,11 +134,8 @@ class Watchdog:
             waited_seconds=round(time.perf_counter() - wait.since, 3) if wait else 0.0,
             stack=[line.rstrip("\n") for line in traceback.format_stack(frame)] if frame else [],
         )
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"rank-{self._rank}.json"
-        aside = path.with_suffix(".tmp")
-        aside.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-        aside.replace(path)
+        text = json.dumps(asdict(report), indent=2) + "\n"
+        write_text_atomically(self._folder / f"rank-{self._rank}.json", text)
 
     def _reports(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self._folder.glob("rank-*.json")):

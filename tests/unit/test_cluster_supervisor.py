@@ -45,6 +45,17 @@ def signal_me_when_said(said: list[str], number: int) -> None:
     threading.Thread(target=wait_and_kill, daemon=True).start()
 
 
+def assert_ended(pid: int) -> None:
+    """Wait until a process has ended, whether or not anybody has taken note of that."""
+    gone = time.monotonic() + 5
+    while psutil.pid_exists(pid) and time.monotonic() < gone:
+        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(pid)
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
 def test_the_exit_code_is_passed_on(tmp_path: Path, code: int) -> None:
     launch = run(f"import sys; sys.exit({code})", tmp_path / "log", [])
@@ -96,14 +107,7 @@ def test_a_command_that_ignores_the_end_is_killed_with_its_children(tmp_path: Pa
     signal_me_when_said(said, signal.SIGTERM)
     launch = run(STUBBORN, tmp_path / "log", said, grace_seconds=0.3)
     assert launch.exit_code == 128 + signal.SIGKILL
-    grandchild = int(said[0])
-    gone = time.monotonic() + 5
-    while psutil.pid_exists(grandchild) and time.monotonic() < gone:
-        if psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE:
-            break
-        time.sleep(0.05)
-    else:
-        assert not psutil.pid_exists(grandchild)
+    assert_ended(int(said[0]))
 
 
 def test_standard_input_is_not_the_terminals(tmp_path: Path) -> None:
@@ -170,13 +174,7 @@ def test_a_launcher_whose_ranks_do_not_come_to_life_is_ended_by_a_sentence(tmp_p
     )
     assert time.monotonic() - began < 30
     assert outcome.exit_code == 128 + signal.SIGKILL
-    child, gone = int(said[0]), time.monotonic() + 5
-    while psutil.pid_exists(child) and time.monotonic() < gone:
-        if psutil.Process(child).status() == psutil.STATUS_ZOMBIE:
-            break
-        time.sleep(0.05)
-    else:
-        assert not psutil.pid_exists(child)
+    assert_ended(int(said[0]))
     assert (
         f"{tmp_path / 'log'}: of 4 ranks these have not come to life within 3 s: 1, 3; " in said[-1]
     )
