@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile, sha256_of
+from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
     restore_groups,
     restore_kept,
@@ -156,15 +156,7 @@ class CheckpointReader:
         return RankRecord.read(self._checked(rank, ".json"))
 
     def _checked(self, rank: int, suffix: str) -> Path:
-        file = self._file(rank, suffix)
-        path = self._checkpoint.path / file.name
-        try:
-            found = sha256_of(path)
-        except OSError as error:
-            raise self._checkpoint.damaged(f"{file.name}: {error}") from None
-        if found != file.sha256:
-            raise self._checkpoint.damaged(f"{file.name}: its bytes are not those that were saved")
-        return path
+        return self._checkpoint.checked(self._file(rank, suffix))
 
     def _file(self, rank: int, suffix: str) -> CheckpointFile:
         return next(

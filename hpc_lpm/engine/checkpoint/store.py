@@ -179,10 +179,7 @@ class Checkpoint:
         for file in self.manifest.files:
             if file.replica != 0 or not file.name.endswith(".safetensors"):
                 continue
-            path = self.path / file.name
-            if sha256_of(path) != file.sha256:
-                raise self.damaged(f"{file.name}: its bytes are not those that were saved")
-            with safe_open(path, framework="pt") as opened:
+            with safe_open(self.checked(file), framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118
                     if found := _OF_LAYER.fullmatch(name):
                         tensors[int(found[1]), found[2]] = opened.get_tensor(name)
@@ -196,8 +193,22 @@ class Checkpoint:
         """
         by_name = {file.name: file for file in self.manifest.files}
         for file in list(by_name.values())[rank::ranks]:
-            if sha256_of(self.path / file.name) != file.sha256:
-                raise self.damaged(f"{file.name}: its bytes are not those that were saved")
+            self.checked(file)
+
+    def checked(self, file: CheckpointFile) -> Path:
+        """Return the path of a file of this checkpoint, after checking its hash.
+
+        Raises:
+            InputError: if it is not what was saved.
+        """
+        path = self.path / file.name
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise self.damaged(f"{file.name}: {error}") from None
+        if found != file.sha256:
+            raise self.damaged(f"{file.name}: its bytes are not those that were saved")
+        return path
 
     def check(self, settings: dict[str, object], replicas: int, layers: int) -> None:
         """Check that a run computes the same as the run that saved this checkpoint, up to here.
