@@ -5,7 +5,7 @@
 # make docs   the documents as pages, into docs/_build/html
 # make bench  the race: six contestants on resnet110, vgg16 and gpt (two cores), on 8 and 16 emulated
 #             devices, and by root on two nodes at 1 Gbit/s; every contestant tuned, one report
-#             (results/bench/report.html); planned for 75 minutes on two idle cores
+#             (results/bench/report.html); about 110 minutes on two idle cores
 # make bench-full  the same with all contestants; goes on where it was stopped; about 4 hours
 # make bench-engine  how near FBP comes to the machine's limit and its plan, on emulated devices,
 #                    and its memory (results/reference/engine); about 25 minutes on two idle cores
