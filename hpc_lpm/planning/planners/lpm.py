@@ -21,7 +21,7 @@ def optimal_cuts(model: CostModel) -> tuple[int, ...]:
 
     Parametric search: the least period is bracketed between a period known to be too short and the
     period of a plan that was found. A failed probe also tells up to which period nothing changes,
-    so the bracket closes on the exact value. The least memory is found in the same way.
+    so the bracket closes on the exact value.
 
     Raises:
         InputError: if no plan is within the memory limits.
@@ -32,8 +32,8 @@ def optimal_cuts(model: CostModel) -> tuple[int, ...]:
             raise infeasible_memory(model)
     longest = (1 + Fraction(model.options.tolerance)) * _least_period(model)
     found = cheapest_within(model, Limits(longest))
-    if not found.unique:
-        memory = _least_memory(model, longest, found)
+    if not found.unique and found.search is not None:
+        memory = found.search.least_memory_bytes()
         found = cheapest_within(model, Limits(longest, memory))
     return _cuts(found)
 
@@ -54,19 +54,6 @@ def _least_period(model: CostModel) -> Fraction:
             low = _following(probe)
         else:
             high = model.period(probe.cuts)
-    return high
-
-
-def _least_memory(model: CostModel, longest: Fraction, found: Cheapest) -> int:
-    """Return the least memory of the fullest stage that still allows the boundary bytes found."""
-    low, high = 0, model.largest_memory_bytes(_cuts(found))
-    while low < high:
-        middle = (low + high) // 2
-        probe = cheapest_within(model, Limits(longest, middle))
-        if probe.cuts is not None and probe.boundary_bytes == found.boundary_bytes:
-            high = model.largest_memory_bytes(probe.cuts)
-        else:
-            low = middle + 1
     return high
 
 

@@ -58,6 +58,10 @@ class WindowArcs:
         """Return the stops that `start` can have, ascending."""
         return np.arange(self.begins[start], self.ends[start])
 
+    def possible(self, starts: slice, stops: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of a row of stops for each start of a slice it can have."""
+        return _between(self.begins[starts], stops, self.ends[starts])
+
 
 class FullArcs:
     """Arcs where transfers do not overlap: whether a stop is possible depends on both its ends.
@@ -118,6 +122,14 @@ class FullArcs:
         stops: NDArray[np.intp] = self.begins[start] + np.flatnonzero(window < self.bounds[start])
         return stops
 
+    def possible(self, starts: slice, stops: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which of a row of stops for each start of a slice it can have."""
+        in_time = self.ranks[stops] < self.bounds[starts][:, None]
+        within: NDArray[np.bool_] = in_time & _between(
+            self.begins[starts], stops, self.ends[starts]
+        )
+        return within
+
 
 class _Clock:
     """Times at one stage as whole numbers of a unit that divides all of them."""
@@ -151,19 +163,27 @@ class _Clock:
         return int(2 * self._model.links[boundary].latency_seconds / self.unit_seconds)
 
 
+def _between(
+    begins: NDArray[np.int64], stops: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    between: NDArray[np.bool_] = (begins[:, None] <= stops) & (stops < ends[:, None])
+    return between
+
+
 def _first_stops(starts: range, stops: range) -> NDArray[np.int64]:
     """Return for every start the number of the first stop behind it."""
     behind = np.arange(starts.start + 1, starts.stop + 1, dtype=np.int64) - stops.start
-    return np.clip(behind, 0, len(stops))
+    return np.minimum(np.maximum(behind, 0), len(stops))
 
 
 def _stops_within_memory(
     model: CostModel, stage: int, starts: range, stops: range, limits: Limits
 ) -> NDArray[np.int64]:
     """Return for every start how many stops (from the band's first on) its memory allows."""
+    limit = limits.memory(model, stage)
+    if starts and stops and model.memory_bytes(stage, starts[0], stops[-1]) <= limit:
+        return np.full(len(starts), len(stops), dtype=np.int64)
     terms = model.memory_terms(stage)
     return count_at_most(
-        WeightedSums(terms, stops),
-        WeightedSums(terms, starts, limits.memory(model, stage)),
-        ascending=True,
+        WeightedSums(terms, stops), WeightedSums(terms, starts, limit), ascending=True
     ).counts

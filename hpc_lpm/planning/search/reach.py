@@ -181,6 +181,8 @@ def _from_the_back(model: CostModel, limits: Limits) -> tuple[list[int], Fractio
 
 def _furthest(cost: Callable[[int], int], positions: range, limit: int) -> int:
     """Return the last of `positions`, along which `cost` grows from 0, within `limit`."""
+    if cost(positions[-1]) <= limit:
+        return positions[-1]
     return positions[bisect_right(positions, limit, key=cost) - 1]
 
 
