@@ -115,13 +115,15 @@ def fewest_ranks(attempts: tuple[Attempt, ...]) -> int | None:
     return min((each.planned_for for each in attempts if each.planned_for), default=None)
 
 
-def begin_attempt(path: Path, attempt: Attempt, *, goes_on: bool = False) -> tuple[Attempt, ...]:
+def begin_attempt(
+    path: Path, attempt: Attempt, *, goes_on: bool = False, step: int | None = None
+) -> tuple[Attempt, ...]:
     """Record the start of an attempt and return all attempts.
 
     After an attempt that ended well the trial is being run anew, so that this is the first one,
-    unless it `goes_on` from where that one ended.
+    unless it `goes_on` from where that one ended. `step` is what the trial has done by now.
     """
-    earlier = read_attempts(path)
+    earlier = read_attempts(path, step)
     if earlier and earlier[-1].exit_code == 0 and not goes_on:
         earlier = ()
     return _write(path, (*earlier, attempt))

@@ -193,7 +193,8 @@ def _train(
                 restart=restart,
             )
             goes_on = newest_checkpoint(folder / FOLDER) is not None
-            attempts = begin_attempt(record, attempt, goes_on=goes_on)
+            steps_done = _steps_done(folder)
+            attempts = begin_attempt(record, attempt, goes_on=goes_on, step=steps_done)
             done = supervise(
                 start.command,
                 start.environment,
@@ -203,7 +204,7 @@ def _train(
                 progress=progress.line,
                 ranks_within_seconds=steps.settings(name).receive_timeout_seconds,
                 forwarding=forwarding,
-                heading=f"--- restart {restart} ---" if restart else None,
+                heading=f"--- {again.reason} ---" if restart else None,
             )
             done = _judged(steps, name, done, before, log, say)
             steps_done = _steps_done(folder)

@@ -34,7 +34,8 @@ Prepare = Callable[[int, Mapping[str, int] | None], Start]
 class StartAgain:
     """Decides after each attempt at a trial whether and how its ranks are started again.
 
-    `needs_other_nodes` tells that nodes of the job are down and too few are left.
+    `reason` says why they were started again last. `needs_other_nodes` tells that nodes of the job
+    are down and too few are left.
 
     Args:
         steps: those of the campaign.
@@ -61,6 +62,7 @@ class StartAgain:
         self._prepare = prepare
         self._log, self._say = log, say
         self._restarts, self._elastic = restarts, elastic
+        self.reason: str | None = None
         self.needs_other_nodes = False
 
     def after(
@@ -88,7 +90,7 @@ class StartAgain:
             elif self._restarts:
                 self._say(f"{name} ends: {found.why}: see {self._log}")
             return None
-        self._say(f"{name}: {found.why}")
+        self._tell(found.why)
         if places is None:
             return start
         return replace(self._prepare(start.ranks, places), planned_for=start.planned_for)
@@ -104,9 +106,12 @@ class StartAgain:
         settings = settings.model_copy(update={"plan": fewer.plan})
         document = settings.model_dump_json(indent=2) + "\n"
         write_text_atomically(self._steps.folder.settings(name), document)
-        self._say(
-            f"{name}: {why}; a device seems to be gone, so that it was planned again for "
-            f"{fewer.ranks} of {self._trial.processes} ranks ({fewer.plan}): its result will be "
-            "left out of all tables"
+        self._tell(
+            f"{why}; a device seems to be gone, so that it was planned again for {fewer.ranks} of "
+            f"{self._trial.processes} ranks ({fewer.plan}), and is left out of all tables"
         )
         return replace(self._prepare(fewer.ranks, places), planned_for=fewer.ranks)
+
+    def _tell(self, reason: str) -> None:
+        self.reason = reason
+        self._say(f"{self._trial.name}: {reason}")

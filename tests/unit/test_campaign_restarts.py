@@ -120,7 +120,7 @@ def test_what_ended_it_and_how_far_it_came_decide_whether_it_starts_again(
     # The log keeps what every start has said.
     log = (folder.run(NAME) / "train.log").read_text()
     assert [f"start {number}" in log for number in range(starts)] == [True] * starts
-    assert log.count("--- restart") == starts - 1
+    assert log.count("--- its ranks") == starts - 1
 
 
 def test_the_campaign_says_how_often_and_a_launch_that_follows_begins_a_new_log(
