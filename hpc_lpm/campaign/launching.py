@@ -22,7 +22,7 @@ from hpc_lpm.campaign.launch_records import (
     read_attempts,
 )
 from hpc_lpm.campaign.progress_line import ProgressLine
-from hpc_lpm.campaign.restarts import no_progress_of_jobs
+from hpc_lpm.campaign.restarts import HEADING, no_progress_of_jobs
 from hpc_lpm.campaign.run_log import read_run_log
 from hpc_lpm.campaign.shared_launch import LAUNCH as SHARED_LAUNCH
 from hpc_lpm.campaign.shared_launch import SharedFolder, Turn, Turns
@@ -204,7 +204,7 @@ def _train(
                 progress=progress.line,
                 ranks_within_seconds=steps.settings(name).receive_timeout_seconds,
                 forwarding=forwarding,
-                heading=f"--- {again.reason} ---" if restart else None,
+                heading=f"{HEADING}{again.reason}" if restart else None,
             )
             done = _judged(steps, name, done, before, log, say)
             steps_done = _steps_done(folder)

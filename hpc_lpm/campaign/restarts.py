@@ -8,8 +8,10 @@ fruitless if it has made no step beyond those that were made before it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from hpc_lpm.campaign.launch_records import Attempt
+from hpc_lpm.campaign.runs import OURS
 from hpc_lpm.cluster.supervisor import CommandOutcome
 from hpc_lpm.errors import EXIT_INTERRUPTED
 
@@ -34,17 +36,33 @@ _BY_CODE = {
     70: Ending.FAILED,
     EXIT_INTERRUPTED: Ending.STOPPED,
 }
-"""What ranks say by their exit code; others are those of signals, launchers and of lost nodes.
+"""What ranks say by their exit code; others are those of signals, launchers and of lost nodes."""
 
-A wait in vain for a rank that hangs ends with 1, as an exception in a layer does.
-"""
+HANGS = "hangs or is gone"
+"""What every sentence of a wait in vain says of the rank that was waited for."""
+
+HEADING = "--- "
+"""Begins the line in the log of a trial that comes before what a restart has said."""
 
 
-def ending_of(outcome: CommandOutcome) -> Ending:
-    """Return how the ranks of a command have ended."""
+def ending_of(outcome: CommandOutcome, log: Path) -> Ending:
+    """Return how the ranks of a command have ended, whose output is the last in a log.
+
+    A wait in vain for a rank that hangs has the exit code of an exception in a layer.
+    """
     if outcome.stopped_by is not None and outcome.exit_code:
         return Ending.STOPPED
-    return _BY_CODE.get(outcome.exit_code, Ending.LOST)
+    found = _BY_CODE.get(outcome.exit_code, Ending.LOST)
+    return Ending.LOST if found is Ending.FAILED and _waited_in_vain(log) else found
+
+
+def _waited_in_vain(log: Path) -> bool:
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    said = text.rpartition(f"\n{HEADING}")[2].splitlines()
+    return any(line.startswith(OURS) and HANGS in line for line in said)
 
 
 def fruitless(attempts: Sequence[Attempt], ours: int) -> int:

@@ -17,7 +17,7 @@ from hpc_lpm.errors import InputError
 LAUNCH = "launch.json"
 """The record of the launch of a run."""
 
-_OURS = "hpc-lpm: "
+OURS = "hpc-lpm: "
 """Begins every sentence in which a command of the toolkit says what was wrong."""
 
 
@@ -172,5 +172,5 @@ def _last_complaint(log: Path) -> str | None:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    said = [line.removeprefix(_OURS).rstrip(".") for line in lines if line.startswith(_OURS)]
+    said = [line.removeprefix(OURS).rstrip(".") for line in lines if line.startswith(OURS)]
     return said[-1] if said else None

@@ -69,7 +69,7 @@ class StartAgain:
         self, done: CommandOutcome, start: Start, attempts: tuple[Attempt, ...]
     ) -> Start | None:
         """Return how ranks start again after an attempt, None if they do not; say why."""
-        ending = ending_of(done)
+        ending = ending_of(done, self._log)
         if ending not in (Ending.FAILED, Ending.LOST):
             return None
         found, name = restart_after(ending, attempts, self._restarts), self._trial.name

@@ -45,7 +45,7 @@ def test_a_run_whose_ranks_and_launchers_are_killed_ends_in_the_bits_of_a_whole_
     outcome = disturbed(trial, KILLS, said.append)
     check_as_undisturbed(trial, KILLS, outcome)
     assert f"restart {len(KILLS)} of {len(KILLS)}" in outcome.said
-    assert f"restart {len(KILLS)} of {len(KILLS)} ---" in (trial.run / "train.log").read_text()
+    assert f"restart {len(KILLS)} of {len(KILLS)}\n" in (trial.run / "train.log").read_text()
 
 
 def test_a_layer_that_fails_at_the_same_step_again_ends_a_trial_by_a_sentence(

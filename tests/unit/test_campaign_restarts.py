@@ -47,6 +47,8 @@ lines = [json.dumps(dict(step=step, seconds=0.1)) + "\\n" for step in range(step
 (folder / "metrics.jsonl").write_text("".join(lines))
 if end == "done":
     (folder / "result.json").write_text("{{}}")
+elif end == "hangs":
+    sys.exit("hpc-lpm: rank 1: nothing came for 60 s: rank 0 hangs or is gone; raise it.")
 elif end < 0:
     os.kill(os.getpid(), -end)
 else:
@@ -92,6 +94,9 @@ def attempts(folder: CampaignFolder) -> tuple[Attempt, ...]:
         ([(3, 1), (5, DONE)], 2, 0, 2, "failed after step 3 (exit code 1): restart 1 of 2"),
         ([(3, 1), (3, 1)], 9, 1, 2, "and had come as far before: a restart would make no progress"),
         ([(3, 70), (3, 70)], 9, 70, 2, "and had come as far before"),
+        # A wait in vain is a loss, whatever its exit code.
+        ([(3, "hangs"), (3, "hangs"), (5, DONE)], 9, 0, 3, "were lost after step 3 (exit code 1)"),
+        ([(0, "hangs"), (3, 1), (3, 1)], 9, 1, 3, "failed after step 3 (exit code 1), and had"),
         ([(0, 1)], 9, 1, 1, "before the first step (exit code 1), as they would again"),
         ([(3, 2)], 9, 2, 1, None),
         ([(3, 75)], 9, 75, 1, None),
