@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -41,6 +42,7 @@ START_SECONDS = 4.0
 """In which ranks that have just appeared import, connect and build their model, or about so."""
 MOMENTS = ("starting", "training", "saving")
 LAUNCHER = "launcher"
+_RANK = "OMPI_COMM_WORLD_RANK"
 ENDS_ALIKE = ("weights_sha256", "train_loss", "test_accuracy", "drains", "lag_counts")
 
 
@@ -173,12 +175,12 @@ class Killer:
         for _ in self._waiting("ranks"):
             found = {}
             for process in processes_of(self.trial.root):
-                try:
-                    rank = process.environ().get("OMPI_COMM_WORLD_RANK")
-                    if process.pid not in self._gone and rank and process.parent() is not None:
-                        found.setdefault(int(rank), process)
-                except psutil.Error:
-                    continue
+                with suppress(psutil.Error):
+                    rank, parent = process.environ().get(_RANK), process.parent()
+                    # Not a child that a rank has forked.
+                    is_new = process.pid not in self._gone
+                    if rank and is_new and parent and _RANK not in parent.environ():
+                        found[int(rank)] = process
             if len(found) == self.trial.trial.processes:
                 return [found[rank] for rank in sorted(found)]
         raise AssertionError
