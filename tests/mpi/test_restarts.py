@@ -22,6 +22,7 @@ from tests.soak.kill_ranks import (
     Trial,
     check_as_undisturbed,
     disturbed,
+    end,
     result_of,
     starts_of,
 )
@@ -92,8 +93,7 @@ def test_a_trial_whose_device_is_gone_goes_on_with_one_less_as_if_resumed_by_han
         os.kill(third.pid, signal.SIGKILL)
         said = launched.communicate(timeout=2 * PATIENCE_SECONDS)[0]
     finally:
-        launched.kill()
-        launched.communicate()
+        end(launched)
     assert launched.returncode == 0, said
     assert "planned again for 2 of 3 ranks" in said
     assert [each["planned_for"] for each in starts_of(trial.run)] == [None, None, 2]
@@ -120,8 +120,7 @@ def test_a_launch_that_is_asked_to_stop_starts_nothing_again(tmp_path: Path) -> 
         launched.send_signal(signal.SIGTERM)
         said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
     finally:
-        launched.kill()
-        launched.communicate()
+        end(launched)
     assert launched.returncode == 75, said
     assert [each["exit_code"] for each in starts_of(trial.run)] == [75]
     time.sleep(0.2)

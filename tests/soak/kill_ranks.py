@@ -150,9 +150,13 @@ class Trial:
         except FileNotFoundError:
             return 0
 
-    def is_saving(self) -> bool:
-        """Tell if a checkpoint is being written."""
-        return any((self.run / "checkpoint").glob(".step-*.partial"))
+    def begun_checkpoints(self) -> set[tuple[str, int]]:
+        """Return what tells the checkpoints apart that were begun and not finished."""
+        found = set()
+        for path in (self.run / "checkpoint").glob(".step-*.partial"):
+            with suppress(FileNotFoundError):
+                found.add((path.name, path.stat().st_ctime_ns))
+        return found
 
 
 def result_of(folder: Path) -> dict:
@@ -190,15 +194,17 @@ class Killer:
         ranks = self.ranks()
         launcher = ranks[0].parent()
         assert launcher is not None
+        # While ranks import, this is what the starts before have left.
+        self.furthest = max(self.furthest, self.trial.steps_done())
         if kill.moment == "starting":
             time.sleep(kill.after)
         else:
             self.wait_for_steps(int(kill.after))
         if kill.moment == "saving":
+            begun = self.trial.begun_checkpoints()
             for _ in self._waiting("a checkpoint"):
-                if self.trial.is_saving():
+                if self.trial.begun_checkpoints() - begun:
                     break
-        self.furthest = max(self.furthest, self.trial.steps_done())
         victim = launcher if kill.victim == LAUNCHER else ranks[int(kill.victim)]
         self.times.append(time.monotonic())
         os.kill(victim.pid, signal.SIGKILL)
@@ -270,6 +276,13 @@ class FirstSteps:
                 base = sys.maxsize
 
 
+def end(launched: "subprocess.Popen[str]") -> None:
+    """End a launch, with all that it has started, if it has not ended by itself."""
+    launched.terminate()
+    with suppress(ValueError):  # what it said was read before
+        launched.communicate(timeout=PATIENCE_SECONDS)
+
+
 def disturbed(trial: Trial, kills: Sequence[Kill], say: Callable[[str], None]) -> Outcome:
     """Launch the trial, kill as told, and let it go on to its end."""
     launched = trial.launch("--restarts", str(len(kills)))
@@ -283,8 +296,7 @@ def disturbed(trial: Trial, kills: Sequence[Kill], say: Callable[[str], None]) -
         return Outcome(launched.returncode, said, first_steps.after(killer.times))
     finally:
         first_steps.close()
-        launched.terminate()
-        launched.communicate()
+        end(launched)
 
 
 def starts_of(run: Path) -> list[dict]:

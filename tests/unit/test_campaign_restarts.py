@@ -27,6 +27,7 @@ from hpc_lpm.campaign.restarts import no_progress_of_jobs
 from hpc_lpm.campaign.results import load_results
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.plan import Plan
 
 NAME = "resnet20-digits-sequential-k1-seed0-repeat0"
 PIPELINE = "resnet20-digits-fbp-lpm-k2-seed0-repeat0"
@@ -275,3 +276,18 @@ def test_the_last_device_is_not_taken_away(tmp_path: Path) -> None:
     write_plan(steps.folder, chosen, steps.trials[PIPELINE])
     with pytest.raises(InputError, match="no device is left"):
         plan_again(steps, steps.trials[PIPELINE], steps.settings(PIPELINE), 1, None)
+
+
+def test_a_trial_is_planned_for_one_stage_less_or_for_the_places_that_are_left(
+    tmp_path: Path,
+) -> None:
+    chosen = campaign(strategies=["fbp"], stages=4)
+    steps = Steps(chosen, CampaignFolder(tmp_path))
+    ((name, trial),) = [each for each in steps.trials.items() if each[1].repeat == 0]
+    write_plan(steps.folder, chosen, trial)
+    for ranks, most, left in ((4, None, 3), (4, 2, 2), (2, None, 1)):
+        fewer = plan_again(steps, trial, steps.settings(name), ranks, most)
+        assert (fewer.ranks, fewer.stages) == (left, left)
+        found = Plan.read(fewer.plan)
+        assert (found.planner, len(found.stages)) == (trial.planner, left)
+        assert found.options["micro_batches"] == chosen.micro_batches
