@@ -96,6 +96,19 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def processes_with(variable: str, value: str) -> list[psutil.Process]:
+    """Return the processes of this machine whose environment has a variable with this value.
+
+    What a program has started is so found even if it has lost its parents.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(variable) == value:
+                found.append(process)
+    return found
+
+
 def beginning_of(pid: int) -> str | None:
     """Return what tells a process from all others that have its number, None if there is none.
 

@@ -83,6 +83,10 @@ class Campaign(RunOptions):
 
     `keep: [weights]` leaves `weights.safetensors` in the folder of every run, as `hpc-lpm export`
     writes it, and `keep: [checkpoints]` the last checkpoint, which else is removed.
+
+    `restarts` is how often a trial that has lost a rank starts again from its last checkpoint
+    within its job. With `elastic: true` one that loses it again at the same step is planned again
+    for one device less, and left out of all tables.
     """
 
     name: CampaignName = Field(description="its folder in results/")
@@ -106,6 +110,12 @@ class Campaign(RunOptions):
     repeats: int = Field(default=1, gt=0, description="how often everything is run")
     keep: list[Literal["weights", "checkpoints"]] = Field(
         default=[], description="what to keep of trained models: weights, checkpoints"
+    )
+    restarts: int = Field(
+        default=2, ge=0, description="how often a trial that has lost a rank starts again by itself"
+    )
+    elastic: bool = Field(
+        default=False, description="whether a trial goes on with fewer devices if one is gone"
     )
     tune: bool | Tuning = Field(
         default=False, description="search for the best settings of contestants before their trials"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hpc_lpm.campaign.launch_records import Launch
-from hpc_lpm.campaign.runs import read_run
+from hpc_lpm.campaign.runs import LAUNCH, read_run, why_left_out
 from hpc_lpm.campaign.steps import Step, Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.campaign.tuning.tuned import Tuned
@@ -17,7 +17,7 @@ from hpc_lpm.files import write_text_atomically
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile_file import Profile
 
-TRACE, LAUNCH = "trace.json", "launch.json"
+TRACE = "trace.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def damaged_trials(steps: Steps) -> dict[str, str]:
     for name, trial in steps.trials.items():
         folder = steps.folder.run(trial)
         try:
-            if (folder / RESULT).exists():
+            if (folder / RESULT).exists() and not why_left_out(folder, trial):
                 if steps.tuning(trial) and steps.choice(trial) is None:
                     raise InputError("the tuning that has chosen its settings is not there")
                 read_run(folder, trial, steps.settings(name))

@@ -3,9 +3,10 @@
 import os
 import shlex
 import signal
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 
@@ -21,15 +22,23 @@ from hpc_lpm.campaign.launch_records import (
     read_attempts,
 )
 from hpc_lpm.campaign.progress_line import ProgressLine
+from hpc_lpm.campaign.restarts import HEADING, no_progress_of_jobs
+from hpc_lpm.campaign.run_log import read_run_log
 from hpc_lpm.campaign.shared_launch import LAUNCH as SHARED_LAUNCH
 from hpc_lpm.campaign.shared_launch import SharedFolder, Turn, Turns
 from hpc_lpm.campaign.shorter_runs import copy_progress, shorter_run
+from hpc_lpm.campaign.starting_again import Start, StartAgain
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
-from hpc_lpm.cluster.launchers import launcher_options, rank_command, rank_environment
-from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
-from hpc_lpm.cluster.supervisor import supervise
+from hpc_lpm.cluster.launchers import (
+    launcher_options,
+    options_on_nodes,
+    rank_command,
+    rank_environment,
+)
+from hpc_lpm.cluster.rank_nodes import find_rank_nodes
+from hpc_lpm.cluster.supervisor import CommandOutcome, Forwarding, supervise
 from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import EXIT_INTERRUPTED, InputError
@@ -45,16 +54,11 @@ Open MPI's mpirun does that when a node with ranks has been taken away.
 EXIT_NOT_KEPT = 2
 """Exit code of a trial whose weights could not be written where the campaign keeps them."""
 
+ATTEMPTS = "attempts.json"
+"""The file in the folder of a run that tells of its attempts."""
+
 REAL_FAILURES = frozenset({1, 2, 70})
 """Exit codes of failures that would happen again: of training, of its input, of the program."""
-
-
-@dataclass(frozen=True)
-class _Start:
-    command: list[str]
-    environment: dict[str, str]
-    ranks: int
-    where: RankNodes
 
 
 def launch_step(
@@ -95,13 +99,16 @@ def launch_trial(
     *,
     attempt: int = 1,
     call: Call | None = None,
+    restarts: int | None = None,
+    elastic: bool = False,
 ) -> int:
     """Train a trial, resume it if it has a checkpoint, and tell how far the campaign is.
 
-    Leaves the records in the trial's folder and returns the exit code of training. A driver repeats
-    whatever failed, and `attempt` counts its attempts from 1; a trial that failed for a reason that
-    has not gone away is not run a second time. A training that has written its result counts as
-    done, however it ended.
+    Leaves the records in the trial's folder and returns the exit code of training. Ranks that were
+    lost are started again, from the last checkpoint. A driver repeats whatever failed, and
+    `attempt` counts its attempts from 1; a trial that failed for a reason that has not gone away is
+    not run a second time, nor is one whose jobs make no progress. A training that has written its
+    result counts as done, however it ended.
 
     Args:
         steps: the campaign.
@@ -113,17 +120,18 @@ def launch_trial(
         say: called with each line for the user.
         attempt: which attempt of this driver it is.
         call: the call of Snakemake that this is part of, None if it is part of none.
+        restarts: how often ranks that were lost are started again; as the campaign says if None.
+        elastic: whether fewer ranks go on if a device is gone for good, as the campaign may say.
 
     Raises:
         InputError: if the ranks cannot be started, or what the trial is computed from has changed
             since the call began.
     """
     folder = steps.folder.run(name)
-    record = folder / "attempts.json"
-    earlier = read_attempts(record)
-    if attempt > 1 and earlier and earlier[-1].exit_code in REAL_FAILURES:
-        say(f"{name} failed with exit code {earlier[-1].exit_code} and would again: see {log}")
-        return int(earlier[-1].exit_code or 0)
+    identifier = call.identifier if call else None
+    failed_before = _would_fail_again(folder, name, log, say, attempt, identifier)
+    if failed_before is not None:
+        return failed_before
     trial = steps.trials[name]
     choice = steps.choice(trial)
     if choice is None and steps.tuning(trial):
@@ -143,46 +151,135 @@ def launch_trial(
     settings = steps.settings(name)
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
     style = choice.style if choice else None
-    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads, style)
-    progress = ProgressLine(steps, name)
-    where, before = start.where, _version_of(folder / RESULT)
-    attempts = begin_attempt(
-        record,
-        Attempt(
-            started=datetime.now(UTC),
-            job_id=where.job_id,
-            nodes=where.nodes,
-            call=call.identifier if call else None,
-        ),
-        goes_on=newest_checkpoint(folder / FOLDER) is not None,
+    prepare = partial(
+        _prepare, steps.campaign, arguments, mpi=mpi, threads=settings.threads, style=style
     )
-    with signals_of_job_script():
-        done = supervise(
-            start.command,
-            start.environment,
-            ranks,
-            log,
-            say=say,
-            progress=progress.line,
-            # mpirun passes this one on to all ranks and keeps running, unlike SIGTERM.
-            stop_signal=signal.SIGUSR2,
-            ranks_within_seconds=settings.receive_timeout_seconds,
-        )
-    written = _version_of(folder / RESULT)
+    again = StartAgain(
+        steps,
+        trial,
+        lambda ranks, places: prepare(ranks, places=places),
+        log,
+        say,
+        restarts=steps.campaign.restarts if restarts is None else restarts,
+        elastic=elastic or steps.campaign.elastic,
+    )
+    return _train(steps, name, prepare(ranks), again, log, say, identifier)
+
+
+def _train(
+    steps: Steps,
+    name: str,
+    start: Start,
+    again: StartAgain,
+    log: Path,
+    say: Callable[[str], None],
+    call: str | None,
+) -> int:
+    """Train a trial, starting its ranks again as long as that is worth it; return its exit code."""
+    folder, progress = steps.folder.run(name), ProgressLine(steps, name)
+    record, restart = folder / ATTEMPTS, 0
+    # mpirun passes this signal on to all ranks and keeps running, unlike SIGTERM.
+    forwarding = Forwarding(stop_signal=signal.SIGUSR2)
+    following: Start | None = start
+    with signals_of_job_script(), forwarding:
+        while following is not None:
+            start, before = following, _version_of(folder / RESULT)
+            attempt = Attempt(
+                started=datetime.now(UTC),
+                job_id=start.where.job_id,
+                nodes=start.where.nodes,
+                call=call,
+                planned_for=start.planned_for,
+                restart=restart,
+            )
+            goes_on = newest_checkpoint(folder / FOLDER) is not None
+            steps_done = _steps_done(folder)
+            attempts = begin_attempt(record, attempt, goes_on=goes_on, step=steps_done)
+            done = supervise(
+                start.command,
+                start.environment,
+                start.ranks,
+                log,
+                say=say,
+                progress=progress.line,
+                ranks_within_seconds=steps.settings(name).receive_timeout_seconds,
+                forwarding=forwarding,
+                heading=f"{HEADING}{again.reason}" if restart else None,
+            )
+            done = _judged(steps, name, done, before, log, say)
+            steps_done = _steps_done(folder)
+            attempts = end_attempt(record, attempts, done.ended, done.exit_code, steps_done)
+            restart, following = restart + 1, again.after(done, start, attempts)
+            if following is not None and forwarding.received:
+                # It came while no rank was there, and what they had saved is all there is.
+                came = forwarding.received[0].name
+                done = replace(done, exit_code=EXIT_INTERRUPTED, stopped_by=came)
+                following = None
+    Launch.of(done, start.where, attempts, describe_source(CHECKOUT)).write(folder / "launch.json")
+    say(progress.closing_line(done.exit_code))
+    if (job := start.where.job_id) is not None:
+        time_was_up = done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2"
+        stuck = no_progress_of_jobs(attempts, call)
+        if time_was_up and stuck is not None:
+            say(
+                f"{name} does not go back into the queue: {stuck}: give it more time "
+                "(resources.runtime_minutes)"
+            )
+        elif time_was_up or again.needs_other_nodes:
+            _continue_later(job, say)
+    return done.exit_code
+
+
+def _would_fail_again(
+    folder: Path,
+    name: str,
+    log: Path,
+    say: Callable[[str], None],
+    attempt: int,
+    call: str | None,
+) -> int | None:
+    """Say that another attempt at a trial is in vain, and return its exit code; None if it may be.
+
+    This driver has made `attempt` - 1 of them by itself; Slurm may have made more of a job.
+    """
+    earlier = read_attempts(folder / ATTEMPTS, _steps_done(folder))
+    if not earlier or earlier[-1].exit_code == 0:
+        return None
+    code = earlier[-1].exit_code
+    if attempt > 1 and code in REAL_FAILURES:
+        say(f"{name} failed with exit code {code} and would again: see {log}")
+        return code
+    stuck = no_progress_of_jobs(earlier, call)
+    if stuck is None:
+        return None
+    say(f"{name} is not started: {stuck}: see {log}")
+    return code or RANKS_LOST
+
+
+def _steps_done(folder: Path) -> int:
+    """Return how many optimizer steps a run has logged, of which the last may have to be redone."""
+    return len(read_run_log(folder / "metrics.jsonl").step_seconds)
+
+
+def _judged(
+    steps: Steps,
+    name: str,
+    done: CommandOutcome,
+    before: tuple[int, int] | None,
+    log: Path,
+    say: Callable[[str], None],
+) -> CommandOutcome:
+    """Return how an attempt has ended by what it has written; `before` was its result's version."""
+    written = _version_of(steps.folder.run(name) / RESULT)
     if done.exit_code == 0 and written is None:
         say(f"{name} ended without a result, as if a node were gone: see {log}")
-        done = replace(done, exit_code=RANKS_LOST)
-    elif done.exit_code and written not in (None, before):
+        return replace(done, exit_code=RANKS_LOST)
+    if done.exit_code and written not in (None, before):
         say(f"{name} ended with exit code {done.exit_code} after its result was written: see {log}")
         done = replace(done, exit_code=0)
     if done.exit_code == 0:
-        done = replace(done, exit_code=_keep_model(steps, name, say))
-    attempts = end_attempt(record, attempts, done.ended, done.exit_code)
-    Launch.of(done, where, attempts, describe_source(CHECKOUT)).write(folder / "launch.json")
-    say(progress.closing_line(done.exit_code))
-    if done.exit_code == EXIT_INTERRUPTED and done.stopped_by == "SIGUSR2" and where.job_id:
-        _continue_later(where.job_id, say)
-    return done.exit_code
+        return replace(done, exit_code=_keep_model(steps, name, say))
+    return done
 
 
 def _train_on_shared_ranks(
@@ -243,7 +340,7 @@ def _train_on_shared_ranks(
     settings = steps.settings(name)
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
     launch = Launch.read(folder / SHARED_LAUNCH)
-    record = folder / "attempts.json"
+    record = folder / ATTEMPTS
     attempt = Attempt(
         started=launch.started,
         job_id=launch.slurm.job_id if launch.slurm else None,
@@ -331,12 +428,17 @@ def _prepare(
     mpi: str,
     threads: int,
     style: str | None = None,
-) -> _Start:
+    *,
+    places: Mapping[str, int] | None = None,
+) -> Start:
+    """Prepare to start ranks; on some nodes of a job alone where `places` names them."""
     launcher = campaign.launcher
     given = launcher.options if launcher.mpi == mpi else None
     options = launcher_options(mpi, given, style)
+    if places is not None:
+        options = (*options, *options_on_nodes(mpi, places))
     environment = rank_environment(with_allocation(os.environ), threads=threads)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment)
     where = find_rank_nodes(ranks, mpi, options, environment)
-    return _Start(command, environment, ranks, where)
+    return Start(command, environment, ranks, where)

@@ -16,15 +16,22 @@ def notes_on(results: CampaignResults) -> list[str]:
             "This campaign was run by an earlier release, which recorded no hashes: that its data "
             "and modules did not change meanwhile is not checked"
         )
+    launches = results.launches()
     revisions = {
         f"{launch.source['revision']}{' with changes' if launch.source['dirty'] else ''}"
-        for launch in results.launches().values()
+        for launch in launches.values()
         if launch.source and launch.source["revision"]
     }
     if len(revisions) > 1:
         notes.append(
             f"The trials were run from {len(revisions)} different states of the toolkit: "
             f"{', '.join(sorted(revisions))}"
+        )
+    fewer = [name for name, launch in launches.items() if launch.planned_for is not None]
+    if fewer:
+        notes.append(
+            "A device was gone, so that these trials were planned again for fewer and are left "
+            f"out: {listed(fewer)}"
         )
     recut = [run.trial.name for run in results.runs if _cut_otherwise(results, run)]
     if recut:

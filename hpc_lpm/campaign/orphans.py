@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from hpc_lpm.cluster.supervisor import GRACE_SECONDS
-from hpc_lpm.programs import kill
+from hpc_lpm.programs import kill, processes_with
 
 _VARIABLE = "HPC_LPM_CAMPAIGN_FOLDER"
 _LAUNCHING, _TRAINING = ["hpc_lpm", "campaign"], ["hpc_lpm", "train"]
@@ -32,12 +32,7 @@ def processes_of(root: Path) -> list[psutil.Process]:
     """Return the processes on this machine that work on the campaign, but for this one's own."""
     folder, here = os.path.realpath(root), psutil.Process()
     own = {here.pid, *(parent.pid for parent in here.parents())}
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if process.pid not in own and process.environ().get(_VARIABLE) == folder:
-                found.append(process)
-    return found
+    return [each for each in processes_with(_VARIABLE, folder) if each.pid not in own]
 
 
 def end_orphans(

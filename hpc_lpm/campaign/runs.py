@@ -14,7 +14,10 @@ from hpc_lpm.engine.result import RESULT, RunResult
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, settings_fields
 from hpc_lpm.errors import InputError
 
-_OURS = "hpc-lpm: "
+LAUNCH = "launch.json"
+"""The record of the launch of a run."""
+
+OURS = "hpc-lpm: "
 """Begins every sentence in which a command of the toolkit says what was wrong."""
 
 
@@ -54,7 +57,8 @@ def read_runs(
 ) -> tuple[list[Run], list[MissingTrial]]:
     """Read the results of `trials`, in their order, and name those that are missing.
 
-    A result that is damaged, or was not trained with the settings of the campaign, is missing.
+    A result that is damaged, or was not trained with the settings of the campaign, is missing, and
+    so is one of fewer devices than were asked for.
     """
     runs: list[Run] = []
     missing: list[MissingTrial] = []
@@ -63,6 +67,9 @@ def read_runs(
         if not (path / RESULT).exists():
             tried = bool(read_attempts(path / "attempts.json"))
             missing.append(MissingTrial(trial, _why_missing(path), tried))
+            continue
+        if why := why_left_out(path, trial):
+            missing.append(MissingTrial(trial, why, tried=True))
             continue
         try:
             runs.append(read_run(path, trial, settings_of(campaign, folder, trial)))
@@ -95,10 +102,31 @@ def read_run(folder: Path, trial: Trial, settings: TrainSettings) -> Run:
     return Run(trial, folder, result, _calls_of(result, folder))
 
 
+def why_left_out(folder: Path, trial: Trial) -> str | None:
+    """Return why a finished run counts for nothing although nothing is wrong with it, else None.
+
+    One that was planned again, since a device was gone, is no run of as many devices as were asked
+    for: neither its speed nor its lags are comparable.
+    """
+    try:
+        launch = Launch.read(folder / LAUNCH)
+    except InputError:
+        return None
+    if launch.planned_for is None:
+        return None
+    first = next(each for each in launch.attempts if each.planned_for is not None)
+    return (
+        f"it has lost a device and was planned again for {launch.planned_for} of "
+        f"{trial.processes} ranks, on {first.started:%Y-%m-%d}: its result and weights are "
+        f"in {folder}, and count in no table; for a run of {trial.processes} ranks remove that "
+        "folder and call snakemake"
+    )
+
+
 def _calls_of(result: RunResult, folder: Path) -> str:
     """Return the calls in which a run was trained, `+` between them."""
     try:
-        attempts = Launch.read(folder / "launch.json").attempts
+        attempts = Launch.read(folder / LAUNCH).attempts
     except InputError:  # run by hand
         return ""
     # Earlier attempts count only where training went on from what they had saved.
@@ -144,5 +172,5 @@ def _last_complaint(log: Path) -> str | None:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    said = [line.removeprefix(_OURS).rstrip(".") for line in lines if line.startswith(_OURS)]
+    said = [line.removeprefix(OURS).rstrip(".") for line in lines if line.startswith(OURS)]
     return said[-1] if said else None

@@ -69,6 +69,17 @@ def launch(
     mpi: Annotated[str, typer.Option(help="mpirun or srun")] = "mpirun",
     trial: Annotated[str | None, typer.Option(help="trial whose progress is shown")] = None,
     attempt: Annotated[int, typer.Option(help="which attempt of this driver it is")] = 1,
+    restarts: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="how often a trial that lost a rank starts again [default: as the campaign says]",
+        ),
+    ] = None,
+    elastic: Annotated[
+        bool,
+        typer.Option("--elastic", help="let a trial go on with fewer devices if one is gone"),
+    ] = False,
 ) -> int:
     """Run a command on its ranks, log its output and tell how far the campaign is."""
     from hpc_lpm.campaign.calls import call_of_this_job
@@ -84,7 +95,19 @@ def launch(
         steps = call.steps(folder.parent)
     if trial is None:
         return launch_step(steps.campaign, arguments, ranks, mpi, log, _say)
-    return launch_trial(steps, trial, arguments, ranks, mpi, log, _say, attempt=attempt, call=call)
+    return launch_trial(
+        steps,
+        trial,
+        arguments,
+        ranks,
+        mpi,
+        log,
+        _say,
+        attempt=attempt,
+        call=call,
+        restarts=restarts,
+        elastic=elastic,
+    )
 
 
 @campaign_app.command()

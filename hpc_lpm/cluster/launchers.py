@@ -25,12 +25,14 @@ class LauncherProgram:
 
     `program` returns the words that start it. It gets `default_options` where a campaign sets none,
     and `options_in_allocation` in addition within a Slurm job. `styles` are other options, by name,
-    that may suit a contestant better than the default ones.
+    that may suit a contestant better than the default ones. `on_nodes` returns the options that
+    keep ranks to some of the nodes of a job, by their names and how many ranks each takes.
     """
 
     program: Callable[[Mapping[str, str]], list[str]]
     default_options: tuple[str, ...]
     styles: Mapping[str, tuple[str, ...]]
+    on_nodes: Callable[[Mapping[str, int]], tuple[str, ...]]
     options_in_allocation: Callable[[], tuple[str, ...]] = tuple
 
 
@@ -95,6 +97,10 @@ LAUNCHERS: Mapping[str, LauncherProgram] = {
                 *("--mca", "mpi_yield_when_idle", "0"),
             ),
         },
+        on_nodes=lambda places: (
+            "--host",
+            ",".join(f"{node}:{ranks}" for node, ranks in places.items()),
+        ),
         options_in_allocation=_shielded_daemons,
     ),
     "srun": LauncherProgram(
@@ -113,6 +119,7 @@ LAUNCHERS: Mapping[str, LauncherProgram] = {
                 "--kill-on-bad-exit=1",
             ),
         },
+        on_nodes=lambda places: (f"--nodes={len(places)}", f"--nodelist={','.join(places)}"),
     ),
 }
 """The launchers by name. A new one is an entry here."""
@@ -129,6 +136,11 @@ def launcher_options(
     if options is not None:
         return tuple(options)
     return launcher.styles.get(style or "", launcher.default_options)
+
+
+def options_on_nodes(mpi: str, places: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the options that keep ranks to nodes, by name and how many ranks each takes."""
+    return LAUNCHERS[mpi].on_nodes(places)
 
 
 def rank_command(

@@ -4,24 +4,30 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
+import psutil
+
 from hpc_lpm.cluster.roll_call import roll_call
-from hpc_lpm.programs import family, kill
+from hpc_lpm.programs import family, kill, processes_with
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE_SECONDS = 60.0
 """How long ranks may take to save a checkpoint after a signal that asks them to end."""
 KEPT_LINES = 15
 
-
+_LAUNCH = "HPC_LPM_LAUNCH"
+"""The variable by which the processes of a command are known when it has ended."""
+_GONE_WITHIN_SECONDS = 20.0
+"""How long processes that have been killed may take to end, as those that write to a slow disk."""
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -29,7 +35,8 @@ _KILLED = 128 + signal.SIGKILL
 class CommandOutcome:
     """How a command was started, when, and how it ended.
 
-    `stopped_by` names the first signal that was passed on to the command.
+    `stopped_by` names the first signal that was passed on to the command. `left` are the processes
+    of it on this machine that live on although they were killed.
     """
 
     command: tuple[str, ...]
@@ -38,6 +45,7 @@ class CommandOutcome:
     ended: datetime
     exit_code: int
     stopped_by: str | None
+    left: tuple[int, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -57,12 +65,15 @@ def supervise(
     grace_seconds: float = GRACE_SECONDS,
     stop_signal: int | None = None,
     ranks_within_seconds: float | None = None,
+    forwarding: "Forwarding | None" = None,
+    heading: str | None = None,
 ) -> CommandOutcome:
     """Run `command` to its end and return how it ended.
 
     A signal to this process is passed on to the command. After any signal but SIGUSR2, the command
     is killed with all its children if it has not ended `grace_seconds` later, and likewise if ranks
-    of it have not come to life within `ranks_within_seconds`.
+    of it have not come to life within `ranks_within_seconds`. If it fails, what it has started on
+    this machine ends with it: ranks outlive a launcher that was killed.
 
     Args:
         command: what to run.
@@ -76,6 +87,9 @@ def supervise(
         grace_seconds: time that the command has to end after a signal.
         stop_signal: sent to the command in place of the signal that came.
         ranks_within_seconds: how long its ranks may take to start; without it nobody asks.
+        forwarding: passes signals on, also those that came before; it replaces `grace_seconds` and
+            `stop_signal`.
+        heading: a line to begin with in the log, which then keeps what it has.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
@@ -85,10 +99,19 @@ def supervise(
         if ranks_within_seconds is None
         else roll_call(log, ranks, ranks_within_seconds)
     )
-    with asked as call, log.open("w", encoding="utf-8", errors="replace") as stream:
+    launch = {_LAUNCH: uuid.uuid4().hex}
+    passing = nullcontext(forwarding) if forwarding else Forwarding(grace_seconds, stop_signal)
+    with (
+        asked as call,
+        log.open("w" if heading is None else "a", encoding="utf-8", errors="replace") as stream,
+        passing as signals,
+    ):
+        if heading is not None:
+            stream.write(f"{heading}\n")
+            stream.flush()
         child = subprocess.Popen(
             command,
-            env=call.environment(environment) if call else dict(environment),
+            env={**(call.environment(environment) if call else environment), **launch},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -103,25 +126,26 @@ def supervise(
             target=_copy, args=(child.stdout, stream, tail, echo), daemon=True
         )
         reader.start()
-        with _Forwarding(child, grace_seconds, stop_signal) as forwarding:
+        with signals.to(child):
             spoken = launched = time.monotonic()
             while child.poll() is None:
                 time.sleep(0.1)
-                forwarding.kill_when_overdue()
+                signals.kill_when_overdue()
                 if call and (complaint := call.complaint(time.monotonic() - launched)):
                     say(f"{log}: {complaint}")
-                    forwarding.kill()
+                    signals.kill()
                 if progress and time.monotonic() - spoken >= interval_seconds:
                     spoken = time.monotonic()
                     _say_progress(progress, say)
+        code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+        left = _end_left(launch) if code else ()
         # A grandchild that holds the pipe open must not keep us waiting.
         reader.join(timeout=5)
-    code = child.returncode if child.returncode >= 0 else 128 - child.returncode
     if progress and code:
         say(f"exit code {code}; the last lines of {log}:")
         for line in tail:
             say(f"  {line}")
-    explanation = None if forwarding.killed else _explain_killed(code)
+    explanation = None if signals.killed else _explain_killed(code)
     if explanation:
         say(f"{log}: {explanation}")
     return CommandOutcome(
@@ -130,8 +154,21 @@ def supervise(
         started=started,
         ended=datetime.now(UTC),
         exit_code=code,
-        stopped_by=forwarding.received[0].name if forwarding.received else None,
+        stopped_by=signals.received[0].name if signals.received else None,
+        left=left,
     )
+
+
+def _end_left(launch: Mapping[str, str]) -> tuple[int, ...]:
+    """End the processes of a launch, and return those that live on although they were killed."""
+    ((variable, value),) = launch.items()
+    deadline = time.monotonic() + _GONE_WITHIN_SECONDS
+    while left := processes_with(variable, value):
+        if time.monotonic() > deadline:
+            return tuple(process.pid for process in left)
+        kill(left)
+        psutil.wait_procs(left, timeout=0.2)
+    return ()
 
 
 def _explain_killed(exit_code: int) -> str | None:
@@ -165,13 +202,20 @@ def _say_progress(progress: Callable[[], str | None], say: Callable[[str], None]
         say(line)
 
 
-class _Forwarding:
-    """Passes signals on to a child while the `with` block runs."""
+class Forwarding:
+    """Passes the signals that come while the `with` block runs on to the child of the moment.
+
+    One that comes while there is none is passed on to the next child.
+
+    Args:
+        grace_seconds: time that a child has to end after a signal.
+        stop_signal: sent in place of the signal that came.
+    """
 
     def __init__(
-        self, child: subprocess.Popen[str], grace_seconds: float, stop_signal: int | None
+        self, grace_seconds: float = GRACE_SECONDS, stop_signal: int | None = None
     ) -> None:
-        self._child = child
+        self._child: subprocess.Popen[str] | None = None
         self._grace_seconds = grace_seconds
         self._stop_signal = stop_signal
         self._deadline: float | None = None
@@ -179,7 +223,7 @@ class _Forwarding:
         self.received: list[signal.Signals] = []
         self._previous: dict[int, object] = {}
 
-    def __enter__(self) -> "_Forwarding":
+    def __enter__(self) -> "Forwarding":
         for number in FORWARDED_SIGNALS:
             self._previous[number] = signal.signal(number, self._forward)
         return self
@@ -187,15 +231,29 @@ class _Forwarding:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        if self._child.poll() is None:
-            self.kill()
+
+    @contextmanager
+    def to(self, child: subprocess.Popen[str]) -> Iterator[None]:
+        """Pass signals on to a child, which does not outlive the `with` block."""
+        self._child, self.killed = child, False
+        try:
+            if self.received:
+                self._send(self.received[0])
+            yield
+        finally:
+            if child.poll() is None:
+                self.kill()
+            self._child = None
 
     def _forward(self, number: int, _: FrameType | None) -> None:
-        if self._child.poll() is None:
-            self._child.send_signal(self._stop_signal or number)
-            self.received.append(signal.Signals(number))
+        self.received.append(signal.Signals(number))
+        self._send(number)
         if number != signal.SIGUSR2 and self._deadline is None:
             self._deadline = time.monotonic() + self._grace_seconds
+
+    def _send(self, number: int) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(self._stop_signal or number)
 
     def kill_when_overdue(self) -> None:
         """End the child once its time after a signal is over."""
@@ -205,5 +263,6 @@ class _Forwarding:
     def kill(self) -> None:
         """End the child with all that it has started."""
         self.killed = True
-        kill(family(self._child.pid))
-        self._child.wait()
+        if self._child is not None:
+            kill(family(self._child.pid))
+            self._child.wait()

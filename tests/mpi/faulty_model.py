@@ -56,6 +56,7 @@ def _exit(x: Tensor) -> Tensor:
 # What happens, in which layer, and from which call on.
 FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], int, int]] = {
     "forward": (_raise, 2, 5),
+    "late": (_raise, 2, 30),
     "backward": (_FailsBackward.apply, 2, 3),
     "nan": (lambda x: x * float("nan"), 2, 6),
     "input": (lambda x: x.mul_(2), 0, 1),

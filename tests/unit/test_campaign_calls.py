@@ -211,6 +211,7 @@ def test_data_that_are_not_on_the_machine_of_the_driver_are_no_fault(tmp_path: P
         ({"memory_format": "channels_last"}, {"runs", "plans", "profiles"}),
         ({"launcher": {"options": ["--bind-to", "core"]}}, {"runs", "plans", "profiles"}),
         ({"receive_timeout_seconds": 9.0, "seeds": [0, 1], "keep": ["weights"]}, set()),
+        ({"restarts": 5, "elastic": True}, set()),
     ],
     ids=lambda value: "-".join(sorted(value)),
 )

@@ -78,6 +78,8 @@ FREE: dict[str, list[Any]] = {
     "checkpoint_epochs": [None, 2],
     "metrics": [None, ["test_accuracy"]],
     "keep": [None, ["weights"]],
+    "restarts": [None, 0],
+    "elastic": [None, True],
 }
 
 

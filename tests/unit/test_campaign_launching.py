@@ -27,7 +27,7 @@ time.sleep(60)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CampaignFolder:
-    return write_folder(tmp_path / "c", campaign())
+    return write_folder(tmp_path / "c", campaign(restarts=0))
 
 
 def launch(folder: CampaignFolder, said: list[str], attempt: int = 1) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hpc_lpm.cluster.supervisor import CommandOutcome, supervise
+from hpc_lpm.cluster.supervisor import CommandOutcome, Forwarding, supervise
 
 OBEDIENT = """
 import signal, sys, time
@@ -200,3 +200,41 @@ def test_ranks_that_have_come_to_life_may_take_their_time(tmp_path: Path) -> Non
         ranks_within_seconds=5.0,
     )
     assert outcome.exit_code == 0
+
+
+LEAVES_A_PROCESS = """
+import os, subprocess, sys
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(60)"],
+    start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+)
+print(child.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_launcher_leaves_ends_with_it(tmp_path: Path) -> None:
+    said: list[str] = []
+    outcome = run(LEAVES_A_PROCESS, tmp_path / "log", said)
+    assert outcome.exit_code == 128 + signal.SIGKILL
+    assert outcome.left == ()
+    assert_ended(int(said[0]))
+
+
+def test_a_signal_between_two_commands_reaches_the_second(tmp_path: Path) -> None:
+    said: list[str] = []
+    with Forwarding() as forwarding:
+        first = run("print('first')", tmp_path / "log", said, forwarding=forwarding)
+        os.kill(os.getpid(), signal.SIGTERM)
+        began = time.monotonic()
+        second = run(
+            "import time; time.sleep(60)",
+            tmp_path / "log",
+            said,
+            forwarding=forwarding,
+            heading="second",
+        )
+    assert (first.exit_code, first.stopped_by) == (0, None)
+    assert (second.exit_code, second.stopped_by) == (128 + signal.SIGTERM, "SIGTERM")
+    assert time.monotonic() - began < 30
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
