@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.engine.early_stopping import EarlyStop
 from hpc_lpm.engine.evaluation import Evaluation
+from hpc_lpm.engine.records import Straggle
 from hpc_lpm.files import VersionedFile
 
 RESULT = "result.json"
@@ -100,6 +101,9 @@ class RunResult(VersionedFile):
     )
     interruptions: int = Field(
         default=0, description="how often the run stopped and went on from a checkpoint"
+    )
+    stragglers: list[Straggle] = Field(
+        default=[], description="when which rank was slow and held up the others, by what factor"
     )
     parameter_groups: list[ParameterGroup] = Field(
         default=[], description="where not all parameters have the same rate and weight decay"
