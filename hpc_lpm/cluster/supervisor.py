@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -78,7 +78,7 @@ def supervise(
         ranks_within_seconds: how long its ranks may take to start; without it nobody asks.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = datetime.now(UTC)
+    started, began = datetime.now(UTC), time.monotonic()
     tail: deque[str] = deque(maxlen=KEPT_LINES)
     asked = (
         nullcontext()
@@ -128,7 +128,8 @@ def supervise(
         command=tuple(command),
         ranks=ranks,
         started=started,
-        ended=datetime.now(UTC),
+        # By the clock that nobody sets, whatever becomes of the other one meanwhile.
+        ended=started + timedelta(seconds=time.monotonic() - began),
         exit_code=code,
         stopped_by=forwarding.received[0].name if forwarding.received else None,
     )
