@@ -1,0 +1,212 @@
+"""Trains for long while faults come at random, and compares with a run that had none.
+
+    python -m tests.soak.soak --minutes 60 --save-seconds 60 --fault-seconds 180 --out FOLDER
+
+FBP on two ranks saves a checkpoint every so many seconds. At random moments, on average every so
+many seconds, a rank or the launcher is killed, or a rank is stopped; then and when a checkpoint was
+damaged the run is started again, as a person or a campaign would. In the end its weights must be
+those of a run that nothing disturbed, with the same drains; and between its saves no rank may grow.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from tests.faults.faulted_run import FaultedRun
+from tests.faults.test_faults_of_ranks import flip_a_bit, newest_checkpoint
+
+MOST_GROWTH = 0.02
+LIMIT_SECONDS = 10
+_ENDED_WITHIN_SECONDS = 60.0
+_CALIBRATED_STEPS = 100
+_SAMPLES_SECONDS = 0.5
+
+
+@dataclass
+class Soak:
+    """What a soak has found.
+
+    Attributes:
+        steps: optimizer steps of the run.
+        seconds: from its first start to its end.
+        faults: what happened, in order.
+        damaged: how many checkpoints were damaged before a run went on.
+        lost_steps: what each fault has cost.
+        resumed_seconds: from each start to the first new step.
+        growth: of each rank's resident memory, the largest found in any attempt, as a share.
+        compared_saves: between how many saves that was measured.
+        weights: of the run, and of the one that nothing has disturbed.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+    faults: list[str] = field(default_factory=list)
+    damaged: int = 0
+    lost_steps: list[int] = field(default_factory=list)
+    resumed_seconds: list[float] = field(default_factory=list)
+    growth: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    compared_saves: int = 0
+    weights: tuple[str, str] = ("", "")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the weights are the same, and memory has stayed flat."""
+        return self.weights[0] == self.weights[1] and max(self.growth) <= MOST_GROWTH
+
+
+class Memory:
+    """The resident memory of the ranks of one attempt, at the same points between its saves.
+
+    What grows until the first save has ended is left out: imports, buffers that are allocated when
+    they are needed first, and what saving needs itself. A point is the median of the samples
+    between one save and the next.
+    """
+
+    def __init__(self) -> None:
+        self._between: dict[int, list[list[int]]] = {}
+
+    def sample(self, save: int, ranks: list[psutil.Process]) -> None:
+        """Take note of what the ranks hold now, after so many saves of this attempt."""
+        try:
+            held = [rank.memory_info().rss for rank in ranks]
+        except psutil.Error:
+            return
+        if len(held) == 2 and save:
+            self._between.setdefault(save, []).append(held)
+
+    def growth(self) -> tuple[list[float], int]:
+        """Return by what share each rank has grown, and over how many saves."""
+        points = sorted(save for save, samples in self._between.items() if len(samples) > 2)
+        if len(points) < 3:
+            return [0.0, 0.0], 0
+        medians = [
+            [statistics.median(held[rank] for held in self._between[save]) for rank in (0, 1)]
+            for save in (points[0], points[-2])  # of the last one there may be little
+        ]
+        shares = [last / first - 1.0 for first, last in zip(*medians, strict=True)]
+        return shares, points[-2] - points[0]
+
+
+def soak(
+    folder: Path, *, minutes: float, save_seconds: float, fault_seconds: float, seed: int
+) -> Soak:
+    """Run a soak in a folder and return what it has found."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw, found = random.Random(seed), Soak()
+    step_seconds, plan = _calibrated(folder)
+    save_every = max(1, round(save_seconds / step_seconds))
+    found.steps = max(2 * save_every, round(60 * minutes / step_seconds))
+    options = training(found.steps, save_every, plan)
+    run = FaultedRun(folder / "run", folder, *options)
+    began = time.monotonic()
+    try:
+        while not _train(run, draw, fault_seconds, found):
+            if draw.random() < 0.25:
+                flip_a_bit(draw.choice(sorted(newest_checkpoint(run.out).iterdir())), draw)
+                found.damaged += 1
+        found.seconds = time.monotonic() - began
+        result = run.finish()
+    finally:
+        run.kill()
+    drains = [step for step in result["drains"] if step % save_every]  # type: ignore[attr-defined]
+    more = ("--drain-at", ",".join(map(str, drains))) if drains else ()
+    whole = FaultedRun(folder / "whole", folder, *options, *more)
+    whole.begin()
+    undisturbed = whole.finish(limit_seconds=60 * minutes + 600)
+    found.weights = str(result["weights_sha256"]), str(undisturbed["weights_sha256"])
+    return found
+
+
+def training(steps: int, save_every: int, plan: Path | None) -> list[str]:
+    """Return the options of the run."""
+    planned = ("--plan", str(plan)) if plan else ()
+    return [
+        *("--model", "resnet20,width=8", "--dataset", "digits", "--strategy", "fbp", *planned),
+        *("--batch-size", "32", "--micro-batches", "4", "--lr", "0.01", "--steps", str(steps)),
+        *("--checkpoint-steps", str(save_every), "--checkpoint-epochs", "0"),
+        *("--keep-checkpoints", "3", "--receive-timeout", f"{LIMIT_SECONDS}s"),
+    ]
+
+
+def _calibrated(folder: Path) -> tuple[float, Path]:
+    """Return the seconds of a step, and the plan that the ranks have made."""
+    short = FaultedRun(
+        folder / "calibration", folder, *training(_CALIBRATED_STEPS, _CALIBRATED_STEPS, None)
+    )
+    short.begin()
+    seconds = short.finish()["step_seconds"]
+    assert isinstance(seconds, list)
+    return statistics.median(seconds), short.out / "plan.json"
+
+
+def _train(run: FaultedRun, draw: random.Random, fault_seconds: float, found: Soak) -> bool:
+    """Train until a fault, or until the end: then return True."""
+    run.begin()
+    step, seconds = run.first_new_step()
+    assert run.launcher is not None
+    if found.faults:
+        found.resumed_seconds.append(seconds)
+        found.lost_steps[-1] -= step
+    fault_at = time.monotonic() + draw.expovariate(1.0 / fault_seconds)
+    ranks, memory, saved, saves = run.ranks(), Memory(), run.saved_step(), 0
+    while run.launcher.poll() is None:
+        if (newest := run.saved_step()) != saved:
+            saved, saves = newest, saves + 1
+        memory.sample(saves, ranks)
+        if time.monotonic() >= fault_at and run.saved_step() and len(ranks) == 2:
+            kind = draw.choice(["kill rank 0", "kill rank 1", "kill mpirun", "stop a rank"])
+            found.faults.append(kind)
+            ended = run.end_by(partial(_hit, run, kind, draw), _ENDED_WITHIN_SECONDS)
+            found.lost_steps.append(ended.step)
+            break
+        time.sleep(_SAMPLES_SECONDS)
+    grown, between = memory.growth()
+    if between:
+        found.growth = [max(pair) for pair in zip(found.growth, grown, strict=True)]
+        found.compared_saves = max(found.compared_saves, between)
+    return (run.out / "result.json").exists()
+
+
+def _hit(run: FaultedRun, kind: str, draw: random.Random) -> None:
+    assert run.launcher is not None
+    time.sleep(draw.uniform(0.0, 0.2))
+    if kind == "kill mpirun":
+        run.launcher.kill()
+    elif kind == "stop a rank":
+        os.kill(run.ranks()[draw.randrange(2)].pid, signal.SIGSTOP)
+    else:
+        os.kill(run.ranks()[int(kind[-1])].pid, signal.SIGKILL)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a soak as the command line says; 0 if everything held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--save-seconds", type=float, default=60.0)
+    parser.add_argument("--fault-seconds", type=float, default=180.0)
+    parser.add_argument("--seed", type=int, default=18)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(arguments)
+    found = soak(
+        given.out,
+        minutes=given.minutes,
+        save_seconds=given.save_seconds,
+        fault_seconds=given.fault_seconds,
+        seed=given.seed,
+    )
+    sys.stdout.write(json.dumps({**asdict(found), "holds": found.holds}, indent=2) + "\n")
+    return 0 if found.holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

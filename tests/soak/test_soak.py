@@ -1,0 +1,19 @@
+"""A short soak: faults at random moments cost no bit and no memory."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.soak.soak import MOST_GROWTH, soak
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(900)]
+
+
+def test_a_run_that_is_hit_again_and_again_ends_in_the_same_weights_and_does_not_grow(
+    tmp_path: Path,
+) -> None:
+    found = soak(tmp_path, minutes=0.5, save_seconds=1.5, fault_seconds=12.0, seed=18)
+    assert found.faults
+    assert found.weights[0] == found.weights[1]
+    assert found.compared_saves >= 2
+    assert max(found.growth) <= MOST_GROWTH, found
