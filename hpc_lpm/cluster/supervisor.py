@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO
 
 from hpc_lpm.cluster.roll_call import roll_call
+from hpc_lpm.launcher_watch import supervised
 from hpc_lpm.programs import family, kill
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -88,7 +89,7 @@ def supervise(
     with asked as call, log.open("w", encoding="utf-8", errors="replace") as stream:
         child = subprocess.Popen(
             command,
-            env=call.environment(environment) if call else dict(environment),
+            env=supervised(call.environment(environment) if call else environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
