@@ -34,7 +34,8 @@ def check_same_request(job: Job, settings: TrainSettings, out: Path, *, resume: 
             told[option] = str(value)
             remedies[option] = "give all ranks the same options"
         for text in value if isinstance(value, list) else [value]:
-            module = module_named_in(text) if isinstance(text, str) else None
+            # What has a plain name comes with the toolkit, or with a package that is installed.
+            module = module_named_in(text) if isinstance(text, str) and ":" in text else None
             sources = source_files(module) if module else {}
             files |= {f"the module {name}": path for name, path in sources.items()}
     for what, path in files.items():
