@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hpc_lpm.engine.early_stopping import EarlyStop
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.records import Straggle
-from hpc_lpm.files import VersionedFile
+from hpc_lpm.sealed_file import SealedFile
 
 RESULT = "result.json"
 
@@ -26,7 +26,7 @@ class ParameterGroup(BaseModel):
     parameters: list[str]
 
 
-class RunResult(VersionedFile):
+class RunResult(SealedFile):
     """The outcome of one run.
 
     `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts`,

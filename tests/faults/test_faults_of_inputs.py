@@ -12,8 +12,11 @@ import pytest
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
+from hpc_lpm.engine.checkpoint.store import Manifest
+from hpc_lpm.engine.result import RunResult
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.sealed_file import SealedFile
 from tests.faults.outcomes import Outcome
 from tests.faults.test_faults_of_ranks import SEED, flip_a_bit, newest_checkpoint, training
 
@@ -111,18 +114,28 @@ def test_a_checkpoint_that_is_not_what_was_saved_is_not_gone_on_from(
     Outcome(fault, BACK if accepted else REFUSED).record()
 
 
-def test_a_plan_of_which_a_bit_was_flipped_is_refused(trained: Path, tmp_path: Path) -> None:
-    draw, plan = random.Random(SEED), trained / "plan.json"
-    sound = Plan.read(plan)
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        (Plan, "plan.json"),
+        (RunResult, "run/result.json"),
+        (Manifest, f"run/checkpoint/step-{STEPS}/manifest.json"),
+    ],
+)
+def test_a_file_of_which_a_bit_was_flipped_is_refused(
+    kind: type[SealedFile], place: str, trained: Path, tmp_path: Path
+) -> None:
+    draw, path = random.Random(SEED), trained / place
+    sound = kind.read(path)
     refused = 0
-    for _ in range(200):
-        changed = tmp_path / "plan.json"
-        shutil.copy(plan, changed)
+    for _ in range(100):
+        changed = tmp_path / path.name
+        shutil.copy(path, changed)
         flip_a_bit(changed, draw)
         try:
-            assert Plan.read(changed) == sound  # of a space between words
+            assert kind.read(changed) == sound  # of a space between words
         except InputError as error:
             refused += 1
             assert str(changed) in str(error)
-    assert refused > 150
-    Outcome("a plan of which a bit was flipped", REFUSED).record()
+    assert refused > 60
+    Outcome(f"a {kind.kind} of which a bit was flipped", REFUSED).record()
