@@ -79,7 +79,8 @@ def test_whatever_happens_to_its_ranks_a_run_ends_in_the_same_weights(tmp_path: 
             ended = run.end_by(happen, ENDED_WITHIN_SECONDS)
             assert ended.code != 0
             assert len(ended.said) <= 1 or "SIGSTOP" in fault, ended.said
-            damaged = draw.random() < 0.5
+            saved = len(list((run.out / "checkpoint").glob("step-*")))
+            damaged = saved > 1 and draw.random() < 0.5
             if damaged:
                 newest = newest_checkpoint(run.out)
                 flip_a_bit(draw.choice(sorted(newest.iterdir())), draw)
@@ -89,8 +90,8 @@ def test_whatever_happens_to_its_ranks_a_run_ends_in_the_same_weights(tmp_path: 
             assert lost <= (1 + damaged) * SAVE_EVERY + 4, (lost, ended)
             assert step >= ended.saved_step - damaged * SAVE_EVERY
             if damaged:
-                assert "resuming from" in run.log()
-                assert step < int(newest.name.split("-")[1]) or "was changed" not in run.log()
+                assert step < int(newest.name.split("-")[1])
+                assert newest.name in run.log()
             Outcome(fault, outcome, ended.seconds, resumed_seconds).record()
         found = run.finish()
     finally:
