@@ -52,6 +52,13 @@ class PassTimes:
         self.seconds[kind] += seconds
         self.counts[kind] += 1
 
+    def add_all(self, later: "PassTimes") -> None:
+        """Add those of the steps that came next."""
+        self.steps += later.steps
+        self.elapsed_seconds += later.elapsed_seconds
+        self.seconds.update(later.seconds)
+        self.counts.update(later.counts)
+
     @property
     def mean_seconds(self) -> dict[str, float]:
         """Seconds of one pass by kind."""
@@ -104,15 +111,15 @@ class Pace:
         """Take note of what one pass, or one update, took."""
         if kind in COMPUTING:
             self._block.add(kind, seconds)
-            self._uncompared.add(kind, seconds)
 
     def end_step(self, step: int, seconds: float) -> None:
         """Take note that a step has ended, so many seconds after the one before."""
-        for times in (self._block, self._uncompared):
-            times.steps += 1
-            times.elapsed_seconds += seconds
-        if self._block.elapsed_seconds >= self._seconds / BLOCKS:
-            block, self._block = self._block, PassTimes(step + 1)
+        block = self._block
+        block.steps += 1
+        block.elapsed_seconds += seconds
+        if block.elapsed_seconds >= self._seconds / BLOCKS:
+            self._block = PassTimes(step + 1)
+            self._uncompared.add_all(block)
             self._judge(block)
 
     def _judge(self, block: PassTimes) -> None:
@@ -183,7 +190,7 @@ class Pace:
         self._tell(straggle.end())
 
     def times_to_compare(self) -> PassTimes:
-        """Return what passes took since ranks were last compared."""
+        """Return what passes took since ranks were last compared, in whole blocks."""
         return self._uncompared
 
     def compare(self, of_ranks: Sequence[PassTimes], planned_seconds: Sequence[float]) -> None:
