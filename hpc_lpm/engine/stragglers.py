@@ -8,7 +8,7 @@ than planned. No rank sends a message a step for this.
 
 import platform
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class PassTimes:
     first_step: int = 0
     steps: int = 0
     elapsed_seconds: float = 0.0
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     counts: Counter[str] = field(default_factory=Counter)
 
     def add(self, kind: str, seconds: float) -> None:
@@ -56,7 +56,8 @@ class PassTimes:
         """Add those of the steps that came next."""
         self.steps += later.steps
         self.elapsed_seconds += later.elapsed_seconds
-        self.seconds.update(later.seconds)
+        for kind, seconds in later.seconds.items():
+            self.seconds[kind] += seconds
         self.counts.update(later.counts)
 
     @property

@@ -16,7 +16,7 @@ from tests.mpi.test_bad_input import LAYERS, write_plan
 pytestmark = pytest.mark.mpi
 
 SEED = int(os.environ.get("HPC_LPM_FAULT_SEED", "18"))
-STEPS, SAVE_EVERY = 4000, 100
+STEPS, SAVE_EVERY = 1600, 60
 LIMIT_SECONDS = 5
 ENDED_WITHIN_SECONDS = 30.0
 

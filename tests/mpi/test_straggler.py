@@ -45,7 +45,7 @@ def test_a_slow_rank_is_reported_with_its_factor_and_nobody_else_is(
             2,
             *("-m", "hpc_lpm", "train", "--model", "own_devices:model", "--out", "run"),
             *("--dataset", "synthetic,samples=40000,features=64", "--strategy", "fbp"),
-            *("--steps", str(STEPS), "--batch-size", "16", "--micro-batches", "4"),
+            *("--steps", str(STEPS), "--batch-size", "16", "--micro-batches", "4", "--lr", "0.001"),
             output=stream.fileno(),
         )
         deadline = time.monotonic() + 120
