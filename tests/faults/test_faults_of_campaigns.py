@@ -45,17 +45,28 @@ def training(campaign: LocalCampaign, words: str) -> list[psutil.Process]:
 
 
 def resumed(campaign: LocalCampaign, driver: "subprocess.Popen[str]") -> float:
-    """Wait for the first step after a resumption; return the seconds since it was called for."""
-    began = time.monotonic()
-    log = campaign.runs("fbp") / "train.log"
-    before = log.stat().st_mtime_ns
+    """Wait until a trial goes on from its checkpoint; return the seconds since it was called for.
+
+    The log of the attempt before is removed at some time of the start.
+    """
+    began, log = time.monotonic(), campaign.runs("fbp") / "train.log"
+
+    def version() -> tuple[int, int] | None:
+        try:
+            found = log.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    before = version()
     wait_for(
         lambda: (
             driver.poll() is not None
-            or (log.stat().st_mtime_ns != before and "resuming from" in log.read_text())
+            or (version() not in (None, before) and "resuming from" in log.read_text())
         ),
         "the resumption",
     )
+    assert driver.poll() is None
     return time.monotonic() - began
 
 
