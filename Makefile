@@ -126,7 +126,7 @@ faults: environment-for-tests
 	mkdir -p $(RELIABILITY)
 	rm -f $(RELIABILITY)/faults.jsonl
 	OMP_NUM_THREADS=1 HPC_LPM_FAULT_LINES=$(abspath $(RELIABILITY))/faults.jsonl .venv/bin/python -m pytest -q \
-		-p no:xdist tests/faults tests/slurm/test_faults_on_cluster.py
+		-p no:xdist tests/faults tests/soak tests/slurm/test_faults_on_cluster.py
 	.venv/bin/python -m tests.faults.outcomes $(RELIABILITY)/faults.jsonl $(RELIABILITY)/faults.md
 
 soak: environment-for-tests

@@ -60,6 +60,7 @@ class FaultedRun:
         self._log = logs / "attempt-0.log"
         self._started = 0.0
         self.launcher: subprocess.Popen[str] | None = None
+        self.ended: Ended | None = None
 
     def begin(self, *more: str) -> None:
         """Start the next attempt, which goes on from the last checkpoint."""
@@ -149,7 +150,8 @@ class FaultedRun:
         text = self.log()
         assert "Traceback" not in text
         said = [line for line in text.splitlines() if line.startswith("hpc-lpm: ")]
-        return Ended(self.launcher.returncode, said, text, seconds, saved, step)
+        self.ended = Ended(self.launcher.returncode, said, text, seconds, saved, step)
+        return self.ended
 
     def finish(self, limit_seconds: float = 300.0) -> dict[str, object]:
         """Wait for the end of the run and return its result."""

@@ -12,7 +12,7 @@ import pytest
 
 from hpc_lpm.campaign.orphans import processes_of
 from tests.faults.outcomes import Outcome
-from tests.faults.test_faults_of_ranks import SEED
+from tests.faults.tiny_run import SEED
 from tests.slurm.campaigns import PATIENCE_SECONDS, SNAKEMAKE, ClusterCampaign, wait_for
 from tests.slurm.test_campaign_on_cluster import long_campaign
 from tests.slurm.testbed import REPOSITORY, Shell

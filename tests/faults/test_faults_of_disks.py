@@ -9,7 +9,7 @@ import pytest
 from tests.faults.broken_disk import broken_disk
 from tests.faults.faulted_run import FaultedRun
 from tests.faults.outcomes import Outcome
-from tests.faults.test_faults_of_ranks import ENDED_WITHIN_SECONDS, SAVE_EVERY, SEED, training
+from tests.faults.tiny_run import ENDED_WITHIN_SECONDS, SAVE_EVERY, SEED, training
 
 pytestmark = pytest.mark.mpi
 

@@ -18,7 +18,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.sealed_file import SealedFile
 from tests.faults.outcomes import Outcome
-from tests.faults.test_faults_of_ranks import SEED, flip_a_bit, newest_checkpoint, training
+from tests.faults.tiny_run import SEED, flip_a_bit, newest_checkpoint, training
 
 STEPS, SAVE_EVERY = 30, 10
 

@@ -10,7 +10,7 @@ from tests.mpi.ranks import start
 
 pytestmark = pytest.mark.mpi
 
-SLOW_FROM, STEPS = 330, 540
+SLOW_FROM, STEPS = 290, 440
 OWN = """
 import time
 from pathlib import Path

@@ -3,13 +3,16 @@
     python -m tests.soak.soak --minutes 60 --save-seconds 60 --fault-seconds 180 --out FOLDER
 
 FBP on two ranks saves a checkpoint every so many seconds. At random moments, on average every so
-many seconds, a rank or the launcher is killed, or a rank is stopped; then and when a checkpoint was
-damaged the run is started again, as a person or a campaign would. In the end its weights must be
-those of a run that nothing disturbed, with the same drains; and between its saves no rank may grow.
+many seconds, a rank or the launcher is killed, or a rank is stopped; after some of these a bit of
+the newest checkpoint is flipped. Then the run is started again, as a person or a campaign would.
+
+In the end its weights must be those of a run that nothing disturbed, with the same drains; and
+between its saves no rank may grow.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -22,14 +25,28 @@ from pathlib import Path
 
 import psutil
 
-from tests.faults.faulted_run import FaultedRun
-from tests.faults.test_faults_of_ranks import flip_a_bit, newest_checkpoint
+from tests.faults.faulted_run import Ended, FaultedRun
+from tests.faults.outcomes import Outcome
+from tests.faults.tiny_run import flip_a_bit, newest_checkpoint
 
 MOST_GROWTH = 0.02
-LIMIT_SECONDS = 10
+LIMIT_SECONDS = 5
+FAULTS = {
+    "1": ("kill -9 of a rank", "the launcher ends the others at once"),
+    "mpirun": ("kill -9 of mpirun", "its ranks notice and end"),
+    "stop": (
+        "a rank is stopped (SIGSTOP)",
+        f"the others end after --receive-timeout, here {LIMIT_SECONDS} s",
+    ),
+    "0": ("kill -9 of a rank", "the launcher ends the others at once"),
+}
+"""What happens in turn: its name in the table of faults, and what becomes of the run."""
+_DAMAGED_SHARE = 0.5
+"""After so many of them a bit of the newest checkpoint is flipped too."""
 _ENDED_WITHIN_SECONDS = 60.0
-_CALIBRATED_STEPS = 100
-_SAMPLES_SECONDS = 0.5
+_CALIBRATED_STEPS = 60
+_SAMPLES_SECONDS = 0.25
+_IN_FLIGHT_STEPS = 4
 
 
 @dataclass
@@ -40,7 +57,7 @@ class Soak:
         steps: optimizer steps of the run.
         seconds: from its first start to its end.
         faults: what happened, in order.
-        damaged: how many checkpoints were damaged before a run went on.
+        damaged: the checkpoints of which a bit was flipped before the run went on.
         lost_steps: what each fault has cost.
         resumed_seconds: from each start to the first new step.
         growth: of each rank's resident memory, the largest found in any attempt, as a share.
@@ -51,7 +68,7 @@ class Soak:
     steps: int = 0
     seconds: float = 0.0
     faults: list[str] = field(default_factory=list)
-    damaged: int = 0
+    damaged: list[str] = field(default_factory=list)
     lost_steps: list[int] = field(default_factory=list)
     resumed_seconds: list[float] = field(default_factory=list)
     growth: list[float] = field(default_factory=lambda: [0.0, 0.0])
@@ -98,9 +115,24 @@ class Memory:
 
 
 def soak(
-    folder: Path, *, minutes: float, save_seconds: float, fault_seconds: float, seed: int
+    folder: Path,
+    *,
+    minutes: float,
+    save_seconds: float,
+    fault_seconds: float,
+    seed: int,
+    most_faults: int | None = None,
 ) -> Soak:
-    """Run a soak in a folder and return what it has found."""
+    """Run a soak in a folder and return what it has found.
+
+    Args:
+        folder: in which it trains.
+        minutes: of training, without what faults cost.
+        save_seconds: between two checkpoints.
+        fault_seconds: between two faults, on average.
+        seed: of what happens when.
+        most_faults: how many there are at most.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     draw, found = random.Random(seed), Soak()
     step_seconds, plan = _calibrated(folder)
@@ -110,10 +142,10 @@ def soak(
     run = FaultedRun(folder / "run", folder, *options)
     began = time.monotonic()
     try:
-        while not _train(run, draw, fault_seconds, found):
-            if draw.random() < 0.25:
-                flip_a_bit(draw.choice(sorted(newest_checkpoint(run.out).iterdir())), draw)
-                found.damaged += 1
+        while not (run.out / "result.json").exists():
+            wanted = most_faults is None or len(found.faults) < most_faults
+            fault_at = draw.uniform(0.5, 1.5) * fault_seconds if wanted else math.inf
+            _train(run, draw, fault_at, save_every, found)
         found.seconds = time.monotonic() - began
         result = run.finish()
     finally:
@@ -149,43 +181,65 @@ def _calibrated(folder: Path) -> tuple[float, Path]:
     return statistics.median(seconds), short.out / "plan.json"
 
 
-def _train(run: FaultedRun, draw: random.Random, fault_seconds: float, found: Soak) -> bool:
-    """Train until a fault, or until the end: then return True."""
+def _train(
+    run: FaultedRun, draw: random.Random, fault_after_seconds: float, save_every: int, found: Soak
+) -> None:
+    """Start the run, train until a fault or the end, and say what the fault before has cost."""
+    damaged = None
+    if run.ended is not None:
+        saved = list((run.out / "checkpoint").glob("step-*"))
+        if len(saved) > 1 and draw.random() < _DAMAGED_SHARE:
+            damaged = newest_checkpoint(run.out)
+            flip_a_bit(draw.choice(sorted(damaged.iterdir())), draw)
+            found.damaged.append(damaged.name)
     run.begin()
     step, seconds = run.first_new_step()
-    assert run.launcher is not None
-    if found.faults:
+    if (ended := run.ended) is not None:
+        _judge(run, ended, damaged, step, save_every)
+        found.lost_steps.append(max(0, ended.step - step))
         found.resumed_seconds.append(seconds)
-        found.lost_steps[-1] -= step
-    fault_at = time.monotonic() + draw.expovariate(1.0 / fault_seconds)
-    ranks, memory, saved, saves = run.ranks(), Memory(), run.saved_step(), 0
+        Outcome(*FAULTS[found.faults[-1]], ended.seconds, seconds).record()
+    assert run.launcher is not None
+    fault_at = time.monotonic() + fault_after_seconds
+    ranks, memory, newest, saves = run.ranks(), Memory(), run.saved_step(), 0
     while run.launcher.poll() is None:
-        if (newest := run.saved_step()) != saved:
-            saved, saves = newest, saves + 1
+        if run.saved_step() != newest:
+            newest, saves = run.saved_step(), saves + 1
         memory.sample(saves, ranks)
-        if time.monotonic() >= fault_at and run.saved_step() and len(ranks) == 2:
-            kind = draw.choice(["kill rank 0", "kill rank 1", "kill mpirun", "stop a rank"])
+        is_over = (run.out / "result.json").exists()
+        if time.monotonic() >= fault_at and newest and not is_over and len(run.ranks()) == 2:
+            kind = list(FAULTS)[len(found.faults) % len(FAULTS)]
             found.faults.append(kind)
-            ended = run.end_by(partial(_hit, run, kind, draw), _ENDED_WITHIN_SECONDS)
-            found.lost_steps.append(ended.step)
+            time.sleep(draw.uniform(0.0, _SAMPLES_SECONDS))
+            run.end_by(partial(_hit, run, kind, draw), _ENDED_WITHIN_SECONDS)
             break
         time.sleep(_SAMPLES_SECONDS)
     grown, between = memory.growth()
     if between:
         found.growth = [max(pair) for pair in zip(found.growth, grown, strict=True)]
         found.compared_saves = max(found.compared_saves, between)
-    return (run.out / "result.json").exists()
+
+
+def _judge(run: FaultedRun, ended: Ended, damaged: Path | None, step: int, save_every: int) -> None:
+    """Check that a fault was told in a sentence at most, and cost no more than it may."""
+    assert ended.code != 0
+    assert len(ended.said) <= 2, ended.said
+    behind = save_every if damaged else 0
+    assert step >= ended.saved_step - behind
+    assert ended.step - step <= save_every + behind + _IN_FLIGHT_STEPS, (step, ended)
+    if damaged is not None:
+        assert step < int(damaged.name.split("-")[1])
+        assert damaged.name in run.log()
 
 
 def _hit(run: FaultedRun, kind: str, draw: random.Random) -> None:
     assert run.launcher is not None
-    time.sleep(draw.uniform(0.0, 0.2))
-    if kind == "kill mpirun":
+    if kind == "mpirun":
         run.launcher.kill()
-    elif kind == "stop a rank":
+    elif kind == "stop":
         os.kill(run.ranks()[draw.randrange(2)].pid, signal.SIGSTOP)
     else:
-        os.kill(run.ranks()[int(kind[-1])].pid, signal.SIGKILL)
+        os.kill(run.ranks()[int(kind)].pid, signal.SIGKILL)
 
 
 def main(arguments: list[str]) -> int:

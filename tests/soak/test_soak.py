@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.soak import MOST_GROWTH, soak
+from tests.soak.soak import FAULTS, MOST_GROWTH, soak
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(900)]
 
@@ -12,8 +12,12 @@ pytestmark = [pytest.mark.mpi, pytest.mark.timeout(900)]
 def test_a_run_that_is_hit_again_and_again_ends_in_the_same_weights_and_does_not_grow(
     tmp_path: Path,
 ) -> None:
-    found = soak(tmp_path, minutes=0.5, save_seconds=1.5, fault_seconds=12.0, seed=18)
-    assert found.faults
+    every = len(FAULTS)
+    found = soak(
+        tmp_path, minutes=0.4, save_seconds=1.0, fault_seconds=3.0, seed=18, most_faults=every
+    )
+    assert len(found.faults) == len(found.lost_steps) == every
+    assert found.damaged
     assert found.weights[0] == found.weights[1]
-    assert found.compared_saves >= 2
+    assert found.compared_saves >= 3
     assert max(found.growth) <= MOST_GROWTH, found
