@@ -57,7 +57,7 @@ class FaultedRun:
         self.attempts = 0
         self._options = options
         self._logs = logs
-        self._log = logs / "attempt-0.log"
+        self._log = logs / f"{out.name}-0.log"
         self._started = 0.0
         self.launcher: subprocess.Popen[str] | None = None
         self.ended: Ended | None = None
@@ -65,7 +65,7 @@ class FaultedRun:
     def begin(self, *more: str) -> None:
         """Start the next attempt, which goes on from the last checkpoint."""
         self.attempts += 1
-        self._log = self._logs / f"attempt-{self.attempts}.log"
+        self._log = self._logs / f"{self.out.name}-{self.attempts}.log"
         resume = ("--resume",) if self.attempts > 1 else ()
         words = ("-m", "hpc_lpm", "train", *self._options, "--out", str(self.out), *resume, *more)
         self._started = time.monotonic()

@@ -45,7 +45,7 @@ _DAMAGED_SHARE = 0.5
 """After so many of them a bit of the newest checkpoint is flipped too."""
 _ENDED_WITHIN_SECONDS = 60.0
 _CALIBRATED_STEPS = 60
-_SAMPLES_SECONDS = 0.25
+_SAMPLES_SECONDS = 0.1
 _IN_FLIGHT_STEPS = 4
 
 

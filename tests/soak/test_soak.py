@@ -14,7 +14,7 @@ def test_a_run_that_is_hit_again_and_again_ends_in_the_same_weights_and_does_not
 ) -> None:
     every = len(FAULTS)
     found = soak(
-        tmp_path, minutes=0.4, save_seconds=1.0, fault_seconds=3.0, seed=18, most_faults=every
+        tmp_path, minutes=0.25, save_seconds=0.7, fault_seconds=2.0, seed=18, most_faults=every
     )
     assert len(found.faults) == len(found.lost_steps) == every
     assert found.damaged
