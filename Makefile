@@ -28,6 +28,11 @@
 # make bench-advise  whether the strategy that hpc-lpm advise puts first is the fastest, in 12 cases on
 #                    emulated devices and real cores (results/reference/advice); about 45 minutes on
 #                    two idle cores
+# make faults  what every fault does to a run, and the seconds until it has ended and goes on again,
+#                    on two ranks and by root on two nodes (results/reference/reliability); about 10
+#                    minutes
+# make soak   an hour of FBP on two ranks with a save a minute and a fault every three, then the same
+#             without faults: two hours, of which the second trains (results/reference/reliability)
 # make zoo    captures many architectures, cuts each into 4 stages and compares it with the original,
 #             bit for bit (docs/reference/models.md); a few minutes
 # make clean  remove what the campaigns and the tests left (not the committed reference)
@@ -43,8 +48,10 @@ SCRIPT := results/reference/script
 DELAY := results/reference/delay
 SCALE := results/reference/scale
 ADVICE := results/reference/advice
+RELIABILITY := results/reference/reliability
+SOAK_MINUTES ?= 60
 
-.PHONY: run test setup environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale bench-advise zoo lint clean
+.PHONY: run test setup environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale bench-advise faults soak zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
@@ -114,6 +121,17 @@ bench-scale: environment
 
 bench-advise: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.advice --out "$(ADVICE)"
+
+faults: environment-for-tests
+	mkdir -p $(RELIABILITY)
+	rm -f $(RELIABILITY)/faults.jsonl
+	OMP_NUM_THREADS=1 HPC_LPM_FAULT_LINES=$(abspath $(RELIABILITY))/faults.jsonl .venv/bin/python -m pytest -q \
+		-p no:xdist tests/faults tests/soak tests/slurm/test_faults_on_cluster.py
+	.venv/bin/python -m tests.faults.outcomes $(RELIABILITY)/faults.jsonl $(RELIABILITY)/faults.md
+
+soak: environment-for-tests
+	mkdir -p $(RELIABILITY)
+	.venv/bin/python -m tests.soak.soak --minutes $(SOAK_MINUTES) --out results/soak | tee $(RELIABILITY)/soak.json
 
 zoo: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m tests.models.zoo

@@ -2,8 +2,9 @@
 
 Where the file system has locks, the kernel keeps them (flock). Where it has none, as some mounts of
 Lustre and NFS, a folder that is made inside stands for the lock, and its holder touches a file in
-it every few seconds: a holder whose sign of life is old is gone. Holders that have a lock give
-signs of life too, since another node may have mounted the folder without locks.
+it every few seconds: a holder whose sign of life is old, and who gives no other while one waits for
+it, is gone: the clock may have been set meanwhile. Holders that have a lock give signs of life too,
+since another node may have mounted the folder without locks.
 """
 
 import atexit
@@ -14,6 +15,7 @@ import platform
 import signal
 import sys
 import threading
+import time
 import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +30,9 @@ from hpc_lpm.programs import beginning_of
 SIGNS_SECONDS = 5.0
 """How often a holder gives a sign of life."""
 GONE_SECONDS = 60.0
-"""How old the last sign of life of a holder is that counts as gone."""
+"""How old the last sign of life of a holder is that may be gone."""
+_SIGNS_AWAITED = 3
+"""For how many signs of life one waits before a holder counts as gone."""
 
 _SIGN = "sign-of-life.json"
 
@@ -120,11 +124,26 @@ class FolderLock:
     def _is_gone(self, before: _Holder | None) -> bool:
         if before is not None and (before.has_ended or (before.locked and self._own.locked)):
             return True  # of two that lock, the kernel has let this one have the lock
-        sign = self._folder / _SIGN
         with suppress(FileNotFoundError):
-            last = (sign if sign.exists() else self._folder).stat().st_mtime
-            return self._now() - last > GONE_SECONDS
+            last = self._last_sign()
+            if 0 <= self._now() - last <= GONE_SECONDS:
+                return False
+            # It may be a clock that was set: only a sign that does not change is an old one.
+            for _ in range(_SIGNS_AWAITED):
+                time.sleep(SIGNS_SECONDS)
+                if self._last_sign() != last:
+                    return False
         return True
+
+    def _last_sign(self) -> float:
+        """Return when the holder has given its last sign of life, by the clock of the folder."""
+        sign = self._folder / _SIGN
+        # What an open file tells is not what a client has kept of it for a while.
+        found = os.open(sign if sign.exists() else self._folder, os.O_RDONLY)
+        try:
+            return os.fstat(found).st_mtime
+        finally:
+            os.close(found)
 
     def _now(self) -> float:
         """Return the time by the clock that stamps the files of this folder."""

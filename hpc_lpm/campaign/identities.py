@@ -13,7 +13,6 @@ from hpc_lpm.campaign.identity import (
     result_settings,
     settings_off,
 )
-from hpc_lpm.campaign.sources import module_named_in, source_files
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.campaign.tuning.candidates import candidates_of
@@ -23,6 +22,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.identifiers import parse_identifier
 from hpc_lpm.models.registry import MODELS
 from hpc_lpm.options import flatten_settings
+from hpc_lpm.sources import module_named_in, source_files
 
 _OF_SINGLE_RUNS = {"seed", "epochs", "steps"}
 """Settings in which the trials of a tuned contestant may differ."""

@@ -4,6 +4,7 @@ from hpc_lpm.campaign.headline import unpaired_sentences
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.wording import listed
+from hpc_lpm.engine.records import Straggle
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
 
@@ -33,6 +34,18 @@ def notes_on(results: CampaignResults) -> list[str]:
             "A device was gone, so that these trials were planned again for fewer and are left "
             f"out: {listed(fewer)}"
         )
+    slow = [
+        f"rank {worst.rank} on {worst.host} in {run.trial.name}, {worst.factor:.1f} times as long "
+        f"for {worst.seconds:.0f} s"
+        for run in results.runs
+        if run.result.stragglers
+        for worst in [max(run.result.stragglers, key=_seconds_lost)]
+    ]
+    if slow:
+        notes.append(
+            "Passes of some ranks took longer than before, than planned or than on other ranks, "
+            f"and held up the trial; result.json has all of them: {listed(slow)}"
+        )
     recut = [run.trial.name for run in results.runs if _cut_otherwise(results, run)]
     if recut:
         notes.append(
@@ -40,6 +53,10 @@ def notes_on(results: CampaignResults) -> list[str]:
             f"shown: {listed(recut)}"
         )
     return notes
+
+
+def _seconds_lost(straggle: Straggle) -> float:
+    return straggle.seconds * (1.0 - 1.0 / straggle.factor)
 
 
 def _cut_otherwise(results: CampaignResults, run: Run) -> bool:

@@ -9,6 +9,7 @@ from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.cli.lossy_output import make_output_lossy
 from hpc_lpm.cluster.roll_call import answer_roll_call
 from hpc_lpm.engine.quiet_end import end_before_training, end_ranks
+from hpc_lpm.launcher_watch import watch_launcher
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
 
@@ -16,6 +17,7 @@ def main() -> None:
     """Run the command line."""
     arguments = sys.argv[1:]
     answer_roll_call()
+    watch_launcher()
     # A training is not lost over a line that cannot be printed.
     make_output_lossy(any_fault=arguments[:1] in (["train"], ["campaign"]))
     if arguments[:1] == ["train"]:

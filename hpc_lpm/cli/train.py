@@ -26,6 +26,7 @@ from hpc_lpm.engine.run_reporter import (
     RunReporter,
     TerminalBar,
 )
+from hpc_lpm.engine.same_request import check_same_request
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, read_settings
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.engine.trackers import Tracking, open_tracking
@@ -84,6 +85,7 @@ def train(
             limit_seconds=checked.receive_timeout_seconds,
         )
         STOP_SIGNALS.install()  # MPI may have taken over one of them
+        check_same_request(job, checked, out, resume=resume)
         rank, result = job.rank, train_rank(job)
     if rank == 0 and result is not None:
         _show(result, out, as_json=json)

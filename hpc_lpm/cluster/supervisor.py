@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -17,6 +17,7 @@ from typing import IO
 import psutil
 
 from hpc_lpm.cluster.roll_call import roll_call
+from hpc_lpm.launcher_watch import supervised
 from hpc_lpm.programs import family, kill, processes_with
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
@@ -92,7 +93,7 @@ def supervise(
         heading: a line to begin with in the log, which then keeps what it has.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = datetime.now(UTC)
+    started, began = datetime.now(UTC), time.monotonic()
     tail: deque[str] = deque(maxlen=KEPT_LINES)
     asked = (
         nullcontext()
@@ -111,7 +112,7 @@ def supervise(
             stream.flush()
         child = subprocess.Popen(
             command,
-            env={**(call.environment(environment) if call else environment), **launch},
+            env=supervised({**(call.environment(environment) if call else environment), **launch}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -152,7 +153,8 @@ def supervise(
         command=tuple(command),
         ranks=ranks,
         started=started,
-        ended=datetime.now(UTC),
+        # By the clock that nobody sets, whatever becomes of the other one meanwhile.
+        ended=started + timedelta(seconds=time.monotonic() - began),
         exit_code=code,
         stopped_by=signals.received[0].name if signals.received else None,
         left=left,

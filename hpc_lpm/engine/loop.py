@@ -25,6 +25,7 @@ from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.stop_agreement import StopAgreement
+from hpc_lpm.engine.stragglers import PassTimes
 from hpc_lpm.errors import InputError, InterruptedTrainingError, TrainingError
 from hpc_lpm.stop_signals import StopSignals, nothing_to_save
 
@@ -145,6 +146,18 @@ class TrainingLoop:
     def _is_due_inside_epoch(self) -> bool:
         step, every = self.history.step, self._context.settings.evaluate_every
         return every > 0 and step % every == 0 and self.history.evaluated_step < step
+
+    @property
+    def _planned_seconds(self) -> list[float]:
+        """What the plan expects of each rank for one pass of a micro-batch, empty without one."""
+        context = self._context
+        if context.plan is None:
+            return []
+        of_devices = [0.0] * context.placement.devices
+        for stage, planned in enumerate(context.plan.stages):
+            device = context.placement.device(stage)
+            of_devices[device] += planned.compute_seconds / context.plan.chunks
+        return [seconds for seconds in of_devices for _ in range(context.replicas)]
 
     def _train_segment(self) -> None:
         history, context, first = self.history, self._context, self.history.step
@@ -307,10 +320,19 @@ class TrainingLoop:
         )
 
     def _stop_if_asked(self) -> None:
-        """Save and stop if a rank received a signal (collective, unless ranks are independent)."""
-        own = self._signals.received
-        asked = [own] if self._independent else self._context.job.all_gather(own)
-        name = next((name for name in asked if name), None)
+        """Save and stop if a rank received a signal (collective, unless ranks are independent).
+
+        The ranks also tell each other here how long their passes take.
+        """
+        own, pace = self._signals.received, self._context.recorder.pace
+        if self._independent:
+            name = own
+        else:
+            told = (own, pace.times_to_compare() if pace else PassTimes())
+            of_ranks = self._context.job.all_gather(told)
+            name = next((asked for asked, _ in of_ranks if asked), None)
+            if pace:
+                pace.compare([times for _, times in of_ranks], self._planned_seconds)
         if name is None:
             return
         step, steps = self.history.step, self._context.updates

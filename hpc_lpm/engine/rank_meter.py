@@ -7,7 +7,7 @@ import psutil
 import torch
 
 from hpc_lpm.engine.recorder import Recorder
-from hpc_lpm.engine.records import RankRecord
+from hpc_lpm.engine.records import RankRecord, Straggle
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -59,6 +59,7 @@ class RankMeter:
         self._memory = memory
         self._sent_before = 0
         self._peak_before = 0
+        self._straggles_before: list[Straggle] = []
 
     def add_earlier(self, record: RankRecord) -> None:
         """Add what this rank had measured before the run was interrupted."""
@@ -68,6 +69,7 @@ class RankMeter:
         self._recorder.skipped_updates += record.skipped_updates
         self._sent_before += record.bytes_sent
         self._peak_before = max(self._peak_before, record.peak_memory_bytes)
+        self._straggles_before += record.straggles
 
     def record(self, bytes_sent: int) -> RankRecord:
         """Return the record of this rank; the state of optimizer and dropout is left empty.
@@ -75,6 +77,7 @@ class RankMeter:
         Args:
             bytes_sent: the bytes that this process has sent so far.
         """
+        pace = self._recorder.pace
         return RankRecord(
             segments=self._recorder.segments,
             peak_in_flight=self._recorder.peak_in_flight,
@@ -82,4 +85,5 @@ class RankMeter:
             skipped_updates=self._recorder.skipped_updates,
             bytes_sent=self._sent_before + bytes_sent,
             peak_memory_bytes=max(self._peak_before, self._memory.peak_bytes()),
+            straggles=[*self._straggles_before, *(pace.straggles if pace else [])],
         )

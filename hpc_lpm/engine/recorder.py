@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hpc_lpm.engine.faults import NonFiniteLossError
 from hpc_lpm.engine.records import SegmentRecord, StepNorms, TracedInstruction
+from hpc_lpm.engine.stragglers import Pace
 from hpc_lpm.profiling.timer import ClockTimer, Timer
 
 StepListener = Callable[[int, float | None, float, bool], None]
@@ -45,6 +46,8 @@ class Recorder:
     On a GPU an instruction is only queued when Python goes on. It is timed by marks of `timer` in
     the GPU's stream. Marks and losses are read when the next step ends: meanwhile the GPU has the
     work of that step to do, so that reading never makes it wait.
+
+    `pace` judges if passes have become slow; None judges nothing.
     """
 
     def __init__(
@@ -56,7 +59,9 @@ class Recorder:
         steps_before: int = 0,
         stops_at_non_finite: bool = True,
         trace_from: int | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        self.pace = pace
         self.segments: list[SegmentRecord] = []
         self.peak_in_flight = 0
         self.lag_counts: Counter[int] = Counter()
@@ -130,6 +135,8 @@ class Recorder:
             duration = self._timer.seconds(unread.start, unread.stop)
             before = segment.seconds_by_kind.get(unread.kind, 0.0)
             segment.seconds_by_kind[unread.kind] = before + duration
+            if self.pace:
+                self.pace.add(unread.kind, duration)
             if unread.traced:
                 start = self._since_origin(unread.start)
                 segment.intervals.append(
@@ -241,6 +248,8 @@ class Recorder:
         segment.step_losses.append(0.0 if ended.loss is None else loss)
         segment.step_samples.append(ended.samples)
         seconds = segment.step_end_seconds[-1] - previous
+        if self.pace:
+            self.pace.end_step(ended.number, seconds)
         self._on_step(ended.number, loss, seconds, ended.skipped)
 
     def _check_finite(self, step: int, loss: float) -> bool:

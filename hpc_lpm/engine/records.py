@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from hpc_lpm.files import VersionedFile
 
@@ -59,6 +59,42 @@ class SegmentRecord:
         return sum(self.seconds_by_kind.get(kind, 0.0) for kind in COMPUTING)
 
 
+class Straggle(BaseModel):
+    """A time in which one rank was slow, and held up the others.
+
+    Attributes:
+        rank: its number.
+        host: its node.
+        factor: how many times as long its passes took, on average.
+        beside: what they are compared with, in words that follow "as long as".
+        from_step: the optimizer step from which it was slow.
+        to_step: the first step in which it no longer was; None if that has not come.
+        seconds: of training in which it was slow.
+    """
+
+    rank: int
+    host: str
+    factor: float
+    beside: str
+    from_step: int
+    to_step: int | None = None
+    seconds: float
+
+    def beginning(self) -> str:
+        """Say that the rank has become slow, in a sentence without a full stop."""
+        return (
+            f"rank {self.rank} on {self.host} is slow: since step {self.from_step} its passes take "
+            f"{self.factor:.1f} times as long as {self.beside}"
+        )
+
+    def end(self) -> str:
+        """Say that it no longer is."""
+        return (
+            f"rank {self.rank} on {self.host} is no longer slow since step {self.to_step}: for "
+            f"{self.seconds:.0f} s its passes took {self.factor:.1f} times as long as {self.beside}"
+        )
+
+
 class RankRecord(VersionedFile):
     """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
 
@@ -75,6 +111,7 @@ class RankRecord(VersionedFile):
     bytes_sent: int
     peak_memory_bytes: int
     skipped_updates: int = 0
+    straggles: list[Straggle] = Field(default=[])
     optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})
     optimizer: str = ""
     optimizer_groups: list[dict[str, GroupValue]] = Field(default=[])

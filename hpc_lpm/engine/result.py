@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.engine.early_stopping import EarlyStop
 from hpc_lpm.engine.evaluation import Evaluation
-from hpc_lpm.files import VersionedFile
+from hpc_lpm.engine.records import Straggle
+from hpc_lpm.sealed_file import SealedFile
 
 RESULT = "result.json"
 
@@ -25,7 +26,7 @@ class ParameterGroup(BaseModel):
     parameters: list[str]
 
 
-class RunResult(VersionedFile):
+class RunResult(SealedFile):
     """The outcome of one run.
 
     `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts`,
@@ -100,6 +101,9 @@ class RunResult(VersionedFile):
     )
     interruptions: int = Field(
         default=0, description="how often the run stopped and went on from a checkpoint"
+    )
+    stragglers: list[Straggle] = Field(
+        default=[], description="when which rank was slow and held up the others, by what factor"
     )
     parameter_groups: list[ParameterGroup] = Field(
         default=[], description="where not all parameters have the same rate and weight decay"

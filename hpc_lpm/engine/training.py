@@ -40,6 +40,7 @@ from hpc_lpm.engine.optimizer import GroupRates
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group, rule_of
 from hpc_lpm.engine.rank_engine import RankEngine
 from hpc_lpm.engine.rank_meter import PeakMemory, RankMeter
+from hpc_lpm.engine.rank_notices import RankNotices
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.rehearsal import passes_of
@@ -48,6 +49,7 @@ from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.settings import TrainSettings, computing_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
+from hpc_lpm.engine.stragglers import Pace
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy, placement_of
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
@@ -210,12 +212,14 @@ class Training:
         return self.checkpoint.manifest.history if self.checkpoint else History()
 
     def is_reporting_rank(self) -> bool:
-        """Tell if this rank reports progress, because it is the first to see the losses.
+        """Tell if this rank reports progress, because it is the first to see the losses."""
+        return self.job.rank == self._reporting_rank
 
-        This is the first replica of the last stage, or rank 0 where there are no stages.
-        """
+    @property
+    def _reporting_rank(self) -> int:
+        """The first replica of the last stage, or rank 0 where there are no stages."""
         last = self.placement.device(self.placement.stages - 1)
-        return self.job.rank == (last * self.replicas if self.strategy.pipelined else 0)
+        return last * self.replicas if self.strategy.pipelined else 0
 
     def configuration(self) -> dict[str, object]:
         """Return what trackers are told of the run: its settings under dotted names, and its shape.
@@ -269,13 +273,16 @@ class Training:
         with deaths_explained(self.job.rank), ExitStack() as resources:
             if self.job.rank == 0:
                 self._remove_earlier_results(out)
-            context = self._context(reporter, resources)
+            notices = RankNotices(
+                self.job, self._reporting_rank, reporter, independent=self.strategy.independent
+            )
+            context = self._context(notices, resources)
             resources.enter_context(
                 watched(
                     out,
                     self.job.rank,
                     # Ranks that one process plays cannot wait in vain.
-                    self.job.size if self.job.communicator or self.job.store else 1,
+                    self.job.size if self._is_of_processes else 1,
                     self.job.limit_seconds,
                     context.recorder.last_instruction,
                 )
@@ -313,6 +320,7 @@ class Training:
             loop.run()
             fingerprint = engine.weights_sha256()
             records = self.job.all_gather(engine.record())
+            notices.look()
             if self.job.rank != 0:
                 return None
             result = self._result(context.settings, loop, records, fingerprint)
@@ -322,7 +330,7 @@ class Training:
         result.write(out / RESULT)
         return result
 
-    def _context(self, reporter: RunReporter | None, resources: ExitStack) -> RunContext:
+    def _context(self, notices: RankNotices, resources: ExitStack) -> RunContext:
         """Set this process up for the run and return the context for the strategy's runner."""
         settings = self.settings
         torch.set_num_threads(settings.threads)
@@ -332,11 +340,15 @@ class Training:
         device = own_device()
         recorder = Recorder(
             settings.trace_steps,
-            reporter.step if reporter else _ignore_step,
+            notices.report_step,
             timer_for(device),
             steps_before=self.history.step,
             stops_at_non_finite=settings.non_finite == "stop",
             trace_from=settings.trace_from,
+            # Ranks that one process plays wait for their turns within passes.
+            pace=Pace(self.job.rank, notices.tell, steps_before=self.history.step)
+            if self._is_of_processes
+            else None,
         )
         return RunContext(
             self.strategy.settled(settings, self.job, device),
@@ -356,6 +368,11 @@ class Training:
             self._loading(resources),
             self.steps_an_epoch,
         )
+
+    @property
+    def _is_of_processes(self) -> bool:
+        """Whether every rank is a process of its own."""
+        return self.job.size == 1 or bool(self.job.communicator or self.job.store)
 
     @property
     def _loaded_by(self) -> tuple[int, int]:
@@ -421,6 +438,7 @@ class Training:
             peak_in_flight=[record.peak_in_flight for record in records],
             lag_counts=[record.lag_counts for record in records],
             skipped_updates=[record.skipped_updates for record in records],
+            stragglers=[each for record in records for each in record.straggles],
             drains=history.drains,
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
@@ -480,7 +498,3 @@ def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % NUMPY_SEEDS)
     torch.manual_seed(seed)
-
-
-def _ignore_step(step: int, loss: float | None, seconds: float, skipped: bool) -> None:
-    """Do nothing, on a rank that does not report."""

@@ -106,7 +106,7 @@ class Watchdog:
                     self._reported = wait.since
                     self._write()
                     (self._folder / _ASKED).touch()
-                elif (asked := self._asked()) > self._answered:
+                elif (asked := self._asked()) != self._answered:  # a clock may be set back
                     self._answered = asked
                     self._write()
 

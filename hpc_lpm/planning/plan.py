@@ -1,17 +1,13 @@
 """The plan file: which layers each stage holds, and the predicted cost."""
 
-import hashlib
-import json
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import VersionedFile
 from hpc_lpm.planning.worth.expected import StepWorth
 from hpc_lpm.profile_file import LinkProfile
-
-_SEAL = "content_sha256"
+from hpc_lpm.sealed_file import SealedFile
 
 
 class StagePlan(BaseModel):
@@ -48,7 +44,7 @@ class PlannedLayer(BaseModel):
     fingerprint: str | None = None
 
 
-class Plan(VersionedFile):
+class Plan(SealedFile):
     """Merged stages covering every layer once, in order.
 
     Attributes:
@@ -89,35 +85,14 @@ class Plan(VersionedFile):
     lag_mean: float | None = Field(default=None, ge=0)
     lag_largest: int | None = Field(default=None, ge=0)
     step_worth: StepWorth | None = None
-    content_sha256: str | None = None
 
-    @classmethod
-    def from_document(cls, document: object, where: str) -> Self:
-        """Validate a parsed document; `where` names it in errors.
-
-        Raises:
-            InputError: as for any file, or if the document was changed after it had been sealed.
-        """
-        plan = super().from_document(document, where)
-        if (
-            isinstance(document, dict)
-            and plan.content_sha256 is not None
-            and plan.content_sha256 != _content_sha256(document)
-        ):
-            raise InputError(
-                f"plan {where} was changed after it had been made, so its prices do not follow "
-                "from its profile: make it again, and give cuts of your own as `hpc-lpm plan "
-                f"PROFILE --cuts {','.join(map(str, plan.cuts[1:-1])) or 'C,C,...'}`."
-            )
-        return plan
-
-    def sealed(self) -> Self:
-        """Return the plan with the hash of its content."""
-        return self.model_copy(update={_SEAL: _content_sha256(json.loads(self.model_dump_json()))})
-
-    def text(self) -> str:
-        """Return what `write` writes: the sealed plan."""
-        return VersionedFile.text(self.sealed())
+    def changed_after(self, where: str) -> InputError:
+        """Return the error to raise of a plan that was changed by hand."""
+        return InputError(
+            f"plan {where} was changed after it had been made, so its prices do not follow "
+            "from its profile: make it again, and give cuts of your own as `hpc-lpm plan "
+            f"PROFILE --cuts {','.join(map(str, self.cuts[1:-1])) or 'C,C,...'}`."
+        )
 
     @model_validator(mode="after")
     def _stages_are_contiguous(self) -> Self:
@@ -148,9 +123,3 @@ class Plan(VersionedFile):
     def cuts(self) -> tuple[int, ...]:
         """The K+1 cut positions c_0 = 0 < c_1 < ... < c_K = L."""
         return (0, *(stage.stop for stage in self.stages))
-
-
-def _content_sha256(document: dict[str, object]) -> str:
-    """Return the hash of a plan's document, in which the order of keys and spaces do not count."""
-    content = {name: value for name, value in document.items() if name != _SEAL}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

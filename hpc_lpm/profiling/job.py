@@ -23,6 +23,7 @@ from hpc_lpm.profile_file import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.link import assume_link, measure_link
 from hpc_lpm.ranks import local_rank_from_environment, ranks_from_environment, started_by_mpi
+from hpc_lpm.same_program import check_same, describe_program
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -238,7 +239,7 @@ def _check(repeats: int, threads: int, device: str) -> None:
 
 
 def _meet(communicator: "MPI.Intracomm | None", limit_seconds: float) -> None:
-    """Wait until all ranks are here, but not for ever."""
+    """Wait until all ranks are here, but not for ever, and compare what they run."""
     if communicator is None:
         return
     request, start = communicator.Ibarrier(), time.monotonic()
@@ -250,6 +251,9 @@ def _meet(communicator: "MPI.Intracomm | None", limit_seconds: float) -> None:
                 "job profile, and raise --receive-timeout of a training if one is only slow."
             )
         time.sleep(_POLL_SECONDS)
+    with bounded_by_thread(limit_seconds, communicator.rank, "a gathering of versions"):
+        of_ranks = communicator.allgather(describe_program())
+    check_same(of_ranks)
 
 
 def _world(limit_seconds: float) -> "MPI.Intracomm":

@@ -3,11 +3,13 @@ import signal
 import sys
 import threading
 import time
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import psutil
 import pytest
 
+from hpc_lpm.cluster import supervisor
 from hpc_lpm.cluster.supervisor import CommandOutcome, Forwarding, supervise
 
 OBEDIENT = """
@@ -238,3 +240,23 @@ def test_a_signal_between_two_commands_reaches_the_second(tmp_path: Path) -> Non
     assert (second.exit_code, second.stopped_by) == (128 + signal.SIGTERM, "SIGTERM")
     assert time.monotonic() - began < 30
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
+
+
+@pytest.mark.parametrize("jump_seconds", [-3600, 3600])
+def test_a_clock_that_is_set_changes_no_duration(
+    jump_seconds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        readings = 0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            cls.readings += 1
+            jump = timedelta(seconds=jump_seconds * (cls.readings > 1))
+            return cls.fromtimestamp((datetime.now(tz) + jump).timestamp(), tz)
+
+    monkeypatch.setattr(supervisor, "datetime", Clock)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + jump_seconds)
+    outcome = run("import time; time.sleep(0.3)", tmp_path / "log", [])
+    assert 0.3 <= outcome.seconds < 30

@@ -90,6 +90,7 @@ def test_a_holder_on_another_host_is_gone_once_it_gives_no_sign_of_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_locks(monkeypatch)
+    monkeypatch.setattr(folder_lock, "SIGNS_SECONDS", 0.05)
     held = tmp_path / ".driver.held"
     held.mkdir()
     sign = held / "sign-of-life.json"
@@ -123,6 +124,27 @@ def test_a_living_holder_gives_signs_of_life(tmp_path: Path) -> None:
     first.communicate("")
 
 
+@pytest.mark.parametrize("jump_seconds", [-86400.0, 86400.0])
+def test_a_clock_that_is_set_frees_no_lock_that_is_held_and_keeps_none_that_is_not(
+    jump_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch)
+    monkeypatch.setattr(folder_lock, "SIGNS_SECONDS", 0.2)
+    now = FolderLock._now
+    monkeypatch.setattr(FolderLock, "_now", lambda lock: now(lock) + jump_seconds)
+    first = holder(tmp_path, errno.ENOLCK)
+    # Where it cannot be asked if its process lives.
+    sign = tmp_path / ".driver.held" / "sign-of-life.json"
+    aside = sign.with_suffix(".aside")
+    aside.write_text(sign.read_text().replace(f'"{os.uname().nodename}"', '"elsewhere"'))
+    aside.replace(sign)
+    with pytest.raises(InUseError):
+        FolderLock(tmp_path / ".driver")
+    first.kill()
+    first.communicate()
+    FolderLock(tmp_path / ".driver").close()
+
+
 def test_a_holder_that_was_taken_for_gone_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,6 +152,7 @@ def test_a_holder_that_was_taken_for_gone_ends(
     os.kill(first.pid, signal.SIGSTOP)
     try:
         without_locks(monkeypatch)
+        monkeypatch.setattr(folder_lock, "SIGNS_SECONDS", 0.05)
         sign = tmp_path / ".driver.held" / "sign-of-life.json"
         os.utime(sign, (1, 1))
         second = FolderLock(tmp_path / ".driver")

@@ -13,6 +13,8 @@ from hpc_lpm.campaign.results import load_results
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
+from hpc_lpm.engine.records import Straggle
+from hpc_lpm.engine.result import RunResult
 
 register([])
 
@@ -216,3 +218,18 @@ def test_a_folder_that_is_no_campaign_is_bad_input(
 ) -> None:
     assert run_guarded(app, ["report", str(tmp_path)]) == 2
     assert "is not the folder of a campaign" in capsys.readouterr().err
+
+
+def test_ranks_that_held_up_a_trial_are_named_once_each(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "slow", campaign())
+    path = sorted(folder.root.glob("runs/*fbp*/result.json"))[0]
+    slow = [
+        Straggle(rank=0, host="n1", factor=1.5, beside="before", from_step=2, seconds=12.0),
+        Straggle(rank=1, host="n2", factor=3.0, beside="before", from_step=9, seconds=40.0),
+    ]
+    RunResult.read(path).model_copy(update={"stragglers": slow}).write(path)
+    noted = [note for note in write_report(folder.root).notes if "held up" in note]
+    (note,) = noted
+    assert "rank 1 on n2 in " in note
+    assert note.endswith(", 3.0 times as long for 40 s")
+    assert note in (folder.root / "report.html").read_text()

@@ -1,8 +1,12 @@
 """Whom all wait for, from what every rank has written down."""
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 
-from hpc_lpm.engine.watchdog import _blame
+from hpc_lpm.engine.watchdog import FOLDER, Watchdog, _blame
 
 
 def told(**by_rank: int | str | None) -> dict[int, dict[str, object]]:
@@ -36,3 +40,21 @@ def test_waits_are_followed_to_the_rank_that_does_not_wait(
 ) -> None:
     with pytest.raises(AssertionError, match=sentence):
         raise AssertionError(_blame(found, 0, ranks))
+
+
+def test_a_rank_answers_again_after_the_clock_was_set_back(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    watchdog = Watchdog(tmp_path, 0, 2, 2.0, lambda: "busy")
+    try:
+        for asked in (2_000_000_000, 1_000_000_000):
+            (folder / "asked").touch()
+            os.utime(folder / "asked", (asked, asked))
+            report, deadline = folder / "rank-0.json", time.monotonic() + 10
+            while not report.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            # It is asked before it is dated, so that it may answer twice.
+            time.sleep(0.2)
+            report.unlink()
+    finally:
+        watchdog.close()

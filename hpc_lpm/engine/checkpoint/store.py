@@ -18,7 +18,7 @@ from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import VersionedFile
+from hpc_lpm.sealed_file import SealedFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ class TrainedData:
         )
 
 
-class Manifest(VersionedFile):
+class Manifest(SealedFile):
     """`manifest.json`: the table of contents of a checkpoint, written after all other files.
 
     `settings` are those of the run, as a settings file holds them; `updates` and `steps_an_epoch`

@@ -8,7 +8,7 @@ import pytest
 
 from hpc_lpm.campaign import fingerprints
 from hpc_lpm.campaign.fingerprints import Fingerprints
-from hpc_lpm.campaign.sources import module_named_in, source_files
+from hpc_lpm.sources import module_named_in, source_files
 
 MODULES = {
     "net.py": "import json, torch, missing\nimport parts.layers\nfrom helper import *\n",

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import distributions
 from pathlib import Path
 
-_TOOLKIT = Path(__file__).resolve().parents[1]
+_TOOLKIT = Path(__file__).resolve().parent
 _INSTALLED = {"site-packages", "dist-packages"}
 _PYTHON = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
 _GROUPS = "hpc_lpm."

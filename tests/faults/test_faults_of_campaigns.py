@@ -1,0 +1,112 @@
+"""A campaign on this machine whose supervisor, then whose driver, is killed at a random moment."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hpc_lpm.campaign.orphans import processes_of
+from tests.faults.outcomes import Outcome
+from tests.faults.tiny_run import SEED
+from tests.slurm.campaigns import PATIENCE_SECONDS, SNAKEMAKE, ClusterCampaign, wait_for
+from tests.slurm.test_campaign_on_cluster import long_campaign
+from tests.slurm.testbed import REPOSITORY, Shell
+
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
+
+ENDED_WITHIN_SECONDS = 20.0
+
+
+class LocalCampaign(ClusterCampaign):
+    """A campaign on the cores of this machine."""
+
+    @property
+    def command(self) -> list[str]:
+        """What a user types."""
+        snakefile = ("--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "tiny.yaml")
+        return [*SNAKEMAKE, *snakefile, "--cores", "2", "--rerun-incomplete", "--nolock"]
+
+
+def training(campaign: LocalCampaign, words: str) -> list[psutil.Process]:
+    """Return the processes of the campaign whose commands have these words."""
+    found = []
+    for process in processes_of(campaign.root):
+        try:
+            if words in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def resumed(campaign: LocalCampaign, driver: "subprocess.Popen[str]") -> float:
+    """Wait until a trial goes on from its checkpoint; return the seconds since it was called for.
+
+    The log of the attempt before is removed at some time of the start.
+    """
+    began, log = time.monotonic(), campaign.runs("fbp") / "train.log"
+
+    def version() -> tuple[int, int] | None:
+        try:
+            found = log.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    before = version()
+    wait_for(
+        lambda: (
+            driver.poll() is not None
+            or (version() not in (None, before) and "resuming from" in log.read_text())
+        ),
+        "the resumption",
+    )
+    assert driver.poll() is None
+    return time.monotonic() - began
+
+
+def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -> None:
+    draw = random.Random(SEED)
+    shell = Shell(os.environ, tmp_path)
+    long_campaign(shell, epochs=8)
+    campaign = LocalCampaign(shell, (tmp_path / "tiny.yaml").read_text())
+    driver = campaign.start()
+    try:
+        campaign.wait_for_steps("fbp", 20 + draw.randrange(20))
+        (supervisor,) = [
+            each for each in training(campaign, "campaign launch") if "python" in each.name()
+        ]
+        began = time.monotonic()
+        os.kill(supervisor.pid, signal.SIGKILL)
+        wait_for(lambda: not training(campaign, "hpc_lpm train"), "the end of the ranks")
+        ended = time.monotonic() - began
+        assert ended < ENDED_WITHIN_SECONDS
+        assert driver.wait(timeout=PATIENCE_SECONDS) != 0
+        driver = campaign.start()
+        seconds = resumed(campaign, driver)
+        outcome = "its ranks end, the trial fails; the next call of snakemake goes on"
+        Outcome("kill -9 of the supervisor of a trial", outcome, ended, seconds).record()
+
+        campaign.wait_for_steps("fbp", campaign.steps_done("fbp") + 20 + draw.randrange(20))
+        driver.kill()
+        driver.wait()
+        assert training(campaign, "hpc_lpm train")
+        began = time.monotonic()
+        driver = campaign.start()
+        seconds = resumed(campaign, driver)
+        outcome = "the trial goes on; the next call of snakemake has it save, ends it and goes on"
+        Outcome("kill -9 of the driver of a campaign", outcome, None, seconds).record()
+        assert driver.wait(timeout=PATIENCE_SECONDS) == 0
+    finally:
+        driver.kill()
+        for process in processes_of(campaign.root):
+            process.kill()
+    assert campaign.exit_codes("fbp")[-1] == 0
+    result = campaign.read("fbp", "result.json")
+    assert result["weights_sha256"] == campaign.weights_without_interruption("fbp")
+    assert not processes_of(campaign.root)

@@ -1,0 +1,67 @@
+"""A rank that becomes slow while the others wait for it is named in the log and in the result."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.mpi.ranks import start
+
+pytestmark = pytest.mark.mpi
+
+SLOW_FROM, STEPS = 290, 440
+OWN = """
+import time
+from pathlib import Path
+from torch import nn
+
+
+class Device(nn.Module):
+    def __init__(self, can_be_slow):
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+        self.can_be_slow = can_be_slow
+
+    def forward(self, x):
+        time.sleep(0.024 if self.can_be_slow and Path("slow").exists() else 0.008)
+        return self.linear(x)
+
+
+def model(shape):
+    ends = nn.Sequential(nn.Flatten(), nn.Linear(64, 16)), nn.Linear(16, 10)
+    return nn.Sequential(ends[0], Device(False), Device(True), ends[1])
+"""
+
+
+def test_a_slow_rank_is_reported_with_its_factor_and_nobody_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_devices.py").write_text(OWN)
+    log, metrics, flag = tmp_path / "log", tmp_path / "run" / "metrics.jsonl", tmp_path / "slow"
+    with log.open("wb") as stream:
+        launcher = start(
+            2,
+            *("-m", "hpc_lpm", "train", "--model", "own_devices:model", "--out", "run"),
+            *("--dataset", "synthetic,samples=40000,features=64", "--strategy", "fbp"),
+            *("--steps", str(STEPS), "--batch-size", "16", "--micro-batches", "4", "--lr", "0.001"),
+            output=stream.fileno(),
+        )
+        deadline = time.monotonic() + 120
+        while launcher.poll() is None and time.monotonic() < deadline:
+            trained = metrics.read_text().count("\n") if metrics.exists() else 0
+            if trained >= SLOW_FROM and "is slow" not in log.read_text():
+                flag.touch()
+            elif flag.exists():
+                flag.unlink()
+            time.sleep(0.1)
+        launcher.kill()
+    said = [line for line in log.read_text().splitlines() if "slow" in line]
+    assert launcher.returncode == 0, log.read_text()
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    (found,) = result["stragglers"]
+    assert (found["rank"], found["beside"]) == (1, "before")
+    assert 1.8 < found["factor"] < 3.5
+    assert SLOW_FROM - 5 <= found["from_step"] <= SLOW_FROM + 60
+    assert f"rank 1 on {found['host']} is slow: since step {found['from_step']} its " in said[0]
