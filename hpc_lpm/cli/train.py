@@ -249,6 +249,13 @@ def _print_result(result: RunResult, out: Path) -> None:
         f"{len(result.evaluations)} evaluations in {result.evaluation_seconds:.2f} s, drains of "
         f"{result.drain_seconds:.2f} s in {result.training_seconds:.2f} s of training"
     )
+    if result.checkpoints_saved:
+        print(
+            f"{result.checkpoints_saved} checkpoints: training stood still for "
+            f"{max(result.saving_copy_seconds):.2f} s to copy and "
+            f"{max(result.saving_wait_seconds):.2f} s to wait for files, which were written behind "
+            f"it in {max(result.saving_behind_seconds):.2f} s"
+        )
     last = [each for each in result.evaluations if each.step == result.evaluations[-1].step]
     print(
         f"{result.samples_per_second:.1f} samples/s, {', '.join(map(str, last))}, "

@@ -35,7 +35,8 @@ class TrainingLoop:
     Optimizer steps are trained in segments, each of which ends with a drain. A segment ends with
     the epoch, where the model is evaluated on all parts, and also where `--drain-at` asks for it,
     where a checkpoint or an evaluation inside the epoch is due, or where the ranks have agreed to
-    stop. Evaluations and checkpoints are outside the training clock.
+    stop. Evaluations are outside the training clock, and so is all of saving but the writing of
+    files, which goes on behind the training.
 
     Args:
         context: the context of the run.
@@ -79,6 +80,7 @@ class TrainingLoop:
         self._independent = independent
         self.history = History()
         self._saved: Path | None = None
+        self._has_warned = False
         size = context.micro_batch_size
         parts = {VALIDATION: dataset.validation, TEST: dataset.test}
         self._parts = {
@@ -117,6 +119,7 @@ class TrainingLoop:
                 self._train_segment()
             if not self._evaluation_is_due():
                 self._save_if_due()
+        self._engine.finish_saving()
 
     @property
     def stopped_early(self) -> EarlyStop | None:
@@ -284,15 +287,14 @@ class TrainingLoop:
         path = self._folder / checkpoint_name(self.history, evaluation_is_due=due)
         if self._independent or path == self._saved:
             return
-        if self._reporter:
-            self._reporter.sync()
         self._save_in(path, self._context.settings.keep_checkpoints)
         self._saved = path
 
     def _save_in(self, path: Path, keep: int = 1) -> None:
         context = self._context
         self.history.micro_batches = self._engine.micro_batches
-        self._engine.save_as(
+        reporter = self._reporter
+        lacking = self._engine.save_as(
             path,
             self.history,
             CheckpointedRun(
@@ -304,7 +306,15 @@ class TrainingLoop:
                 context.cuts,
             ),
             keep,
+            behind=True,
+            first=reporter.sync if reporter else _nothing,
         )
+        if lacking and reporter and not self._has_warned:
+            self._has_warned = True
+            reporter.message(
+                "no memory is left for a copy of what a checkpoint holds on rank "
+                f"{', '.join(map(str, lacking))}: training stops until the files are written"
+            )
 
     def _stop_if_asked(self) -> None:
         """Save and stop if a rank received a signal (collective, unless ranks are independent)."""
@@ -323,10 +333,15 @@ class TrainingLoop:
         if step == 0:
             raise InterruptedTrainingError(nothing_to_save(name))
         self._save()
+        self._engine.finish_saving()
         raise InterruptedTrainingError(
             f"{where}: checkpoint saved in {self._folder}; the same command with --resume "
             "continues the run."
         )
+
+
+def _nothing() -> None:
+    """Do nothing before a checkpoint may count."""
 
 
 @contextmanager

@@ -29,7 +29,8 @@ class RunResult(VersionedFile):
     """The outcome of one run.
 
     `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts`,
-    `skipped_updates` and `seconds_by_kind` have one entry for each rank, in rank order.
+    `skipped_updates`, `seconds_by_kind` and the seconds of saving have one entry for each rank, in
+    rank order.
 
     `step_seconds` has one entry for each optimizer step, measured on the slowest rank without
     evaluations; `samples_per_second` covers all steps but the first `settings.discard_steps`.
@@ -79,6 +80,22 @@ class RunResult(VersionedFile):
         default=0.0,
         description="seconds of the training for which, at drains, the first rank that had "
         "finished waited for the last",
+    )
+    checkpoints_saved: int = Field(
+        default=0, description="checkpoints that this folder's runs saved, those that went included"
+    )
+    saving_copy_seconds: list[float] = Field(
+        default=[],
+        description="seconds for which training stood still, beside drains, while what checkpoints "
+        "hold was copied",
+    )
+    saving_wait_seconds: list[float] = Field(
+        default=[],
+        description="seconds for which it stood still until the files of a checkpoint were "
+        "written, before the next one or the end",
+    )
+    saving_behind_seconds: list[float] = Field(
+        default=[], description="seconds in which files of checkpoints were written behind training"
     )
     weights_sha256: str
     peak_in_flight: list[int] = Field(

@@ -290,6 +290,7 @@ class Training:
                 RankMeter(context.recorder, PeakMemory(context.device)),
                 looks_ahead=self.strategy.pipelined,
             )
+            resources.push(engine.leave_saving)
             passes = passes_of(
                 self.dataset, context.settings, context.micro_batch_size, self.replicas
             )
@@ -424,6 +425,10 @@ class Training:
             drains=history.drains,
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
+            checkpoints_saved=records[0].saving.checkpoints,
+            saving_copy_seconds=[record.saving.copy for record in records],
+            saving_wait_seconds=[record.saving.wait for record in records],
+            saving_behind_seconds=[record.saving.behind for record in records],
             resume_changes=history.resume_changes,
             recipe=self.recipe,
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],
