@@ -245,6 +245,11 @@ def _print_result(result: RunResult, out: Path) -> None:
     if any(result.skipped_updates):
         skipped = ", ".join(map(str, result.skipped_updates))
         print(f"updates skipped by rank, since gradients were not finite: {skipped}")
+    for rewind in result.rewinds:
+        print(
+            f"steps {rewind.checkpoint_step} to {rewind.step} were left out, since the loss or the "
+            "weights of the last were not finite"
+        )
     print(
         f"{len(result.evaluations)} evaluations in {result.evaluation_seconds:.2f} s, drains of "
         f"{result.drain_seconds:.2f} s in {result.training_seconds:.2f} s of training"

@@ -22,6 +22,7 @@ from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_engine import RankEngine
+from hpc_lpm.engine.rewinding import Rewinding
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.stop_agreement import StopAgreement
@@ -81,6 +82,8 @@ class TrainingLoop:
         self.history = History()
         self._saved: Path | None = None
         self._has_warned = False
+        rewinds = context.settings.non_finite == "rewind"
+        self._rewinding = Rewinding(context, engine, self._folder) if rewinds else None
         size = context.micro_batch_size
         parts = {VALIDATION: dataset.validation, TEST: dataset.test}
         self._parts = {
@@ -162,12 +165,34 @@ class TrainingLoop:
                 break
             self._engine.train_micro_batches(batches.between(step, step + 1))
         self._engine.end_segment()
-        self._log_norms()
         history.step = first + self._agreement.end
+        fault = self._rewinding.fault_before(history.step) if self._rewinding else None
+        if fault is not None:
+            context.recorder.cut_after(fault)
+            history.step = fault + 1
+        self._log_norms()
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
         self._epoch_seconds += context.recorder.segments[-1].end_seconds
-        if not self._epoch_is_to_evaluate():
+        if fault is not None:
+            self._rewind(fault)
+        elif not self._epoch_is_to_evaluate():
             history.drains.append(history.step)
+
+    def _rewind(self, fault: int) -> None:
+        """Go back to the last checkpoint, and leave out the steps from there to this one."""
+        assert self._rewinding is not None
+        history = self.history
+        self._engine.finish_saving()
+        sentence = self._rewinding.rewind(fault, history)
+        if self._reporter:
+            self._reporter.rewound(
+                sentence,
+                steps=history.step,
+                epochs=history.epochs_evaluated,
+                evaluated=history.evaluated_step,
+            )
+        # So that a run which is interrupted now does not come to the same fault again.
+        self._save()
 
     def _ask_where_to_stop(self, step: int) -> None:
         """Ask, before a step of the segment, where training stops (see `StopAgreement`)."""

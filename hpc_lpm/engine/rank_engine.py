@@ -5,16 +5,18 @@ from pathlib import Path
 
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.checkpoint.behind import CheckpointWriter
-from hpc_lpm.engine.checkpoint.load import restore
+from hpc_lpm.engine.checkpoint.load import CheckpointReader, restore
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, RankPart
 from hpc_lpm.engine.checkpoint.store import Checkpoint
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, Runner, TrainedState
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 
 
@@ -178,3 +180,18 @@ class RankEngine:
             history = restore(checkpoint, context.job, context.cuts, state, self._meter)
         self._step, self._micro_batches = history.step, history.micro_batches
         return history
+
+    def put_back(self, checkpoint: Checkpoint) -> None:
+        """Restore layers and optimizer at a drain; what was measured since stays (collective).
+
+        Raises:
+            InputError: on every rank, if the checkpoint is damaged.
+        """
+        state = self._runner.state()
+        with state.whole():
+            run_on_every_rank(
+                self._context.job,
+                lambda: CheckpointReader(checkpoint).restore(state),
+                (InputError,),
+                lambda problem, rank: InputError(f"{problem}{rank}."),
+            )

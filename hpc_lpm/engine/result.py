@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.engine.early_stopping import EarlyStop
 from hpc_lpm.engine.evaluation import Evaluation
+from hpc_lpm.engine.history import Rewind
 from hpc_lpm.files import VersionedFile
 
 RESULT = "result.json"
@@ -117,6 +118,11 @@ class RunResult(VersionedFile):
     )
     interruptions: int = Field(
         default=0, description="how often the run stopped and went on from a checkpoint"
+    )
+    rewinds: list[Rewind] = Field(
+        default=[],
+        description="returns to a checkpoint from a loss or weights that were not finite, each "
+        "with the steps that it left out, both included",
     )
     parameter_groups: list[ParameterGroup] = Field(
         default=[], description="where not all parameters have the same rate and weight decay"

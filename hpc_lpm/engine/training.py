@@ -281,8 +281,12 @@ class Training:
                 )
             )
             # Communicators are made before anything else is sent over MPI.
+            rewinds = context.settings.non_finite == "rewind"
             agreement = StopAgreement(
-                self.job, signals or StopSignals(), independent=self.strategy.independent
+                self.job,
+                signals or StopSignals(),
+                independent=self.strategy.independent,
+                also=lambda: rewinds and context.recorder.first_non_finite is not None,
             )
             engine = RankEngine(
                 context,
@@ -429,6 +433,7 @@ class Training:
             saving_copy_seconds=[record.saving.copy for record in records],
             saving_wait_seconds=[record.saving.wait for record in records],
             saving_behind_seconds=[record.saving.behind for record in records],
+            rewinds=history.rewinds,
             resume_changes=history.resume_changes,
             recipe=self.recipe,
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],

@@ -65,6 +65,7 @@ class CheckpointedRun:
                 drains=list(history.drains),
                 earlier=list(history.earlier),
                 resume_changes=list(history.resume_changes),
+                rewinds=list(history.rewinds),
             ),
             settings=self.settings,
             data=self.data,
