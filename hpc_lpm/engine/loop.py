@@ -81,7 +81,7 @@ class TrainingLoop:
         self._independent = independent
         self.history = History()
         self._saved: Path | None = None
-        self._has_warned = False
+        self._has_warned = self._is_stopping = False
         rewinds = context.settings.non_finite == "rewind"
         self._rewinding = Rewinding(context, engine, self._folder) if rewinds else None
         size = context.micro_batch_size
@@ -331,7 +331,7 @@ class TrainingLoop:
                 context.cuts,
             ),
             keep,
-            behind=True,
+            behind=not (self._is_stopping or self._has_ended()),
             first=reporter.sync if reporter else _nothing,
         )
         if lacking and reporter and not self._has_warned:
@@ -357,6 +357,7 @@ class TrainingLoop:
             )
         if step == 0:
             raise InterruptedTrainingError(nothing_to_save(name))
+        self._is_stopping = True
         self._save()
         self._engine.finish_saving()
         raise InterruptedTrainingError(

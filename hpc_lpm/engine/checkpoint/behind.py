@@ -31,7 +31,7 @@ from hpc_lpm.engine.checkpoint.store import (
     begin_aside,
     publish,
 )
-from hpc_lpm.engine.collectives import run_on_every_rank, wait_until
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.records import SavingSeconds
 from hpc_lpm.errors import InputError, TrainingError
@@ -39,7 +39,6 @@ from hpc_lpm.files import VersionedFile
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.01, 0.25
 """Between two questions to a file system, which may be asked over a network."""
-_WAIT_PAUSE_SECONDS = 0.005
 _LEAVE_SECONDS = 10.0
 """How long a rank that fails for another reason lets a checkpoint become complete."""
 
@@ -254,7 +253,8 @@ class _Saving:
 
     def finish(self) -> None:
         """Wait for all ranks, and for the end of it all (collective)."""
-        self._wait_for(self._has_written.is_set)
+        if not self._has_written.wait(self._job.limit_seconds):
+            raise self._too_slow()
         if self._fault is not None:
             raise self._fault
         outcomes = self._job.all_gather((self._files, self._problem))
@@ -275,9 +275,10 @@ class _Saving:
     ) -> None:
         """Complete the checkpoint on rank 0, if its thread has not; or note why not in `failed`."""
         self._stop_looking.set()
-        thread = self._thread
-        if thread is not None:
-            self._wait_for(lambda: not thread.is_alive())
+        if self._thread is not None:
+            self._thread.join(self._job.limit_seconds)
+            if self._thread.is_alive():
+                raise self._too_slow()
         if failed:
             shutil.rmtree(self._aside, ignore_errors=True)
             return
@@ -288,16 +289,17 @@ class _Saving:
         if self._problem is not None:
             failed.append((0, self._problem))
 
-    def _wait_for(self, done: Callable[[], bool]) -> None:
-        job = self._job
-        if not wait_until(done, job.limit_seconds, _WAIT_PAUSE_SECONDS):
-            raise self._failure_of(
-                job.rank,
-                f"it is not written after {job.limit_seconds:g} s, and the disk is slow or hangs; "
-                "raise --receive-timeout if it is only slow",
-            )
+    def _too_slow(self) -> TrainingError:
+        limit = self._job.limit_seconds
+        return self._failure_of(
+            self._job.rank,
+            f"it is not written after {limit:g} s, and the disk is slow or hangs; raise "
+            "--receive-timeout if it is only slow",
+        )
 
     def leave(self) -> None:
         """Wait a moment until the checkpoint has got its name, or somebody has given up."""
-        wait_until(lambda: not self._aside.exists(), _LEAVE_SECONDS, _LONGEST_PAUSE_SECONDS)
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        while self._aside.exists() and time.monotonic() < deadline:
+            time.sleep(_FIRST_PAUSE_SECONDS)
         self._stop_looking.set()
