@@ -51,7 +51,7 @@ class Rewinding:
         """
         first = self._context.recorder.first_non_finite
         found = self._context.job.all_gather((first, self._weights_are_finite()))
-        losses = [step for step, _ in found if step is not None]
+        losses: list[int] = [step for step, _ in found if step is not None]
         if losses:
             return min(losses)
         return None if all(finite for _, finite in found) else end - 1

@@ -39,7 +39,7 @@ def run(strategy: str, **more: object) -> dict:
     spoiled = int(order()[FAULT * PER_STEP * MICRO_BATCH + MICRO_BATCH + 1])
     return settings(
         *(MLP, strategy, 2, PER_STEP),
-        **{"dataset": f"spoiled_digits:make,sample={spoiled}", "normalize": "none"},
+        **{"dataset": f"spoiled_digits:make,sample={spoiled}"},
         **{"checkpoint_steps": EVERY, "non_finite": "rewind", "seed": SEED, **more},
     )
 

@@ -35,7 +35,7 @@ def train(out: Path, *options: str, fault: int = FAULT) -> int:
     return run_guarded(
         app,
         [
-            *("train", "--model", MODEL, "--seed", str(SEED), "--normalize", "none"),
+            *("train", "--model", MODEL, "--seed", str(SEED)),
             *("--dataset", f"tests.mpi.spoiled_digits:make,sample={spoiled}"),
             *("--batch-size", str(BATCH), "--micro-batches", "1", "--optimizer", "sgd"),
             *("--lr", "0.1", "--lr-schedule", "linear", "--non-finite", "rewind"),

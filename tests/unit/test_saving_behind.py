@@ -126,6 +126,7 @@ def test_it_has_its_name_once_all_ranks_have_written(
             assert newest_checkpoint(tmp_path) is None
             waiting.set()
             until(lambda: newest_checkpoint(tmp_path) is not None)
+        job.barrier()
         writer.finish()
 
     play(part)
