@@ -21,7 +21,7 @@ from hpc_lpm.typed_values import TypedModel
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 ClipScope = Literal["stage", "global"]
-NonFinite = Literal["stop", "skip"]
+NonFinite = Literal["stop", "skip", "rewind"]
 WeightPolicyName = Literal["replay", "live", "stash"]
 PlannedPolicyName = Literal["replay", "live", "stash", "double-buffer"]
 """The weight policies that a plan can be made for; `double-buffer` defines a strategy."""
@@ -389,11 +389,16 @@ class RunOptions(TypedModel):
     non_finite: Annotated[
         NonFinite,
         Field(
-            description="stop at a loss that is infinite or not a number, or skip the updates "
-            "whose gradients are"
+            description="stop at a loss that is infinite or not a number, skip the updates whose "
+            "gradients are, or rewind to the last checkpoint"
         ),
         CommandOption(GRADIENTS, metavar="NAME"),
     ] = "stop"
+    rewinds: Annotated[
+        int,
+        Field(ge=1, description="how often a run rewinds before it stops (--non-finite rewind)"),
+        CommandOption(GRADIENTS, metavar="N", computes=False),
+    ] = 3
     log_norms: Annotated[
         int,
         Field(

@@ -6,6 +6,7 @@ the same.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,6 +114,19 @@ def local_rank_from_environment(environment: Mapping[str, str] = os.environ) -> 
     if _torchrun(environment) is not None:
         names.reverse()
     return next((number for name in names if (number := _number(environment, name)) is not None), 0)
+
+
+def local_ranks_from_environment(environment: Mapping[str, str] = os.environ) -> int:
+    """Return how many ranks of the job share this process's node, at most; 1 outside a job."""
+    names = ["OMPI_COMM_WORLD_LOCAL_SIZE", "LOCAL_WORLD_SIZE"]
+    if _torchrun(environment) is not None:
+        names.reverse()
+    for name in names:
+        if (number := _number(environment, name)) is not None:
+            return number
+    # Of all nodes of the step, such as "2(x3),1".
+    of_nodes = re.findall(r"(?:^|,)(\d+)", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return max(map(int, of_nodes), default=1)
 
 
 def _torchrun(environment: Mapping[str, str]) -> Claim | None:

@@ -247,10 +247,22 @@ def _print_result(result: RunResult, out: Path) -> None:
     if any(result.skipped_updates):
         skipped = ", ".join(map(str, result.skipped_updates))
         print(f"updates skipped by rank, since gradients were not finite: {skipped}")
+    for rewind in result.rewinds:
+        print(
+            f"steps {rewind.checkpoint_step} to {rewind.step} were left out, since the loss or the "
+            "weights of the last were not finite"
+        )
     print(
         f"{len(result.evaluations)} evaluations in {result.evaluation_seconds:.2f} s, drains of "
         f"{result.drain_seconds:.2f} s in {result.training_seconds:.2f} s of training"
     )
+    if result.checkpoints_saved:
+        print(
+            f"{result.checkpoints_saved} checkpoints: training stood still for "
+            f"{max(result.saving_copy_seconds):.2f} s to copy and "
+            f"{max(result.saving_wait_seconds):.2f} s to wait for files, which were written behind "
+            f"it in {max(result.saving_behind_seconds):.2f} s"
+        )
     last = [each for each in result.evaluations if each.step == result.evaluations[-1].step]
     print(
         f"{result.samples_per_second:.1f} samples/s, {', '.join(map(str, last))}, "

@@ -2,10 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hpc_lpm.control_groups import CONTROL_GROUPS, PROC, control_groups
 from hpc_lpm.doctor.probe_report import NumberedRanks, by_host
 from hpc_lpm.doctor.situation import Finding, Situation, counted
 
@@ -146,34 +147,15 @@ def launcher_cores() -> int:
         return os.cpu_count() or 1
 
 
-def core_quota(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> float | None:
+def core_quota(proc: Path = PROC, cgroups: Path = CONTROL_GROUPS) -> float | None:
     """Return the tightest limit [cores] of this process's control groups, or None without a limit.
 
     Containers and batch systems limit the processor time without removing cores from the affinity.
     """
-    try:
-        lines = (proc / "self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    quotas: list[float] = []
-    for line in lines:
-        _, controllers, path = line.split(":", maxsplit=2)
-        if not controllers:  # version 2 has one tree for all controllers
-            quotas += _quotas(cgroups, path, "cpu.max")
-        elif "cpu" in controllers.split(","):
-            quotas += _quotas(cgroups / "cpu", path, "cpu.cfs_quota_us")
-    return min(quotas, default=None)
-
-
-def _quotas(root: Path, path: str, name: str) -> Iterator[float]:
-    group = root / path.lstrip("/")
-    # The limits of all parent groups apply as well.
-    for folder in (group, *group.parents):
-        if not folder.is_relative_to(root):
-            return
-        quota = _quota(folder / name)
-        if quota is not None:
-            yield quota
+    files = ("cpu.max", "cpu.cfs_quota_us")
+    groups = control_groups("cpu", proc, cgroups)
+    quotas = [_quota(group / file) for group in groups for file in files]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
 def _quota(file: Path) -> float | None:

@@ -32,6 +32,7 @@ def check_run(run: PlannedRun) -> None:
     check_schedule(settings.optimizer, settings.learning_rate, run.steps, scaled=scaled)
     strategy_named(settings.strategy).check(run)
     _check_replicas(run)
+    _check_rewinds(settings)
     if run.steps is not None:
         _check_warmup(run, run.steps)
         _check_drains(run, run.steps)
@@ -44,6 +45,15 @@ def _check_objective(settings: TrainSettings) -> None:
     evaluation_metrics_named(settings.metric)
     if settings.augment is not None:
         Augmentation.parse(settings.augment)
+
+
+def _check_rewinds(settings: TrainSettings) -> None:
+    saves = settings.checkpoint_epochs or settings.checkpoint_steps
+    if settings.non_finite == "rewind" and not saves:
+        raise InputError(
+            "--non-finite rewind was given with --checkpoint-epochs 0, so that there is no "
+            "checkpoint to go back to: save every so many epochs, or --checkpoint-steps."
+        )
 
 
 def _check_replicas(run: PlannedRun) -> None:

@@ -242,7 +242,7 @@ class Engine(RankEngine):
                 raise not_all_came(job) from None
         return under_outside_names(self._context.model, own)
 
-    def save(self, folder: str | Path) -> None:
+    def save(self, folder: str | Path, *, behind: bool = False) -> None:
         """Save a checkpoint after draining: weights, optimizer, and where training is (collective).
 
         It replaces older ones in the folder once it is complete. The state of a rate scheduler is
@@ -250,15 +250,20 @@ class Engine(RankEngine):
 
         Args:
             folder: the folder of checkpoints, which all ranks reach.
+            behind: whether to return once all of it is copied in memory, and to write the files
+                while training goes on. The next `save` into the folder, `load` and `close` wait
+                until they are written.
 
         Raises:
-            TrainingError: on every rank, if one of them cannot write.
+            TrainingError: on every rank, if one of them cannot write. With `behind` a rank may
+                raise it later, in `train_batch`.
         """
         self._drain("save")
         history = History(step=self._step, micro_batches=self._micro_batches)
         path = Path(folder) / checkpoint_name(history, evaluation_is_due=False)
         with self._for_script():
-            self.save_as(path, history, CheckpointedRun.of_script(self._context, self._step))
+            about = CheckpointedRun.of_script(self._context, self._step)
+            self.save_as(path, history, about, behind=behind)
 
     def load(self, folder: str | Path) -> None:
         """Go on from the newest checkpoint in a folder (collective).
@@ -273,6 +278,7 @@ class Engine(RankEngine):
         """
         self._drain("load")
         with self._for_script():
+            self.finish_saving()
             opened: list[Checkpoint] = []
             # All ranks together: a folder may be missing on one node alone.
             run_on_every_rank(
@@ -321,10 +327,16 @@ class Engine(RankEngine):
         return chrome_trace(traced_intervals(segments[-1:]))
 
     def close(self) -> None:
-        """Drain, and release what the engine holds; it cannot be used afterwards (collective)."""
+        """Drain, and release what the engine holds; it cannot be used afterwards (collective).
+
+        Raises:
+            TrainingError: on every rank, if a checkpoint could not be written behind training.
+        """
         if self._closed:
             return
         self._drain("close")
+        with self._for_script():
+            self.finish_saving()
         self._closed = True
         self._context.resources.close()
 
@@ -337,6 +349,7 @@ class Engine(RankEngine):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.leave_saving(kind)
         if kind is None:
             self.close()
 

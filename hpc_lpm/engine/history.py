@@ -8,6 +8,14 @@ from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.options import ACCURACY
 
 
+@dataclass(frozen=True)
+class Rewind:
+    """A return to a checkpoint: the steps from that of the checkpoint to this one were left out."""
+
+    checkpoint_step: int
+    step: int
+
+
 @dataclass
 class History:
     """How far a training is and how it got there; every rank has the same.
@@ -18,7 +26,8 @@ class History:
     `drains` are the steps inside epochs after which training drained, in order. `interruptions`
     counts how often the run stopped and resumed from a checkpoint. `earlier` holds the segments
     that another partition trained, each with the records of its ranks. `resume_changes` say what a
-    run of this length that was not resumed would have computed otherwise.
+    run of this length that was not resumed would have computed otherwise. `rewinds` are its returns
+    to checkpoints.
     """
 
     step: int = 0
@@ -29,6 +38,7 @@ class History:
     interruptions: int = 0
     earlier: list[list[SegmentRecord]] = field(default_factory=list)
     resume_changes: list[str] = field(default_factory=list)
+    rewinds: list[Rewind] = field(default_factory=list)
 
     @property
     def evaluated_step(self) -> int:

@@ -163,6 +163,11 @@ class _Script:
         else:
             check_ranks(plan, None, job.size)
         chosen.require_installed()
+        if settings.non_finite == "rewind":
+            raise InputError(
+                "non_finite is rewind, accepted in a script are stop and skip: the loop is yours, "
+                "and engine.load goes back to a checkpoint."
+            )
         settings = chosen.with_clip_scope(settings)
         script = cls(settings, chosen, plan, model)
         check_run(script.planned(job, None))

@@ -22,6 +22,7 @@ from hpc_lpm.engine.evaluation import TEST, VALIDATION, Evaluation, combined
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.history import History, next_drain
 from hpc_lpm.engine.rank_engine import RankEngine
+from hpc_lpm.engine.rewinding import Rewinding
 from hpc_lpm.engine.run_reporter import RunReporter
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.stop_agreement import StopAgreement
@@ -36,7 +37,8 @@ class TrainingLoop:
     Optimizer steps are trained in segments, each of which ends with a drain. A segment ends with
     the epoch, where the model is evaluated on all parts, and also where `--drain-at` asks for it,
     where a checkpoint or an evaluation inside the epoch is due, or where the ranks have agreed to
-    stop. Evaluations and checkpoints are outside the training clock.
+    stop. Evaluations are outside the training clock, and so is all of saving but the writing of
+    files, which goes on behind the training.
 
     Args:
         context: the context of the run.
@@ -80,6 +82,9 @@ class TrainingLoop:
         self._independent = independent
         self.history = History()
         self._saved: Path | None = None
+        self._has_warned = self._is_stopping = False
+        rewinds = context.settings.non_finite == "rewind"
+        self._rewinding = Rewinding(context, engine, self._folder) if rewinds else None
         size = context.micro_batch_size
         parts = {VALIDATION: dataset.validation, TEST: dataset.test}
         self._parts = {
@@ -118,6 +123,7 @@ class TrainingLoop:
                 self._train_segment()
             if not self._evaluation_is_due():
                 self._save_if_due()
+        self._engine.finish_saving()
 
     @property
     def stopped_early(self) -> EarlyStop | None:
@@ -172,12 +178,34 @@ class TrainingLoop:
                 break
             self._engine.train_micro_batches(batches.between(step, step + 1))
         self._engine.end_segment()
-        self._log_norms()
         history.step = first + self._agreement.end
+        fault = self._rewinding.fault_before(history.step) if self._rewinding else None
+        if fault is not None:
+            context.recorder.cut_after(fault)
+            history.step = fault + 1
+        self._log_norms()
         self._epoch_samples += sum(batches.step_samples()[: history.step - first])
         self._epoch_seconds += context.recorder.segments[-1].end_seconds
-        if not self._epoch_is_to_evaluate():
+        if fault is not None:
+            self._rewind(fault)
+        elif not self._epoch_is_to_evaluate():
             history.drains.append(history.step)
+
+    def _rewind(self, fault: int) -> None:
+        """Go back to the last checkpoint, and leave out the steps from there to this one."""
+        assert self._rewinding is not None
+        history = self.history
+        self._engine.finish_saving()
+        sentence = self._rewinding.rewind(fault, history)
+        if self._reporter:
+            self._reporter.rewound(
+                sentence,
+                steps=history.step,
+                epochs=history.epochs_evaluated,
+                evaluated=history.evaluated_step,
+            )
+        # So that a run which is interrupted now does not come to the same fault again.
+        self._save()
 
     def _ask_where_to_stop(self, step: int) -> None:
         """Ask, before a step of the segment, where training stops (see `StopAgreement`)."""
@@ -297,15 +325,14 @@ class TrainingLoop:
         path = self._folder / checkpoint_name(self.history, evaluation_is_due=due)
         if self._independent or path == self._saved:
             return
-        if self._reporter:
-            self._reporter.sync()
         self._save_in(path, self._context.settings.keep_checkpoints)
         self._saved = path
 
     def _save_in(self, path: Path, keep: int = 1) -> None:
         context = self._context
         self.history.micro_batches = self._engine.micro_batches
-        self._engine.save_as(
+        reporter = self._reporter
+        lacking = self._engine.save_as(
             path,
             self.history,
             CheckpointedRun(
@@ -317,7 +344,15 @@ class TrainingLoop:
                 context.cuts,
             ),
             keep,
+            behind=not (self._is_stopping or self._has_ended()),
+            first=reporter.sync if reporter else _nothing,
         )
+        if lacking and reporter and not self._has_warned:
+            self._has_warned = True
+            reporter.message(
+                "no memory is left for a copy of what a checkpoint holds on rank "
+                f"{', '.join(map(str, lacking))}: training stops until the files are written"
+            )
 
     def _stop_if_asked(self) -> None:
         """Save and stop if a rank received a signal (collective, unless ranks are independent).
@@ -344,11 +379,17 @@ class TrainingLoop:
             )
         if step == 0:
             raise InterruptedTrainingError(nothing_to_save(name))
+        self._is_stopping = True
         self._save()
+        self._engine.finish_saving()
         raise InterruptedTrainingError(
             f"{where}: checkpoint saved in {self._folder}; the same command with --resume "
             "continues the run."
         )
+
+
+def _nothing() -> None:
+    """Do nothing before a checkpoint may count."""
 
 
 @contextmanager

@@ -1,19 +1,22 @@
 """One rank's part of a training, step by step: what a run and a script have in common."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hpc_lpm.engine.batches import MicroBatches
-from hpc_lpm.engine.checkpoint.load import restore
-from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
+from hpc_lpm.engine.checkpoint.behind import CheckpointWriter
+from hpc_lpm.engine.checkpoint.load import CheckpointReader, restore
+from hpc_lpm.engine.checkpoint.save import CheckpointedRun, RankPart
 from hpc_lpm.engine.checkpoint.store import Checkpoint
 from hpc_lpm.engine.checkpoint.tensors import weights_sha256
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.evaluation import MicroBatchScores
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.rank_meter import RankMeter
 from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.rehearsal import RehearsedPass
 from hpc_lpm.engine.runners.runner import RunContext, Runner, TrainedState
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.evaluation_metrics import EvaluationMetric
 
 
@@ -38,6 +41,7 @@ class RankEngine:
         self._waiting: MicroBatches | None = None
         self._in_segment = False
         self._step = self._micro_batches = 0
+        self._writers: dict[Path, CheckpointWriter] = {}
 
     @property
     def micro_batches(self) -> int:
@@ -56,7 +60,14 @@ class RankEngine:
         self._in_segment = True
 
     def train_micro_batches(self, batch: MicroBatches) -> None:
-        """Train on the micro-batches of one optimizer step, which are those of all replicas."""
+        """Train on the micro-batches of one optimizer step, which are those of all replicas.
+
+        Raises:
+            TrainingError: if a layer or the loss fails, another rank does not answer in time, or
+                this rank could not write a checkpoint meanwhile.
+        """
+        for writer in self._writers.values():
+            writer.look()
         if not self._in_segment:
             self.begin_segment()
         if self._waiting is not None:
@@ -102,11 +113,61 @@ class RankEngine:
         """Return what this rank has measured so far."""
         return self._meter.record(self._runner.bytes_sent())
 
-    def save_as(self, path: Path, history: History, about: CheckpointedRun, keep: int = 1) -> None:
-        """Save a checkpoint under this name; of all beside it `keep` are left (collective)."""
+    def save_as(
+        self,
+        path: Path,
+        history: History,
+        about: CheckpointedRun,
+        keep: int = 1,
+        *,
+        behind: bool = False,
+        first: Callable[[], None] = lambda: None,
+    ) -> list[int]:
+        """Save a checkpoint under this name (collective).
+
+        An earlier one in the same folder is finished before.
+
+        Args:
+            path: the folder of the checkpoint.
+            history: where the training is.
+            about: what the run is.
+            keep: how many checkpoints are left in that folder.
+            behind: whether its files are written while training goes on, until `finish_saving`.
+            first: what this rank does before the checkpoint may count.
+
+        Returns:
+            The ranks that have no memory for the copy that writing behind training takes.
+
+        Raises:
+            TrainingError: on every rank, if one of them cannot write.
+        """
+        writer = self._writers.setdefault(
+            path.parent, CheckpointWriter(self._context.job, self._meter.saving)
+        )
+        writer.finish()
         state = self._runner.state()
         with state.whole():
-            save_checkpoint(path, self._context.job, state, self.record(), history, about, keep)
+            part = RankPart.of(state, self.record(), first)
+            manifest = about.manifest(history, self._context.job.size)
+            lacking = writer.begin(path, part, manifest, keep, behind=behind)
+        if not behind:
+            writer.finish()
+        return lacking
+
+    def finish_saving(self) -> None:
+        """Wait until all checkpoints are complete (collective).
+
+        Raises:
+            TrainingError: on every rank, if one of them cannot write.
+        """
+        for writer in self._writers.values():
+            writer.finish()
+
+    def leave_saving(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give checkpoints a moment to become complete, if this rank ends by an error."""
+        if kind is not None and issubclass(kind, Exception):
+            for writer in self._writers.values():
+                writer.leave()
 
     def resume(self, checkpoint: Checkpoint) -> History:
         """Restore what a checkpoint holds before anything is trained; return how far it was.
@@ -119,3 +180,18 @@ class RankEngine:
             history = restore(checkpoint, context.job, context.cuts, state, self._meter)
         self._step, self._micro_batches = history.step, history.micro_batches
         return history
+
+    def put_back(self, checkpoint: Checkpoint) -> None:
+        """Restore layers and optimizer at a drain; what was measured since stays (collective).
+
+        Raises:
+            InputError: on every rank, if the checkpoint is damaged.
+        """
+        state = self._runner.state()
+        with state.whole():
+            run_on_every_rank(
+                self._context.job,
+                lambda: CheckpointReader(checkpoint).restore(state),
+                (InputError,),
+                lambda problem, rank: InputError(f"{problem}{rank}."),
+            )

@@ -7,7 +7,7 @@ import psutil
 import torch
 
 from hpc_lpm.engine.recorder import Recorder
-from hpc_lpm.engine.records import RankRecord, Straggle
+from hpc_lpm.engine.records import RankRecord, SavingSeconds, Straggle
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -52,11 +52,16 @@ def _resident_peak_bytes() -> int:
 
 
 class RankMeter:
-    """Puts together what one rank has measured so far, before and after a resumption."""
+    """Puts together what one rank has measured so far, before and after a resumption.
+
+    `saving` is counted up by what saves checkpoints.
+    """
 
     def __init__(self, recorder: Recorder, memory: PeakMemory) -> None:
+        self.saving = SavingSeconds()
         self._recorder = recorder
         self._memory = memory
+        self._saving_before = SavingSeconds()
         self._sent_before = 0
         self._peak_before = 0
         self._straggles_before: list[Straggle] = []
@@ -67,6 +72,7 @@ class RankMeter:
         self._recorder.peak_in_flight = max(self._recorder.peak_in_flight, record.peak_in_flight)
         self._recorder.lag_counts.update(record.lag_counts)
         self._recorder.skipped_updates += record.skipped_updates
+        self._saving_before += record.saving
         self._sent_before += record.bytes_sent
         self._peak_before = max(self._peak_before, record.peak_memory_bytes)
         self._straggles_before += record.straggles
@@ -83,6 +89,7 @@ class RankMeter:
             peak_in_flight=self._recorder.peak_in_flight,
             lag_counts=dict(self._recorder.lag_counts),
             skipped_updates=self._recorder.skipped_updates,
+            saving=self._saving_before + self.saving,
             bytes_sent=self._sent_before + bytes_sent,
             peak_memory_bytes=max(self._peak_before, self._memory.peak_bytes()),
             straggles=[*self._straggles_before, *(pace.straggles if pace else [])],

@@ -47,7 +47,9 @@ class Recorder:
     the GPU's stream. Marks and losses are read when the next step ends: meanwhile the GPU has the
     work of that step to do, so that reading never makes it wait.
 
-    `pace` judges if passes have become slow; None judges nothing.
+    `first_non_finite` is the first step with a loss that is not finite since training has begun or
+    has been cut short, None if there is none. `pace` judges if passes have become slow; None judges
+    nothing.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Recorder:
         self.peak_in_flight = 0
         self.lag_counts: Counter[int] = Counter()
         self.skipped_updates = 0
+        self.first_non_finite: int | None = None
         self._trace_steps = trace_steps
         self._trace_from = trace_from
         self._on_step = on_step
@@ -89,6 +92,16 @@ class Recorder:
             return "before its first instruction"
         kind, micro_batch = self._last
         return f"its last instruction was the {kind} of micro-batch {micro_batch}, step {self.step}"
+
+    def cut_after(self, step: int) -> None:
+        """Forget the steps of the last segment, which has ended, behind this one."""
+        segment = self.segments[-1]
+        kept = len(segment.step_losses) - max(0, self.step - step - 1)
+        for of_steps in (segment.step_end_seconds, segment.step_losses, segment.step_samples):
+            del of_steps[kept:]
+        self._norms = [each for each in self._norms if each[0] <= step]
+        self.first_non_finite = None
+        self.go_on_after(step + 1)
 
     def go_on_after(self, steps: int) -> None:
         """Number the steps to come as those behind so many others; no segment has begun."""
@@ -256,6 +269,8 @@ class Recorder:
         finite = math.isfinite(loss)
         if not finite and self._stops_at_non_finite:
             raise NonFiniteLossError(step, loss)
+        if not finite and self.first_non_finite is None:
+            self.first_non_finite = step
         return finite
 
 

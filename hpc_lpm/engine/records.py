@@ -95,6 +95,30 @@ class Straggle(BaseModel):
         )
 
 
+@dataclass
+class SavingSeconds:
+    """How long saving `checkpoints` took one rank.
+
+    Training stands still for `copy`, in which a copy is taken and the ranks agree, and for `wait`,
+    in which this rank waits for files: for those of an earlier checkpoint before the next one or
+    the end, or for its own where it has no memory for a copy. Files are written behind training for
+    `behind`.
+    """
+
+    checkpoints: int = 0
+    copy: float = 0.0
+    wait: float = 0.0
+    behind: float = 0.0
+
+    def __add__(self, other: "SavingSeconds") -> "SavingSeconds":
+        return SavingSeconds(
+            self.checkpoints + other.checkpoints,
+            self.copy + other.copy,
+            self.wait + other.wait,
+            self.behind + other.behind,
+        )
+
+
 class RankRecord(VersionedFile):
     """`rank-N.json`: what one rank has measured, and the parts of its state that are not tensors.
 
@@ -112,6 +136,7 @@ class RankRecord(VersionedFile):
     peak_memory_bytes: int
     skipped_updates: int = 0
     straggles: list[Straggle] = Field(default=[])
+    saving: SavingSeconds = Field(default_factory=SavingSeconds)
     optimizer_values: dict[str, dict[str, StateValue]] = Field(default={})
     optimizer: str = ""
     optimizer_groups: list[dict[str, GroupValue]] = Field(default=[])

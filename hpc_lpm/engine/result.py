@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.engine.early_stopping import EarlyStop
 from hpc_lpm.engine.evaluation import Evaluation
+from hpc_lpm.engine.history import Rewind
 from hpc_lpm.engine.records import Straggle
 from hpc_lpm.sealed_file import SealedFile
 
@@ -30,7 +31,8 @@ class RunResult(SealedFile):
     """The outcome of one run.
 
     `idle_share`, `peak_memory_bytes`, `bytes_sent`, `peak_in_flight`, `lag_counts`,
-    `skipped_updates` and `seconds_by_kind` have one entry for each rank, in rank order.
+    `skipped_updates`, `seconds_by_kind` and the seconds of saving have one entry for each rank, in
+    rank order.
 
     `step_seconds` has one entry for each optimizer step, measured on the slowest rank without
     evaluations; `samples_per_second` covers all steps but the first `settings.discard_steps`.
@@ -81,6 +83,22 @@ class RunResult(SealedFile):
         description="seconds of the training for which, at drains, the first rank that had "
         "finished waited for the last",
     )
+    checkpoints_saved: int = Field(
+        default=0, description="checkpoints that this folder's runs saved, those that went included"
+    )
+    saving_copy_seconds: list[float] = Field(
+        default=[],
+        description="seconds for which training stood still, beside drains, while what checkpoints "
+        "hold was copied",
+    )
+    saving_wait_seconds: list[float] = Field(
+        default=[],
+        description="seconds for which it stood still until the files of a checkpoint were "
+        "written, before the next one or the end",
+    )
+    saving_behind_seconds: list[float] = Field(
+        default=[], description="seconds in which files of checkpoints were written behind training"
+    )
     weights_sha256: str
     peak_in_flight: list[int] = Field(
         default=[], description="largest number of micro-batches between forward and backward"
@@ -104,6 +122,11 @@ class RunResult(SealedFile):
     )
     stragglers: list[Straggle] = Field(
         default=[], description="when which rank was slow and held up the others, by what factor"
+    )
+    rewinds: list[Rewind] = Field(
+        default=[],
+        description="returns to a checkpoint from a loss or weights that were not finite, each "
+        "with the steps that it left out, both included",
     )
     parameter_groups: list[ParameterGroup] = Field(
         default=[], description="where not all parameters have the same rate and weight decay"

@@ -117,11 +117,21 @@ class MetricsLog:
         tracking: Tracking | None = None,
     ) -> None:
         self._tracking = tracking
-        self._step = steps - 1
-        kept = _lines_before(path, steps, epochs, evaluated) if steps else []
-        write_text_atomically(path, "".join(kept))
         self._path = path
-        self._stream = path.open("a", encoding="utf-8", buffering=1)
+        self._step = -1
+        self._stream = self._opened(steps, epochs, evaluated)
+
+    def cut_after(self, steps: int, epochs: int, evaluated: int) -> None:
+        """Keep so many steps and evaluations alone, as at the beginning."""
+        with self._written():
+            self._stream.close()
+            self._stream = self._opened(steps, epochs, evaluated)
+
+    def _opened(self, steps: int, epochs: int, evaluated: int) -> IO[str]:
+        self._step = steps - 1
+        kept = _lines_before(self._path, steps, epochs, evaluated) if steps else []
+        write_text_atomically(self._path, "".join(kept))
+        return self._path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: object) -> None:
         """Append one JSON object."""
@@ -264,6 +274,11 @@ class RunReporter:
 
     def message(self, text: str) -> None:
         """Show a message on the display."""
+        self._display.message(text)
+
+    def rewound(self, text: str, *, steps: int, epochs: int, evaluated: int) -> None:
+        """Show why training goes on after so many steps, and forget those behind them."""
+        self._log.cut_after(steps, epochs, evaluated)
         self._display.message(text)
 
     def sync(self) -> None:

@@ -7,6 +7,8 @@ begin step s left rank 0 after the message did. So every rank knows two steps ah
 will come, and posts receives for these alone: gloo and NCCL cannot cancel a receive.
 """
 
+from collections.abc import Callable
+
 from hpc_lpm.engine.faults import BoundaryError
 from hpc_lpm.engine.job import Job
 from hpc_lpm.stop_signals import StopSignals
@@ -25,19 +27,31 @@ class StopAgreement:
         job: the ranks that agree.
         signals: tell whether this rank was asked to stop.
         independent: whether every rank decides for itself.
+        also: tells if this rank wants the segment to end for another reason than a signal.
     """
 
-    def __init__(self, job: Job, signals: StopSignals, *, independent: bool = False) -> None:
+    def __init__(
+        self,
+        job: Job,
+        signals: StopSignals,
+        *,
+        independent: bool = False,
+        also: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.end = self.agreed = 0
         self._job = job
         self._rank = 0 if independent else job.rank
         self._others = range(1, 1 if independent else job.size)
         self._decisions, self._requests = job.own_tag(), job.own_tag()
         self._signals = signals
+        self._also = also
+        self._segment = 0
         self._asked = False
 
     def begin_segment(self, steps: int) -> None:
         """Begin a segment of that many steps; every rank calls this after a barrier."""
+        self._segment += 1
+        self._asked = False
         self.end = steps
         self.agreed = min(STEPS_AHEAD, steps)
 
@@ -63,15 +77,20 @@ class StopAgreement:
         self._note(step, stop=stop)
 
     def _stop_wanted(self) -> bool:
-        if not self._asked:
-            self._asked = any(self._job.arrived(rank, self._requests) for rank in self._others)
-        return self._asked or self._signals.received is not None
+        for rank in self._others:
+            # A request may have come too late for the segment that it was about.
+            while not self._asked and self._job.arrived(rank, self._requests):
+                self._asked = self._job.receive(rank, self._requests) == self._segment
+        return self._asked or self._wants_to_stop()
+
+    def _wants_to_stop(self) -> bool:
+        return self._signals.received is not None or self._also()
 
     def _ask_to_stop(self) -> None:
-        if self._signals.received is None or self._asked:
+        if self._asked or not self._wants_to_stop():
             return
         self._asked = True
-        self._job.send(None, 0, self._requests)
+        self._job.send(self._segment, 0, self._requests)
 
     def _is_decided(self, step: int) -> bool:
         return step < self.agreed or self.agreed == self.end

@@ -288,8 +288,12 @@ class Training:
                 )
             )
             # Communicators are made before anything else is sent over MPI.
+            rewinds = context.settings.non_finite == "rewind"
             agreement = StopAgreement(
-                self.job, signals or StopSignals(), independent=self.strategy.independent
+                self.job,
+                signals or StopSignals(),
+                independent=self.strategy.independent,
+                also=lambda: rewinds and context.recorder.first_non_finite is not None,
             )
             engine = RankEngine(
                 context,
@@ -297,6 +301,7 @@ class Training:
                 RankMeter(context.recorder, PeakMemory(context.device)),
                 looks_ahead=self.strategy.pipelined,
             )
+            resources.push(engine.leave_saving)
             passes = passes_of(
                 self.dataset, context.settings, context.micro_batch_size, self.replicas
             )
@@ -442,6 +447,11 @@ class Training:
             drains=history.drains,
             interruptions=history.interruptions,
             parameter_groups=self._parameter_groups(),
+            checkpoints_saved=records[0].saving.checkpoints,
+            saving_copy_seconds=[record.saving.copy for record in records],
+            saving_wait_seconds=[record.saving.wait for record in records],
+            saving_behind_seconds=[record.saving.behind for record in records],
+            rewinds=history.rewinds,
             resume_changes=history.resume_changes,
             recipe=self.recipe,
             cuts=list(self.plan.cuts) if self.plan else [0, len(self.model.layers)],

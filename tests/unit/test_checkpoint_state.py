@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hpc_lpm.engine.checkpoint.behind import CheckpointWriter
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
-from hpc_lpm.engine.checkpoint.save import CheckpointedRun, save_checkpoint
+from hpc_lpm.engine.checkpoint.save import CheckpointedRun, RankPart
 from hpc_lpm.engine.checkpoint.store import (
     Checkpoint,
     TrainedData,
@@ -18,7 +19,7 @@ from hpc_lpm.engine.checkpoint.store import (
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
-from hpc_lpm.engine.records import RankRecord
+from hpc_lpm.engine.records import RankRecord, SavingSeconds
 from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
@@ -59,7 +60,9 @@ def train(state: TrainedState, steps: range) -> None:
 def save(state: TrainedState, folder: Path, step: int) -> Path:
     history = History(step=step)
     path = folder / checkpoint_name(history, evaluation_is_due=False)
-    save_checkpoint(path, SingleProcess(), state, RECORD, history, RUN)
+    writer = CheckpointWriter(SingleProcess(), SavingSeconds())
+    writer.begin(path, RankPart.of(state, RECORD), RUN.manifest(history, 1), 1, behind=False)
+    writer.finish()
     return path
 
 

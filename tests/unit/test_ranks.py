@@ -7,7 +7,11 @@ import pytest
 from hpc_lpm import ranks
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
-from hpc_lpm.ranks import agreed_claim, local_rank_from_environment
+from hpc_lpm.ranks import (
+    agreed_claim,
+    local_rank_from_environment,
+    local_ranks_from_environment,
+)
 
 MPIRUN = {
     "OMPI_COMM_WORLD_RANK": "1",
@@ -134,3 +138,16 @@ def test_horovod_is_refused_to_ranks_without_mpi(monkeypatch: pytest.MonkeyPatch
         InputError, match=r"horovod .* MPI, but the 8 ranks were started by torchrun"
     ):
         strategy_named("horovod").require_installed()
+
+
+@pytest.mark.parametrize(
+    ("environment", "here"),
+    [
+        ({}, 1),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "3", "SLURM_STEP_TASKS_PER_NODE": "9"}, 3),
+        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "4"}, 4),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2(x3),12"}, 12),
+    ],
+)
+def test_ranks_of_a_node_are_counted(environment: dict[str, str], here: int) -> None:
+    assert local_ranks_from_environment(environment) == here

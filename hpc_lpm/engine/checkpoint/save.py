@@ -1,37 +1,35 @@
-"""Saving a checkpoint: every rank writes its files aside, then rank 0 gives the folder its name."""
+"""What a checkpoint consists of, and how a rank's part of it gets into files."""
 
-import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from hpc_lpm.data.dataset import OWN
 from hpc_lpm.engine.checkpoint.store import (
-    MANIFEST,
     CheckpointFile,
     Manifest,
     TrainedData,
-    aside_of,
-    begin_aside,
-    publish,
     sha256_of,
     sync,
 )
 from hpc_lpm.engine.checkpoint.tensors import (
     kept_tensors,
     layer_tensors,
+    on_host,
     optimizer_groups,
     optimizer_state,
 )
-from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
-from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
-from hpc_lpm.errors import TrainingError
+
+WRITING_ERRORS = (OSError, SafetensorError)
+"""What writing raises where there is no room, no permission or no disk any more."""
 
 
 @dataclass(frozen=True)
@@ -57,114 +55,104 @@ class CheckpointedRun:
             context.cuts,
         )
 
+    def manifest(self, history: History, ranks: int) -> Manifest:
+        """Return the manifest of a checkpoint without its files; training goes on meanwhile."""
+        evaluations = [replace(each) for each in history.evaluations]
+        return Manifest(
+            history=replace(
+                history,
+                evaluations=evaluations,
+                drains=list(history.drains),
+                earlier=list(history.earlier),
+                resume_changes=list(history.resume_changes),
+                rewinds=list(history.rewinds),
+            ),
+            settings=self.settings,
+            data=self.data,
+            updates=self.updates,
+            steps_an_epoch=self.steps_an_epoch,
+            ranks=ranks,
+            replicas=self.replicas,
+            cuts=self.cuts,
+            files=[],
+        )
 
-def save_checkpoint(
-    path: Path,
-    job: Job,
-    state: TrainedState,
-    record: RankRecord,
-    history: History,
-    about: CheckpointedRun,
-    keep: int = 1,
-) -> None:
-    """Save a checkpoint under the name `path` and remove older ones (collective).
 
-    If anything fails on the way, the newest complete checkpoint is left as it is.
+@dataclass(frozen=True)
+class RankPart:
+    """What one rank writes into a checkpoint.
 
-    Args:
-        path: the folder of the checkpoint, which must not exist yet.
-        job: the ranks.
-        state: what this rank has trained.
-        record: what this rank has measured.
-        history: where the training is.
-        about: what the run is.
-        keep: how many checkpoints are left in that folder.
-
-    Raises:
-        TrainingError: on every rank, if one of them cannot write.
+    `tensors` are those that are trained, or copies of them; nothing else of it changes when
+    training goes on. `first` is run before the checkpoint may count.
     """
 
-    def failure(problem: str, rank: str) -> TrainingError:
-        return TrainingError(
-            f"checkpoint {path} cannot be saved{rank}: {problem}: make room, or give an --out that "
-            "all ranks can write to; an older checkpoint is left as it was."
+    tensors: dict[str, Tensor]
+    figures: RankRecord
+    replica: int
+    stages: list[range]
+    first: Callable[[], None]
+
+    @staticmethod
+    def of(
+        state: TrainedState, record: RankRecord, first: Callable[[], None] = lambda: None
+    ) -> "RankPart":
+        """Return this rank's part of a checkpoint of what it has trained."""
+        of_optimizer, values = optimizer_state(state)
+        # The intervals of the newest segment are dropped when the next one begins.
+        newest = [replace(each, intervals=list(each.intervals)) for each in record.segments[-1:]]
+        figures = record.model_copy(
+            update={
+                "segments": [*record.segments[:-1], *newest],
+                "optimizer": type(state.optimizer).__name__,
+                "optimizer_values": values,
+                "optimizer_groups": optimizer_groups(state),
+            }
+        )
+        return RankPart(
+            {**layer_tensors(state), **of_optimizer, **kept_tensors(state)},
+            figures,
+            state.replica,
+            _neighbouring(sorted(state.layers)),
+            first,
         )
 
-    errors = (OSError, SafetensorError)
+    def write(self, folder: Path, rank: int) -> list[CheckpointFile]:
+        """Write the files of this rank into a folder, and describe them.
 
-    def finish() -> None:
-        if job.rank != 0:
-            return
-        files = [file for of_rank in written for file in of_rank]
-        manifest = Manifest(
-            history=history,
-            settings=about.settings,
-            data=about.data,
-            updates=about.updates,
-            steps_an_epoch=about.steps_an_epoch,
-            ranks=job.size,
-            replicas=about.replicas,
-            cuts=about.cuts,
-            files=files,
-        )
-        manifest.write(aside_of(path) / MANIFEST)
-        publish(path, keep)
+        Raises:
+            OSError: if that fails, or SafetensorError.
+        """
+        self.first()
+        tensors = folder / f"rank-{rank}.safetensors"
+        save_file({name: on_host(tensor) for name, tensor in self.tensors.items()}, tensors)
+        sync(tensors)
+        figures = folder / f"rank-{rank}.json"
+        self.figures.write(figures)
+        return [entry for path in (tensors, figures) for entry in self._entries(path, rank)]
 
-    try:
-        run_on_every_rank(
-            job, lambda: begin_aside(path) if job.rank == 0 else None, errors, failure
-        )
-        written = run_on_every_rank(
-            job, lambda: _write(aside_of(path), job.rank, state, record), errors, failure
-        )
-        run_on_every_rank(job, finish, errors, failure)
-    except TrainingError:
-        # On a full disk, half a checkpoint must not take the room of what others write.
-        if job.rank == 0:
-            shutil.rmtree(aside_of(path), ignore_errors=True)
-        raise
+    def _entries(self, path: Path, rank: int) -> list[CheckpointFile]:
+        """Describe a file, once for each of the stages that the rank holds."""
+        size_bytes, sha256 = path.stat().st_size, sha256_of(path)
+        return [
+            CheckpointFile(
+                name=path.name,
+                rank=rank,
+                replica=self.replica,
+                start=stage.start,
+                stop=stage.stop,
+                size_bytes=size_bytes,
+                sha256=sha256,
+            )
+            for stage in self.stages
+        ]
 
 
-def _write(
-    folder: Path, rank: int, state: TrainedState, record: RankRecord
-) -> list[CheckpointFile]:
-    of_optimizer, values = optimizer_state(state)
-    tensors = folder / f"rank-{rank}.safetensors"
-    save_file({**layer_tensors(state), **of_optimizer, **kept_tensors(state)}, tensors)
-    sync(tensors)
-    figures = folder / f"rank-{rank}.json"
-    of_state = {
-        "optimizer": type(state.optimizer).__name__,
-        "optimizer_values": values,
-        "optimizer_groups": optimizer_groups(state),
-    }
-    record.model_copy(update=of_state).write(figures)
-    return [entry for path in (tensors, figures) for entry in _entries(path, rank, state)]
-
-
-def _entries(path: Path, rank: int, state: TrainedState) -> list[CheckpointFile]:
-    """Describe a file, once for each of the stages that the rank holds."""
-    size_bytes, sha256 = path.stat().st_size, sha256_of(path)
-    return [
-        CheckpointFile(
-            name=path.name,
-            rank=rank,
-            replica=state.replica,
-            start=stage[0],
-            stop=stage[-1] + 1,
-            size_bytes=size_bytes,
-            sha256=sha256,
-        )
-        for stage in _neighbouring(sorted(state.layers))
-    ]
-
-
-def _neighbouring(layers: list[int]) -> list[list[int]]:
+def _neighbouring(layers: list[int]) -> list[range]:
     """Return ascending numbers of layers in parts that have no gaps."""
-    parts: list[list[int]] = []
+    parts: list[range] = []
     for layer in layers:
-        if parts and parts[-1][-1] == layer - 1:
-            parts[-1].append(layer)
+        if parts and parts[-1].stop == layer:
+            parts[-1] = range(parts[-1].start, layer + 1)
         else:
-            parts.append([layer])
+            parts.append(range(layer, layer + 1))
     return parts

@@ -14,14 +14,17 @@ from hpc_lpm.engine.runners.runner import TrainedState
 
 
 def layer_tensors(state: TrainedState) -> dict[str, Tensor]:
-    """Return parameters and buffers; of several replicas only the first returns parameters."""
+    """Return parameters and buffers; of several replicas only the first returns parameters.
+
+    They are those that are trained, not copies, as are the tensors of the functions below.
+    """
     tensors: dict[str, Tensor] = {}
     for index, layer in state.layers.items():
         if state.replica == 0:
             for name, parameter in layer.named_parameters():
-                tensors[f"layer.{index}.{name}"] = _on_host(parameter)
+                tensors[f"layer.{index}.{name}"] = parameter.detach()
         for name, buffer in layer.named_buffers():
-            tensors[f"layer.{index}.{name}"] = _on_host(buffer)
+            tensors[f"layer.{index}.{name}"] = buffer.detach()
     return tensors
 
 
@@ -36,7 +39,7 @@ def optimizer_state(
     for index, name, parameter in _parameters(state):
         for key, value in state.optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}/{key}"] = _on_host(value)
+                tensors[f"optimizer.{index}.{name}/{key}"] = value.detach()
             else:
                 values.setdefault(f"{index}.{name}", {})[key] = value
     return tensors, values
@@ -48,7 +51,7 @@ def kept_tensors(state: TrainedState) -> dict[str, Tensor]:
         return {}
     saved = state.kept.saved()
     return {
-        f"kept.{index}.{name}/{key}": _on_host(tensor)
+        f"kept.{index}.{name}/{key}": tensor.detach()
         for index, name, parameter in _parameters(state)
         for key, tensor in saved.get(parameter, {}).items()
     }
@@ -187,7 +190,8 @@ def _parameters(state: TrainedState) -> Iterator[tuple[int, str, nn.Parameter]]:
             yield index, name, parameter
 
 
-def _on_host(tensor: Tensor) -> Tensor:
+def on_host(tensor: Tensor) -> Tensor:
+    """Return a tensor as a file takes it: in host memory, in the usual layout."""
     # safetensors accepts neither views of a larger memory nor other layouts, hence the copies.
     held = tensor.detach().cpu().contiguous()
     return held.clone() if held.untyped_storage().nbytes() != held.nbytes else held

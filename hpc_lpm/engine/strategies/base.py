@@ -256,6 +256,7 @@ class Strategy(ABC):
         saving = {
             "--checkpoint-steps": settings.checkpoint_steps,
             "--keep-best": settings.keep_best,
+            "--non-finite rewind": settings.non_finite == "rewind",
         }
         for option in [name for name, value in saving.items() if value and self.independent]:
             raise InputError(
