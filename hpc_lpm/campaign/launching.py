@@ -27,6 +27,7 @@ from hpc_lpm.campaign.shorter_runs import copy_progress, shorter_run
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
+from hpc_lpm.cluster.container import Container
 from hpc_lpm.cluster.launchers import launcher_options, rank_command, rank_environment
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
 from hpc_lpm.cluster.supervisor import supervise
@@ -64,13 +65,25 @@ def launch_step(
     mpi: str,
     log: Path,
     say: Callable[[str], None],
+    *,
+    outside: bool = False,
 ) -> int:
     """Run a step other than a trial, pass its output on to `say`, and return its exit code.
+
+    Args:
+        campaign: the campaign.
+        arguments: what its ranks run, as arguments of `hpc-lpm`.
+        ranks: how many there are.
+        mpi: what starts them.
+        log: the file that their output goes to.
+        say: called with each line for the user.
+        outside: whether it runs outside of the site's container, as the driver does.
 
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(campaign, arguments, ranks, mpi, threads=1)
+    container = None if outside else Container.of_jobs()
+    start = _prepare(campaign, arguments, ranks, mpi, threads=1, container=container)
     with signals_of_job_script():
         done = supervise(
             start.command,
@@ -143,7 +156,8 @@ def launch_trial(
     settings = steps.settings(name)
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
     style = choice.style if choice else None
-    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads, style)
+    container = Container.of_jobs()
+    start = _prepare(steps.campaign, arguments, ranks, mpi, settings.threads, style, container)
     progress = ProgressLine(steps, name)
     where, before = start.where, _version_of(folder / RESULT)
     attempts = begin_attempt(
@@ -219,6 +233,7 @@ def _train_on_shared_ranks(
             mpi,
             steps.settings(name).threads,
             choice.style if choice else None,
+            Container.of_jobs(),
         )
         with signals_of_job_script():
             done = supervise(
@@ -331,12 +346,13 @@ def _prepare(
     mpi: str,
     threads: int,
     style: str | None = None,
+    container: Container | None = None,
 ) -> _Start:
     launcher = campaign.launcher
     given = launcher.options if launcher.mpi == mpi else None
     options = launcher_options(mpi, given, style)
-    environment = rank_environment(with_allocation(os.environ), threads=threads)
+    environment = rank_environment(with_allocation(os.environ), threads, container)
     check_allocation(environment, ranks)
-    command = rank_command(arguments, ranks, mpi, options, environment)
+    command = rank_command(arguments, ranks, mpi, options, environment, container)
     where = find_rank_nodes(ranks, mpi, options, environment)
     return _Start(command, environment, ranks, where)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from hpc_lpm.cluster.container import VARIABLE as CONTAINER
+from hpc_lpm.cluster.container import Container
 from hpc_lpm.documents import DocumentError, parse_yaml
 from hpc_lpm.errors import InputError
 from hpc_lpm.interfaces import OF_LIBRARIES
@@ -79,6 +81,7 @@ class Site(TypedModel):
         gpus_per_task: GPUs for every rank.
         memory: whether jobs may say how much memory they need.
         modules: what every job loads before anything else, in order.
+        container: what ranks run in.
         interface: the network interface, or its network as `10.0.0.0/24`, that joins the nodes.
         options: further options of sbatch, a text each.
     """
@@ -91,6 +94,7 @@ class Site(TypedModel):
     gpus_per_task: Annotated[int, Field(ge=1)] | None = None
     memory: bool = True
     modules: tuple[Name, ...] = ()
+    container: Container | None = None
     interface: Name | None = None
     options: tuple[Option, ...] = ()
 
@@ -149,12 +153,24 @@ class Site(TypedModel):
         return " ".join([*filter(None, others), *words])
 
     def prepare(self, environment: MutableMapping[str, str]) -> None:
-        """Tell the jobs that this process submits what to load, and which network to use."""
+        """Tell the jobs of this process what to load, their container, and the network to use."""
         if self.modules:
             environment[MODULES] = " ".join(self.modules)
+        environment.pop(CONTAINER, None)  # it was for the campaign of a shell around this one
+        if self.container is not None:
+            self.container.tell_jobs(environment)
         if self.interface is not None:
             for name in OF_LIBRARIES:
                 environment.setdefault(name, self.interface)
+
+    def check_launcher(self, mpi: str) -> None:
+        """Check that what starts a campaign's ranks can start them in the site's container.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        if self.container is not None:
+            self.container.require_launcher(mpi)
 
     def as_command(self) -> dict[str, list[str]]:
         """Return the words of sbatch that each key of the file stands for, by key."""

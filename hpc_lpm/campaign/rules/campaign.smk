@@ -40,6 +40,7 @@ try:
     # What the profile adds to sbatch's options stays: what a rule asks for would replace it.
     EXTRA = options_of_profile(workflow.resource_settings)
     check_leaves_time(STEPS.campaign.resources, EXTRA)
+    SITE.check_launcher(STEPS.campaign.launcher.mpi)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -190,7 +191,7 @@ rule plan:
         folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
     shell:
-        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --outside --log {log:q} -- {params.arguments:q}"
 
 
 rule tune_alone:
