@@ -16,8 +16,12 @@ from pathlib import Path
 
 import psutil
 
+LOOPBACK = "127.0.0.1"
+"""The address at which the processes of one node find each other, and nobody else does."""
+
+_GLOO = "GLOO_SOCKET_IFNAME"
 _INCLUDE, _EXCLUDE = "OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_btl_tcp_if_exclude"
-OF_LIBRARIES = (_INCLUDE, "GLOO_SOCKET_IFNAME")
+OF_LIBRARIES = (_INCLUDE, _GLOO)
 """The variables by which users name the network for Open MPI, and for torch's gloo."""
 
 _NODE_NAMES = ("SLURMD_NODENAME", "HPC_LPM_SLURMD_NODENAME")
@@ -41,16 +45,30 @@ class Interface:
 
 def own_interface(environment: Mapping[str, str] = os.environ) -> Interface | None:
     """Return the interface that holds the address of this node's own name, None if none does."""
-    held = {
-        each.address: Interface(name, each.address, _network(each.address, each.netmask))
-        for name, addresses in psutil.net_if_addrs().items()
-        for each in addresses
-        if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback
-    }
+    held = {each.address: each for each in _held_interfaces()}
     for address in _own_addresses(environment):
         if address in held:
             return held[address]
     return None
+
+
+def interface_of_job(environment: Mapping[str, str] = os.environ) -> Interface | None:
+    """Return the interface that joins this node to the others of its job.
+
+    It is the one that the user or the site names for gloo, else that of this node's own name.
+    """
+    named = environment.get(_GLOO, "").partition(",")[0]
+    found = next((each for each in _held_interfaces() if each.name == named), None)
+    return found or own_interface(environment)
+
+
+def _held_interfaces() -> Iterator[Interface]:
+    """Yield the interfaces of this node that have an address of IPv4, but for the loopback."""
+    for name, addresses in psutil.net_if_addrs().items():
+        for each in addresses:
+            address = each.address
+            if each.family == socket.AF_INET and not ipaddress.ip_address(address).is_loopback:
+                yield Interface(name, address, _network(address, each.netmask))
 
 
 def choose_interface(environment: MutableMapping[str, str] = os.environ) -> None:

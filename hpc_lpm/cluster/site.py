@@ -26,17 +26,23 @@ FILE = Path("slurm") / "site.yaml"
 MODULES = "HPC_LPM_MODULES"
 """The variable that tells slurm/job.sh which modules to load."""
 
-_SIGNS_OF_SHELLS = set(" \t\r\n'\"$`\\;&|<>()*?!#~")
+_SIGNS_OF_SHELLS = set(" '\"$`\\;&|<>()[]*?!#~")
+
+
+def _one_line(value: str) -> str:
+    if not value or not value.isprintable():
+        raise ValueError(f"accepted is a text in one line, found {value!r}")
+    return value
 
 
 def _one_name(value: str) -> str:
-    if not value or value.startswith("-") or _SIGNS_OF_SHELLS & set(value):
+    if _one_line(value).startswith("-") or _SIGNS_OF_SHELLS & set(value):
         raise ValueError(f"accepted is a name without spaces and signs of a shell, found {value!r}")
     return value
 
 
 def _one_option(value: str) -> str:
-    name = re.split(r"[=\s]", value, maxsplit=1)[0]
+    name = re.split(r"[=\s]", _one_line(value), maxsplit=1)[0]
     if not value.startswith("-"):
         raise ValueError(f"accepted is an option of sbatch, such as --nice=100, found {value!r}")
     if name in _KEYS_OF_OPTIONS:
@@ -90,7 +96,7 @@ class Site(TypedModel):
     partition: Name | None = None
     qos: Name | None = None
     reservation: Name | None = None
-    constraint: Annotated[str, Field(min_length=1)] | None = None
+    constraint: Annotated[str, AfterValidator(_one_line)] | None = None
     gpus_per_task: Annotated[int, Field(ge=1)] | None = None
     memory: bool = True
     modules: tuple[Name, ...] = ()
@@ -160,8 +166,10 @@ class Site(TypedModel):
         if self.container is not None:
             self.container.tell_jobs(environment)
         if self.interface is not None:
-            for name in OF_LIBRARIES:
-                environment.setdefault(name, self.interface)
+            of_mpi, of_gloo = OF_LIBRARIES
+            environment.setdefault(of_mpi, self.interface)
+            if "/" not in self.interface:  # gloo takes no network
+                environment.setdefault(of_gloo, self.interface)
 
     def check_launcher(self, mpi: str) -> None:
         """Check that what starts a campaign's ranks can start them in the site's container.

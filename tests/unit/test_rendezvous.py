@@ -8,13 +8,13 @@ import torch
 
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.pipeline.process_group import (
-    LOOPBACK,
     join_process_group,
     master_address,
     master_port,
     open_store,
 )
 from hpc_lpm.errors import InputError
+from hpc_lpm.interfaces import LOOPBACK
 
 
 @pytest.fixture

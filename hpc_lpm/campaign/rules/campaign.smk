@@ -21,12 +21,24 @@ from hpc_lpm.campaign.damage import find_damage
 from hpc_lpm.campaign.driver import Driver, take_over
 from hpc_lpm.campaign.orphans import mark
 from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES, check_leaves_time
-from hpc_lpm.campaign.workflow import any_of, load_call, options_of_profile, prepare_jobs
+from hpc_lpm.campaign.workflow import (
+    any_of,
+    check_names_for_shells,
+    load_call,
+    options_of_profile,
+    prepare_jobs,
+)
 from hpc_lpm.cluster.site import Site
 from hpc_lpm.errors import InputError
 
 prepare_jobs(Path(workflow.basedir))
 try:
+    check_names_for_shells(
+        ("Snakefile", workflow.main_snakefile),
+        ("folder", Path.cwd()),
+        *(("campaign file", path) for path in workflow.configfiles),
+        *(("--config", given) for given in workflow.config_settings.config_args or ()),
+    )
     SITE = Site.read(Path(workflow.basedir))
     THIS_CALL = load_call(
         workflow.config_settings.config,
