@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from hpc_lpm import interfaces
-from hpc_lpm.interfaces import Interface, choose_interface, own_interface
+from hpc_lpm.interfaces import Interface, choose_interface, interface_of_job, own_interface
 from hpc_lpm.ranks import spans_nodes
 
 INCLUDE = "OMPI_MCA_btl_tcp_if_include"
@@ -75,6 +75,18 @@ def test_the_word_of_the_user_or_the_site_counts(node: Node, tmp_path: Path) -> 
     environment = {}
     choose_interface(environment)
     assert environment == {}
+
+
+def test_the_interface_of_a_job_is_the_one_named_for_gloo_else_that_of_the_nodes_name(
+    node: Node,
+) -> None:
+    node(ADDRESSES, {"n7": ["10.1.0.7"]}, "n7")
+    assert interface_of_job({}) == ETHERNET
+    assert interface_of_job({"GLOO_SOCKET_IFNAME": "ib0,eth0"}) == INFINIBAND
+    for elsewhere in ("lo", "ib1"):  # which reaches nobody, or is not there
+        assert interface_of_job({"GLOO_SOCKET_IFNAME": elsewhere}) == ETHERNET
+    node(ADDRESSES, {}, "n7")
+    assert interface_of_job({}) is None
 
 
 @pytest.mark.parametrize(
