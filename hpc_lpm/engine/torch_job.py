@@ -8,7 +8,6 @@ a key of its own, made of sender, receiver, tag and number, and is deleted once 
 import atexit
 import itertools
 import os
-import pickle
 import socket
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.job import not_all_came
+from hpc_lpm.engine.messages import RefusedMessageError, packed, unpacked
 from hpc_lpm.engine.store import open_bound_store
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
@@ -133,7 +133,7 @@ class TorchJob:
         return f"{rank}-{self.rank}/{tag}/{self._received[rank, tag]}"
 
     def _put(self, key: str, value: Any) -> None:
-        message = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        message = packed(value)
         starts = range(0, len(message), _PART_BYTES)
         with _Connection(self):
             for part, start in enumerate(starts):
@@ -144,7 +144,14 @@ class TorchJob:
     def _get(self, key: str) -> Any:
         with _Connection(self):
             parts = range(int(self._store.get(key)))
-            return pickle.loads(b"".join(self._store.get(f"{key}/{part}") for part in parts))
+            message = b"".join(self._store.get(f"{key}/{part}") for part in parts)
+        try:
+            return unpacked(message)
+        except RefusedMessageError as error:
+            raise TrainingError(
+                f"rank {self.rank} was left a message that it does not read, since {error}: ranks "
+                "exchange tensors, numbers, texts and classes of data alone."
+            ) from error
 
     def _delete(self, key: str) -> None:
         with _Connection(self):
