@@ -351,6 +351,8 @@ def _prepare(
     launcher = campaign.launcher
     given = launcher.options if launcher.mpi == mpi else None
     options = launcher_options(mpi, given, style)
+    if container is not None:
+        container.require_installed()
     environment = rank_environment(with_allocation(os.environ), threads, container)
     check_allocation(environment, ranks)
     command = rank_command(arguments, ranks, mpi, options, environment, container)

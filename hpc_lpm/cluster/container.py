@@ -6,6 +6,7 @@ into a container, `srun --container-image=IMAGE ...`.
 """
 
 import os
+import platform
 import shlex
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, ValidationError, model_validator
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.programs import installed
 from hpc_lpm.typed_values import TypedModel, describe_validation_error
 
 VARIABLE = "HPC_LPM_CONTAINER"
@@ -116,6 +118,20 @@ class Container(TypedModel):
                 f"slurm/site.yaml has a container that srun starts (runtime: {self.runtime}), but "
                 f"the campaign's ranks are started by {mpi}: set launcher: {{mpi: srun}} in the "
                 "campaign, or runtime: apptainer in slurm/site.yaml."
+            )
+
+    def require_installed(self) -> None:
+        """Check that this node has the program that runs it.
+
+        Raises:
+            InputError: if it is not on the search path.
+        """
+        program = "srun" if self.by_srun else self.runtime
+        if not installed(program):
+            raise InputError(
+                f"{program}, which is to start the container of slurm/site.yaml, is not on the "
+                f"search path of {platform.node()}: have its module loaded (modules in that file), "
+                "or name another runtime."
             )
 
     def srun_options(self, folder: Path) -> list[str]:

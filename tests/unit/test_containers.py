@@ -84,6 +84,15 @@ def test_a_container_that_srun_starts_needs_srun_and_a_job(tmp_path: Path) -> No
         rank_command(["models"], 1, "srun", None, {}, found)
 
 
+def test_a_runtime_that_a_node_lacks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    for text, program in ((APPTAINER, "apptainer"), (PYXIS, "srun")):
+        with pytest.raises(InputError, match=f"^{program}, which is to start the container of sl"):
+            container(tmp_path, text).require_installed()
+
+
 def test_a_folder_that_cannot_be_mounted_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ TEMPLATE = REPOSITORY / "hpc_lpm" / "study" / "template"
 EXECUTED = "executed"
 """The file that a name makes if a shell reads it."""
 READ_BY_SHELLS = [f"$(touch {EXECUTED})", f"`touch {EXECUTED}`", "a\\b", "a\nb", "'\"", "a\tb"]
-ODD = f"-it's; touch {EXECUTED} & (é) #*?[x] {{run}} %s ~ <a> | !"
+ODD = f"-it's; touch {EXECUTED} & (é) #*?[x],y:z=1 {{run}} %s ~ <a> | !"
 """Every sign that means something to a shell, to Snakemake or to a pattern, but those above."""
 
 signs = st.sampled_from("ab1 .,-_/\\'\"$`;&|<>(){}[]*?!#~%=:@^é\n\t\0")

@@ -256,6 +256,8 @@ class _Search:
         options = launcher_options(self._mpi, given, self.candidates[number].style)
         threads = self.settings(number).threads
         container = Container.of_jobs()
+        if container is not None:
+            container.require_installed()
         environment = rank_environment(with_allocation(os.environ), threads, container)
         check_allocation(environment, ranks)
         log = self._log.with_name(f"{self._log.stem}-{self._launches}.log")
