@@ -194,7 +194,8 @@ def rank_environment(
         "PYTHONUNBUFFERED": "1",
     }
     package_parent = str(Path(__file__).resolve().parents[2])
-    installed = package_parent in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    packages = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    installed = Path(package_parent) in packages
     if container is not None and installed:
         paths = environment.get("PYTHONPATH", "").split(os.pathsep)
         environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p and p != package_parent)

@@ -97,14 +97,13 @@ _LENT: dict[tuple[str, str], Callable[..., object]] = {
     )
 }
 # The functions by which numpy's arrays and numbers are written.
-_LENT |= {
-    (function.__module__, function.__qualname__): function
-    for function in (
-        np.array([0]).__reduce__()[0],
-        np.array([0]).__reduce_ex__(pickle.HIGHEST_PROTOCOL)[0],
-        np.float64(0).__reduce__()[0],
-    )
-}
+for _written in (
+    np.array([0]).__reduce__(),
+    np.array([0]).__reduce_ex__(pickle.HIGHEST_PROTOCOL),
+    np.float64(0).__reduce__(),
+):
+    _function: Any = _written[0]
+    _LENT[_function.__module__, _function.__qualname__] = _function
 _OF_DATA = (BaseModel, BaseException, enum.Enum, np.generic)
 _VALUES_OF_TORCH = (torch.dtype, torch.memory_format, torch.layout)
 _STRUCTURES = ("hpc_lpm.activation", "_structure_of")

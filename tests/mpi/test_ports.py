@@ -1,7 +1,8 @@
-"""What listens while two ranks of one node train, and what strangers can do there: nothing.
+"""What ranks of one node listen on while they train, and what strangers can do there: nothing.
 
 They connect to every port as soon as it is there, and again and again until the end: some say
-nothing and leave, some say nothing and stay, some say half of something, some say anything.
+nothing and leave, some say nothing and stay, some say half of something, some say anything. They
+leave alone what mpirun itself listens on, which is not ours (docs/explanation/security.md).
 """
 
 import ipaddress
@@ -30,7 +31,6 @@ TRAINING = (
     *("--dataset", "synthetic,samples=6400,features=64", "--steps", str(STEPS)),
     *("--batch-size", "64", "--micro-batches", "4", "--receive-timeout", "60s"),
 )
-ANY_INTERFACE = {"0.0.0.0", "::"}
 
 
 def train(out: Path, *options: str) -> tuple[str, ...]:
@@ -43,29 +43,25 @@ class Port:
 
     number: int
     address: str
-    of_a_rank: bool
 
 
-def ports_of(launcher: int) -> set[Port]:
-    """Return the ports on which a process and all that it has started listen."""
-    inodes: dict[str, bool] = {}
+def ports_of_ranks(launcher: int) -> set[Port]:
+    """Return the ports on which the ranks of a launcher, and what they have started, listen."""
+    inodes = set()
     with suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(launcher)
-        for process in [parent, *parent.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess, OSError):
-                is_rank = "hpc_lpm" in process.cmdline() and "mpirun" not in process.cmdline()[0]
-                for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
-                    with suppress(OSError):
-                        target = str(descriptor.readlink())
-                        if target.startswith("socket:["):
-                            inodes[target[8:-1]] = is_rank
+        for process in psutil.Process(launcher).children(recursive=True):
+            with suppress(psutil.Error, OSError):
+                if "OMPI_COMM_WORLD_RANK" in process.environ():
+                    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                        with suppress(OSError):
+                            inodes.add(str(descriptor.readlink()))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             local, state, inode = (line.split()[index] for index in (1, 3, 9))
-            if state == "0A" and inode in inodes:
+            if state == "0A" and f"socket:[{inode}]" in inodes:
                 address, _, number = local.partition(":")
-                found.add(Port(int(number, 16), _address(address), inodes[inode]))
+                found.add(Port(int(number, 16), _address(address)))
     return found
 
 
@@ -98,7 +94,7 @@ class Strangers:
     def _disturb(self) -> None:
         generator = random.Random(0)
         while not self._over.is_set():
-            for port in (present := ports_of(self.launcher.pid)):
+            for port in (present := ports_of_ranks(self.launcher.pid)):
                 new = port not in self.ports
                 for words in self._words(generator, full=new):
                     with suppress(OSError):
@@ -150,6 +146,5 @@ def test_strangers_are_turned_away_and_the_weights_are_those_of_an_undisturbed_r
         for folder in (undisturbed, tmp_path)
     ]
     assert weights[0] == weights[1]
-    of_ranks = {port for port in strangers.ports if port.of_a_rank}
-    assert of_ranks, "the store of torch has not been seen"
-    assert {port.address for port in of_ranks} == {"127.0.0.1"}
+    assert strangers.ports, "the store of torch has not been seen"
+    assert {port.address for port in strangers.ports} == {"127.0.0.1"}

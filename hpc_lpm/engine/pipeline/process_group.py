@@ -186,8 +186,9 @@ def open_store(address: str, limit: timedelta) -> TCPStore:
     It listens on the interface of the job alone, and its `host` is the address of that. Where no
     interface is known it listens on all of them.
     """
-    interface = None if address == LOOPBACK else interface_of_job()
-    bound = LOOPBACK if address == LOOPBACK else interface and interface.address
+    bound = LOOPBACK if address == LOOPBACK else None
+    if bound is None and (interface := interface_of_job()) is not None:
+        bound = interface.address
     host = bound or address
     try:
         return open_bound_store(host, master_port(), limit, listen_at=bound)
