@@ -92,8 +92,7 @@ def _command(container: Container, site: Site, situation: Situation) -> list[str
 def _why_none_started(container: Container, answer: Answer) -> tuple[str, str]:
     """Return a sentence and a remedy for ranks of which none said hello."""
     said = answer.errors + answer.output
-    lines = [line.strip() for line in said.splitlines() if any(map(str.isalnum, line))]
-    last = lines[-1] if lines else f"it ended with exit code {answer.exit_code}"
+    lines = [" ".join(line.split()) for line in said.splitlines() if any(map(str.isalnum, line))]
     if answer.exit_code is None:
         what = "said nothing in time"
     elif missing := next((line for line in lines if "No module named" in line), None):
@@ -101,7 +100,7 @@ def _why_none_started(container: Container, answer: Answer) -> tuple[str, str]:
     else:
         program = "srun" if container.by_srun else container.runtime
         told = [line for line in lines if program in line or Path(container.image).name in line]
-        what = f"cannot be started ({told[-1] if told else last})"
+        what = f"cannot be started ({told[-1] if told else answer.complaint()})"
     return (
         f"the container {container.image} {what}",
         f"correct container in {FILE}; its image is one in which {shlex.quote(container.python)} "

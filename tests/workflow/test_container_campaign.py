@@ -130,7 +130,7 @@ def test_the_doctor_starts_two_ranks_in_it(study: Path) -> None:
         ({"runtime": "singularity"}, "", "cannot be started ("),
         ({"python": "{other}"}, "", "an image.sif holds hpc-lpm 9.9 with Open MPI v"),
         ({"python": "{lacking}"}, "", "an image.sif lacks a package (No module named mpi4py)"),
-        ({}, "env -i OMPI_ALLOW_RUN_AS_ROOT=1", "an image.sif do not find each other: its MPI"),
+        ({}, "env -i PATH={path}", "an image.sif do not find each other: its MPI"),
     ],
     ids=["image", "program", "version", "package", "alone"],
 )
@@ -151,8 +151,7 @@ def test_the_doctor_says_in_a_sentence_why_ranks_do_not_start_in_it(
         (study / f"{name}-python").write_text(f"#!/bin/sh\n{program}\n")
         (study / f"{name}-python").chmod(0o755)
     places = {name: str(study / f"{name}-python") for name in ("other", "lacking")}
-    if start:
-        start += f" PYTHONPATH={REPOSITORY}"
+    start = start.format(path=f"{os.environ['PATH']} PYTHONPATH={REPOSITORY}")
     monkeypatch.setenv("STAND_IN_START", start)
     name_container(study, **{key: value.format(**places) for key, value in changes.items()})
     finding = examined(study)
