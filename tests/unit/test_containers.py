@@ -129,7 +129,7 @@ def test_packages_that_are_installed_here_are_not_put_before_those_of_the_contai
         ("container: {runtime: apptainer}", "wrong at container.image: "),
         ("container: {runtime: apptainer, image: ''}", "wrong at container.image: "),
         ("container: {runtime: apptainer, image: '--help'}", "begins with no -, found '--help'"),
-        ('container: {runtime: apptainer, image: "a\\nb"}', r"in one line .* found 'a\\\\nb'"),
+        ('container: {runtime: apptainer, image: "a\\nb"}', r"in one line .* found 'a\\nb'"),
         ("container: {runtime: apptainer, image: a, binds: ['/a,/b']}", "is one folder, as FROM"),
         ("container: {runtime: apptainer, image: a, options: [nv]}", "such as --nv, found 'nv'"),
         (

@@ -111,10 +111,17 @@ def test_profiles_and_trials_run_in_it_the_driver_outside_and_files_follow_the_u
     assert modes == usual
 
 
+@pytest.fixture
+def _no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("site", "container"):
+        monkeypatch.setattr(f"hpc_lpm.doctor.{module}.installed", lambda program: False)
+
+
 def examined(study: Path) -> Finding:
     return check_site(situation(folder=study))
 
 
+@pytest.mark.usefixtures("_no_slurm")
 def test_the_doctor_starts_two_ranks_in_it(study: Path) -> None:
     name_container(study)
     finding = examined(study)
@@ -123,6 +130,7 @@ def test_the_doctor_starts_two_ranks_in_it(study: Path) -> None:
     assert (study / "record").read_text().count("-m mpi4py -c") == 2
 
 
+@pytest.mark.usefixtures("_no_slurm")
 @pytest.mark.parametrize(
     ("changes", "start", "found"),
     [
