@@ -24,7 +24,7 @@ def check_site(situation: Situation) -> Finding:
     if site.container is None or finding.verdict != "ok":
         return finding
     if wrong := try_container(site.container, site, situation):
-        return Finding(_NAME, "failed", *wrong)
+        return Finding(_NAME, *wrong)
     also = f"; ranks start in the container {site.container.image} (tried)"
     return Finding(_NAME, "ok", finding.found + also)
 
