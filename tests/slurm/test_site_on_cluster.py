@@ -76,7 +76,7 @@ def test_odd_names_and_the_sites_particulars_reach_every_job_and_no_shell(shell:
     job = re.fullmatch(r"Submitted batch job (\d+)\n", said)
     assert job is not None, said
     asked = inside.output("scontrol", "show", "job", job[1], "--oneliner")
-    assert f"MailUser=$(touch {EXECUTED}) " in asked
+    assert " Nice=1 " in asked
     wait_for(lambda: not inside.output("squeue", "--noheader"), "the end of the driver")
     (log,) = folder.glob("slurm-*.out")
     root = folder / "results" / "odd"

@@ -159,7 +159,7 @@ def test_the_doctor_says_in_a_sentence_why_ranks_do_not_start_in_it(
         (study / f"{name}-python").write_text(f"#!/bin/sh\n{program}\n")
         (study / f"{name}-python").chmod(0o755)
     places = {name: str(study / f"{name}-python") for name in ("other", "lacking")}
-    start = start.format(path=f"{os.environ['PATH']} PYTHONPATH={REPOSITORY}")
+    start = start.format(path=f"{os.environ['PATH']} HOME=/tmp PYTHONPATH={REPOSITORY}")
     monkeypatch.setenv("STAND_IN_START", start)
     name_container(study, **{key: value.format(**places) for key, value in changes.items()})
     finding = examined(study)
