@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,8 +27,9 @@ _GZIP = b"\x1f\x8b"
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield the path of a file beside `path`; what is written to it gets that name at the end.
 
-    Readers never see half a file, and nothing is left behind if the `with` block fails. Where
-    `path` is a symbolic link, the file that it leads to is replaced.
+    Readers never see half a file, and nothing is left behind if the `with` block fails. Until it
+    has its name nobody else can read it, or guess what it is called; then the umask says who may.
+    Where `path` is a symbolic link, the file that it leads to is replaced.
 
     Raises:
         InputError: if `path` is a device, a pipe or a socket, whose place a file would take.
@@ -39,6 +41,7 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside = _beside(target)
         try:
             yield aside
+            follow_umask(aside)
             _sync(aside)
             aside.replace(target)
         finally:
@@ -73,9 +76,7 @@ def check_can_write(path: Path) -> None:
         missing = next(
             (each for each in (*reversed(target.parents), target) if not each.exists()), target
         )
-        aside = _beside(missing)
-        aside.touch()
-        aside.unlink(missing_ok=True)  # another node may have a process of this number
+        _beside(missing).unlink()
     except OSError as error:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
@@ -115,11 +116,34 @@ def _sync(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """Return the path of a hidden file beside `path`, whose name is no longer than may be."""
+    """Make an empty file beside `path`, hidden and private, and return its path."""
     name = path.name
     if len(os.fsencode(name)) > LONGEST_NAME_BYTES - _ENDING_BYTES:
         name = hashlib.sha256(os.fsencode(name)).hexdigest()
-    return path.parent / f".{name}.{os.getpid()}.tmp"
+    descriptor, aside = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=path.parent)
+    os.close(descriptor)
+    return Path(aside)
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file or folder that was private the mode that this process gives to new ones.
+
+    Raises:
+        OSError: if that fails.
+    """
+    usual = 0o777 if path.is_dir() else 0o666
+    path.chmod(usual & ~_umask())
+
+
+def _umask() -> int:
+    """Return the umask, without setting it to find out, which other threads would notice."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 class VersionedFile(BaseModel):

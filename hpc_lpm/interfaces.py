@@ -10,15 +10,24 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+LOOPBACK = "127.0.0.1"
+"""The address at which the processes of one node find each other, and nobody else does."""
+
+_GLOO = "GLOO_SOCKET_IFNAME"
 _INCLUDE, _EXCLUDE = "OMPI_MCA_btl_tcp_if_include", "OMPI_MCA_btl_tcp_if_exclude"
-OF_LIBRARIES = (_INCLUDE, "GLOO_SOCKET_IFNAME")
+OF_LIBRARIES = (_INCLUDE, _GLOO)
 """The variables by which users name the network for Open MPI, and for torch's gloo."""
+
+_BTL = "OMPI_MCA_btl"
+"""The variable by which users choose what Open MPI sends messages through."""
+_IN_CONTAINER = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER", "HPC_LPM_CONTAINER")
+_SHARED_BYTES_A_RANK = 32 * 2**20
 
 _NODE_NAMES = ("SLURMD_NODENAME", "HPC_LPM_SLURMD_NODENAME")
 _PARAMETER_FILES = (
@@ -41,16 +50,30 @@ class Interface:
 
 def own_interface(environment: Mapping[str, str] = os.environ) -> Interface | None:
     """Return the interface that holds the address of this node's own name, None if none does."""
-    held = {
-        each.address: Interface(name, each.address, _network(each.address, each.netmask))
-        for name, addresses in psutil.net_if_addrs().items()
-        for each in addresses
-        if each.family == socket.AF_INET and not ipaddress.ip_address(each.address).is_loopback
-    }
+    held = {each.address: each for each in _held_interfaces()}
     for address in _own_addresses(environment):
         if address in held:
             return held[address]
     return None
+
+
+def interface_of_job(environment: Mapping[str, str] = os.environ) -> Interface | None:
+    """Return the interface that joins this node to the others of its job.
+
+    It is the one that the user or the site names for gloo, else that of this node's own name.
+    """
+    named = environment.get(_GLOO, "").partition(",")[0]
+    found = next((each for each in _held_interfaces() if each.name == named), None)
+    return found or own_interface(environment)
+
+
+def _held_interfaces() -> Iterator[Interface]:
+    """Yield the interfaces of this node that have an address of IPv4, but for the loopback."""
+    for name, addresses in psutil.net_if_addrs().items():
+        for each in addresses:
+            address = each.address
+            if each.family == socket.AF_INET and not ipaddress.ip_address(address).is_loopback:
+                yield Interface(name, address, _network(address, each.netmask))
 
 
 def choose_interface(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -66,6 +89,35 @@ def choose_interface(environment: MutableMapping[str, str] = os.environ) -> None
         environment[_INCLUDE] = found.network
 
 
+@contextmanager
+def without_network(
+    ranks: int, environment: MutableMapping[str, str] = os.environ
+) -> Iterator[None]:
+    """Have MPI, which starts in the `with` block, leave TCP alone: its ranks are on one node.
+
+    They talk through shared memory, while Open MPI's TCP would listen on all interfaces. It stays
+    as it is where the user or the site has chosen, where little shared memory is left, and in
+    containers, of which each may have shared memory of its own.
+    """
+    is_free = not (_BTL in environment or named_by_user(environment) or _in_parameter_files("btl"))
+    in_container = any(name in environment for name in _IN_CONTAINER)
+    if ranks == 1 or not is_free or in_container or not _has_shared_memory(ranks):
+        yield
+        return
+    environment[_BTL] = "^tcp"
+    try:
+        yield
+    finally:
+        del environment[_BTL]  # what this process starts may have ranks on other nodes
+
+
+def _has_shared_memory(ranks: int) -> bool:
+    with suppress(OSError):
+        found = os.statvfs("/dev/shm")
+        return found.f_bavail * found.f_frsize >= ranks * _SHARED_BYTES_A_RANK
+    return False
+
+
 def named_by_user(environment: Mapping[str, str] = os.environ) -> str | None:
     """Return what a variable of Open MPI says about networks, None if none does."""
     for name in (_INCLUDE, _EXCLUDE):
@@ -75,12 +127,14 @@ def named_by_user(environment: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _is_chosen(environment: Mapping[str, str]) -> bool:
-    if named_by_user(environment) is not None:
-        return True
+    return named_by_user(environment) is not None or _in_parameter_files("btl_tcp_if_")
+
+
+def _in_parameter_files(beginning: str) -> bool:
     for path in _PARAMETER_FILES:
         with suppress(OSError, UnicodeDecodeError):
             lines = path.read_text(encoding="utf-8").splitlines()
-            if any(line.strip().startswith("btl_tcp_if_") for line in lines):
+            if any(line.strip().startswith(beginning) for line in lines):
                 return True
     return False
 

@@ -4,9 +4,9 @@ import sys
 from contextlib import nullcontext
 from typing import Any
 
-from hpc_lpm.interfaces import choose_interface
+from hpc_lpm.interfaces import choose_interface, without_network
 from hpc_lpm.native_waits import bounded_by_child
-from hpc_lpm.ranks import rank_from_environment, spans_nodes
+from hpc_lpm.ranks import rank_from_environment, ranks_from_environment, spans_nodes
 
 
 def start_mpi(limit_seconds: float) -> Any:
@@ -15,9 +15,11 @@ def start_mpi(limit_seconds: float) -> Any:
     If it takes longer than the limit, the process is ended with a sentence.
     """
     started = "mpi4py.MPI" in sys.modules
-    if not started and spans_nodes():
+    several_nodes = spans_nodes()
+    if not started and several_nodes:
         choose_interface()
     limit = bounded_by_child(limit_seconds, rank_from_environment(), "the start of MPI")
-    with nullcontext() if started else limit:
+    alone = nullcontext() if several_nodes else without_network(ranks_from_environment())
+    with alone, nullcontext() if started else limit:
         from mpi4py import MPI
     return MPI

@@ -31,6 +31,7 @@ from hpc_lpm.campaign.starting_again import Start, StartAgain
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
+from hpc_lpm.cluster.container import Container
 from hpc_lpm.cluster.launchers import (
     launcher_options,
     options_on_nodes,
@@ -68,13 +69,25 @@ def launch_step(
     mpi: str,
     log: Path,
     say: Callable[[str], None],
+    *,
+    outside: bool = False,
 ) -> int:
     """Run a step other than a trial, pass its output on to `say`, and return its exit code.
+
+    Args:
+        campaign: the campaign.
+        arguments: what its ranks run, as arguments of `hpc-lpm`.
+        ranks: how many there are.
+        mpi: what starts them.
+        log: the file that their output goes to.
+        say: called with each line for the user.
+        outside: whether it runs outside of the site's container, as the driver does.
 
     Raises:
         InputError: if the ranks cannot be started.
     """
-    start = _prepare(campaign, arguments, ranks, mpi, threads=1)
+    container = None if outside else Container.of_jobs()
+    start = _prepare(campaign, arguments, ranks, mpi, threads=1, container=container)
     with signals_of_job_script():
         done = supervise(
             start.command,
@@ -152,7 +165,13 @@ def launch_trial(
     write_text_atomically(steps.folder.settings(name), settings.model_dump_json(indent=2) + "\n")
     style = choice.style if choice else None
     prepare = partial(
-        _prepare, steps.campaign, arguments, mpi=mpi, threads=settings.threads, style=style
+        _prepare,
+        steps.campaign,
+        arguments,
+        mpi=mpi,
+        threads=settings.threads,
+        style=style,
+        container=Container.of_jobs(),
     )
     again = StartAgain(
         steps,
@@ -316,6 +335,7 @@ def _train_on_shared_ranks(
             mpi,
             steps.settings(name).threads,
             choice.style if choice else None,
+            Container.of_jobs(),
         )
         with signals_of_job_script():
             done = supervise(
@@ -428,6 +448,7 @@ def _prepare(
     mpi: str,
     threads: int,
     style: str | None = None,
+    container: Container | None = None,
     *,
     places: Mapping[str, int] | None = None,
 ) -> Start:
@@ -437,8 +458,10 @@ def _prepare(
     options = launcher_options(mpi, given, style)
     if places is not None:
         options = (*options, *options_on_nodes(mpi, places))
-    environment = rank_environment(with_allocation(os.environ), threads=threads)
+    if container is not None:
+        container.require_installed()
+    environment = rank_environment(with_allocation(os.environ), threads, container)
     check_allocation(environment, ranks)
-    command = rank_command(arguments, ranks, mpi, options, environment)
+    command = rank_command(arguments, ranks, mpi, options, environment, container)
     where = find_rank_nodes(ranks, mpi, options, environment)
     return Start(command, environment, ranks, where)

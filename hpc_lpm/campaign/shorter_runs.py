@@ -1,7 +1,7 @@
 """A trial that has become longer goes on from a copy of the shorter one's checkpoint."""
 
-import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from hpc_lpm.campaign.earlier_runs import earlier_runs
@@ -54,9 +54,9 @@ def copy_progress(shorter: Path, longer: Path) -> None:
     for name in _COPIED:
         if (shorter / name).exists():
             shutil.copy2(shorter / name, longer / name)
-    aside = longer / f".{FOLDER}.{os.getpid()}"
+    aside = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=longer))
     try:
-        shutil.copytree(shorter / FOLDER, aside)
+        shutil.copytree(shorter / FOLDER, aside, dirs_exist_ok=True)
         aside.rename(longer / FOLDER)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -17,6 +17,7 @@ from hpc_lpm.campaign.config import campaign_from_document, read_campaign_docume
 from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.errors import InputError
 from hpc_lpm.options import merged_documents
 
 RULES = str(Path(__file__).resolve().parent / "rules" / "campaign.smk")
@@ -41,6 +42,35 @@ def prepare_jobs(folder: Path) -> None:
     """
     put_first("PATH", Path(sys.executable).parent)
     os.environ[JOB_SCRIPT] = str(folder / "slurm" / "job.sh")
+
+
+_READ_BY_SHELLS = frozenset("$`\\")
+
+
+def check_names_for_shells(*names: tuple[str, object]) -> None:
+    """Refuse names that Snakemake would hand to a shell in such a way that the shell reads them.
+
+    What the rules run is quoted. But Snakemake's executors write the paths of the Snakefile and of
+    campaign files, and what `--config` holds, between quotation marks of their own into the command
+    that starts a job, where `$(...)` would be run by whoever submits it.
+
+    Args:
+        names: what each is, for the sentence, and the name.
+
+    Raises:
+        InputError: if a shell would not take one as it is.
+    """
+    for what, name in names:
+        text = str(name)
+        read = next((s for s in text if s in _READ_BY_SHELLS or not s.isprintable()), None)
+        if read is None and {"'", '"'} <= set(text):
+            read = "'\""
+        if read is not None:
+            raise InputError(
+                f"{what} {text!r} holds {read!r}, which shells that start jobs do not take as it "
+                "is: accepted are all signs that can be printed but $, `, \\ and both kinds of "
+                "quotation marks at once; give it another name."
+            )
 
 
 def load_call(

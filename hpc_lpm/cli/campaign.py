@@ -45,6 +45,30 @@ def prune(
 
 
 @campaign_app.command()
+def submit(
+    config: Annotated[
+        Path | None, typer.Argument(help="campaign file; by default that of the Snakefile")
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(help="-- and further options of snakemake")
+    ] = None,
+) -> None:
+    """Send the driver of a campaign to Slurm as a job, with what slurm/site.yaml asks for.
+
+    It is the job of slurm/campaign.sbatch, whose lines #SBATCH say what the driver needs itself.
+    """
+    from hpc_lpm.campaign.submission import submit_driver
+    from hpc_lpm.errors import InputError
+
+    named = [] if config is None else [str(config)]
+    if config is not None and config.is_file():
+        named = [f"./{config}"] if str(config).startswith("-") else named  # it is no option
+    elif config is not None and not str(config).startswith("-"):
+        raise InputError(f"campaign file {config} does not exist: name one that does.")
+    typer.echo(submit_driver(Path(), [*named, *(options or [])]))
+
+
+@campaign_app.command()
 def environment(folder: Folder) -> None:
     """Record in provenance/ what the campaign runs on."""
     from hpc_lpm.campaign.environment import describe_environment
@@ -80,6 +104,9 @@ def launch(
         bool,
         typer.Option("--elastic", help="let a trial go on with fewer devices if one is gone"),
     ] = False,
+    outside: Annotated[
+        bool, typer.Option("--outside", help="run it outside of the site's container")
+    ] = False,
 ) -> int:
     """Run a command on its ranks, log its output and tell how far the campaign is."""
     from hpc_lpm.campaign.calls import call_of_this_job
@@ -94,7 +121,7 @@ def launch(
     else:
         steps = call.steps(folder.parent)
     if trial is None:
-        return launch_step(steps.campaign, arguments, ranks, mpi, log, _say)
+        return launch_step(steps.campaign, arguments, ranks, mpi, log, _say, outside=outside)
     return launch_trial(
         steps,
         trial,

@@ -46,10 +46,16 @@ def _write(error: BaseException, arguments: Sequence[str]) -> Path | None:
         "",
         "".join(traceback.format_exception(error)),
     ]
-    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
-        with suppress(OSError):
-            (folder / name).write_text("\n".join(lines), encoding="utf-8")
-            return folder / name
+    with suppress(OSError):
+        path = Path.cwd() / name
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write("\n".join(lines))
+        return path
+    with suppress(OSError):  # others can write there too, and must not choose what is written to
+        descriptor, file = tempfile.mkstemp(prefix=f"{Path(name).stem}-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write("\n".join(lines))
+        return Path(file)
     return None
 
 

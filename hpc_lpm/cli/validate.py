@@ -34,6 +34,7 @@ def validate(
     from hpc_lpm.campaign.steps import Steps
     from hpc_lpm.campaign.validation import read_checked_campaign
     from hpc_lpm.campaign.workflow import options_of_profile_in
+    from hpc_lpm.cluster.site import Site
 
     if schema:
         print_json(campaign_schema())
@@ -43,6 +44,7 @@ def validate(
     campaign = read_checked_campaign(config)
     check_installed(campaign, str(config))
     check_leaves_time(campaign.resources, options_of_profile_in(Path()))
+    Site.read(Path()).check_launcher(campaign.launcher.mpi)
     steps = Steps(campaign, CampaignFolder(Path("results") / campaign.name))
     trials = list(steps.trials.values())
     if as_json:

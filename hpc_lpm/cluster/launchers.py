@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from hpc_lpm.cluster.allocation import in_allocation
+from hpc_lpm.cluster.container import Container
 from hpc_lpm.errors import InputError, look_up
 
 THREAD_VARIABLES = (
@@ -149,6 +151,7 @@ def rank_command(
     mpi: str,
     options: Sequence[str] | None = None,
     environment: Mapping[str, str] = os.environ,
+    container: Container | None = None,
 ) -> list[str]:
     """Return the command that runs `hpc-lpm arguments` on `ranks` ranks.
 
@@ -156,20 +159,44 @@ def rank_command(
     exception in one of them aborts all.
 
     Raises:
-        InputError: if the launcher is unknown or is not installed beside this Python.
+        InputError: if the launcher is unknown, is not installed beside this Python, or cannot start
+            the container.
     """
     launcher = look_up("launcher", mpi, LAUNCHERS)
+    python = (
+        [sys.executable] if container is None else [*container.before_python(), container.python]
+    )
     if ranks == 1:
-        return [sys.executable, "-m", "hpc_lpm", *arguments]
+        alone = _alone_in(container, environment) if container and container.by_srun else []
+        return [*alone, *python, "-m", "hpc_lpm", *arguments]
     chosen = launcher_options(mpi, options)
     if in_allocation(environment):
         chosen = (*launcher.options_in_allocation(), *chosen)
-    program = [sys.executable, "-m", "mpi4py", "-m", "hpc_lpm", *arguments]
+    if container is not None:
+        container.require_launcher(mpi)
+        chosen = (*chosen, *container.srun_options(Path.cwd()))
+    program = [*python, "-m", "mpi4py", "-m", "hpc_lpm", *arguments]
     return [*launcher.program(environment), "-n", str(ranks), *chosen, *program]
 
 
-def rank_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
-    """Return the environment of ranks with `threads` threads each, output that is not buffered."""
+def _alone_in(container: Container, environment: Mapping[str, str]) -> list[str]:
+    """Return the words by which srun starts a single process in a container within a job."""
+    if not in_allocation(environment):
+        raise InputError(
+            "slurm/site.yaml has a container that srun starts, but this is no job of Slurm: run "
+            "the campaign with --profile slurm, or set runtime: apptainer."
+        )
+    # The process that asks is itself a step of the job.
+    return ["srun", "--overlap", "-n", "1", *container.srun_options(Path.cwd())]
+
+
+def rank_environment(
+    base: Mapping[str, str], threads: int, container: Container | None = None
+) -> dict[str, str]:
+    """Return the environment of ranks with `threads` threads each, output that is not buffered.
+
+    What is installed here is no business of a container, which has packages of its own.
+    """
     environment = dict(base)
     # Snakemake sets these to the threads of the whole rule, which its ranks have to share.
     environment |= {name: str(threads) for name in THREAD_VARIABLES}
@@ -179,6 +206,12 @@ def rank_environment(base: Mapping[str, str], threads: int) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     package_parent = str(Path(__file__).resolve().parents[2])
+    packages = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    installed = Path(package_parent) in packages
+    if container is not None and installed:
+        paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+        environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p and p != package_parent)
+        return environment
     # Programs first: mpirun looks for its daemon on the search path of the other nodes.
     for name, first in (
         ("PYTHONPATH", package_parent),

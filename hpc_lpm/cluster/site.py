@@ -13,6 +13,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from hpc_lpm.cluster.container import VARIABLE as CONTAINER
+from hpc_lpm.cluster.container import Container
 from hpc_lpm.documents import DocumentError, parse_yaml
 from hpc_lpm.errors import InputError
 from hpc_lpm.interfaces import OF_LIBRARIES
@@ -24,17 +26,23 @@ FILE = Path("slurm") / "site.yaml"
 MODULES = "HPC_LPM_MODULES"
 """The variable that tells slurm/job.sh which modules to load."""
 
-_SIGNS_OF_SHELLS = set(" \t\r\n'\"$`\\;&|<>()*?!#~")
+_SIGNS_OF_SHELLS = set(" '\"$`\\;&|<>()[]*?!#~")
+
+
+def _one_line(value: str) -> str:
+    if not value or not value.isprintable():
+        raise ValueError(f"accepted is a text in one line, found {value!r}")
+    return value
 
 
 def _one_name(value: str) -> str:
-    if not value or value.startswith("-") or _SIGNS_OF_SHELLS & set(value):
+    if _one_line(value).startswith("-") or _SIGNS_OF_SHELLS & set(value):
         raise ValueError(f"accepted is a name without spaces and signs of a shell, found {value!r}")
     return value
 
 
 def _one_option(value: str) -> str:
-    name = re.split(r"[=\s]", value, maxsplit=1)[0]
+    name = re.split(r"[=\s]", _one_line(value), maxsplit=1)[0]
     if not value.startswith("-"):
         raise ValueError(f"accepted is an option of sbatch, such as --nice=100, found {value!r}")
     if name in _KEYS_OF_OPTIONS:
@@ -79,6 +87,7 @@ class Site(TypedModel):
         gpus_per_task: GPUs for every rank.
         memory: whether jobs may say how much memory they need.
         modules: what every job loads before anything else, in order.
+        container: what ranks run in.
         interface: the network interface, or its network as `10.0.0.0/24`, that joins the nodes.
         options: further options of sbatch, a text each.
     """
@@ -87,10 +96,11 @@ class Site(TypedModel):
     partition: Name | None = None
     qos: Name | None = None
     reservation: Name | None = None
-    constraint: Annotated[str, Field(min_length=1)] | None = None
+    constraint: Annotated[str, AfterValidator(_one_line)] | None = None
     gpus_per_task: Annotated[int, Field(ge=1)] | None = None
     memory: bool = True
     modules: tuple[Name, ...] = ()
+    container: Container | None = None
     interface: Name | None = None
     options: tuple[Option, ...] = ()
 
@@ -149,12 +159,26 @@ class Site(TypedModel):
         return " ".join([*filter(None, others), *words])
 
     def prepare(self, environment: MutableMapping[str, str]) -> None:
-        """Tell the jobs that this process submits what to load, and which network to use."""
+        """Tell the jobs of this process what to load, their container, and the network to use."""
         if self.modules:
             environment[MODULES] = " ".join(self.modules)
+        environment.pop(CONTAINER, None)  # it was for the campaign of a shell around this one
+        if self.container is not None:
+            self.container.tell_jobs(environment)
         if self.interface is not None:
-            for name in OF_LIBRARIES:
-                environment.setdefault(name, self.interface)
+            of_mpi, of_gloo = OF_LIBRARIES
+            environment.setdefault(of_mpi, self.interface)
+            if "/" not in self.interface:  # gloo takes no network
+                environment.setdefault(of_gloo, self.interface)
+
+    def check_launcher(self, mpi: str) -> None:
+        """Check that what starts a campaign's ranks can start them in the site's container.
+
+        Raises:
+            InputError: if it cannot.
+        """
+        if self.container is not None:
+            self.container.require_launcher(mpi)
 
     def as_command(self) -> dict[str, list[str]]:
         """Return the words of sbatch that each key of the file stands for, by key."""

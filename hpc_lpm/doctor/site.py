@@ -1,8 +1,9 @@
 """Checks that the cluster accepts what slurm/site.yaml asks of it, before any job is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hpc_lpm.cluster.site import FILE, Site
+from hpc_lpm.doctor.container import try_container
 from hpc_lpm.doctor.situation import Finding, Situation
 from hpc_lpm.errors import InputError
 from hpc_lpm.programs import Answer, ask, installed
@@ -11,11 +12,24 @@ _NAME = "site"
 
 
 def check_site(situation: Situation) -> Finding:
-    """Have Slurm say whether it would take a job with everything that the file asks for."""
+    """Have Slurm say whether it would take a job with everything that the file asks for.
+
+    Where the file names a container, two ranks are started in it besides.
+    """
     try:
-        asked = Site.read(situation.folder).as_command()
+        site = Site.read(situation.folder)
     except InputError as error:
         return Finding(_NAME, "failed", str(error).rstrip("."), f"correct {FILE}")
+    finding = _ask_slurm(site.as_command())
+    if site.container is None or finding.verdict != "ok":
+        return finding
+    if wrong := try_container(site.container, site, situation):
+        return Finding(_NAME, *wrong)
+    also = f"; ranks start in the container {site.container.image} (tried)"
+    return Finding(_NAME, "ok", finding.found + also)
+
+
+def _ask_slurm(asked: Mapping[str, Sequence[str]]) -> Finding:
     if not installed("sbatch"):
         return Finding(_NAME, "ok", f"not tried: there is no Slurm here that {FILE} is for")
     together = _try([word for words in asked.values() for word in words])

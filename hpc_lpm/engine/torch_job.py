@@ -8,7 +8,7 @@ a key of its own, made of sender, receiver, tag and number, and is deleted once 
 import atexit
 import itertools
 import os
-import pickle
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +22,14 @@ from torch.distributed.rendezvous import rendezvous
 
 from hpc_lpm.engine.collectives import wait_until
 from hpc_lpm.engine.job import not_all_came
+from hpc_lpm.engine.messages import RefusedMessageError, packed, unpacked
+from hpc_lpm.engine.store import open_bound_store
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
+from hpc_lpm.interfaces import LOOPBACK, interface_of_job
 from hpc_lpm.ranks import SRUN_ALONE, Claim
 
 Value = TypeVar("Value")
-
-LOOPBACK = "127.0.0.1"
 
 _PART_BYTES = 4 * 2**20
 """A store takes values of up to 8 MiB."""
@@ -132,7 +133,7 @@ class TorchJob:
         return f"{rank}-{self.rank}/{tag}/{self._received[rank, tag]}"
 
     def _put(self, key: str, value: Any) -> None:
-        message = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        message = packed(value)
         starts = range(0, len(message), _PART_BYTES)
         with _Connection(self):
             for part, start in enumerate(starts):
@@ -143,7 +144,14 @@ class TorchJob:
     def _get(self, key: str) -> Any:
         with _Connection(self):
             parts = range(int(self._store.get(key)))
-            return pickle.loads(b"".join(self._store.get(f"{key}/{part}") for part in parts))
+            message = b"".join(self._store.get(f"{key}/{part}") for part in parts)
+        try:
+            return unpacked(message)
+        except RefusedMessageError as error:
+            raise TrainingError(
+                f"rank {self.rank} was left a message that it does not read, since {error}: ranks "
+                "exchange tensors, numbers, texts and classes of data alone."
+            ) from error
 
     def _delete(self, key: str) -> None:
         with _Connection(self):
@@ -245,10 +253,27 @@ def _meet(claim: Claim, limit_seconds: float) -> Any:
     limit = timedelta(seconds=limit_seconds)
     address = "env://" if claim.source != SRUN_ALONE else srun_address()
     try:
+        if address != "env://" and claim.rank == 0:
+            host, _, port = address.removeprefix("tcp://").rpartition(":")
+            return open_bound_store(
+                host, int(port), limit, listen_at=_address_behind(host), ranks=claim.size
+            )
         store, _, _ = next(rendezvous(address, claim.rank, claim.size, timeout=limit))
-    except (torch.distributed.DistError, ValueError) as error:
+    except (torch.distributed.DistError, ValueError, OSError) as error:
         raise _no_meeting(claim, address, limit_seconds, error) from error
     return store
+
+
+def _address_behind(host: str) -> str | None:
+    """Return the address of this node that its name leads the other ranks to, None if unknown."""
+    if host == LOOPBACK:
+        return LOOPBACK
+    interface = interface_of_job()
+    with suppress(OSError):
+        found = {each[4][0] for each in socket.getaddrinfo(host, None, socket.AF_INET)}
+        if interface is not None and interface.address in found:
+            return interface.address
+    return None
 
 
 def srun_address(environment: Mapping[str, str] = os.environ) -> str:
@@ -273,7 +298,7 @@ def _no_meeting(claim: Claim, address: str, limit_seconds: float, error: Excepti
     if address == "env://":
         where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     reason = " ".join(str(error).split("\n", maxsplit=1)[0].split()).rstrip(".")
-    if isinstance(error, ValueError) or "EADDRINUSE" in str(error):
+    if isinstance(error, ValueError | OSError) or "EADDRINUSE" in str(error):
         return InputError(
             f"rank {claim.rank}: the ranks cannot meet at {where} ({reason}): set MASTER_ADDR to "
             "the host of rank 0 and MASTER_PORT to a free port there."

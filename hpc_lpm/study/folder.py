@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_lpm.campaign.workflow import check_names_for_shells
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 from hpc_lpm.study.record import RECORD, StudyRecord, digest
@@ -76,10 +77,11 @@ def complete_study(folder: Path) -> Outcome:
     """Write the files of a study that a folder lacks; keep those that it has.
 
     Raises:
-        InputError: if something else is where a file or a folder has to be; nothing is written
-            then.
+        InputError: if something else is where a file or a folder has to be, or the name of the
+            folder is one that shells would not take as it is; nothing is written then.
         OSError: if the folder cannot be written.
     """
+    check_names_for_shells(("folder", folder.absolute()))
     earlier = StudyRecord.of(folder)
     files = study_files()
     for name in files:

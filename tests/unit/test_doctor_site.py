@@ -60,6 +60,30 @@ def test_a_slurm_that_takes_no_job_says_nothing_about_the_file(
     assert "cannot reach the controller" in finding.found
 
 
+def test_a_container_for_which_no_node_is_free_was_not_tried(tmp_path: Path, sbatch: Path) -> None:
+    (tmp_path / "slurm" / "site.yaml").write_text(
+        "memory: false\nqos: q\ncontainer: {runtime: pyxis, image: i}"
+    )
+    srun = sbatch.with_name("srun")
+    srun.write_text('#!/bin/sh\necho "$*" > asked\necho "srun: error: $SAID" >&2\nexit 1\n')
+    srun.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setenv("SAID", "Unable to allocate resources: Requested nodes are busy")
+        finding = check_site(situation(folder=tmp_path))
+        assert finding.verdict == "warning"
+        assert finding.found == "the container i was not tried, since no node was free within 60 s"
+        asked = (tmp_path / "asked").read_text()
+        assert asked.startswith(
+            "--immediate=60 --time=5 --job-name=hpc-lpm-doctor --qos=q -n 2 --m"
+        )
+        assert f" --container-image=i --container-mounts={tmp_path}:{tmp_path} " in asked
+        patch.setenv("SAID", "pyxis: image i does not exist")
+        finding = check_site(situation(folder=tmp_path))
+        assert finding.verdict == "failed"
+        assert "i cannot be started (srun: error: pyxis: image i does not exist)" in finding.found
+
+
 def test_without_slurm_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert check_site(situation(folder=tmp_path)).verdict == "ok"

@@ -1,5 +1,6 @@
 """Which interface joins a node to the others, and whose word counts about it."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,13 @@ import psutil
 import pytest
 
 from hpc_lpm import interfaces
-from hpc_lpm.interfaces import Interface, choose_interface, own_interface
+from hpc_lpm.interfaces import (
+    Interface,
+    choose_interface,
+    interface_of_job,
+    own_interface,
+    without_network,
+)
 from hpc_lpm.ranks import spans_nodes
 
 INCLUDE = "OMPI_MCA_btl_tcp_if_include"
@@ -75,6 +82,43 @@ def test_the_word_of_the_user_or_the_site_counts(node: Node, tmp_path: Path) -> 
     environment = {}
     choose_interface(environment)
     assert environment == {}
+
+
+def test_the_interface_of_a_job_is_the_one_named_for_gloo_else_that_of_the_nodes_name(
+    node: Node,
+) -> None:
+    node(ADDRESSES, {"n7": ["10.1.0.7"]}, "n7")
+    assert interface_of_job({}) == ETHERNET
+    assert interface_of_job({"GLOO_SOCKET_IFNAME": "ib0,eth0"}) == INFINIBAND
+    for elsewhere in ("lo", "ib1"):  # which reaches nobody, or is not there
+        assert interface_of_job({"GLOO_SOCKET_IFNAME": elsewhere}) == ETHERNET
+    node(ADDRESSES, {}, "n7")
+    assert interface_of_job({}) is None
+
+
+def test_ranks_of_one_node_do_without_tcp_unless_somebody_has_chosen_or_memory_is_short(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chosen(ranks: int, **environment: str) -> str | None:
+        before = dict(environment)
+        with without_network(ranks, environment):
+            found = environment.get("OMPI_MCA_btl")
+        assert environment == before
+        return found
+
+    node(ADDRESSES, {}, "n7")
+    memory = SimpleNamespace(f_bavail=2**20, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda path: memory)
+    assert chosen(2) == "^tcp"
+    assert chosen(1) is None
+    assert chosen(2, OMPI_MCA_btl="self,tcp") == "self,tcp"
+    assert chosen(2, **{INCLUDE: "ib0"}) is None
+    assert chosen(2, APPTAINER_CONTAINER="/image") is None
+    memory.f_bavail = 1000
+    assert chosen(2) is None
+    memory.f_bavail = 2**20
+    (tmp_path / "params.conf").write_text("btl = self,tcp\n")
+    assert chosen(2) is None
 
 
 @pytest.mark.parametrize(

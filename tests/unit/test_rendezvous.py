@@ -5,16 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._C._distributed_c10d import TCPStore
 
+from hpc_lpm.engine import torch_job
 from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.pipeline import process_group
 from hpc_lpm.engine.pipeline.process_group import (
-    LOOPBACK,
     join_process_group,
     master_address,
     master_port,
     open_store,
 )
+from hpc_lpm.engine.torch_job import _address_behind
 from hpc_lpm.errors import InputError
+from hpc_lpm.interfaces import LOOPBACK, Interface
 
 
 @pytest.fixture
@@ -57,6 +61,47 @@ def test_a_port_that_is_taken_is_left_to_its_owner(monkeypatch: pytest.MonkeyPat
     second = open_store(LOOPBACK, limit)
     assert first.port == master_port({"SLURM_JOB_ID": "4711"})
     assert second.port not in (0, first.port)
+
+
+def listens_at(port: int) -> set[str]:
+    """Return the addresses at which this machine listens at a port, as the kernel writes them."""
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    ends = [fields[1].split(":") for fields in lines if fields[3] == "0A"]
+    return {address for address, number in ends if int(number, 16) == port}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_store_listens_on_the_interface_of_the_job_alone(
+    monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    limit = timedelta(seconds=20)
+    assert listens_at(open_store(LOOPBACK, limit).port) == {"0100007F"}
+    # Another address of the loopback stands for an interface that joins nodes.
+    found = Interface("eth0", "127.0.0.7", "127.0.0.0/8") if known else None
+    monkeypatch.setattr(process_group, "interface_of_job", lambda: found)
+    store = open_store("localhost", limit)
+    if known:
+        assert (listens_at(store.port), store.host) == ({"0700007F"}, "127.0.0.7")
+    else:
+        assert store.host == "localhost"
+        assert listens_at(store.port) <= {"00000000", "0" * 32}
+    other = TCPStore(store.host, store.port, is_master=False, timeout=limit)
+    other.set("key", "value")
+    assert store.get("key") == b"value"
+
+
+def test_ranks_of_plain_srun_meet_on_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _address_behind(LOOPBACK) == LOOPBACK
+    found = Interface("eth0", "127.0.0.7", "127.0.0.0/8")
+    monkeypatch.setattr(torch_job, "interface_of_job", lambda: found)
+    assert _address_behind("127.0.0.7") == "127.0.0.7"
+    # Where the others are led elsewhere, or nobody knows where, it is at any address.
+    assert _address_behind("127.0.0.8") is None
+    assert _address_behind("no host has this name") is None
 
 
 def test_a_group_of_the_users_own_that_cannot_carry_what_stages_exchange_is_refused(

@@ -135,3 +135,16 @@ def test_further_lengths_and_played_ranks_are_shown(
         [cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│ mlp" in line
     ]
     assert sorted(row[-5] for row in rows) == ["", "", "30"]
+
+
+def test_a_launcher_that_cannot_start_the_sites_container_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slurm").mkdir()
+    site = tmp_path / "slurm" / "site.yaml"
+    site.write_text("container: {runtime: pyxis, image: i}")
+    monkeypatch.chdir(tmp_path)
+    validated(tmp_path, capsys, "launcher: {mpi: srun}")
+    (tmp_path / "shown.yaml").write_text(CAMPAIGN)
+    assert run_guarded(app, ["validate", "shown.yaml"]) == 2
+    assert "ranks are started by mpirun: set launcher: {mpi: srun}" in capsys.readouterr().err

@@ -21,12 +21,24 @@ from hpc_lpm.campaign.damage import find_damage
 from hpc_lpm.campaign.driver import Driver, take_over
 from hpc_lpm.campaign.orphans import mark
 from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES, check_leaves_time
-from hpc_lpm.campaign.workflow import any_of, load_call, options_of_profile, prepare_jobs
+from hpc_lpm.campaign.workflow import (
+    any_of,
+    check_names_for_shells,
+    load_call,
+    options_of_profile,
+    prepare_jobs,
+)
 from hpc_lpm.cluster.site import Site
 from hpc_lpm.errors import InputError
 
 prepare_jobs(Path(workflow.basedir))
 try:
+    check_names_for_shells(
+        ("Snakefile", workflow.main_snakefile),
+        ("folder", Path.cwd()),
+        *(("campaign file", path) for path in workflow.configfiles),
+        *(("--config", given) for given in workflow.config_settings.config_args or ()),
+    )
     SITE = Site.read(Path(workflow.basedir))
     THIS_CALL = load_call(
         workflow.config_settings.config,
@@ -40,6 +52,7 @@ try:
     # What the profile adds to sbatch's options stays: what a rule asks for would replace it.
     EXTRA = options_of_profile(workflow.resource_settings)
     check_leaves_time(STEPS.campaign.resources, EXTRA)
+    SITE.check_launcher(STEPS.campaign.launcher.mpi)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -190,7 +203,7 @@ rule plan:
         folder=lambda wildcards: ROOT,
         arguments=lambda wildcards: STEPS.plans[wildcards.plan].arguments,
     shell:
-        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --log {log:q} -- {params.arguments:q}"
+        "python -m hpc_lpm campaign launch {params.folder:q} --ranks 1 --outside --log {log:q} -- {params.arguments:q}"
 
 
 rule tune_alone:

@@ -16,6 +16,7 @@ from hpc_lpm.campaign.tuning.halving import Standing, halve, ranking
 from hpc_lpm.campaign.tuning.short_trainings import STEPS, Asked, Progress
 from hpc_lpm.campaign.tuning.tuned import NOT_REACHED, TriedCandidate, Tuned
 from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
+from hpc_lpm.cluster.container import Container
 from hpc_lpm.cluster.launchers import launcher_options, rank_command, rank_environment
 from hpc_lpm.cluster.supervisor import supervise
 from hpc_lpm.engine.settings import TrainSettings
@@ -254,12 +255,15 @@ class _Search:
         given = launcher.options if launcher.mpi == self._mpi else None
         options = launcher_options(self._mpi, given, self.candidates[number].style)
         threads = self.settings(number).threads
-        environment = rank_environment(with_allocation(os.environ), threads=threads)
+        container = Container.of_jobs()
+        if container is not None:
+            container.require_installed()
+        environment = rank_environment(with_allocation(os.environ), threads, container)
         check_allocation(environment, ranks)
         log = self._log.with_name(f"{self._log.stem}-{self._launches}.log")
         with signals_of_job_script():
             done = supervise(
-                rank_command(arguments, ranks, self._mpi, options, environment),
+                rank_command(arguments, ranks, self._mpi, options, environment, container),
                 environment,
                 ranks,
                 log,

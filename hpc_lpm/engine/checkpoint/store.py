@@ -18,6 +18,7 @@ from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import follow_umask
 from hpc_lpm.sealed_file import SealedFile
 
 if TYPE_CHECKING:
@@ -320,7 +321,8 @@ def newest_sound_checkpoint(folder: Path, job: Job) -> tuple[Checkpoint | None, 
 def begin_aside(path: Path) -> Path:
     """Make an empty folder beside `path` to write a checkpoint into, and return it.
 
-    What earlier attempts have left there is removed.
+    Nobody else can look into it until it is published. What earlier attempts have left there is
+    removed.
 
     Raises:
         OSError: if the folder cannot be made.
@@ -328,7 +330,8 @@ def begin_aside(path: Path) -> Path:
     for left in path.parent.glob(f"{_ASIDE}step-*"):
         shutil.rmtree(left)
     aside = aside_of(path)
-    aside.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside.mkdir(mode=0o700)
     return aside
 
 
@@ -348,6 +351,7 @@ def publish(path: Path, keep: int = 1) -> None:
         OSError: if that fails; the older checkpoints are then still there.
     """
     aside = aside_of(path)
+    follow_umask(aside)
     sync(aside)
     if path.exists():  # of another training that has saved here before
         path.rename(path.with_name(f"{_ASIDE}{path.name}.replaced"))

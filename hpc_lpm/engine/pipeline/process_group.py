@@ -14,12 +14,12 @@ from torch._C._distributed_c10d import TCPStore
 
 from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.store import open_bound_store
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
+from hpc_lpm.interfaces import LOOPBACK, interface_of_job
 from hpc_lpm.ranks import local_rank_from_environment
-
-LOOPBACK = "127.0.0.1"
 
 _FIRST_PORT, _PORTS = 20_000, 12_000
 """These are below the ports that Linux gives to outgoing connections (32768 and above)."""
@@ -79,8 +79,8 @@ def _common_store(job: Job, address: str, limit: timedelta) -> TCPStore:
     port = 0
     if job.rank == 0:
         store = open_store(address, limit)
-        port = store.port
-    port = job.broadcast(port)
+        address, port = store.host, store.port
+    address, port = job.broadcast((address, port))
     if job.rank != 0:
         store = TCPStore(address, port, is_master=False, timeout=limit)
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = address, str(port)
@@ -181,12 +181,16 @@ def master_port(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def open_store(address: str, limit: timedelta) -> TCPStore:
-    """Open the store at which all ranks meet, on another port if the first one is taken."""
+    """Open the store at which all ranks meet, on another port if the first one is taken.
+
+    It listens on the interface of the job alone, and its `host` is the address of that. Where no
+    interface is known it listens on all of them.
+    """
+    bound = LOOPBACK if address == LOOPBACK else None
+    if bound is None and (interface := interface_of_job()) is not None:
+        bound = interface.address
+    host = bound or address
     try:
-        return _store(address, master_port(), limit)
-    except torch.distributed.DistNetworkError:
-        return _store(address, _ANY_PORT, limit)
-
-
-def _store(address: str, port: int, limit: timedelta) -> TCPStore:
-    return TCPStore(address, port, is_master=True, wait_for_workers=False, timeout=limit)
+        return open_bound_store(host, master_port(), limit, listen_at=bound)
+    except (OSError, torch.distributed.DistNetworkError):
+        return open_bound_store(host, _ANY_PORT, limit, listen_at=bound)
