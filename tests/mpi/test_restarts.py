@@ -65,7 +65,8 @@ def test_a_layer_that_fails_at_the_same_step_again_ends_a_trial_by_a_sentence(
         checkpoint_steps=0,
     )
     launched = trial.launch("--restarts", "9")
-    said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
+    launched.wait(timeout=PATIENCE_SECONDS)
+    said = trial.said()
     assert launched.returncode == 1, said
     first, second = starts_of(trial.run)
     assert (first["exit_code"], second["exit_code"]) == (1, 1)
@@ -91,9 +92,10 @@ def test_a_trial_whose_device_is_gone_goes_on_with_one_less_as_if_resumed_by_han
         shutil.copytree(trial.run, by_hand, ignore=shutil.ignore_patterns("hang", ".*"))
         third = killer.ranks()[2]
         os.kill(third.pid, signal.SIGKILL)
-        said = launched.communicate(timeout=2 * PATIENCE_SECONDS)[0]
+        launched.wait(timeout=2 * PATIENCE_SECONDS)
     finally:
         end(launched)
+    said = trial.said()
     assert launched.returncode == 0, said
     assert "planned again for 2 of 3 ranks" in said
     assert [each["planned_for"] for each in starts_of(trial.run)] == [None, None, 2]
@@ -118,10 +120,10 @@ def test_a_launch_that_is_asked_to_stop_starts_nothing_again(tmp_path: Path) -> 
         killer.ranks()
         killer.wait_for_steps(3)
         launched.send_signal(signal.SIGTERM)
-        said = launched.communicate(timeout=PATIENCE_SECONDS)[0]
+        launched.wait(timeout=PATIENCE_SECONDS)
     finally:
         end(launched)
-    assert launched.returncode == 75, said
+    assert launched.returncode == 75, trial.said()
     assert [each["exit_code"] for each in starts_of(trial.run)] == [75]
     time.sleep(0.2)
     assert processes_of(trial.root) == []

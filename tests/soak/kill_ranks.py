@@ -113,12 +113,13 @@ class Trial:
         self.steps = Steps(self.campaign, self.folder)
         ((self.name, self.trial),) = self.steps.trials.items()
         self.run = self.folder.run(self.name)
+        self._said = root / "launch.said"
         plan = self.folder.plan(self.trial)
         plan.parent.mkdir()
         write_plan(plan)
 
     def launch(self, *options: str) -> "subprocess.Popen[str]":
-        """Start what Snakemake would."""
+        """Start what Snakemake would; what it says goes to a file, since nobody reads a pipe."""
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         mark(environment, self.root)
         command = [
@@ -126,14 +127,19 @@ class Trial:
             *("--ranks", str(self.trial.processes), "--trial", self.name, *options),
             *("--log", str(self.run / "train.log"), "--", *self.steps.runs[self.name].arguments),
         ]
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with self._said.open("w") as stream:
+            return subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+    def said(self) -> str:
+        """Return what the launch has said."""
+        return self._said.read_text()
 
     def undisturbed(self, ranks: int, out: Path, *options: str) -> dict:
         """Train with the settings of the trial, by hand, and return the result."""
@@ -225,8 +231,7 @@ class Killer:
         while time.monotonic() < deadline:
             yield
             if self.launched.poll() is not None:
-                said = self.launched.communicate()[0]
-                raise AssertionError(f"the launch ended before {what}: {said}")
+                raise AssertionError(f"the launch ended before {what}: {self.trial.said()}")
             time.sleep(0.002)
         raise AssertionError(f"waited in vain for {what}")
 
@@ -279,8 +284,7 @@ class FirstSteps:
 def end(launched: "subprocess.Popen[str]") -> None:
     """End a launch, with all that it has started, if it has not ended by itself."""
     launched.terminate()
-    with suppress(ValueError):  # what it said was read before
-        launched.communicate(timeout=PATIENCE_SECONDS)
+    launched.wait(timeout=PATIENCE_SECONDS)
 
 
 def disturbed(trial: Trial, kills: Sequence[Kill], say: Callable[[str], None]) -> Outcome:
@@ -292,8 +296,8 @@ def disturbed(trial: Trial, kills: Sequence[Kill], say: Callable[[str], None]) -
         for number, kill in enumerate(kills, 1):
             killer.kill(kill)
             say(f"kill {number} of {len(kills)}: {kill}, after step {killer.furthest}")
-        said = launched.communicate(timeout=20 * PATIENCE_SECONDS)[0]
-        return Outcome(launched.returncode, said, first_steps.after(killer.times))
+        launched.wait(timeout=20 * PATIENCE_SECONDS)
+        return Outcome(launched.returncode, trial.said(), first_steps.after(killer.times))
     finally:
         first_steps.close()
         end(launched)
