@@ -44,7 +44,7 @@ def prepare_jobs(folder: Path) -> None:
     os.environ[JOB_SCRIPT] = str(folder / "slurm" / "job.sh")
 
 
-_READ_BY_SHELLS = frozenset("$`\\")
+_READ_BY_SHELLS, _READ_BY_SLURM = "$`\\", "%"
 
 
 def check_names_for_shells(*names: tuple[str, object]) -> None:
@@ -60,15 +60,16 @@ def check_names_for_shells(*names: tuple[str, object]) -> None:
     Raises:
         InputError: if a shell would not take one as it is.
     """
+    signs = _READ_BY_SHELLS + _READ_BY_SLURM
     for what, name in names:
         text = str(name)
-        read = next((s for s in text if s in _READ_BY_SHELLS or not s.isprintable()), None)
+        read = next((s for s in text if s in signs or not s.isprintable()), None)
         if read is None and {"'", '"'} <= set(text):
             read = "'\""
         if read is not None:
             raise InputError(
-                f"{what} {text!r} holds {read!r}, which shells that start jobs do not take as it "
-                "is: accepted are all signs that can be printed but $, `, \\ and both kinds of "
+                f"{what} {text!r} holds {read!r}, which shells and Slurm do not take as it is: "
+                "accepted are all signs that can be printed but $, `, \\, % and both kinds of "
                 "quotation marks at once; give it another name."
             )
 

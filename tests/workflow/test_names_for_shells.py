@@ -27,8 +27,16 @@ SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 TEMPLATE = REPOSITORY / "hpc_lpm" / "study" / "template"
 EXECUTED = "executed"
 """The file that a name makes if a shell reads it."""
-READ_BY_SHELLS = [f"$(touch {EXECUTED})", f"`touch {EXECUTED}`", "a\\b", "a\nb", "'\"", "a\tb"]
-ODD = f"-it's; touch {EXECUTED} & (é) #*?[x],y:z=1 {{run}} %s ~ <a> | !"
+READ_BY_SHELLS = [
+    f"$(touch {EXECUTED})",
+    f"`touch {EXECUTED}`",
+    "a\\b",
+    "a\nb",
+    "'\"",
+    "a\tb",
+    "100%s",
+]
+ODD = f"-it's; touch {EXECUTED} & (é) #*?[x],y:z=1 {{run}} ~ <a> | !"
 """Every sign that means something to a shell, to Snakemake or to a pattern, but those above."""
 
 signs = st.sampled_from("ab1 .,-_/\\'\"$`;&|<>(){}[]*?!#~%=:@^é\n\t\0")
@@ -80,7 +88,7 @@ def test_what_a_site_names_is_a_word_without_signs_of_shells_or_is_refused(
 
 @pytest.mark.parametrize("name", READ_BY_SHELLS)
 def test_what_shells_would_read_is_refused_by_a_sentence(name: str) -> None:
-    with pytest.raises(InputError, match=r"^folder .* which shells that start jobs do not take"):
+    with pytest.raises(InputError, match=r"^folder .* which shells and Slurm do not take"):
         check_names_for_shells(("folder", name))
     check_names_for_shells(("folder", ODD), ("file", "it's"), ("file", 'say "x"'))
 
@@ -151,7 +159,7 @@ def test_a_study_whose_names_have_every_other_sign_runs_to_its_report(tmp_path: 
 
 def test_what_a_shell_would_read_is_refused_before_anything_runs(tmp_path: Path) -> None:
     folder = study(tmp_path / f"a $(touch {EXECUTED})")
-    sentence = "which shells that start jobs do not take as it is: accepted are all signs"
+    sentence = "which shells and Slurm do not take as it is: accepted are all signs"
     good = study(tmp_path / "good")
     bad_file = good / f"`touch {EXECUTED}`.yaml"
     bad_file.write_text((good / "config" / "campaign.yaml").read_text())
