@@ -57,7 +57,7 @@ run: environment
 # to write no bytecode.
 test: environment-for-tests
 	./config/environment/system_packages.sh
-	.venv/bin/python -m compileall -q hpc_lpm
+	.venv/bin/python -m compileall -q -x study/template hpc_lpm
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder \
 		--durations=10 $(PYTEST_ARGS)
 
