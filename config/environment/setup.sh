@@ -239,7 +239,7 @@ if ! finished; then
     fi
     : >"$log"
     step "$made" make_environment
-    step "dependencies (about a minute)" install_locked packages
+    step "dependencies (about 2 minutes)" install_locked packages
     step "PyTorch and the toolkit (about a minute)" install_torch_and_toolkit
     try_horovod
     step "RO-Crate validator" install_validator

@@ -186,7 +186,7 @@ def test_what_cannot_be_built_is_left_out(
 def test_a_failure_shows_the_end_of_the_log_and_the_next_set_up_goes_on(checkout: Checkout) -> None:
     code, said = checkout.setup(FAKE_FAILS="install *packages.txt")
     assert code == 2
-    assert "[2/6] dependencies (about a minute)... failed in" in said
+    assert "[2/6] dependencies (about 2 minutes)... failed in" in said
     assert "    ERROR: the index does not answer" in said
     assert str(checkout.venv / "setup.log") in said
     assert said.splitlines()[-1].startswith("setup: dependencies failed")
