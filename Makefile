@@ -2,6 +2,7 @@
 # make test   set up if needed, then all tests
 # make setup  the virtual environment in .venv and the Horovod wheel, once; tries again what was left out
 # make lint   formatting, lint and types
+# make lock   lock what pyproject.toml asks for, with hashes; LOCK_ARGS=--upgrade takes the newest versions
 # make docs   the documents as pages, into docs/_build/html
 # make bench  the race: six contestants on resnet110, vgg16 and gpt (two cores), on 8 and 16 emulated
 #             devices, and by root on two nodes at 1 Gbit/s; every contestant tuned, one report
@@ -40,6 +41,7 @@
 SHELL := /bin/bash
 CONFIG ?= config/quick.yaml
 PYTEST_ARGS ?=
+LOCK_ARGS ?=
 ENGINE := results/reference/engine
 PLANNER := results/reference/planner
 CLUSTER := results/reference/cluster
@@ -51,15 +53,18 @@ ADVICE := results/reference/advice
 RELIABILITY := results/reference/reliability
 SOAK_MINUTES ?= 60
 
-.PHONY: run test setup environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale bench-advise faults soak zoo lint clean
+.PHONY: run test setup lock environment environment-for-tests docs bench bench-full bench-engine bench-planner bench-cluster bench-own-models bench-script bench-delay bench-delay-full bench-scale bench-advise faults soak zoo lint clean
 
 # What an interrupted run left unfinished is made again. The campaign has a lock of its own, which ends
 # with its driver; Snakemake's would stay.
 run: environment
 	.venv/bin/snakemake --cores 2 --configfile "$(CONFIG)" --rerun-incomplete --nolock --quiet host reason rules
 
+# Tests start thousands of processes, each of which would compile the package anew where Python is told
+# to write no bytecode.
 test: environment-for-tests
 	./config/environment/system_packages.sh
+	.venv/bin/python -m compileall -q -x study/template hpc_lpm
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder \
 		--durations=10 $(PYTEST_ARGS)
 
@@ -72,6 +77,10 @@ environment:
 
 environment-for-tests:
 	@./config/environment/setup.sh --require-horovod
+
+# Set-up comes after it, not before: what was locked may no longer fit what is asked for.
+lock:
+	python3 config/environment/lock.py $(LOCK_ARGS)
 
 docs: environment
 	.venv/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html

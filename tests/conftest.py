@@ -32,8 +32,15 @@ import pytest
 _ROOT = Path(__file__).parents[1]
 _OF_SHARED_RANKS = ("run_in_ranks", "train_cases", "run_cases")
 """Functions that a file names if its tests use ranks which stay up."""
-_ORDER = ("slurm", "ranks", "mpi", "workflow")
-"""What takes longest begins first, so that no process is left alone at the end."""
+_ORDER = (
+    *("slurm", "ranks", "mpi", "workflow"),
+    *("unit/test_code_style.py", "unit/test_documents_examples.py", "unit/test_plan_optimal.py"),
+    *("unit/test_campaign_edits.py", "unit/test_setup.py", "unit/test_benchmark_delay.py"),
+)
+"""Folders, groups and files that take longest, which begin first.
+
+No process is then left alone with a long one at the end.
+"""
 
 
 @cache
@@ -63,11 +70,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the longest groups first where tests run side by side."""
     if hasattr(config, "workerinput"):
         places = {name: place for place, name in enumerate(_ORDER)}
-        items.sort(key=lambda item: places.get(_first_of(item), len(places)))
 
+        def place(item: pytest.Item) -> int:
+            group = _group(item.nodeid.split("::")[0])
+            return places.get(group, places.get(group.split("/")[0], len(places)))
 
-def _first_of(item: pytest.Item) -> str:
-    return _group(item.nodeid.split("::")[0]).split("/")[0]
+        items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

@@ -15,7 +15,8 @@ if [ "$1" = --anew ]; then
     shift
 fi
 python=$1
-horovod_version=0.28.1
+lock=$(cd "$(dirname "$0")" && pwd)/lock/horovod.txt
+horovod_version=$(sed -n 's/^horovod==\([^ ]*\).*/\1/p' "$lock")
 cache_root=${HPC_LPM_CACHE:-${XDG_CACHE_HOME:-${HOME:-$(unset HOME; echo ~)}/.cache}/hpc-lpm}
 
 # The environment that PYTHON belongs to.
@@ -127,8 +128,8 @@ fi
 
 export TMPDIR=$build
 cd "$build"
-"$python" -m pip download --no-deps --no-binary :all: --no-build-isolation \
-    "horovod==$horovod_version" >&2 9>&- ||
+"$python" -m pip download --require-hashes --no-deps --no-binary :all: --no-build-isolation \
+    --requirement "$lock" >&2 9>&- ||
     cannot "the source of Horovod $horovod_version could not be downloaded" \
         "connect this machine to a package index, or copy the cache of one that has the wheel"
 

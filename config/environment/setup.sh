@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes .venv: torch, the toolkit with its dependencies, Horovod, and the RO-Crate validator. Does
-# nothing if that is done. Says one line a step; what pip says goes to .venv/setup.log.
+# Makes .venv: the toolkit's dependencies, torch, the toolkit, Horovod, and the RO-Crate validator.
+# Does nothing if that is done. Says one line a step; what pip says goes to .venv/setup.log. Whatever
+# a package index offers, only files whose hashes are in lock/ are installed.
 #
 #   setup.sh [--no-retry | --require-horovod]
 #
@@ -10,17 +11,20 @@
 #
 # HPC_LPM_PYTHON   the interpreter to use (python3.11 or newer; default: the first one found)
 # HPC_LPM_CACHE    where the Horovod wheel is kept (default: ~/.cache/hpc-lpm)
+# HPC_LPM_TORCH    a requirements file that names the torch to install instead of the locked one, for
+#                  another release, CUDA or accelerator; later set-ups of this .venv go by it, too
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd -P)
 root=$(cd "$here/../.." && pwd -P)
 venv=$root/.venv
-constraints=$here/constraints.txt
+lock=$here/lock
 stamp=$venv/.hpc-lpm-setup
 log=$venv/setup.log
 # Why Horovod is missing and how to get it, a line each; campaigns report both.
 missing=$venv/horovod-missing.txt
 validator=$venv/crate-validator
+own_torch=$venv/own-torch.txt
 option=${1:-}
 
 fail() {
@@ -29,11 +33,14 @@ fail() {
 }
 
 fingerprint() {
-    cat "$root/pyproject.toml" "$here"/*.txt "$here"/*.sh | sha256sum | cut -d ' ' -f 1
+    cat "$root/pyproject.toml" "$lock"/*.txt "$here"/*.sh | sha256sum | cut -d ' ' -f 1
     echo "$root"
 }
 
-finished() { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ]; }
+finished() {
+    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$(fingerprint)" ] &&
+        { [ -z "${HPC_LPM_TORCH:-}" ] || [ "$(cat "$HPC_LPM_TORCH")" = "$(cat "$own_torch" 2>&1)" ]; }
+}
 
 # What a shell brings along must not decide what is installed where: of pip's variables those stay that
 # say where packages come from. make's would reach the make that builds Horovod.
@@ -117,20 +124,27 @@ pip() { "$venv/bin/python" -m pip "$@"; }
 
 make_environment() { usable || "$python" -m venv "$venv"; }
 
+# The lock names all that a package needs, which pip check confirms at the end. What has no wheel is
+# built with the locked tools, not with newer ones that pip would fetch for each.
+install_locked() { # NAME: a file of the lock
+    pip install --require-hashes --no-deps --no-build-isolation --requirement "$lock/$1.txt"
+}
+
 install_torch() {
-    if [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then
-        pip install torch --constraint "$constraints"
+    [ -z "${HPC_LPM_TORCH:-}" ] || cp "$HPC_LPM_TORCH" "$own_torch" || return
+    if [ -e "$own_torch" ]; then
+        pip install --requirement "$own_torch"
+    elif [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then
+        install_locked torch-cuda
     else
-        local version
-        version=$(sed -n 's/^torch==//p' "$constraints")
-        pip install "torch==$version+cpu" --constraint "$constraints" ||
-            pip install torch --constraint "$constraints"
+        install_locked torch-cpu || install_locked torch-cuda
     fi
 }
 
-install_dependencies() {
-    pip install 'setuptools>=77' wheel --constraint "$constraints" &&
-        (cd "$root" && pip install --editable '.[dev]' --constraint "$constraints")
+# DeepSpeed notes the torch that it is built beside.
+install_torch_and_toolkit() {
+    install_torch && install_locked sources &&
+        pip install --no-deps --no-build-isolation --editable "$root"
 }
 
 # Open MPI's library must be there first, as it is in training.
@@ -142,11 +156,6 @@ import mpi4py.MPI, horovod.torch'
 # Prints nothing if it succeeds, else why it cannot be done and what to do, a line each.
 install_horovod() {
     local answer kept
-    if ! pip install cloudpickle cmake ninja --constraint "$constraints" >&2; then
-        printf '%s\n' "what it is built with could not be installed" \
-            "connect this machine to a package index"
-        return 1
-    fi
     # A wheel that was kept may have been cut off, or built on a machine whose libraries are newer.
     for kept in '' --anew; do
         if ! answer=$("$here/build_horovod.sh" $kept "$venv/bin/python"); then
@@ -183,11 +192,12 @@ install_validator() {
     # It wants an older rich than the toolkit, so it lives in an environment of its own.
     "$validator/bin/python" -m pip --version ||
         "$venv/bin/python" -m venv --clear "$validator" || return
-    "$validator/bin/python" -m pip install --requirement "$here/crate_validator.txt"
+    "$validator/bin/python" -m pip install --require-hashes --no-deps \
+        --requirement "$lock/crate-validator.txt" && "$validator/bin/python" -m pip check
 }
 
 check() {
-    "$venv/bin/python" -c 'import deepspeed, hpc_lpm, mpi4py, snakemake, torch' &&
+    pip check && "$venv/bin/python" -c 'import deepspeed, hpc_lpm, mpi4py, snakemake, torch' &&
         "$venv/bin/snakemake" --version && "$venv/bin/hpc-lpm" --help
 }
 
@@ -197,6 +207,8 @@ case $option in
 '' | --no-retry | --require-horovod) ;;
 *) fail "unknown option $option: accepted are --no-retry and --require-horovod." ;;
 esac
+[ -z "${HPC_LPM_TORCH:-}" ] || [ -f "$HPC_LPM_TORCH" ] ||
+    fail "HPC_LPM_TORCH names $HPC_LPM_TORCH, which is no file: name a requirements file with the torch to install, or unset it."
 
 if finished && { [ ! -e "$missing" ] || [ "$option" = --no-retry ]; }; then
     exit 0
@@ -227,9 +239,8 @@ if ! finished; then
     fi
     : >"$log"
     step "$made" make_environment
-    # Before the others: whatever is installed after it finds it there and brings no second one.
-    step "PyTorch (about a minute)" install_torch
-    step "dependencies (about 2 minutes)" install_dependencies
+    step "dependencies (about 2 minutes)" install_locked packages
+    step "PyTorch and the toolkit (about a minute)" install_torch_and_toolkit
     try_horovod
     step "RO-Crate validator" install_validator
     step "check" check

@@ -107,6 +107,7 @@ def register(arguments: Sequence[str]) -> None:
     # Typer derives the options from the signature of the function.
     train.__signature__ = signature  # type: ignore[attr-defined]
     train.__annotations__ = {each.name: each.annotation for each in signature.parameters.values()}
+    app.registered_commands = [each for each in app.registered_commands if each.callback != train]
     app.command()(train)
 
 

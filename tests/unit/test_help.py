@@ -41,3 +41,10 @@ def test_no_option_is_cut_in_80_columns(path: tuple[str, ...]) -> None:
     assert not [name for name in options_of(path) if name not in words]
     assert max(map(len, shown.stdout.splitlines())) <= 80
     assert "…" not in shown.stdout
+
+
+def test_a_command_that_is_registered_again_takes_its_own_place() -> None:
+    before = len(app.registered_commands)
+    register(["train", "--strategy", "sequential"])
+    register([])
+    assert len(app.registered_commands) == before

@@ -6,11 +6,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
-from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 FAKE_PYTHON = Path(__file__).with_name("fake_python.sh")
@@ -26,8 +24,9 @@ class Checkout:
         self.folder = folder / "a checkout"
         scripts = self.folder / "config" / "environment"
         scripts.mkdir(parents=True)
-        for name in ("setup.sh", "build_horovod.sh", "constraints.txt", "crate_validator.txt"):
+        for name in ("setup.sh", "build_horovod.sh"):
             shutil.copy(ROOT / "config" / "environment" / name, scripts)
+        shutil.copytree(ROOT / "config" / "environment" / "lock", scripts / "lock")
         for name in ("Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, self.folder)
         self.machine = folder / "the machine"
@@ -148,7 +147,6 @@ def test_a_second_set_up_does_nothing(checkout: Checkout) -> None:
         ("compiler", "no C++ compiler was found", "Debian: g++"),
         ("download", "the source of Horovod 0.28.1 could not be downloaded", "package index"),
         ("wheel", "its build failed", "read .venv/setup.log"),
-        ("install cloudpickle", "what it is built with could not be installed", "package index"),
     ],
 )
 def test_what_cannot_be_built_is_left_out(
@@ -181,14 +179,14 @@ def test_what_cannot_be_built_is_left_out(
     assert (code, said.splitlines()[-1]) == (0, "setup: done")
     assert said.startswith("[1/1] Horovod")
     assert not checkout.missing.exists()
-    assert "install torch" not in checkout.calls().removeprefix(before)
+    assert "torch-cpu.txt" not in checkout.calls().removeprefix(before)
     assert checkout.setup() == (0, "")
 
 
 def test_a_failure_shows_the_end_of_the_log_and_the_next_set_up_goes_on(checkout: Checkout) -> None:
-    code, said = checkout.setup(FAKE_FAILS="install --editable*")
+    code, said = checkout.setup(FAKE_FAILS="install *packages.txt")
     assert code == 2
-    assert "[3/6] dependencies (about 2 minutes)... failed in" in said
+    assert "[2/6] dependencies (about 2 minutes)... failed in" in said
     assert "    ERROR: the index does not answer" in said
     assert str(checkout.venv / "setup.log") in said
     assert said.splitlines()[-1].startswith("setup: dependencies failed")
@@ -284,7 +282,7 @@ def test_variables_of_the_shell_do_not_decide_what_is_installed_where(checkout: 
 
 
 def test_an_interrupted_set_up_goes_on(checkout: Checkout) -> None:
-    process = checkout.start(FAKE_WAITS="install --editable*")
+    process = checkout.start(FAKE_WAITS="install *--editable*")
     wait_until(lambda: "--editable" in checkout.calls())
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=30)
@@ -308,8 +306,8 @@ def test_an_interrupted_build_leaves_nothing_behind(checkout: Checkout) -> None:
 
 
 def test_of_two_set_ups_at_once_the_second_waits(checkout: Checkout) -> None:
-    first = checkout.start(FAKE_WAITS="install torch*")
-    wait_until(lambda: "install torch" in checkout.calls())
+    first = checkout.start(FAKE_WAITS="install *torch-cpu.txt")
+    wait_until(lambda: "torch-cpu.txt" in checkout.calls())
     second = checkout.start()
     assert second.stdout
     assert "setup: waiting for another set-up" in second.stdout.readline()
@@ -317,7 +315,7 @@ def test_of_two_set_ups_at_once_the_second_waits(checkout: Checkout) -> None:
     assert first.communicate(timeout=60)[0].endswith("setup: done\n")
     assert second.communicate(timeout=60)[0] == ""
     assert (first.returncode, second.returncode) == (0, 0)
-    assert checkout.calls().count("pip install torch") == 1
+    assert checkout.calls().count("torch-cpu.txt") == 1
 
 
 @pytest.mark.parametrize("version", ["none", "old"])
@@ -355,6 +353,72 @@ def test_make_test_fails_without_horovod(checkout: Checkout) -> None:
     assert "the tests need Horovod, but no C++ compiler was found" in said
 
 
+def installs(calls: str) -> list[str]:
+    return [line for line in calls.splitlines() if line.startswith("pip install ")]
+
+
+def test_whatever_comes_from_an_index_is_installed_by_its_hash(checkout: Checkout) -> None:
+    assert checkout.setup()[0] == 0
+    calls = checkout.calls().splitlines()
+    from_an_index = [line for line in calls if line.startswith(("pip install ", "pip download "))]
+    own = [line for line in from_an_index if "--require-hashes" not in line]
+    # The toolkit itself, and the wheel of Horovod whose source was downloaded by its hash.
+    (wheel,) = checkout.cache.glob("*/horovod-*.whl")
+    assert [line.rpartition(" --")[2] for line in own] == [
+        f"editable {checkout.folder}",
+        f"force-reinstall {wheel}",
+    ]
+    assert all("--no-deps" in line for line in from_an_index)
+    locked = {Path(line.rpartition("--requirement ")[2]).name for line in calls}
+    files = {path.name for path in (ROOT / "config/environment/lock").glob("*.txt")}
+    assert files - locked == {"torch-cuda.txt"}  # this machine has no GPU
+
+
+def test_with_a_gpu_the_cuda_build_is_installed_and_without_a_cpu_build_as_well(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    (checkout.programs / "nvidia-smi").symlink_to(str(shutil.which("true")))
+    assert checkout.setup()[0] == 0
+    assert "torch-cuda.txt" in checkout.calls()
+    assert "torch-cpu.txt" not in checkout.calls()
+    other = Checkout(tmp_path / "other")
+    assert other.setup(FAKE_FAILS="install *torch-cpu.txt")[0] == 0
+    assert other.calls().index("torch-cpu.txt") < other.calls().index("torch-cuda.txt")
+
+
+def test_a_torch_of_ones_own_is_installed_and_stays(checkout: Checkout) -> None:
+    own = checkout.machine / "my torch.txt"
+    code, said = checkout.setup(HPC_LPM_TORCH=str(own))
+    assert code == 2
+    assert f"HPC_LPM_TORCH names {own}, which is no file" in said
+    own.write_text("torch==2.14.1\n")
+    assert checkout.setup(HPC_LPM_TORCH=str(own))[0] == 0
+    (call,) = [line for line in installs(checkout.calls()) if "torch" in Path(line).name]
+    kept = Path(call.partition("--requirement ")[2])
+    assert kept.read_text() == own.read_text()
+    assert "--no-deps" not in call
+    assert checkout.setup() == (0, "")
+    assert checkout.setup(HPC_LPM_TORCH=str(own)) == (0, "")
+    # Another one is installed, and stays when set-up has to run again.
+    own.write_text("torch==2.15.0\n")
+    assert checkout.setup(HPC_LPM_TORCH=str(own))[0] == 0
+    assert kept.read_text() == own.read_text()
+    (checkout.folder / "pyproject.toml").write_text("changed")
+    before = checkout.calls()
+    assert checkout.setup()[0] == 0
+    assert str(kept) in checkout.calls().removeprefix(before)
+    assert "/lock/torch" not in checkout.calls()
+
+
+def test_packages_that_do_not_fit_together_fail_set_up(checkout: Checkout) -> None:
+    code, said = checkout.setup(FAKE_FAILS="check")
+    assert code == 2
+    assert "failed in" in said
+    assert checkout.setup()[0] == 0
+    # Those of the toolkit and those of the RO-Crate validator.
+    assert checkout.calls().count("pip check") == 1 + 2
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_the_scripts_pass_shellcheck() -> None:
     scripts = [*(ROOT / "config/environment").glob("*.sh"), ROOT / "slurm/campaign.sbatch"]
@@ -365,18 +429,3 @@ def test_the_scripts_pass_shellcheck() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-
-
-def test_the_pinned_packages_accept_the_oldest_python_of_a_current_system() -> None:
-    """Debian 12 has Python 3.11.2: pip would search for hours and then give up."""
-    lock = (ROOT / "config/environment/constraints.txt").read_text().split()
-    refusing = []
-    for name, version in (line.split("==") for line in lock):
-        try:
-            found = metadata(name)
-        except PackageNotFoundError:
-            continue
-        accepted = SpecifierSet(found.get("Requires-Python", ""))
-        if found["Version"] == version and not accepted.contains("3.11.2"):
-            refusing.append(f"{name}=={version} wants Python {accepted}")
-    assert refusing == []
