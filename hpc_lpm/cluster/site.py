@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from hpc_lpm.documents import DocumentError, parse_yaml
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.interfaces import OF_LIBRARIES
 from hpc_lpm.typed_values import TypedModel, describe_validation_error
 
@@ -103,7 +104,7 @@ class Site(TypedModel):
         """
         path = folder / FILE
         try:
-            document = parse_yaml(path.read_text(encoding="utf-8"))
+            document = parse_yaml(read_text(path))
         except FileNotFoundError:
             return cls()
         except (OSError, UnicodeDecodeError) as error:
