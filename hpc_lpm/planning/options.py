@@ -107,7 +107,7 @@ class PlanOptions(BaseModel):
         return devices * self.scheduled.chunks
 
     @classmethod
-    def checked(cls, **values: object) -> "PlanOptions":
+    def checked(cls, /, **values: object) -> "PlanOptions":
         """Build options from values that a user typed.
 
         Raises:
