@@ -9,6 +9,7 @@ import struct
 import zlib
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def _read(path: Path, size: int) -> bytes:
         with path.open("rb") as plain:
             compressed = plain.read(2) == _GZIP  # whatever its name says
         with gzip.open(path) if compressed else path.open("rb") as stream:
-            return stream.read(size)
+            return _read_up_to(size, stream)
     except EOFError:
         raise InputError(f"IDX file {path} is truncated: fetch it again.") from None
     except (OSError, zlib.error) as error:
@@ -81,3 +82,11 @@ def _read(path: Path, size: int) -> bytes:
             f"IDX file {path} cannot be read{' as gzip' if compressed else ''} ({error}): fetch it "
             "again."
         ) from None
+
+
+def _read_up_to(size: int, stream: IO[bytes]) -> bytes:
+    """Read so many bytes, without making room for those that are claimed but not there."""
+    content = bytearray()
+    while part := stream.read(min(size - len(content), _COUNTED_BEYOND)):
+        content += part
+    return bytes(content)
