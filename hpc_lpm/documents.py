@@ -2,10 +2,12 @@
 
 YAML is read by the core schema of its version 1.2, in which `1:30:00`, `2024-01-15`, `1_000` and
 `yes` are texts, `010` is ten and `1e-3` is a number. A key that is given twice is an error, and so
-are JSON's NaN and Infinity, which no standard knows.
+are JSON's NaN and Infinity, which no standard knows, numbers that overflow, and halves of
+characters, which cannot be written or shown.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, ValuesView
 from typing import Any
@@ -14,6 +16,18 @@ import yaml
 
 _DEEPEST, _MOST_VALUES = 100, 100_000
 """Levels of lists and sections, and values in all: more than any file of settings has."""
+
+MOST_YAML_CHARACTERS = 2**18
+"""Longer than any file that people write, and read within seconds."""
+
+_LARGEST_INTEGER = 2**63
+"""Whole numbers are below it: what counts bytes or steps is, and calculates without overflow."""
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+_LONGEST_SHOWN = 40
+_TOO_DEEP = "it nests too deeply"
 
 
 class DocumentError(ValueError):
@@ -24,8 +38,13 @@ def parse_yaml(text: str) -> object:
     """Parse one YAML document by the core schema.
 
     Raises:
-        DocumentError: if the text is not YAML, gives a key twice, or nests without end.
+        DocumentError: if the text is not YAML, is too long, gives a key twice, nests without end,
+            or has a number or text that means nothing.
     """
+    if len(text) > MOST_YAML_CHARACTERS:
+        raise DocumentError(
+            f"it has {len(text):,} characters, accepted are up to {MOST_YAML_CHARACTERS:,}"
+        )
     try:
         document = yaml.load(text, _CoreLoader)
     except yaml.MarkedYAMLError as error:
@@ -35,8 +54,11 @@ def parse_yaml(text: str) -> object:
     except yaml.YAMLError as error:
         raise DocumentError(" ".join(str(error).split())) from None
     except RecursionError:
-        raise DocumentError("it nests too deeply") from None
+        raise DocumentError(_TOO_DEEP) from None
+    except ValueError as error:  # such as a tag of an unknown kind of value
+        raise DocumentError(" ".join(str(error).split())) from None
     _check_size(document)
+    _check_texts(text, document)
     return document
 
 
@@ -44,16 +66,24 @@ def parse_json(text: str) -> object:
     """Parse one JSON document.
 
     Raises:
-        DocumentError: if the text is not JSON, gives a key twice, or has NaN or Infinity.
+        DocumentError: if the text is not JSON, gives a key twice, nests too deeply, or has NaN,
+            Infinity, or a number or text that means nothing.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        document = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=_whole_number,
+            parse_float=_finite_number,
+        )
     except RecursionError:
-        raise DocumentError("it nests too deeply") from None
+        raise DocumentError(_TOO_DEEP) from None
     except json.JSONDecodeError as error:
         raise DocumentError(f"line {error.lineno}: {error.msg}") from None
-    except ValueError as error:
-        raise DocumentError(str(error)) from None
+    _check_depth(document)
+    _check_texts(text, document)
+    return document
 
 
 def parse_scalar(text: str) -> object:
@@ -67,12 +97,57 @@ def parse_scalar(text: str) -> object:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in document:
-            raise DocumentError(f"key {key!r} is given twice")
-        document[key] = value
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DocumentError(f"key {shortened(twice)} is given twice")
     return document
+
+
+def _whole_number(text: str) -> int:
+    """Return the number that a text stands for, which has at most as many digits as accepted."""
+    if len(text) <= 20 and abs(number := int(text)) < _LARGEST_INTEGER:
+        return number
+    raise DocumentError(f"the number {shortened(text)} is too large, accepted is below 2^63")
+
+
+def _finite_number(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise DocumentError(f"the number {shortened(text)} is too large to calculate with")
+
+
+def shortened(value: object) -> str:
+    """Return a value as Python spells it, cut off where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def _parts_of(level: list[object]) -> list[object]:
+    """Return all values that lie in these lists and sections."""
+    held = [each.values() if isinstance(each, Mapping) else each for each in level]
+    return [part for each in held if isinstance(each, list | ValuesView) for part in each]
+
+
+def _check_depth(document: object) -> None:
+    level = [document]
+    for _ in range(_DEEPEST):
+        if not (level := _parts_of(level)):
+            return
+    raise DocumentError(_TOO_DEEP)
+
+
+def _check_texts(text: str, document: object) -> None:
+    """Refuse a document with half of a character, which its text can have as an escape alone."""
+    if "\\u" not in text.lower():
+        return
+    try:
+        spelled = json.dumps(document, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # keys that are no texts are refused elsewhere
+        return
+    if found := _HALF_CHARACTER.search(spelled):
+        raise DocumentError(f"{found[0]!a} is half of a character")
 
 
 def _refuse_constant(name: str) -> float:
@@ -86,9 +161,7 @@ def _check_size(document: object) -> None:
         values += len(level)
         if values > _MOST_VALUES:
             break
-        held = [each.values() if isinstance(each, Mapping) else each for each in level]
-        level = [part for each in held if isinstance(each, list | ValuesView) for part in each]
-        if not level:
+        if not (level := _parts_of(level)):
             return
     raise DocumentError("it nests too deeply, holds itself or repeats aliases without end")
 
@@ -115,9 +188,15 @@ class _CoreLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in seen:
-                    raise _error(key, f"key {key.value!r} is given twice")
+                    raise _error(key, f"key {shortened(key.value)} is given twice")
                 seen.add((key.tag, key.value))
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Put the keys of merged sections into a section, and raise an error if there is no end."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_VALUES:
+            raise _error(node, "it repeats aliases without end")
 
 
 def _error(node: yaml.Node, message: str) -> yaml.YAMLError:
@@ -128,23 +207,30 @@ def _integer(loader: _CoreLoader, node: yaml.ScalarNode) -> int:
     text = str(loader.construct_scalar(node))
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     try:
-        return int(text[2:] if base != 10 else text, base)
+        number = int(text[2:] if base != 10 else text, base)
     except ValueError:
-        raise _error(node, f"{text[:40]!r} is no whole number") from None
+        raise _error(node, f"{shortened(text)} is no whole number") from None
+    if abs(number) >= _LARGEST_INTEGER:
+        raise _error(node, f"{shortened(text)} is too large, accepted is below 2^63")
+    return number
 
 
 def _float(loader: _CoreLoader, node: yaml.ScalarNode) -> float:
     text = str(loader.construct_scalar(node))
+    typed = text.lower()
     try:
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        number = float(typed.replace(".inf", "inf").replace(".nan", "nan"))
     except ValueError:
-        raise _error(node, f"{text[:40]!r} is no number") from None
+        raise _error(node, f"{shortened(text)} is no number") from None
+    if math.isinf(number) and "inf" not in typed:
+        raise _error(node, f"{shortened(text)} is too large to calculate with")
+    return number
 
 
 def _boolean(loader: _CoreLoader, node: yaml.ScalarNode) -> bool:
     text = str(loader.construct_scalar(node))
     if text.lower() not in {"true", "false"}:
-        raise _error(node, f"{text[:40]!r} is neither true nor false")
+        raise _error(node, f"{shortened(text)} is neither true nor false")
     return text.lower() == "true"
 
 

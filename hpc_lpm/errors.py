@@ -7,7 +7,19 @@ from typing import TypeVar
 Entry = TypeVar("Entry")
 
 
-class InputError(Exception):
+class PicturedError(Exception):
+    """An error whose message is a sentence, below which there may be a picture of several lines."""
+
+    def __init__(self, sentence: str, picture: str = "") -> None:
+        super().__init__(*filter(None, (sentence, picture)))
+        self.sentence = sentence
+        self.picture = picture
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
+
+class InputError(PicturedError):
     """Bad usage or bad input; the command line shows the message and exits with code 2.
 
     The message is one sentence: what was found, where, what is accepted, what to do.
@@ -33,10 +45,29 @@ class InterruptedTrainingError(Exception):
     """
 
 
-def closest(word: str, accepted: list[str]) -> str:
+LONGEST_SENTENCE = 4000
+"""Characters of a sentence: more than any of ours has without the values that it quotes."""
+
+
+def in_one_line(sentence: str) -> str:
+    """Return a sentence as a terminal may show it: without ends of lines and control characters.
+
+    A sentence that quotes too much is cut short in its middle.
+    """
+    if len(sentence) > LONGEST_SENTENCE:
+        half = LONGEST_SENTENCE // 2
+        sentence = f"{sentence[:half]} ... {sentence[-half:]}"
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in " ".join(sentence.splitlines())
+    )
+
+
+def closest(word: object, accepted: list[str]) -> str:
     """Return a hint such as `, did you mean 'digits'?`, or an empty string if no name is close."""
-    near = get_close_matches(word, accepted)
-    near.sort(key=lambda name: not name.startswith(word))
+    typed = str(word)  # a key of YAML may be a number
+    near = get_close_matches(typed, accepted)
+    near.sort(key=lambda name: not name.startswith(typed))
     return f", did you mean {near[0]!r}?" if near else ""
 
 

@@ -62,6 +62,10 @@ class Registry(Generic[Entry]):
         """Tell if an entry is one of the toolkit's own."""
         return name in self._entries
 
+    def is_known(self, name: str) -> bool:
+        """Tell if an entry is one of `names`, or was taken from its module before."""
+        return name in self._imported or name in self.names()
+
     def named(self, name: str) -> Entry:
         """Return the entry of that name, which is the same object on every call.
 

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import stat
 import tempfile
@@ -13,6 +12,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from hpc_lpm.documents import DocumentError, parse_json, shortened
 from hpc_lpm.errors import InputError
 from hpc_lpm.file_kinds import describe_kind, kind_of_text, mistaken_for
 from hpc_lpm.typed_values import describe_validation_error
@@ -21,6 +21,35 @@ LONGEST_NAME_BYTES = 255
 """The longest name of a file that Linux file systems take."""
 _ENDING_BYTES = 20
 _GZIP = b"\x1f\x8b"
+
+MOST_BYTES = 2**28
+"""Results of very long runs are smaller, and what is meant to be data of a training is no text."""
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Return the text of a file that a user has named, which is in UTF-8.
+
+    Args:
+        path: the file.
+        errors: what becomes of bytes that are not UTF-8, as Python's `open` takes it.
+
+    Raises:
+        OSError: if it cannot be read, is larger than `MOST_BYTES`, or is a pipe or device: that
+            would block, have no end, or be empty for whoever reads it next.
+        UnicodeDecodeError: if it is not UTF-8.
+    """
+    try:
+        found = path.stat()
+    except ValueError:  # of a name with a null character
+        raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+    for is_kind, kind in _NO_FILES:
+        if is_kind(found.st_mode):
+            reason = f"it is {kind}, accepted is a regular file"
+            raise OSError(errno.EINVAL, reason, str(path))
+    if found.st_size > MOST_BYTES:
+        reason = f"it has {found.st_size:,} bytes, accepted are up to {MOST_BYTES:,}"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return path.read_text(encoding="utf-8", errors=errors)
 
 
 @contextmanager
@@ -172,8 +201,8 @@ class VersionedFile(BaseModel):
         """
         path, text = Path(path), ""
         try:
-            text = path.read_text(encoding="utf-8")
-            document = json.loads(text)
+            text = read_text(path)
+            document = parse_json(text)
         except FileNotFoundError:
             raise InputError(
                 f"{cls.kind} {path} does not exist: name an existing file or make it first."
@@ -186,16 +215,10 @@ class VersionedFile(BaseModel):
             raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
         except OSError as error:
             raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
-        except json.JSONDecodeError as error:
+        except DocumentError as error:
             if kind := kind_of_text(text):
                 raise cls._mistaken(path, describe_kind(kind)) from None
-            raise InputError(
-                f"{cls.kind} {path} is not JSON (line {error.lineno}: {error.msg}): make it again."
-            ) from None
-        except RecursionError:
-            raise InputError(
-                f"{cls.kind} {path} nests too deeply to be one: make it again."
-            ) from None
+            raise InputError(f"{cls.kind} {path} is not JSON ({error}): make it again.") from None
         return cls.from_document(document, str(path))
 
     @classmethod
@@ -211,7 +234,7 @@ class VersionedFile(BaseModel):
         version = document.get("schema_version") if isinstance(document, dict) else None
         if version != cls.current_version:
             raise InputError(
-                f"{cls.kind} {where} has schema_version {version!r}, accepted is "
+                f"{cls.kind} {where} has schema_version {shortened(version)}, accepted is "
                 f"{cls.current_version}: make it again with this release."
             )
         try:

@@ -102,7 +102,7 @@ def _number_or_truth(text: str, wanted: set[str]) -> str | None:
     if "bool" in wanted and text.lower() in {"no", "off", "n", "false"}:
         return "write false, without quotes"
     digits = re.sub(r"(?<=\d)[_,' ](?=\d{3})", "", text)
-    if wanted & {"int", "float"} and re.fullmatch(r"[-+]?\d+", digits):
+    if wanted & {"int", "float"} and re.fullmatch(r"[-+]?[0-9]{1,18}", digits):
         return f"write {int(digits)}, without quotes"
     if "float" in wanted and re.fullmatch(r"[-+]?[\d.]+([eE][-+]?\d+)?", text):
         return f"write {text}, without quotes"

@@ -26,10 +26,14 @@ from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.file_kinds import mistaken_for
+from hpc_lpm.files import read_text
 from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
 from hpc_lpm.typed_values import refusal
 
 Names = Annotated[list[str], Field(min_length=1)]
+
+MOST_STAGES, MOST_RUNS = 2**16, 10_000
+"""More devices than any machine has, and more runs of one contestant than anyone waits for."""
 
 LONGEST_NAME = 100
 """Characters of a campaign's name: file systems take 255 bytes."""
@@ -103,11 +107,11 @@ class Campaign(RunOptions):
     cut_only_at: list[str] = Field(
         default=[], description="names, patterns and type:CLASS behind which alone cuts may be"
     )
-    stages: int = Field(default=2, ge=2, description="devices of every contestant")
+    stages: int = Field(default=2, ge=2, le=MOST_STAGES, description="devices of every contestant")
     seeds: list[Annotated[int, Field(ge=0, le=MAX_SEED)]] = Field(
         default=[0], min_length=1, description="seeds that every contestant is run with"
     )
-    repeats: int = Field(default=1, gt=0, description="how often everything is run")
+    repeats: int = Field(default=1, gt=0, le=MOST_RUNS, description="how often everything is run")
     keep: list[Literal["weights", "checkpoints"]] = Field(
         default=[], description="what to keep of trained models: weights, checkpoints"
     )
@@ -225,7 +229,8 @@ def fields_of(document: Mapping[str, Any]) -> dict[str, FieldInfo]:
 
 def _own_fields(entries: object) -> dict[str, FieldInfo]:
     """Return the options that registered strategies, and those of `entries`, declare."""
-    named = [next(iter(each), "") if isinstance(each, dict) else each for each in entries or ()]  # type: ignore[attr-defined]
+    listed = entries if isinstance(entries, list) else []
+    named = [next(iter(each), "") if isinstance(each, dict) else each for each in listed]
     own: dict[str, FieldInfo] = {}
     for name in dict.fromkeys([*STRATEGIES.names(), *map(str, named)]):
         try:
@@ -263,7 +268,7 @@ def read_campaign_document(path: Path) -> dict[str, Any]:
     """
     kind, parse = ("JSON", parse_json) if path.suffix == ".json" else ("YAML", parse_yaml)
     try:
-        document = parse(path.read_text(encoding="utf-8"))
+        document = parse(read_text(path))
     except FileNotFoundError:
         raise InputError(
             f"campaign file {path} does not exist: name an existing file, such as "

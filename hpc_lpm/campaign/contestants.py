@@ -32,6 +32,8 @@ OF_ITS_PLAN = ("stages", REPLICAS, "cuts", "cut_only_at")
 AGAIN = "again"
 """How often a contestant runs once more, beside those that came later."""
 
+MOST_AGAIN = 1000
+
 LENGTHS = "lengths"
 """The further lengths at which a contestant runs, for a target under a decaying rate."""
 
@@ -238,9 +240,10 @@ def contestant_runs(contestant: Contestant) -> range:
         InputError: if its `again` is not a whole number from 0.
     """
     again = contestant.overrides.get(AGAIN, 0)
-    if not isinstance(again, int) or isinstance(again, bool) or again < 0:
+    if not isinstance(again, int) or isinstance(again, bool) or not 0 <= again <= MOST_AGAIN:
         raise InputError(
-            f"{AGAIN} of {contestant.label} is {again!r}, accepted are whole numbers from 0."
+            f"{AGAIN} of {contestant.label} is {again!r}, accepted are whole numbers from 0 to "
+            f"{MOST_AGAIN}."
         )
     return range(again + 1)
 

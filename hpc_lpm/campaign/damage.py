@@ -10,10 +10,11 @@ from hpc_lpm.campaign.runs import LAUNCH, read_run, why_left_out
 from hpc_lpm.campaign.steps import Step, Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.campaign.tuning.tuned import Tuned
+from hpc_lpm.documents import parse_json
 from hpc_lpm.engine.checkpoint.store import FOLDER, Checkpoint
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import write_text_atomically
+from hpc_lpm.files import read_text, write_text_atomically
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.profile_file import Profile
 
@@ -103,6 +104,6 @@ def damaged_steps(steps: Steps) -> dict[str, str]:
 
 def _read_trace(path: Path) -> None:
     try:
-        json.loads(path.read_bytes())
+        parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(f"trace {path} is not JSON ({error}): make it again.") from None

@@ -3,7 +3,6 @@
 import getpass
 import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -20,6 +19,8 @@ from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.cluster.launchers import launcher_options
 from hpc_lpm.cluster.machine import describe_machine
 from hpc_lpm.cluster.slurm import slurm_settings
+from hpc_lpm.documents import parse_json
+from hpc_lpm.files import read_text
 
 _HOME = Path(__file__).resolve().parents[2]
 CHECKOUT = _HOME if (_HOME / "pyproject.toml").is_file() else None
@@ -80,7 +81,7 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
 def read_environment(path: Path) -> dict[str, Any] | None:
     """Return what `describe_environment` found when the campaign started, None if not recorded."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_text(path))
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

@@ -1,10 +1,12 @@
 """Reads the log of a run, `metrics.jsonl`, even while the run is still writing it."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hpc_lpm.documents import DocumentError, parse_json
+from hpc_lpm.files import read_text
 
 _OF_PART = re.compile("(test|validation)_")
 
@@ -41,14 +43,18 @@ def read_run_log(path: Path) -> RunLog:
     """
     log = RunLog()
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except OSError:
         return log
     for line in text.split("\n")[:-1]:
         entry = _entry(line)
-        if "seconds" in entry:
+        if _is_number(entry.get("seconds")):
             log.step_seconds.append(entry["seconds"])
-        values = {name: value for name, value in entry.items() if _OF_PART.match(name)}
+        values = {
+            name: value
+            for name, value in entry.items()
+            if _OF_PART.match(name) and (value is None or _is_number(value))
+        }
         if values:
             steps = len(log.step_seconds)
             log.evaluations.append(LoggedEvaluation(steps, "step" not in entry, values))
@@ -57,7 +63,11 @@ def read_run_log(path: Path) -> RunLog:
 
 def _entry(line: str) -> dict[str, Any]:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = parse_json(line)
+    except DocumentError:
         return {}
     return entry if isinstance(entry, dict) else {}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -13,6 +13,7 @@ from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.engine.result import RESULT, RunResult
 from hpc_lpm.engine.settings import TrainSettings, checked_settings, settings_fields
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 
 LAUNCH = "launch.json"
 """The record of the launch of a run."""
@@ -169,7 +170,7 @@ def _why_missing(path: Path) -> str:
 def _last_complaint(log: Path) -> str | None:
     """Return the last sentence in which the toolkit itself says what was wrong."""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(log, errors="replace").splitlines()
     except OSError:
         return None
     said = [line.removeprefix(OURS).rstrip(".") for line in lines if line.startswith(OURS)]

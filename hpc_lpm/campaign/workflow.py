@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpc_lpm.campaign.absent import check_installed
 from hpc_lpm.campaign.calls import Call, call_of_this_job
 from hpc_lpm.campaign.command_line import typed_values
@@ -17,7 +15,9 @@ from hpc_lpm.campaign.config import campaign_from_document, read_campaign_docume
 from hpc_lpm.campaign.fingerprints import MEMORY, Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.documents import parse_yaml
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.options import merged_documents
 
 RULES = str(Path(__file__).resolve().parent / "rules" / "campaign.smk")
@@ -131,9 +131,8 @@ def options_of_profile(settings: Any) -> str:
 def options_of_profile_in(folder: Path) -> str:
     """Return the same of the profile in `slurm/`, empty where there is none that can be read."""
     try:
-        text = (folder / "slurm" / "config.v8+.yaml").read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        document = parse_yaml(read_text(folder / "slurm" / "config.v8+.yaml"))
+    except (OSError, ValueError):  # Snakemake says what is wrong
         return ""
     resources = document.get("default-resources") if isinstance(document, dict) else None
     return _slurm_extra(resources) if isinstance(resources, dict) else ""
@@ -145,7 +144,12 @@ def _slurm_extra(resources: Any) -> str:
     if not isinstance(value, str):
         return ""
     # A text in a profile is an expression of Python.
-    return str(ast.literal_eval(value)) if value[:1] in {"'", '"'} else value
+    if value[:1] not in {"'", '"'}:
+        return value
+    try:
+        return str(ast.literal_eval(value))
+    except (SyntaxError, ValueError):
+        return ""
 
 
 def any_of(names: Iterable[str]) -> str:

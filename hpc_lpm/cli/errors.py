@@ -20,6 +20,7 @@ EXIT_DONE = 0
 EXIT_NOT_HELD = 1
 EXIT_BAD_INPUT = 2
 
+_OF_TORCHS_MEMORY = "DefaultCPUAllocator"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _OF_THE_USERS_FILES = {
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP),
@@ -72,7 +73,7 @@ _OF_A_RUN = (TrainingError, InterruptedTrainingError, typer.TyperException, type
 
 def _tell(error: BaseException, arguments: Sequence[str], *, debug: bool) -> int:
     """Tell of an error in a sentence, and return the exit code."""
-    sentence, code = None, EXIT_BAD_INPUT
+    sentence, picture, code = None, "", EXIT_BAD_INPUT
     if isinstance(error, InterruptedTrainingError):
         sentence, code = str(error), EXIT_INTERRUPTED
     elif isinstance(error, TrainingError):
@@ -81,15 +82,18 @@ def _tell(error: BaseException, arguments: Sequence[str], *, debug: bool) -> int
         abort_ranks_after(partial(speak, str(error)), EXIT_NOT_HELD)
         return EXIT_NOT_HELD
     elif isinstance(error, InputError):
-        sentence = str(error)
+        sentence, picture = error.sentence, error.picture
     elif isinstance(error, OSError):
         sentence = _unusable(error)
+    elif isinstance(error, MemoryError) or _OF_TORCHS_MEMORY in str(error):
+        sentence = _out_of_memory(error)
     elif isinstance(error, typer.TyperException):
         sentence = _one_sentence(_message(error))
     elif isinstance(error, (typer.Abort, KeyboardInterrupt)):
         sentence = "interrupted at once: run the command again."
     if sentence is not None:
-        return _complain(sentence, code)
+        complain(sentence, picture)
+        return code
     abort_ranks_after(lambda: speak(explain(error, arguments)), EXIT_UNEXPECTED)
     return EXIT_UNEXPECTED
 
@@ -113,6 +117,14 @@ def _unusable(error: OSError) -> str | None:
     )
 
 
+def _out_of_memory(error: BaseException) -> str:
+    said = str(error).rpartition(f"{_OF_TORCHS_MEMORY}: ")[2].partition("\n")[0].rstrip(". ")
+    return (
+        f"there is not enough memory for what was asked for{f' ({said})' if said else ''}: name "
+        "smaller sizes or files, or use a machine with more of it."
+    )
+
+
 def _message(error: typer.TyperException) -> str:
     """Say what Typer has refused; what is accepted in our words, and the value that was found."""
     message, cause = error.format_message(), error.__cause__
@@ -125,8 +137,3 @@ def _message(error: typer.TyperException) -> str:
 
 def _one_sentence(message: str) -> str:
     return f"{' '.join(message.split()).rstrip('.')}: see `hpc-lpm --help`."
-
-
-def _complain(sentence: str, exit_code: int = EXIT_BAD_INPUT) -> int:
-    complain(sentence)
-    return exit_code

@@ -17,7 +17,7 @@ from hpc_lpm.cli.profile_options import (
 )
 from hpc_lpm.planning.disturbances import Disturbances
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.planning.plan_checks import check_plan_of, check_prices
+from hpc_lpm.planning.plan_checks import check_plan_of, check_prices, check_schedule_is_known
 from hpc_lpm.planning.prediction import MOST_DRAWN, Prediction, predict
 from hpc_lpm.planning.repricing import PlanUse, plan_for
 from hpc_lpm.profile_file import Profile
@@ -93,6 +93,7 @@ def simulate_command(
     merged = Plan.read(plan)
     read = read_profile(profile)
     check_plan_of(read, merged)
+    check_schedule_is_known(merged, plan, strategy)
     check_prices(merged, plan, read, profile)
     profiled = with_link(read, latency_of("--latency", latency), bandwidth)
     use = plan_for(

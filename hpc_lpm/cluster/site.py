@@ -17,6 +17,7 @@ from hpc_lpm.cluster.container import VARIABLE as CONTAINER
 from hpc_lpm.cluster.container import Container
 from hpc_lpm.documents import DocumentError, parse_yaml
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.interfaces import OF_LIBRARIES
 from hpc_lpm.typed_values import TypedModel, describe_validation_error
 
@@ -113,7 +114,7 @@ class Site(TypedModel):
         """
         path = folder / FILE
         try:
-            document = parse_yaml(path.read_text(encoding="utf-8"))
+            document = parse_yaml(read_text(path))
         except FileNotFoundError:
             return cls()
         except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tokenize import TokenError
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,12 @@ _PARTS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _EXAMPLES = "x_train, y_train, x_test and y_test, or x and y"
+
+_DAMAGED = (
+    *(OSError, EOFError, KeyError, TypeError, OverflowError, NotImplementedError, RuntimeError),
+    *(SyntaxError, TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""What numpy raises for damaged heads and contents, besides ValueError."""
 
 _NPY, _ZIP = b"\x93NUMPY", b"PK"
 """What files of one array and of several begin with."""
@@ -166,7 +173,7 @@ def _understanding(path: Path, name: str = "") -> Iterator[None]:
                 "reading objects can run any program: save it with another dtype."
             ) from None
         raise InputError(f"{what} cannot be read ({error}): save it again.") from None
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise InputError(f"{what} cannot be read ({error}): save it again.") from None
 
 

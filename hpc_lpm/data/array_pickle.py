@@ -1,7 +1,8 @@
 """Reads pickles that hold arrays, text, numbers, lists and dictionaries, and runs no code of them.
 
 A pickle is a program that may call anything. This reader lends it four names alone, those by which
-numpy's arrays are written, and behind each is a class of ours that checks what it is given.
+numpy's arrays are written, and behind each is a class of ours that checks what it is given. It also
+leaves out what a few bytes could keep it busy with for ever, or fill the memory.
 """
 
 import io
@@ -81,6 +82,8 @@ class _Array:
         if not isinstance(element, _ElementType) or not isinstance(values, bytes):
             raise ValueError("an array without values")
         dtype = np.dtype(element.name)
+        if not all(type(number) is int for number in shape):
+            raise ValueError("an array whose shape is no numbers")
         if len(values) != prod(shape) * dtype.itemsize:
             raise ValueError(f"{len(values)} bytes for an array of shape {shape}")
         order = "F" if by_columns else "C"
@@ -112,7 +115,49 @@ _LENT = {
 }
 
 
-class _Reader(pickle.Unpickler):
+_LEFT_OUT = {
+    *(pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.EMPTY_SET),
+    *(pickle.ADDITEMS, pickle.FROZENSET, pickle.PERSID, pickle.BINPERSID, pickle.DUP),
+    *(pickle.EXT1, pickle.EXT2, pickle.EXT4),
+}
+"""Instructions that no published file has."""
+
+
+class _Reader(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """Python's own reader: the faster one in C makes room for whatever a file claims to hold."""
+
+    dispatch = {  # noqa: RUF012
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        if bytes([code]) not in _LEFT_OUT
+    }
+
+    def load_setitem(self) -> None:
+        """Set an entry of a dictionary."""
+        self._check_key(self.stack[-2])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Set several entries of a dictionary."""
+        for key in self.stack[::2]:
+            self._check_key(key)
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Make a dictionary of several entries."""
+        for key in self.stack[::2]:
+            self._check_key(key)
+        super().load_dict()
+
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.DICT[0]] = load_dict
+
+    def _check_key(self, key: object) -> None:
+        """Refuse a key of tuples that hold each other, whose hash would take for ever."""
+        if not isinstance(key, bytes | str | int | float | None):
+            raise ValueError(f"{type(key).__name__} in place of a key")
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _LENT:
             raise _RefusedNameError(f"{module}.{name}")
@@ -120,7 +165,12 @@ class _Reader(pickle.Unpickler):
 
 
 def _text(value: object) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    """Return a name; lists that hold each other would be spelled for ever."""
+    if isinstance(value, bytes):
+        return value.decode("latin1")
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"{type(value).__name__} in place of a name")
+    return str(value)
 
 
 def _value(value: object) -> object:

@@ -23,6 +23,8 @@ Labels = Literal["fine", "coarse"]
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
+_MOST_BYTES = 2**28
+"""The largest published file has 154 MB."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +207,17 @@ class _Copy:
         try:
             with tarfile.open(self.path) as archive:
                 for member in archive:  # in one pass: a compressed archive cannot be searched
+                    name = Path(member.name).name
+                    if name not in wanted or not member.isreg():
+                        continue
+                    if member.size > _MOST_BYTES:
+                        raise InputError(
+                            f"archive {self.path} has {member.size:,} bytes of {name}, accepted "
+                            f"are up to {_MOST_BYTES:,}: fetch it again."
+                        )
                     stream = archive.extractfile(member)
-                    if stream is not None and Path(member.name).name in wanted:
-                        contents[Path(member.name).name] = stream.read()
+                    assert stream is not None
+                    contents[name] = stream.read()
         except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
             raise InputError(
                 f"archive {self.path} cannot be read ({error}): fetch it again."
@@ -271,6 +281,9 @@ def _read_python(content: bytes, where: str, *, label: str) -> tuple[Tensor, Ten
     if not isinstance(targets, list | np.ndarray) or len(targets) != len(images):
         found = len(targets) if isinstance(targets, list | np.ndarray) else "no"
         raise InputError(f"{where} holds {found} {label} for {len(images)} images: fetch it again.")
+    whole = all(isinstance(target, int | np.integer) for target in targets)
+    if not whole or not all(0 <= target < 2**31 for target in targets):
+        raise InputError(f"{where} holds {label} that are no numbers of classes: fetch it again.")
     pixels = torch.from_numpy(images.copy()).view(-1, 3, _SIDE, _SIDE)
     return pixels, torch.tensor([int(target) for target in targets])
 
@@ -291,8 +304,10 @@ def _names_in_pickle(copy: _Copy, key: str) -> tuple[str, ...]:
         return ()
     where = copy.where(copy.published.class_names)
     found = read_array_pickle(content, where).get(key, [])
+    if not isinstance(found, list) or not all(isinstance(name, bytes | str) for name in found):
+        raise InputError(f"{where} holds {key} that are no list of texts: fetch it again.")
     return tuple(
-        name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in found
+        name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in found
     )
 
 

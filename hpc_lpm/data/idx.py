@@ -9,6 +9,7 @@ import struct
 import zlib
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from hpc_lpm.errors import InputError
 
 _UNSIGNED_BYTE = 8
 _GZIP = b"\x1f\x8b"
+_COUNTED_BEYOND = 2**20
+"""So much is read at most of what a header does not tell of: little can unpack to very much."""
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
@@ -27,13 +30,14 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
         InputError: if the file cannot be read or decompressed, is not in this format, has another
             number of dimensions, or holds more or fewer values than its header says.
     """
-    content = _read(path, None)
-    sizes = _sizes(content, path, dimensions)
-    start = _header_bytes(dimensions)
-    if len(content) - start != prod(sizes):
+    sizes = read_idx_sizes(path, dimensions)
+    start, values = _header_bytes(dimensions), prod(sizes)
+    most = values + _COUNTED_BEYOND
+    content = _read(path, start + most)
+    if len(content) - start != values:
+        found = f"{most} or more" if len(content) - start == most else len(content) - start
         raise InputError(
-            f"IDX file {path} holds {len(content) - start} values where its header says "
-            f"{prod(sizes)}: fetch it again."
+            f"IDX file {path} holds {found} values where its header says {values}: fetch it again."
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[start:].view(sizes)
 
@@ -63,14 +67,14 @@ def _sizes(content: bytes, path: Path, dimensions: int) -> tuple[int, ...]:
     return struct.unpack(f">{dimensions}I", content[4 : _header_bytes(dimensions)])
 
 
-def _read(path: Path, size: int | None) -> bytes:
-    """Read the first bytes of a file, or all, whether it is compressed or not."""
+def _read(path: Path, size: int) -> bytes:
+    """Read the first bytes of a file, whether it is compressed or not."""
     require_file(path, "IDX file")
     try:
         with path.open("rb") as plain:
             compressed = plain.read(2) == _GZIP  # whatever its name says
         with gzip.open(path) if compressed else path.open("rb") as stream:
-            return stream.read(-1 if size is None else size)
+            return _read_up_to(size, stream)
     except EOFError:
         raise InputError(f"IDX file {path} is truncated: fetch it again.") from None
     except (OSError, zlib.error) as error:
@@ -78,3 +82,11 @@ def _read(path: Path, size: int | None) -> bytes:
             f"IDX file {path} cannot be read{' as gzip' if compressed else ''} ({error}): fetch it "
             "again."
         ) from None
+
+
+def _read_up_to(size: int, stream: IO[bytes]) -> bytes:
+    """Read so many bytes, without making room for those that are claimed but not there."""
+    content = bytearray()
+    while part := stream.read(min(size - len(content), _COUNTED_BEYOND)):
+        content += part
+    return bytes(content)

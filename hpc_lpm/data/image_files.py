@@ -38,6 +38,8 @@ ENDINGS = frozenset(
 _GREY = {"1", "L", "LA", "La", "I", "F"}
 _LAST_BYTES = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b"\x3b"}
 _TAIL_BYTES = 4096
+_MOST_PIXELS = 2**26
+"""A small file can claim more pixels than memory holds; photographs have fewer than these."""
 _MEASURED = 1024
 """So many images tell mean and deviation of a set that is not kept in memory."""
 
@@ -158,8 +160,9 @@ def decode(path: Path, form: ImageForm) -> Tensor:
     try:
         # Large images and unusual data are warned of on every rank; those that fail are named.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-            turned = ImageOps.exif_transpose(image)
-            pixels = np.array(square(_with_channels(turned, form.channels)))
+            _require_size(image)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = np.array(square(_with_channels(image, form.channels)))
     except BrokenImageError:
         raise
     except Exception as error:  # decoders raise many types for damaged data
@@ -179,6 +182,7 @@ def check_whole(path: Path) -> None:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             ending = _LAST_BYTES.get(str(image.format))
+            _require_size(image)
             if ending is None or ending not in _tail(path):
                 image.load()
     except Exception as error:
@@ -245,6 +249,12 @@ def _require_content(path: Path) -> None:
         raise BrokenImageError("is no regular file")
     if not found.st_size:
         raise BrokenImageError("is empty")
+
+
+def _require_size(image: "Image") -> None:
+    pixels = image.width * image.height
+    if pixels > _MOST_PIXELS:
+        raise BrokenImageError(f"has {pixels:,} pixels, accepted are up to {_MOST_PIXELS:,}")
 
 
 def _tail(path: Path) -> bytes:

@@ -17,6 +17,7 @@ from hpc_lpm.cluster.slurm import slurm_settings
 from hpc_lpm.doctor.probe_start import outside_of_ranks
 from hpc_lpm.doctor.situation import Finding, Situation
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.programs import Answer, ask, installed
 
 _SLURM = "slurm"
@@ -212,8 +213,8 @@ def _accounts() -> list[str]:
 
 def _profile_settings(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+        document = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return document if isinstance(document, dict) else {}
 

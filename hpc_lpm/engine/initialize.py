@@ -36,6 +36,7 @@ from hpc_lpm.models.own_module import as_arguments, model_of, needs_inputs, undi
 from hpc_lpm.options import RunOptions
 from hpc_lpm.planning.model_checks import check_layer_names, check_ranks
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.plan_checks import check_schedule_is_known
 from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import seeded_generators
@@ -243,7 +244,10 @@ def _divided(
 
 
 def _schedule_of(plan: Plan | None) -> str:
-    return DEFAULT_STRATEGY if plan is None else str(plan.options.get("schedule", DEFAULT_SCHEDULE))
+    if plan is None:
+        return DEFAULT_STRATEGY
+    check_schedule_is_known(plan, f"of {plan.model}")
+    return str(plan.options.get("schedule", DEFAULT_SCHEDULE))
 
 
 def _settings_of(

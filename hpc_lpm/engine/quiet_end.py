@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from hpc_lpm.errors import EXIT_INTERRUPTED
+from hpc_lpm.errors import EXIT_INTERRUPTED, in_one_line
 from hpc_lpm.ranks import rank_from_environment, started_by_launcher
 from hpc_lpm.stop_signals import STOP_SIGNALS, nothing_to_save
 
@@ -39,23 +39,27 @@ def others_stopped_too() -> bool:
     return True
 
 
-def complain(sentence: str) -> None:
+def complain(sentence: str, picture: str = "") -> None:
     """Report bad input, which all ranks may have found: then the first one speaks for all.
 
     A rank that is alone with its fault says where that is: a file may be missing on one node only.
     """
     rank = rank_from_environment()
     if not others_stopped_too():
-        speak(f"rank {rank} on {platform.node()}: {sentence}")
+        speak(f"rank {rank} on {platform.node()}: {sentence}", picture)
     elif rank == 0:
-        speak(sentence)
+        speak(sentence, picture)
 
 
-def speak(sentence: str) -> None:
-    """Write a sentence to stderr as ours."""
+def speak(sentence: str, picture: str = "") -> None:
+    """Write a sentence to stderr as ours, in one line, whatever names and values it quotes.
+
+    Below it comes a picture of several lines, if there is one.
+    """
     # One write: where Python does not buffer, `print` writes the end of the line by itself, and the
     # launcher's own notice may come between the two.
-    sys.stderr.write(f"hpc-lpm: {sentence}\n")
+    lines = [in_one_line(sentence), *picture.splitlines()]
+    sys.stderr.write("hpc-lpm: " + "".join(f"{line}\n" for line in lines))
     sys.stderr.flush()
 
 

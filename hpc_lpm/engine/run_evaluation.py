@@ -100,7 +100,7 @@ def evaluate_run(
         saved.updates,
         saved.history.epochs_evaluated,
         # Of the replicas of stages each had its share of a micro-batch.
-        saved.replicas if strategy_named(saved.settings["strategy"]).needs_plan else 1,
+        saved.replicas if strategy_named(saved.remaking.strategy).needs_plan else 1,
     )
     start = time.perf_counter()
     whole = WholeModel(context)
@@ -128,13 +128,13 @@ def _settings(
     metrics: tuple[str, ...],
 ) -> TrainSettings:
     """Return the settings of the run as those of one process, with what is asked for instead."""
-    own = strategy_named(saved.settings["strategy"]).options.model_fields
+    own = strategy_named(saved.remaking.strategy).options.model_fields
     document: dict[str, Any] = {k: v for k, v in saved.settings.items() if k not in own}
     document |= {"strategy": DEFAULT_STRATEGY, "plan": None, "init_from": None, "augment": None}
     if dataset is not None:
         # Parts and normalisation are those of the other data.
         document |= {"dataset": dataset, "validation": 0.0, "normalize": "dataset"}
-    document["metric"] = list(dict.fromkeys([*document["metric"], *metrics]))
+    document["metric"] = list(dict.fromkeys([*saved.remaking.metric, *metrics]))
     document |= {"loss": loss} if loss else {}
     document |= {"data_dir": str(data_dir)} if data_dir else {}
     return checked_settings(**document)

@@ -18,11 +18,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hpc_lpm.documents import DocumentError, parse_json
 from hpc_lpm.engine.evaluation import Evaluation
 from hpc_lpm.engine.records import StepNorms
 from hpc_lpm.engine.trackers import Tracking
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.files import write_text_atomically
+from hpc_lpm.files import read_text, write_text_atomically
 
 _PLAIN_LINE_SECONDS = 5.0
 
@@ -169,17 +170,27 @@ def _lines_before(path: Path, steps: int, epochs: int, evaluated: int) -> list[s
     if not path.exists():
         return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in read_text(path, errors="replace").splitlines(keepends=True):
         if not line.endswith("\n"):
             break
-        entry = json.loads(line)
-        if "step" not in entry:
-            keep = entry["epoch"] < epochs
-        else:
-            keep = entry["step"] < (evaluated if "evaluation_seconds" in entry else steps)
-        if keep:
+        if _is_earlier(line, steps, epochs, evaluated):
             kept.append(line)
     return kept
+
+
+def _is_earlier(line: str, steps: int, epochs: int, evaluated: int) -> bool:
+    """Tell if a line is about the first steps and evaluations; one that is damaged is not."""
+    try:
+        entry = parse_json(line)
+    except DocumentError:
+        return False
+    if not isinstance(entry, dict):
+        return False
+    if "step" not in entry:
+        place, end = entry.get("epoch"), epochs
+    else:
+        place, end = entry["step"], evaluated if "evaluation_seconds" in entry else steps
+    return isinstance(place, int) and place < end
 
 
 def _logged(evaluations: Sequence[Evaluation]) -> dict[str, object]:

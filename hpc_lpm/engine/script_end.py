@@ -128,9 +128,9 @@ class _Guard:
 
     def _end_by_bad_input(self, error: InputError) -> None:
         if ranks_from_environment() == 1:
-            speak(str(error))
+            speak(error.sentence, error.picture)
             raise SystemExit(EXIT_BAD_INPUT)
-        complain(str(error))
+        complain(error.sentence, error.picture)
         if self._step_in_flight() is not None:
             abort_ranks(EXIT_BAD_INPUT)
         # MPI may be waiting for messages that no rank will send.

@@ -19,6 +19,7 @@ from hpc_lpm.documents import parse_json
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.file_kinds import mistaken_for
+from hpc_lpm.files import read_text
 from hpc_lpm.options import (
     MAX_SEED,
     RUN,
@@ -144,7 +145,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         InputError: if the file cannot be read or does not hold a JSON object.
     """
     try:
-        document = parse_json(path.read_text(encoding="utf-8"))
+        document = parse_json(read_text(path))
     except (OSError, ValueError) as error:
         raise InputError(
             f"settings file {path} cannot be read ({error}): name a JSON file of settings, such as "

@@ -21,9 +21,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from hpc_lpm.documents import parse_json
 from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import TrainingError
-from hpc_lpm.files import write_text_atomically
+from hpc_lpm.files import read_text, write_text_atomically
 
 FOLDER = "hang"
 _ASKED = "asked"
@@ -140,7 +143,8 @@ class Watchdog:
     def _reports(self) -> Iterator[dict[str, Any]]:
         for path in sorted(self._folder.glob("rank-*.json")):
             with suppress(OSError, ValueError):
-                yield json.loads(path.read_text(encoding="utf-8"))
+                report = parse_json(read_text(path))
+                yield asdict(TypeAdapter(RankReport).validate_python(report))
 
 
 def _blame(found: dict[int, dict[str, Any]], rank: int, ranks: int) -> str:

@@ -10,12 +10,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hpc_lpm.activation import describe_tensors
+from hpc_lpm.data.locations import require_file
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.state_names import is_captured, outside_name
 
 _NAMED_AT_MOST = 3
-_OF_LAYER = re.compile(r"layer\.(\d+)\.(.+)")
+_OF_LAYER = re.compile(r"layer\.([0-9]{1,9})\.(.+)")
 _BESIDE = "optimizer."
 """What the names of all other tensors of a checkpoint begin with."""
 
@@ -31,6 +32,7 @@ def load_initial_weights(path: Path, model: LayeredModel, layers: Mapping[int, n
         InputError: if the file cannot be read, or tensors are missing, superfluous or of another
             shape or type.
     """
+    require_file(path, "--init-from")
     try:
         with safe_open(path, framework="pt") as opened:
             _Loading(path, model, opened).into(layers)

@@ -5,7 +5,6 @@ names a folder with a `config.json`, whose model starts with the weights in the 
 files, if it has any. Nothing is ever fetched from a network.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.documents import parse_json
 from hpc_lpm.errors import InputError, closest
+from hpc_lpm.files import read_text
 from hpc_lpm.models.layered import LayeredModel
 
 CONFIGURATION = "config.json"
@@ -116,7 +117,7 @@ def _transformers() -> Any:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = parse_json(read_text(file))
     except (OSError, ValueError) as error:
         raise InputError(
             f"hf:{file} cannot be read ({error}): name a configuration of transformers, or a "

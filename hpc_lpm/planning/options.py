@@ -41,6 +41,9 @@ def planned_optimizer(optimizer: OptimizerSettings) -> str:
     return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER
 
 
+MOST_IN_A_STEP, MOST_DEVICES = 100_000, 2**16
+"""More micro-batches than any optimizer step has, and more devices than a model is trained on."""
+
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -75,14 +78,14 @@ class PlanOptions(BaseModel):
     tolerance: float = Field(default=0.02, ge=0, allow_inf_nan=False)
     memory_limit: Bytes | tuple[Bytes, ...] | None = None
     schedule: str = DEFAULT_SCHEDULE
-    lead: int = Field(default=1, ge=1)
-    micro_batches: int = Field(default=4, ge=1)
+    lead: int = Field(default=1, ge=1, le=MOST_IN_A_STEP)
+    micro_batches: int = Field(default=4, ge=1, le=MOST_IN_A_STEP)
     weights: PlannedPolicyName = DEFAULT_WEIGHT_POLICY
     optimizer: Optimizer = "momentum"
     overlap: bool | None = None
     speeds: tuple[Speed, ...] | None = None
     links: tuple[Link, ...] | None = None
-    replicas: int = Field(default=1, ge=1)
+    replicas: int = Field(default=1, ge=1, le=2**20)
     global_batch: int | None = Field(default=None, ge=1)
     prediction_rule: PredictionRule | None = None
     recipe: str = NO_RECIPE
@@ -107,7 +110,7 @@ class PlanOptions(BaseModel):
         return devices * self.scheduled.chunks
 
     @classmethod
-    def checked(cls, **values: object) -> "PlanOptions":
+    def checked(cls, /, **values: object) -> "PlanOptions":
         """Build options from values that a user typed.
 
         Raises:

@@ -104,6 +104,11 @@ class Plan(SealedFile):
                     f"that starts at layer {expected} and holds at least one layer is expected"
                 )
             expected = stage.stop
+        if self.chunks < 1 or len(self.stages) % self.chunks:
+            raise ValueError(
+                f"options have {self.chunks} chunks on each device, accepted is a number that "
+                f"divides the {len(self.stages)} stages"
+            )
         if self.layers and len(self.layers) != expected:
             raise ValueError(f"{len(self.layers)} layers are named where stages hold {expected}")
         return self

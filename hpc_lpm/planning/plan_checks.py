@@ -12,6 +12,7 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profile_file import Profile
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, SCHEDULES
 
 _NEARLY = 1e-9
 """By which share a price may differ: files of earlier releases may have been rounded elsewhere."""
@@ -63,6 +64,26 @@ def first_other_name(planned: Sequence[str], names: Sequence[str]) -> str | None
 def other_contents(index: int, name: str) -> str:
     """Return in words that a layer of the plan is another than that of its name."""
     return f"its layer {index} ({name}) has other parameters or buffers than the model's"
+
+
+def check_schedule_is_known(plan: Plan, where: Path | str, asked: object = None) -> None:
+    """Check that using a plan runs no code that the plan alone names.
+
+    Args:
+        plan: the plan.
+        where: its file, for messages.
+        asked: the schedule that the user has named, if any, which is used instead of the plan's.
+
+    Raises:
+        InputError: if its schedule is `module:name` and nobody else has named that.
+    """
+    named = str(plan.options.get("schedule", DEFAULT_SCHEDULE))
+    if ":" in named and named != asked and not SCHEDULES.is_known(named):
+        raise InputError(
+            f"plan {where} is for the schedule {named!r}, and what a file names is not run: look "
+            f"at that module, and name it yourself with --strategy {shlex.quote(named)} (in a "
+            "script, strategy=)."
+        )
 
 
 def check_prices(plan: Plan, where: Path, profile: Profile, profile_path: Path) -> None:

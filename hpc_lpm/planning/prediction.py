@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.disturbances import Disturbances
 from hpc_lpm.planning.options import PlanOptions
@@ -22,6 +23,9 @@ SETTLING_STEPS = 16
 
 MOST_DRAWN = 200_000
 """The passes of all stages up to which there is a timeline of each by itself."""
+
+MOST_SIMULATED = 2**22
+"""The passes forward of all stages that are simulated in seconds."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,12 @@ def predict(
     jitter, replay = disturbances.jitter, options.weights == "replay"
     clock = disturbances.slowed(clock_of(model, plan.cuts))
     total = steps * options.micro_batches
+    if total * stages > MOST_SIMULATED:
+        raise InputError(
+            f"{steps:,} steps of {options.micro_batches:,} micro-batches on {stages} stages are "
+            f"{total * stages:,} passes forward, accepted are up to {MOST_SIMULATED:,}: ask for "
+            "fewer --steps, micro-batches or a smaller lead."
+        )
     simulation = simulate(
         model.schedule,
         clock,

@@ -10,6 +10,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.memory import MemoryFactors, further_state_bytes, matrix_bytes
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
+from hpc_lpm.planning.plan_checks import check_schedule_is_known
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import LEAD, WEIGHTS
 from hpc_lpm.schedules.registry import schedule_named
@@ -55,6 +56,7 @@ def plan_for(
             stage exceeds in the other use. A plan that was made for this use is not checked.
     """
     given = {name: value for name, value in asked.items() if value is not None}
+    check_schedule_is_known(plan, where, given.get("schedule"))
     planned = PlanOptions.checked(**plan.options)
     options = PlanOptions.checked(**{**plan.options, **given})
     _check_chunks(plan, where, options)

@@ -14,7 +14,7 @@ from hpc_lpm.planning.devices.asked import AskedSearch, objective_of
 from hpc_lpm.planning.devices.candidates import THROUGHPUT, Candidate, DeviceSearch
 from hpc_lpm.planning.links import boundary_links
 from hpc_lpm.planning.lists import memory_limit_of, names_of, speeds_of
-from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.options import MOST_DEVICES, PlanOptions
 from hpc_lpm.planning.own_split import OWN, check_within_limits
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
@@ -258,6 +258,10 @@ class PlanRequest:
                 "alone: leave --planner out, or ask for --stages."
             )
         merged = [each.merged for each in self.blocks]
+        if self.devices > MOST_DEVICES:
+            raise InputError(
+                f"--devices is {self.devices}, accepted are whole numbers up to {MOST_DEVICES:,}."
+            )
         found = self.search.run(merged, self.devices, self.global_batch)
         whole = {id(each.merged): each for each in self.blocks}
         return replace(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.profile_file import LinkProfile, Profile
 from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 from hpc_lpm.quantities import parse_seconds
@@ -19,7 +20,7 @@ def read_profile(path: Path) -> Profile:
         InputError: if the file cannot be read or does not follow its format.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError):
         return Profile.read(path)  # raises an error that says what is wrong
     if path.suffix == ".json" or text.lstrip().startswith(("{", "[{")):

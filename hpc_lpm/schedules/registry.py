@@ -51,6 +51,10 @@ class ScheduleRegistry(Registry[Schedule]):
         """Tell if a name stands for a table: no attribute of a module `schedule` ends in `.csv`."""
         return name.startswith(_TABLE) and name.lower().endswith(".csv")
 
+    def is_known(self, name: str) -> bool:
+        """Tell the same as any registry; a table is read, and nothing of it is run."""
+        return self.is_table(name) or super().is_known(name)
+
     def _found(self, name: str) -> object:
         if self.is_table(name):
             return TableSchedule.read(name, user_path(name.removeprefix(_TABLE)))

@@ -5,11 +5,13 @@ device, a cell per pass. Only text is parsed; nothing of the file is ever execut
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.schedules.chunked import ChunkedSchedule
 from hpc_lpm.schedules.instructions import (
     Backward,
@@ -68,10 +70,8 @@ class TableSchedule(ChunkedSchedule):
             InputError: if the file cannot be read, or is no table of a sound schedule.
         """
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [
-                    _passes(name, number, row) for number, row in enumerate(csv.reader(file), 1)
-                ]
+            lines = io.StringIO(read_text(path), newline="")
+            rows = [_passes(name, number, row) for number, row in enumerate(csv.reader(lines), 1)]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(
                 f"schedule {name!r} cannot be read ({error}): name a CSV file with a line of "
@@ -122,7 +122,8 @@ class TableSchedule(ChunkedSchedule):
                 self.programmes(stages, per_step, total), per_step, total, bounds, self._placement
             )
         except ScheduleError as error:
-            raise InputError(f"schedule {self.name!r} is unsound at {error}") from None
+            said = f"schedule {self.name!r} is unsound at {error.sentence}"
+            raise InputError(said, error.picture) from None
 
 
 def _passes(name: str, line: int, row: list[str]) -> list[Cell]:

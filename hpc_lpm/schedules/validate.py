@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from itertools import product, takewhile
 
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, PicturedError
 from hpc_lpm.schedules.base import Schedule
 from hpc_lpm.schedules.drawing import draw
 from hpc_lpm.schedules.instructions import (
@@ -27,7 +27,7 @@ from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.schedules.playback import UnitClock, play
 
 
-class ScheduleError(Exception):
+class ScheduleError(PicturedError):
     """Programmes do not fit together; the message holds their picture with the bad step marked."""
 
 
@@ -105,7 +105,8 @@ def check_schedule(schedule: Schedule) -> None:
         try:
             validate(programmes, per_step, total, bounds, placement)
         except ScheduleError as error:
-            raise InputError(f"{where} is unsound at {error}") from None
+            said = f"{where} is unsound at {error.sentence}"
+            raise InputError(said, error.picture) from None
         for device, programme in enumerate(programmes):
             for (micro_batch, chunk), seen in _versions_seen(programme).items():
                 stage = placement.stage(device, chunk)
@@ -115,14 +116,14 @@ def check_schedule(schedule: Schedule) -> None:
                 if seen != said:
                     raise InputError(
                         f"{where}: the forward of micro-batch {micro_batch} at stage {stage} comes "
-                        f"after {seen} updates, but `version` says {said}: mend one of the two.\n"
-                        f"{draw(programmes, placement=placement)}"
+                        f"after {seen} updates, but `version` says {said}: mend one of the two.",
+                        draw(programmes, placement=placement),
                     )
             reason = _fault_of_order(schedule, (device, stages, per_step), lead, total)
             if reason is not None:
                 picture = draw(programmes, placement=placement)
                 name = _name_of_rows(placement)
-                raise InputError(f"{where}: {name} {device} {reason}\n{picture}")
+                raise InputError(f"{where}: {name} {device} {reason}", picture)
 
 
 def _fault_of_order(
@@ -193,7 +194,7 @@ def _error(
     step = str(programme[index]) if index < len(programme) else "end"
     picture = draw(programmes, {(device, index): f" <-[{step}]"}, placement)
     where = f"{_name_of_rows(placement)} {device}, instruction {index} ({step})"
-    return ScheduleError(f"{where}: {reason}\n{picture}")
+    return ScheduleError(f"{where}: {reason}", picture)
 
 
 class _ChunkChecker:

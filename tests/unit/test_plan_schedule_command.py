@@ -8,6 +8,7 @@ import pytest
 from hpc_lpm.cli import plan, planners, simulate  # noqa: F401  registers them
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
+from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
 from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
@@ -333,6 +334,29 @@ def test_a_schedule_of_ones_own_is_planned_and_simulated(capsys, profile_path, p
     assert document["peak_in_flight"] == [3, 1]
     assert document["memory_bytes"] == [held(3), held(1)]
     assert document["period_seconds"] == pytest.approx(0.006, rel=1e-3)
+
+
+def test_code_that_a_plan_alone_names_is_not_run(
+    capsys, profile_path, planned, tmp_path, monkeypatch
+):
+    path = planned()
+    document = json.loads(path.read_text())
+    document["options"]["schedule"] = "left_by_a_stranger:Eager"
+    document["content_sha256"] = None
+    path.write_text(json.dumps(document))
+    (tmp_path / "left_by_a_stranger.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.chdir(tmp_path)
+    command = ("simulate", profile_path, "--plan", path)
+    code, _, err = call(capsys, *command)
+    assert code == EXIT_BAD_INPUT
+    assert "it was run" not in err
+    assert "name it yourself with --strategy left_by_a_stranger:Eager" in err
+    changed = Plan.read(path)
+    with pytest.raises(InputError, match="what a file names is not run"):
+        plan_for(changed, path)
+    code, _, err = call(capsys, *command, "--strategy", "left_by_a_stranger:Eager")
+    assert code == EXIT_BAD_INPUT
+    assert "it was run" in err
 
 
 def test_a_schedule_of_ones_own_can_be_searched_for_if_it_alternates(capsys, profile_path, toys):

@@ -87,6 +87,19 @@ def test_sections_are_merged_and_reused_as_version_1_1_does() -> None:
         ("a: !!python/name:os.system", "line 1"),
         ("a: !!timestamp 2024-01-15", "timestamp"),
         ("a: " + "9" * 5000, "no whole number"),
+        ("a: 9223372036854775808", "accepted is below 2\\^63"),
+        ("a: 0xffffffffffffffff", "accepted is below 2\\^63"),
+        ("a: 1e999", "too large"),
+        ('a: "\\ud800"', "half of a character"),
+        ("a: " + "x" * 2**18, "accepted are up to 262,144"),
+        (
+            "a: &a {x: 1}\n"
+            + "".join(
+                f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}\n"
+                for a, b in pairwise("abcdefghi")
+            ),
+            "aliases without end",
+        ),
         ("a: 1\n---\na: 2", "another document"),
         ("a: \x00", "special characters"),
     ],
@@ -105,11 +118,22 @@ def test_yaml_that_says_two_things_or_none_is_refused(text: str, words: str) -> 
         ('{"a": -Infinity}', "-Infinity"),
         ("[" * 100_000, "deeply"),
         ('{"a": 1,}', "line 1"),
+        ("[" * 101 + "]" * 101, "deeply"),
+        ("9223372036854775808", "accepted is below 2\\^63"),
+        ("-" + "9" * 5000, "accepted is below 2\\^63"),
+        ("1e999", "too large"),
+        ('{"\\ud800": 1}', "half of a character"),
+        ('["\\uDC00\\uD800"]', "half of a character"),
     ],
 )
 def test_json_that_no_standard_accepts_is_refused(text: str, words: str) -> None:
     with pytest.raises(DocumentError, match=words):
         parse_json(text)
+
+
+def test_json_keeps_numbers_and_characters_that_mean_something() -> None:
+    document = [2**63 - 1, -(2**63) + 1, 1.7e308, 5e-324, "\U0001f600 é", {"a": [[None, True]]}]
+    assert parse_json(json.dumps(document)) == document
 
 
 def write_campaign(folder: Path, line: str = "") -> Path:

@@ -1,8 +1,8 @@
 """Draws what every stage did when, in a few steps of steady state, on one time scale for all."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -20,6 +20,8 @@ from hpc_lpm.campaign.figures.style import (
 )
 from hpc_lpm.campaign.runs import Run
 from hpc_lpm.campaign.trials import file_name
+from hpc_lpm.documents import parse_json
+from hpc_lpm.files import read_text
 
 COMPUTING = ("forward", "replay", "backward", "input gradient", "weight gradient", "update")
 """The phases that are drawn; at all other times a rank waits or communicates."""
@@ -44,7 +46,7 @@ class Phase:
 def read_trace(path: Path) -> list[Phase]:
     """Return the phases of a trace by start time, or none if the file cannot be read."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document: Any = parse_json(read_text(path))
         events = [event for event in document["traceEvents"] if event.get("ph") == "X"]
         phases = [
             Phase(

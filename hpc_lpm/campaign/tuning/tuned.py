@@ -1,8 +1,8 @@
 """`tuned/NAME.json`: what was tried of a contestant, how it went, and what was chosen."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpc_lpm.files import VersionedFile
 
@@ -67,6 +67,12 @@ class Tuned(VersionedFile):
     seconds: float
     candidates: tuple[TriedCandidate, ...] = Field(min_length=1)
     chosen: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _one_is_chosen(self) -> Self:
+        if self.chosen >= len(self.candidates):
+            raise ValueError(f"chosen is {self.chosen} of {len(self.candidates)} candidates")
+        return self
 
     @property
     def choice(self) -> TriedCandidate:

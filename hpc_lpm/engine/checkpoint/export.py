@@ -42,17 +42,19 @@ def export_weights(
             made.
     """
     checkpoint = Checkpoint.of_run(run, best=best)
-    settings = checkpoint.manifest.settings
-    given = data_dir or settings["data_dir"]
-    shape = dataset_shape(settings["dataset"], Path(given) if given else None)
-    model = create_model(settings["model"], shape, settings["seed"], loss=settings["loss"])
+    settings = checkpoint.manifest.remaking
+    shape = dataset_shape(settings.dataset, data_dir or settings.data_dir)
+    model = create_model(settings.model, shape, settings.seed, loss=settings.loss)
     saved = checkpoint.manifest.cuts[-1]
     if saved != len(model.layers):
         raise InputError(
             f"checkpoint {checkpoint.path} has {saved} layers, model {model.name} has "
             f"{len(model.layers)}: bring the model back to what was trained."
         )
-    tensors = under_outside_names(model, checkpoint.layer_tensors())
+    held = checkpoint.layer_tensors()
+    if strange := [index for index, _ in held if index >= saved]:
+        raise checkpoint.damaged(f"its tensors, which are of layer {strange[0]} of {saved} too")
+    tensors = under_outside_names(model, held)
     return ExportedWeights(model.name, checkpoint.manifest.history.step, tensors)
 
 

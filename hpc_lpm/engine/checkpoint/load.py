@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
+from hpc_lpm.engine.checkpoint.store import MANIFEST, Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
     restore_groups,
     restore_kept,
@@ -74,6 +73,8 @@ def restore(
             meter.add_earlier(reader.record(job.rank))
             return
         of_ranks = [reader.record(rank).segments for rank in range(saved.ranks)]
+        if len({len(segments) for segments in of_ranks}) > 1:
+            raise checkpoint.damaged("the records of its ranks, which count different drains")
         history.earlier += [list(segment) for segment in zip(*of_ranks, strict=True)]
 
     saved = checkpoint.manifest
@@ -143,24 +144,19 @@ class CheckpointReader:
         return {name: held.get_tensor(name) for name in held.keys() if name.startswith(prefix)}  # noqa: SIM118
 
     def _rank_with(self, layer: int, replica: int) -> int:
-        return next(
-            file.rank
-            for file in self._checkpoint.manifest.files
-            if file.start <= layer < file.stop and file.replica == replica
-        )
+        for file in self._checkpoint.manifest.files:
+            if file.start <= layer < file.stop and file.replica == replica:
+                return file.rank
+        raise self._checkpoint.damaged(f"{MANIFEST}: no file of layer {layer}")
 
     def _open(self, rank: int) -> Any:
-        return safe_open(self._checked(rank, ".safetensors"), framework="pt")
+        return self._checkpoint.opened_tensors(self._file(rank, ".safetensors"))
 
     def _record(self, rank: int) -> RankRecord:
-        return RankRecord.read(self._checked(rank, ".json"))
-
-    def _checked(self, rank: int, suffix: str) -> Path:
-        return self._checkpoint.checked(self._file(rank, suffix))
+        return RankRecord.read(self._checkpoint.checked(self._file(rank, ".json")))
 
     def _file(self, rank: int, suffix: str) -> CheckpointFile:
-        return next(
-            file
-            for file in self._checkpoint.manifest.files
-            if file.rank == rank and file.name.endswith(suffix)
-        )
+        for file in self._checkpoint.manifest.files:
+            if file.rank == rank and file.name.endswith(suffix):
+                return file
+        raise self._checkpoint.damaged(f"{MANIFEST}: no {suffix} of rank {rank}")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
-from safetensors import safe_open
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
 
 from hpc_lpm.data.moments import Moments
 from hpc_lpm.engine.history import History
@@ -19,7 +19,9 @@ from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import follow_umask
+from hpc_lpm.options import MAX_SEED
 from hpc_lpm.sealed_file import SealedFile
+from hpc_lpm.typed_values import describe_validation_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +32,8 @@ FOLDER, BEST = "checkpoint", "best"
 MANIFEST = "manifest.json"
 _ASIDE = "."
 _PENDING = "-before-evaluation"
-_OF_LAYER = re.compile(r"layer\.(\d+)\.(.+)")
-_NAME = re.compile(rf"step-(\d+)({_PENDING})?")
+_OF_LAYER = re.compile(r"layer\.([0-9]{1,9})\.(.+)")
+_NAME = re.compile(rf"step-([0-9]{{1,18}})({_PENDING})?")
 
 
 LENGTH_SETTINGS = ("epochs", "steps", "patience", "patience_metric", "patience_mode")
@@ -46,11 +48,11 @@ class CheckpointFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    rank: int
-    replica: int
-    start: int
-    stop: int
+    name: str = Field(pattern=r"^[^/\x00]+$")
+    rank: int = Field(ge=0)
+    replica: int = Field(ge=0)
+    start: int = Field(ge=0)
+    stop: int = Field(ge=0)
     size_bytes: int
     sha256: str
 
@@ -74,6 +76,20 @@ class TrainedData:
         )
 
 
+class RemakingSettings(BaseModel):
+    """The settings of a run that are needed to make its model and data again."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    model: str
+    dataset: str
+    strategy: str
+    seed: int = Field(ge=0, le=MAX_SEED)
+    data_dir: Path | None = None
+    loss: str | None = None
+    metric: tuple[str, ...] = ()
+
+
 class Manifest(SealedFile):
     """`manifest.json`: the table of contents of a checkpoint, written after all other files.
 
@@ -90,8 +106,29 @@ class Manifest(SealedFile):
     steps_an_epoch: int
     ranks: int
     replicas: int
-    cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
+    cuts: list[int] = Field(
+        min_length=2, description="the K+1 cut positions; [0, L] without a partition"
+    )
     files: list[CheckpointFile]
+
+    @property
+    def remaking(self) -> RemakingSettings:
+        """Those of the settings by which model and data can be made again."""
+        return RemakingSettings.model_validate(self.settings)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        try:
+            self.remaking  # noqa: B018
+        except ValidationError as error:
+            raise ValueError(f"settings.{describe_validation_error(error)}") from None
+        layers = self.cuts[-1]
+        for file in self.files:
+            if not file.start <= file.stop <= layers:
+                raise ValueError(
+                    f"{file.name} holds layers [{file.start}, {file.stop}) of a model with {layers}"
+                )
+        return self
 
 
 @dataclass(frozen=True)
@@ -180,11 +217,22 @@ class Checkpoint:
         for file in self.manifest.files:
             if file.replica != 0 or not file.name.endswith(".safetensors"):
                 continue
-            with safe_open(self.checked(file), framework="pt") as opened:
+            with self.opened_tensors(file) as opened:
                 for name in opened.keys():  # noqa: SIM118
                     if found := _OF_LAYER.fullmatch(name):
                         tensors[int(found[1]), found[2]] = opened.get_tensor(name)
         return tensors
+
+    def opened_tensors(self, file: CheckpointFile) -> Any:
+        """Open a file of tensors, after checking its hash.
+
+        Raises:
+            InputError: if it is not what was saved.
+        """
+        try:
+            return safe_open(self.checked(file), framework="pt")
+        except SafetensorError as error:
+            raise self.damaged(f"{file.name}: {error}") from None
 
     def check_bytes(self, rank: int, ranks: int) -> None:
         """Check the hashes of this rank's share of the files.

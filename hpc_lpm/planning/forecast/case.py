@@ -6,7 +6,7 @@ from typing import Self, TypeVar
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.links import check_nodes_told, link_of
-from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.options import MOST_DEVICES, PlanOptions
 from hpc_lpm.planning.worth.measured import Measurements
 from hpc_lpm.profile_file import Link, LinkProfile, Profile
 
@@ -39,10 +39,10 @@ def check_numbers(devices: int, batch_size: int) -> None:
     Raises:
         InputError: naming the option.
     """
-    if devices < 2:
+    if not 2 <= devices <= MOST_DEVICES:
         raise InputError(
-            f"--devices is {devices}, accepted are whole numbers from 2: on one device there is "
-            "nothing to choose."
+            f"--devices is {devices}, accepted are whole numbers from 2 to {MOST_DEVICES:,}: on "
+            "one device there is nothing to choose."
         )
     if batch_size < 1:
         raise InputError(f"--batch-size is {batch_size}, accepted are numbers from 1.")

@@ -5,6 +5,7 @@ It is a CSV file with one row for each way to train that was measured. The toolk
 """
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,6 +17,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.files import read_text
 from hpc_lpm.options import DOUBLE_BUFFER, LAG_OF_DOUBLE_BUFFER, PlannedPolicyName
 from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
@@ -147,8 +149,8 @@ class Measurements:
         """
         where = f"efficiency file {path}"
         try:
-            with Path(path).open(encoding="utf-8", newline="") as stream:
-                return cls(tuple(_rows(csv.reader(stream, strict=True), where)), where)
+            lines = io.StringIO(read_text(Path(path)), newline="")
+            return cls(tuple(_rows(csv.reader(lines, strict=True), where)), where)
         except FileNotFoundError:
             raise InputError(
                 f"{where} does not exist: name an existing file, or make one as the guide `Choose "
