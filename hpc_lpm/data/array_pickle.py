@@ -123,13 +123,13 @@ _LEFT_OUT = {
 """Instructions that no published file has."""
 
 
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined, misc]
-    """Python's own reader: the faster one in C makes room for whatever a file claims to hold."""
+_IN_PYTHON: Any = pickle._Unpickler
+"""Python's own reader: the faster one in C makes room for whatever a file claims to hold."""
 
+
+class _Reader(_IN_PYTHON):  # type: ignore[misc]
     dispatch = {  # noqa: RUF012
-        code: load
-        for code, load in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
-        if bytes([code]) not in _LEFT_OUT
+        code: load for code, load in _IN_PYTHON.dispatch.items() if bytes([code]) not in _LEFT_OUT
     }
 
     def load_setitem(self) -> None:
