@@ -84,7 +84,8 @@ def test_odd_names_and_the_sites_particulars_reach_every_job_and_no_shell(shell:
     (launch,) = (json.loads(path.read_text()) for path in root.glob("runs/*/launch.json"))
     assert launch["nodes"] == ["n1", "n2"]
     assert "apptainer" in launch["command"]
-    started = record.read_text().splitlines()[2:]
-    assert len(started) == 4  # two ranks measure, and two train
+    lines = record.read_text().splitlines()
+    what = [line.split(" -m hpc_lpm ")[1].split()[0] for line in lines if " -m hpc_lpm " in line]
+    assert (what.count("profile"), what.count("train")) == (2, 2)
     assert not list(shell.folder.rglob(EXECUTED))
-    assert "--mem" not in log.read_text()
+    assert "No job memory information" in log.read_text()
