@@ -10,7 +10,6 @@ A rank that cannot write removes the folder aside, which tells the others to giv
 error at its next step.
 """
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +28,9 @@ from hpc_lpm.engine.checkpoint.store import (
     Manifest,
     aside_of,
     begin_aside,
+    give_up,
     publish,
+    write_into,
 )
 from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.job import Job
@@ -187,7 +188,8 @@ class _Saving:
         assert self._part is not None
         files = self._part.write(self._aside, self._job.rank)
         if self._job.rank:
-            WrittenFiles(files=files).write(self._mark_of(self._job.rank))
+            mark = self._mark_of(self._job.rank)
+            write_into(mark.parent, mark.name, WrittenFiles(files=files))
         self._files = files
 
     def _guarded(self, action: Callable[[], None]) -> None:
@@ -199,7 +201,7 @@ class _Saving:
             if self._files is not None or self._aside.exists():
                 self._problem = " ".join(str(error).split()).rstrip(".")
                 # On a full disk, half a checkpoint must not take the room of what others write.
-                shutil.rmtree(self._aside, ignore_errors=True)
+                give_up(self._path)
         except Exception as error:
             self._fault = error
 
@@ -230,7 +232,7 @@ class _Saving:
         for rank in range(1, self._job.size):
             self._mark_of(rank).unlink(missing_ok=True)
         files = [file for of_rank in of_ranks for file in of_rank or []]
-        self._manifest.model_copy(update={"files": files}).write(self._aside / MANIFEST)
+        write_into(self._aside, MANIFEST, self._manifest.model_copy(update={"files": files}))
         publish(self._path, self._keep)
         self._is_complete = True
 
@@ -280,7 +282,7 @@ class _Saving:
             if self._thread.is_alive():
                 raise self._too_slow()
         if failed:
-            shutil.rmtree(self._aside, ignore_errors=True)
+            give_up(self._path)
             return
         if not self._is_complete and self._problem is None:
             self._guarded(lambda: self._complete(of_ranks))

@@ -16,6 +16,7 @@ from hpc_lpm.engine.checkpoint.store import (
     TrainedData,
     sha256_of,
     sync,
+    write_into,
 )
 from hpc_lpm.engine.checkpoint.tensors import (
     kept_tensors,
@@ -126,8 +127,7 @@ class RankPart:
         tensors = folder / f"rank-{rank}.safetensors"
         save_file({name: on_host(tensor) for name, tensor in self.tensors.items()}, tensors)
         sync(tensors)
-        figures = folder / f"rank-{rank}.json"
-        self.figures.write(figures)
+        figures = write_into(folder, f"rank-{rank}.json", self.figures)
         return [entry for path in (tensors, figures) for entry in self._entries(path, rank)]
 
     def _entries(self, path: Path, rank: int) -> list[CheckpointFile]:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ _ASIDE = "."
 _PENDING = "-before-evaluation"
 _OF_LAYER = re.compile(r"layer\.([0-9]{1,9})\.(.+)")
 _NAME = re.compile(rf"step-([0-9]{{1,18}})({_PENDING})?")
+_ATTEMPTS, _BETWEEN_ATTEMPTS_SECONDS = 20, 0.05
+"""To remove a folder in which another rank begins a file at the same moment."""
 
 
 LENGTH_SETTINGS = ("epochs", "steps", "patience", "patience_metric", "patience_mode")
@@ -408,6 +411,29 @@ def publish(path: Path, keep: int = 1) -> None:
     others = [other for other in checkpoints_of(path.parent) if other != path]
     for other in [*others[keep - 1 :], *path.parent.glob(f"{_ASIDE}step-*.replaced")]:
         shutil.rmtree(other)
+
+
+def write_into(folder: Path, name: str, file: VersionedFile) -> Path:
+    """Write a file into a folder that exists, whole or not at all, and return its path.
+
+    A folder that another rank has removed, to give up a checkpoint, is not made again.
+
+    Raises:
+        OSError: if that fails.
+    """
+    written = folder / f"{_ASIDE}{name}"
+    written.write_text(file.text(), encoding="utf-8")
+    sync(written)
+    return written.replace(folder / name)
+
+
+def give_up(path: Path) -> None:
+    """Remove what is written of a checkpoint, though other ranks may still be at it."""
+    for _ in range(_ATTEMPTS):
+        shutil.rmtree(aside_of(path), ignore_errors=True)
+        if not aside_of(path).exists():
+            return
+        time.sleep(_BETWEEN_ATTEMPTS_SECONDS)
 
 
 def remove_checkpoints(folder: Path) -> None:
