@@ -7,9 +7,9 @@ dimension as a big-endian 32-bit integer, and the values. It may be compressed w
 import gzip
 import struct
 import zlib
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def _read(path: Path, size: int) -> bytes:
         ) from None
 
 
-def _read_up_to(size: int, stream: IO[bytes]) -> bytes:
+def _read_up_to(size: int, stream: BufferedIOBase) -> bytes:
     """Read so many bytes, without making room for those that are claimed but not there."""
     content = bytearray()
     while part := stream.read(min(size - len(content), _COUNTED_BEYOND)):

@@ -105,8 +105,8 @@ def check_schedule(schedule: Schedule) -> None:
         try:
             validate(programmes, per_step, total, bounds, placement)
         except ScheduleError as error:
-            said = f"{where} is unsound at {error.sentence}"
-            raise InputError(said, error.picture) from None
+            sentence = f"{where} is unsound at {error.sentence}"
+            raise InputError(sentence, error.picture) from None
         for device, programme in enumerate(programmes):
             for (micro_batch, chunk), seen in _versions_seen(programme).items():
                 stage = placement.stage(device, chunk)

@@ -19,7 +19,7 @@ from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import follow_umask
+from hpc_lpm.files import VersionedFile, follow_umask
 from hpc_lpm.options import MAX_SEED
 from hpc_lpm.sealed_file import SealedFile
 from hpc_lpm.typed_values import describe_validation_error
