@@ -138,7 +138,7 @@ def test_the_doctor_starts_two_ranks_in_it(study: Path) -> None:
         ({"runtime": "singularity"}, "", "cannot be started ("),
         ({"python": "{other}"}, "", "an image.sif holds hpc-lpm 9.9 with Open MPI v"),
         ({"python": "{lacking}"}, "", "an image.sif lacks a package (No module named mpi4py)"),
-        ({}, "env -i PATH={path}", "an image.sif do not find each other: its MPI"),
+        ({}, "lonely", "an image.sif do not find each other: its MPI"),
     ],
     ids=["image", "program", "version", "package", "alone"],
 )
@@ -159,7 +159,10 @@ def test_the_doctor_says_in_a_sentence_why_ranks_do_not_start_in_it(
         (study / f"{name}-python").write_text(f"#!/bin/sh\n{program}\n")
         (study / f"{name}-python").chmod(0o755)
     places = {name: str(study / f"{name}-python") for name in ("other", "lacking")}
-    start = start.format(path=f"{os.environ['PATH']} HOME=/tmp PYTHONPATH={REPOSITORY}")
+    # What each rank says where the MPI of an image does not understand the launcher.
+    lonely = study.parent / "programs" / "lonely"
+    lonely.write_text('#!/bin/sh\necho \'in the container [["0.1.0"], "Open MPI v4"]\'\n')
+    lonely.chmod(0o755)
     monkeypatch.setenv("STAND_IN_START", start)
     name_container(study, **{key: value.format(**places) for key, value in changes.items()})
     finding = examined(study)
