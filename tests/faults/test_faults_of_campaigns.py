@@ -45,27 +45,25 @@ def training(campaign: LocalCampaign, words: str) -> list[psutil.Process]:
 
 
 def resumed(campaign: LocalCampaign, driver: "subprocess.Popen[str]") -> float:
-    """Wait until a trial goes on from its checkpoint; return the seconds since it was called for.
+    """Wait until the next attempt goes on from its checkpoint; return the seconds it took."""
+    began, attempts = time.monotonic(), len(campaign.exit_codes("fbp"))
+    folder = campaign.runs("fbp")
 
-    The log of the attempt before is removed at some time of the start.
-    """
-    began, log = time.monotonic(), campaign.runs("fbp") / "train.log"
-
-    def version() -> tuple[int, int] | None:
+    def happened() -> bool:
+        if driver.poll() is not None:
+            return True
+        if len(campaign.exit_codes("fbp")) == attempts:
+            return False
         try:
-            found = log.stat()
+            written = (folder / "train.log").stat().st_mtime_ns
+            text = (folder / "train.log").read_text()
         except FileNotFoundError:
-            return None
-        return found.st_mtime_ns, found.st_ino
+            return False
+        # What it has of the attempt before is older than the record of this one.
+        is_new = written > (folder / "attempts.json").stat().st_mtime_ns
+        return is_new and "resuming from" in text
 
-    before = version()
-    wait_for(
-        lambda: (
-            driver.poll() is not None
-            or (version() not in (None, before) and "resuming from" in log.read_text())
-        ),
-        "the resumption",
-    )
+    wait_for(happened, "the resumption")
     assert driver.poll() is None
     return time.monotonic() - began
 
