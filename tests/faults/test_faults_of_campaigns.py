@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -44,30 +43,6 @@ def training(campaign: LocalCampaign, words: str) -> list[psutil.Process]:
     return found
 
 
-def resumed(campaign: LocalCampaign, driver: "subprocess.Popen[str]") -> float:
-    """Wait until the next attempt goes on from its checkpoint; return the seconds it took."""
-    began, attempts = time.monotonic(), len(campaign.exit_codes("fbp"))
-    folder = campaign.runs("fbp")
-
-    def happened() -> bool:
-        if driver.poll() is not None:
-            return True
-        if len(campaign.exit_codes("fbp")) == attempts:
-            return False
-        try:
-            written = (folder / "train.log").stat().st_mtime_ns
-            text = (folder / "train.log").read_text()
-        except FileNotFoundError:
-            return False
-        # What it has of the attempt before is older than the record of this one.
-        is_new = written > (folder / "attempts.json").stat().st_mtime_ns
-        return is_new and "resuming from" in text
-
-    wait_for(happened, "the resumption")
-    assert driver.poll() is None
-    return time.monotonic() - began
-
-
 def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -> None:
     draw = random.Random(SEED)
     shell = Shell(os.environ, tmp_path)
@@ -85,8 +60,10 @@ def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -
         ended = time.monotonic() - began
         assert ended < ENDED_WITHIN_SECONDS
         assert driver.wait(timeout=PATIENCE_SECONDS) != 0
+        began, attempts = time.monotonic(), len(campaign.exit_codes("fbp"))
         driver = campaign.start()
-        seconds = resumed(campaign, driver)
+        campaign.wait_for_resumption("fbp", attempts)
+        seconds = time.monotonic() - began
         outcome = "its ranks end, the trial fails; the next call of snakemake goes on"
         Outcome("kill -9 of the supervisor of a trial", outcome, ended, seconds).record()
 
@@ -94,9 +71,10 @@ def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -
         driver.kill()
         driver.wait()
         assert training(campaign, "hpc_lpm train")
-        began = time.monotonic()
+        began, attempts = time.monotonic(), len(campaign.exit_codes("fbp"))
         driver = campaign.start()
-        seconds = resumed(campaign, driver)
+        campaign.wait_for_resumption("fbp", attempts)
+        seconds = time.monotonic() - began
         outcome = "the trial goes on; the next call of snakemake has it save, ends it and goes on"
         Outcome("kill -9 of the driver of a campaign", outcome, None, seconds).record()
         assert driver.wait(timeout=PATIENCE_SECONDS) == 0
