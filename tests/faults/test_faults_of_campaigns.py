@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -44,32 +43,6 @@ def training(campaign: LocalCampaign, words: str) -> list[psutil.Process]:
     return found
 
 
-def resumed(campaign: LocalCampaign, driver: "subprocess.Popen[str]") -> float:
-    """Wait until a trial goes on from its checkpoint; return the seconds since it was called for.
-
-    The log of the attempt before is removed at some time of the start.
-    """
-    began, log = time.monotonic(), campaign.runs("fbp") / "train.log"
-
-    def version() -> tuple[int, int] | None:
-        try:
-            found = log.stat()
-        except FileNotFoundError:
-            return None
-        return found.st_mtime_ns, found.st_ino
-
-    before = version()
-    wait_for(
-        lambda: (
-            driver.poll() is not None
-            or (version() not in (None, before) and "resuming from" in log.read_text())
-        ),
-        "the resumption",
-    )
-    assert driver.poll() is None
-    return time.monotonic() - began
-
-
 def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -> None:
     draw = random.Random(SEED)
     shell = Shell(os.environ, tmp_path)
@@ -87,8 +60,10 @@ def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -
         ended = time.monotonic() - began
         assert ended < ENDED_WITHIN_SECONDS
         assert driver.wait(timeout=PATIENCE_SECONDS) != 0
+        began, attempts = time.monotonic(), len(campaign.exit_codes("fbp"))
         driver = campaign.start()
-        seconds = resumed(campaign, driver)
+        campaign.wait_for_resumption("fbp", attempts)
+        seconds = time.monotonic() - began
         outcome = "its ranks end, the trial fails; the next call of snakemake goes on"
         Outcome("kill -9 of the supervisor of a trial", outcome, ended, seconds).record()
 
@@ -96,9 +71,10 @@ def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -
         driver.kill()
         driver.wait()
         assert training(campaign, "hpc_lpm train")
-        began = time.monotonic()
+        began, attempts = time.monotonic(), len(campaign.exit_codes("fbp"))
         driver = campaign.start()
-        seconds = resumed(campaign, driver)
+        campaign.wait_for_resumption("fbp", attempts)
+        seconds = time.monotonic() - began
         outcome = "the trial goes on; the next call of snakemake has it save, ends it and goes on"
         Outcome("kill -9 of the driver of a campaign", outcome, None, seconds).record()
         assert driver.wait(timeout=PATIENCE_SECONDS) == 0

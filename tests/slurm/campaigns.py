@@ -83,6 +83,26 @@ class ClusterCampaign:
 
         wait_for(happened, f"{steps} steps of {strategy}")
 
+    def wait_for_resumption(self, strategy: str, attempts: int) -> None:
+        """Wait until an attempt after so many goes on from its checkpoint."""
+        folder = self.runs(strategy)
+
+        def happened() -> bool:
+            ended = self._driver and self._driver.poll() is not None
+            assert not ended, "\n".join(p.read_text() for p in self.shell.folder.glob("*.out"))
+            if len(self.exit_codes(strategy)) <= attempts:
+                return False
+            try:
+                written = (folder / "train.log").stat().st_mtime_ns
+                text = (folder / "train.log").read_text()
+            except FileNotFoundError:
+                return False
+            # What it has of the attempt before is older than the record of this one.
+            is_new = written > (folder / "attempts.json").stat().st_mtime_ns
+            return is_new and "resuming from" in text
+
+        wait_for(happened, f"another attempt at {strategy}")
+
     def weights_without_interruption(self, strategy: str) -> str:
         """Train the same trial by hand, with the same drains but in one go; return its weights."""
         launch = self.read(strategy, "launch.json")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
@@ -130,7 +129,7 @@ def test_a_campaign_outlives_its_links_its_controller_and_its_node(
                 "Slurm takes the node for down, and queues the job again",
             ),
         ):
-            _lose_the_job(campaign, cluster, driver, fault, happen, outcome)
+            _lose_the_job(campaign, cluster, fault, happen, outcome)
         assert driver.wait(timeout=PATIENCE_SECONDS) == 0
     finally:
         driver.kill()
@@ -143,27 +142,18 @@ def test_a_campaign_outlives_its_links_its_controller_and_its_node(
 def _lose_the_job(
     campaign: ClusterCampaign,
     cluster: Cluster,
-    driver: "subprocess.Popen[str]",
     fault: str,
     happen: Callable[[], None],
     outcome: str,
 ) -> None:
     """Take away what a job needs, wait for its end, mend it and wait until training goes on."""
-    jobs, before = campaign.jobs(), campaign.steps_done("fbp")
-    log = Path(campaign.runs("fbp") / "train.log")
+    jobs, attempts = set(campaign.jobs()), len(campaign.exit_codes("fbp"))
     began = time.monotonic()
     happen()
-    wait_for(lambda: not set(campaign.jobs()) & set(jobs), "the end of the job")
+    wait_for(lambda: not set(campaign.jobs()) & jobs, "the end of the job")
     ended = time.monotonic() - began
     cluster.mend()
     began = time.monotonic()
-    wait_for(
-        lambda: (
-            driver.poll() is not None
-            or ("resuming from" in log.read_text() and campaign.steps_done("fbp") > 0)
-        ),
-        "the next attempt",
-    )
-    campaign.wait_for_steps("fbp", min(before, campaign.steps_done("fbp") + 1))
+    campaign.wait_for_resumption("fbp", attempts)
     Outcome(fault, outcome, ended, time.monotonic() - began).record()
     campaign.wait_for_steps("fbp", campaign.steps_done("fbp") + 20)
