@@ -46,7 +46,7 @@ def training(campaign: LocalCampaign, words: str) -> list[psutil.Process]:
 def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -> None:
     draw = random.Random(SEED)
     shell = Shell(os.environ, tmp_path)
-    long_campaign(shell, epochs=8)
+    long_campaign(shell, epochs=14)
     campaign = LocalCampaign(shell, (tmp_path / "tiny.yaml").read_text())
     driver = campaign.start()
     try:
@@ -84,5 +84,7 @@ def test_a_campaign_goes_on_whoever_of_its_programs_was_killed(tmp_path: Path) -
             process.kill()
     assert campaign.exit_codes("fbp")[-1] == 0
     result = campaign.read("fbp", "result.json")
-    assert result["weights_sha256"] == campaign.weights_without_interruption("fbp")
+    # Where it was stopped, and whether that was at the end of an epoch, is chance.
+    undisturbed = campaign.weights_without_interruption("fbp", drained=False)
+    assert result["weights_sha256"] == undisturbed
     assert not processes_of(campaign.root)

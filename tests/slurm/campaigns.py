@@ -103,11 +103,14 @@ class ClusterCampaign:
 
         wait_for(happened, f"another attempt at {strategy}")
 
-    def weights_without_interruption(self, strategy: str) -> str:
-        """Train the same trial by hand, with the same drains but in one go; return its weights."""
+    def weights_without_interruption(self, strategy: str, *, drained: bool = True) -> str:
+        """Train the same trial by hand, with the same drains but in one go; return its weights.
+
+        `drained` tells that the interruption must have drained the pipeline within an epoch.
+        """
         launch = self.read(strategy, "launch.json")
         drains = self.read(strategy, "result.json")["drains"]
-        assert drains
+        assert drains or not drained
         command = [word for word in launch["command"] if word != "--resume"]
         # On this machine instead of the cluster.
         start = next(i for i, word in enumerate(command) if word == sys.executable)
@@ -116,6 +119,6 @@ class ClusterCampaign:
         command = [mpirun, "-n", "2", *options, *command[start:]]
         out = self.shell.folder / "by hand"
         command[command.index("--out") + 1] = str(out)
-        command += ["--drain-at", ",".join(map(str, drains))]
+        command += ["--drain-at", ",".join(map(str, drains))] if drains else []
         self.shell.output(*command, seconds=PATIENCE_SECONDS)
         return str(json.loads((out / "result.json").read_text())["weights_sha256"])

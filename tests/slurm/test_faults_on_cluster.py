@@ -135,7 +135,9 @@ def test_a_campaign_outlives_its_links_its_controller_and_its_node(
         driver.kill()
         cluster.mend()
     result = campaign.read("fbp", "result.json")
-    assert result["weights_sha256"] == campaign.weights_without_interruption("fbp")
+    # Where it was stopped, and whether that was at the end of an epoch, is chance.
+    undisturbed = campaign.weights_without_interruption("fbp", drained=False)
+    assert result["weights_sha256"] == undisturbed
     assert (campaign.root / "report.html").exists()
 
 
