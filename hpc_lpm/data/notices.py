@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 from functools import cache
 
+from hpc_lpm.errors import in_one_line
 from hpc_lpm.ranks import rank_from_environment
 
 _logger = logging.getLogger(__name__)
@@ -16,4 +17,4 @@ def say_once(sentence: str) -> None:
     Processes that load data for a rank load what the rank has loaded, and say nothing.
     """
     if rank_from_environment() == 0 and multiprocessing.parent_process() is None:
-        _logger.warning("hpc-lpm: %s", sentence)
+        _logger.warning("hpc-lpm: %s", in_one_line(sentence))

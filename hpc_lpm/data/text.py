@@ -136,7 +136,13 @@ def _encoded(file: Path, content: bytes, tokenizer: Any) -> "np.ndarray":
             f"text {file} is not UTF-8 at byte {error.start}, accepted with a tokenizer is UTF-8: "
             "convert it, or leave it out with ,pattern=."
         ) from None
-    return np.array(tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+    try:
+        numbers = tokenizer.encode(text, add_special_tokens=False).ids
+    except Exception as error:  # the package raises nothing narrower
+        raise InputError(
+            f"the tokenizer cannot encode text {file} ({_reason(error)}): give another tokenizer."
+        ) from None
+    return np.array(numbers, dtype=np.int32)
 
 
 def _tokenizer(path: Path | None) -> Any:
@@ -154,15 +160,18 @@ def _tokenizer(path: Path | None) -> Any:
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the package raises nothing narrower
-        reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"tokenizer {file} cannot be read ({reason}), accepted is the tokenizer.json of the "
-            "package tokenizers: name such a file."
+            f"tokenizer {file} cannot be read ({_reason(error)}), accepted is the tokenizer.json of "
+            "the package tokenizers: name such a file."
         ) from None
     # A text is encoded whole, whatever length of inputs the tokenizer was made for.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _tokenizer_file(path: Path) -> Path:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _POLL_SECONDS = 1e-3
+_MOST_REPEATS, _MOST_THREADS = 100_000, 4096
 
 
 def profile_in_job(
@@ -229,9 +230,12 @@ def _first_difference(
 
 
 def _check(repeats: int, threads: int, device: str) -> None:
-    for what, value in (("number of repeats", repeats), ("number of threads", threads)):
-        if value < 1:
-            raise InputError(f"the {what} is {value}, accepted are whole numbers from 1.")
+    asked = (("repeats", repeats, _MOST_REPEATS), ("threads", threads, _MOST_THREADS))
+    for what, value, most in asked:
+        if not 1 <= value <= most:
+            raise InputError(
+                f"the number of {what} is {value}, accepted are whole numbers from 1 to {most:,}."
+            )
     if device not in {"cpu", "cuda"}:
         raise InputError(f"the device is {device!r}, accepted are cpu and cuda.")
     if device == "cuda" and not torch.cuda.is_available():

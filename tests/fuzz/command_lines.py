@@ -8,8 +8,6 @@ from tests.fuzz.judging import alone
 from tests.fuzz.mutators import Mutation, one_of
 from tests.fuzz.values import NUMBERS, TEXTS
 
-BOTH = ("finished", "rival")
-
 COMMAND_LINES: tuple[tuple[str, ...], ...] = (
     ("plan", "profile.json", "--stages", "2", "--json"),
     ("plan", "profile.json", "--stages", "2", "--pareto", "--json"),
@@ -20,13 +18,10 @@ COMMAND_LINES: tuple[tuple[str, ...], ...] = (
     (*TRAINED, "--out", "other"),
     (*TRAINED, "--settings", "settings.json", "--out", "other"),
     (*TRAINED, "--strategy", "fbp", "--plan", "plan.json", "--lead", "2", "--out", "other"),
-    (
-        *("advise", MODEL, "--dataset", DATASET, "--devices", "2", "--batch-size", "8"),
-        *("--profile", "profile.json", "--json"),
-    ),
+    ("advise", MODEL, "--dataset", DATASET, "--devices", "2", "--batch-size", "8", "--json"),
     ("profile", MODEL, "--dataset", DATASET, "--micro-batch", "4", "--out", "other.json"),
     ("datasets", DATASET, "--json"),
-    ("datasets", "synthetic,samples=20,size=8", "--json"),
+    ("datasets", "synthetic,samples=20,features=8", "--json"),
     ("datasets", "text:text,sequence=8,pattern=*.txt"),
     ("datasets", "table:table.csv,target=label,missing=drop,test=0.2"),
     ("datasets", "images:images/png,size=8,fit=pad,channels=1"),
@@ -35,7 +30,7 @@ COMMAND_LINES: tuple[tuple[str, ...], ...] = (
     ("strategies", "--json"),
     ("validate", "campaign.yaml", "--json"),
     ("report", "nowhere"),
-    ("compare", *BOTH),
+    ("compare", "finished", "nowhere"),
     ("evaluate", "run", "--json"),
     ("export", "run", "--out", "other.safetensors"),
     ("init", "study"),

@@ -153,13 +153,16 @@ def _run(own: typer.Typer, arguments: list[str]) -> Outcome:
 def complaint(outcome: Outcome, codes: frozenset[int]) -> str | None:
     """Say what is wrong with how an input was taken, None if nothing is."""
     said = outcome.said
-    sentence, *picture = said.split("\n")[:-1] or [""]
+    lines = said.split("\n")[:-1]
+    notices = [line for line in lines if line.startswith("hpc-lpm: ")] or [""]
+    # What is passed over, such as a --data-dir, may have been said before.
+    sentence, picture = notices[-1], [line for line in lines if not line.startswith("hpc-lpm: ")]
     refused = outcome.code == EXIT_BAD_INPUT
     faults = {
         "a traceback": "Traceback" in said,
         f"exit code {outcome.code}": outcome.code not in codes,
-        "not one sentence": refused and (not sentence.startswith("hpc-lpm: ") or _text(picture)),
-        "a sentence that changes a terminal": refused and not sentence.isprintable(),
+        "not one sentence": refused and (not sentence or _text(picture) or len(notices) > 3),
+        "a sentence that changes a terminal": not all(map(str.isprintable, notices)),
         "no whole sentence": refused and not picture and not sentence.endswith((".", ")", ":")),
         "an endless sentence": len(sentence) > LONGEST_SENTENCE,
     }
