@@ -25,7 +25,7 @@ from lpm_testbed.layout import Layout, Node, read_layout
 pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(2400)]
 
 SEED = 18
-EPOCHS = 30
+EPOCHS = 18
 CUT_SECONDS = 5.0
 
 
