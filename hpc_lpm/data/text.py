@@ -161,8 +161,8 @@ def _tokenizer(path: Path | None) -> Any:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the package raises nothing narrower
         raise InputError(
-            f"tokenizer {file} cannot be read ({_reason(error)}), accepted is the tokenizer.json of "
-            "the package tokenizers: name such a file."
+            f"tokenizer {file} cannot be read ({_reason(error)}), accepted is the tokenizer.json "
+            "of the package tokenizers: name such a file."
         ) from None
     # A text is encoded whole, whatever length of inputs the tokenizer was made for.
     tokenizer.no_truncation()
