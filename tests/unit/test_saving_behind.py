@@ -135,6 +135,8 @@ def test_it_has_its_name_once_all_ranks_have_written(
     assert {(file.rank, file.start) for file in checkpoint.manifest.files} == {(0, 0), (1, 1)}
     checkpoint.check_bytes(0, 1)
     assert {path.suffix for path in checkpoint.path.iterdir()} == {".json", ".safetensors"}
+    # Who can read one of them can read all.
+    assert len({path.stat().st_mode for path in checkpoint.path.iterdir()}) == 1
 
 
 def until(done: Callable[[], bool]) -> None:

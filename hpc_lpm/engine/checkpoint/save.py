@@ -28,6 +28,7 @@ from hpc_lpm.engine.checkpoint.tensors import (
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.records import RankRecord
 from hpc_lpm.engine.runners.runner import RunContext, TrainedState
+from hpc_lpm.files import follow_umask
 
 WRITING_ERRORS = (OSError, SafetensorError)
 """What writing raises where there is no room, no permission or no disk any more."""
@@ -126,6 +127,7 @@ class RankPart:
         self.first()
         tensors = folder / f"rank-{rank}.safetensors"
         save_file({name: on_host(tensor) for name, tensor in self.tensors.items()}, tensors)
+        follow_umask(tensors)  # the folder is private until it is published
         sync(tensors)
         figures = write_into(folder, f"rank-{rank}.json", self.figures)
         return [entry for path in (tensors, figures) for entry in self._entries(path, rank)]
