@@ -66,6 +66,16 @@ def other_contents(index: int, name: str) -> str:
     return f"its layer {index} ({name}) has other parameters or buffers than the model's"
 
 
+def schedule_name(plan: Plan) -> str:
+    """Return the name of the schedule that a plan was made for."""
+    return str(plan.options.get("schedule", DEFAULT_SCHEDULE))
+
+
+def only_the_plan_names(schedule: str) -> bool:
+    """Tell if a plan's schedule is code of a module that nobody else has named."""
+    return ":" in schedule and not SCHEDULES.is_known(schedule)
+
+
 def check_schedule_is_known(plan: Plan, where: Path | str, asked: object = None) -> None:
     """Check that using a plan runs no code that the plan alone names.
 
@@ -77,8 +87,8 @@ def check_schedule_is_known(plan: Plan, where: Path | str, asked: object = None)
     Raises:
         InputError: if its schedule is `module:name` and nobody else has named that.
     """
-    named = str(plan.options.get("schedule", DEFAULT_SCHEDULE))
-    if ":" in named and named != asked and not SCHEDULES.is_known(named):
+    named = schedule_name(plan)
+    if named != asked and only_the_plan_names(named):
         raise InputError(
             f"plan {where} is for the schedule {named!r}, and what a file names is not run: look "
             f"at that module, and name it yourself with --strategy {shlex.quote(named)} (in a "

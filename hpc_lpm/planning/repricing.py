@@ -10,10 +10,10 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.memory import MemoryFactors, further_state_bytes, matrix_bytes
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
-from hpc_lpm.planning.plan_checks import check_schedule_is_known
+from hpc_lpm.planning.plan_checks import only_the_plan_names, schedule_name
 from hpc_lpm.profile_file import Profile
 from hpc_lpm.schedules.base import LEAD, WEIGHTS
-from hpc_lpm.schedules.registry import schedule_named
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,19 @@ def plan_for(
             stage exceeds in the other use. A plan that was made for this use is not checked.
     """
     given = {name: value for name, value in asked.items() if value is not None}
-    check_schedule_is_known(plan, where, given.get("schedule"))
-    planned = PlanOptions.checked(**plan.options)
-    options = PlanOptions.checked(**{**plan.options, **given})
+    own, used = schedule_name(plan), given.get("schedule")
+    # A schedule that the plan alone names is not run: another one stands in for it.
+    unknown = used != own and only_the_plan_names(own)
+    stands_in = {"schedule": used or DEFAULT_SCHEDULE} if unknown else {}
+    planned = PlanOptions.checked(**{**plan.options, **stands_in})
+    options = PlanOptions.checked(**{**plan.options, **stands_in, **given})
     _check_chunks(plan, where, options)
     profiled = plan.micro_batch if profile is None else profile.micro_batch
     samples = micro_batch or profiled
     predicts = planned.prediction_rule != options.prediction_rule
     made_for = _described(planned, profiled or samples, predicts=predicts)
+    if unknown and used is not None:
+        made_for["schedule"] = f"schedule {own}"
     used_for = {
         name: words
         for name, words in _described(options, samples, predicts=predicts).items()
@@ -72,8 +77,8 @@ def plan_for(
     if not used_for:
         return PlanUse(options, tuple(stage.memory_bytes for stage in plan.stages), None)
     made = _joined([words for name, words in made_for.items() if name in used_for])
-    used = _joined(list(used_for.values()))
-    made_otherwise = f"plan {where} was made for {made}, and is used for {used}"
+    used_now = _joined(list(used_for.values()))
+    made_otherwise = f"plan {where} was made for {made}, and is used for {used_now}"
     stage_bytes = _stage_bytes(plan, profile)
     if stage_bytes is None:
         limit = "" if options.memory_limit is None else " and its memory limit is not checked"
@@ -85,7 +90,7 @@ def plan_for(
         )
     scale = (samples or 1, profiled or samples or 1)
     memory = _memory_bytes(options, stage_bytes, scale)
-    _check_limits(options, memory, where, used)
+    _check_limits(options, memory, where, used_now)
     fullest = max(range(len(memory)), key=lambda stage: memory[stage])
     return PlanUse(
         options,
