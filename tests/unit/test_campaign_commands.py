@@ -1,4 +1,5 @@
 import json
+import re
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -136,14 +137,24 @@ def test_a_trial_that_fails_leaves_a_record_of_its_launch(
     assert "failed after" in capsys.readouterr().out
 
 
+def unsealed(before: str, after: str) -> Callable[[str], str]:
+    def changed(text: str) -> str:
+        return re.sub('"content_sha256": "[0-9a-f]+"', '"content_sha256": null', text).replace(
+            before, after
+        )
+
+    return changed
+
+
 @pytest.mark.parametrize(
     ("harm", "why"),
     [
         (lambda text: text[: len(text) // 2], "is not JSON"),
-        (lambda text: text.replace('"lr": 0.1', '"lr": 0.2'), "was trained with optimizer.lr 0.2"),
-        (lambda text: text.replace('"ranks": 2', '"ranks": 3'), "was trained with ranks"),
+        (lambda text: text.replace('"lr": 0.1', '"lr": 0.2'), "was changed after it had been"),
+        (unsealed('"lr": 0.1', '"lr": 0.2'), "was trained with optimizer.lr 0.2"),
+        (unsealed('"ranks": 2', '"ranks": 3'), "was trained with ranks"),
     ],
-    ids=["truncated", "other settings", "other ranks"],
+    ids=["truncated", "changed", "other settings", "other ranks"],
 )
 def test_a_result_that_is_not_of_the_campaign_is_refused_by_all_commands(
     tmp_path: Path,

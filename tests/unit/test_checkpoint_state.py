@@ -30,7 +30,8 @@ RECORD = RankRecord(
     segments=[], peak_in_flight=0, lag_counts={0: 3}, bytes_sent=0, peak_memory_bytes=0
 )
 DATA = TrainedData("image", (1, 8, 8), 2, "classes", None)
-RUN = CheckpointedRun({}, DATA, updates=STEPS, steps_an_epoch=4, replicas=1, cuts=[0, 3])
+SETTINGS = {"model": "own", "dataset": "own", "strategy": "sequential", "seed": 0}
+RUN = CheckpointedRun(SETTINGS, DATA, updates=STEPS, steps_an_epoch=4, replicas=1, cuts=[0, 3])
 
 
 def fresh(name: str, memory_format: torch.memory_format = torch.contiguous_format) -> TrainedState:

@@ -8,10 +8,10 @@ import pytest
 from hpc_lpm.cli import plan, planners, simulate  # noqa: F401  registers them
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
-from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.repricing import plan_for
 from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
+from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
 LAYERS, PARAMETERS, ACTIVATIONS = 4, 1000, 7
 
@@ -352,8 +352,7 @@ def test_code_that_a_plan_alone_names_is_not_run(
     assert "it was run" not in err
     assert "name it yourself with --strategy left_by_a_stranger:Eager" in err
     changed = Plan.read(path)
-    with pytest.raises(InputError, match="what a file names is not run"):
-        plan_for(changed, path)
+    assert plan_for(changed, path).options.schedule == DEFAULT_SCHEDULE
     code, _, err = call(capsys, *command, "--strategy", "left_by_a_stranger:Eager")
     assert code == EXIT_BAD_INPUT
     assert "it was run" in err

@@ -26,7 +26,8 @@ from hpc_lpm.errors import TrainingError
 from hpc_lpm.free_memory import free_memory_bytes
 
 RECORD = RankRecord(segments=[], peak_in_flight=0, lag_counts={}, bytes_sent=0, peak_memory_bytes=0)
-RUN = CheckpointedRun({}, TrainedData("other", (), 1, "classes", None), 9, 4, 1, [0, 1, 2])
+SETTINGS = {"model": "own", "dataset": "own", "strategy": "sequential", "seed": 0}
+RUN = CheckpointedRun(SETTINGS, TrainedData("other", (), 1, "classes", None), 9, 4, 1, [0, 1, 2])
 RANKS = 2
 PATIENCE_SECONDS = 60.0
 
