@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from hpc_lpm.files import write_text_atomically
+from hpc_lpm.files import read_text, write_text_atomically
 
 MEMORY = ".fingerprints.json"
 """The file in a campaign's folder in which hashes are remembered."""
@@ -129,7 +129,7 @@ def _hash_all(files: list[Path]) -> str:
 
 def _read(path: Path) -> dict[str, tuple[str, str]]:
     try:
-        text = path.read_bytes()
+        text = read_text(path)
         return TypeAdapter(dict[str, tuple[str, str]]).validate_json(text)
-    except (OSError, ValidationError):
+    except (OSError, UnicodeDecodeError, ValidationError):
         return {}

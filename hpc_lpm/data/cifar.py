@@ -23,8 +23,8 @@ Labels = Literal["fine", "coarse"]
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
-_MOST_BYTES = 2**28
-"""The largest published file has 154 MB."""
+_MOST_BYTES, _MOST_ARCHIVE_BYTES = 2**28, 2**30
+"""The largest published file has 154 MB, and the largest archive 170 MB."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,12 @@ class _Copy:
     def _unpacked(self) -> dict[str, bytes]:
         wanted = {*self.published.files, self.published.class_names}
         contents: dict[str, bytes] = {}
+        size = self.path.stat().st_size
+        if size > _MOST_ARCHIVE_BYTES:
+            raise InputError(
+                f"archive {self.path} has {size:,} bytes, accepted are up to "
+                f"{_MOST_ARCHIVE_BYTES:,}: fetch it again."
+            )
         try:
             with tarfile.open(self.path) as archive:
                 for member in archive:  # in one pass: a compressed archive cannot be searched
