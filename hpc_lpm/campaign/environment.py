@@ -14,6 +14,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pydantic import BaseModel
 
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.cluster.launchers import launcher_options
@@ -78,10 +79,36 @@ def describe_environment(campaign: Campaign) -> dict[str, Any]:
     }
 
 
+class _Source(BaseModel):
+    revision: str | None = None
+    dirty: bool | None = None
+    diff_sha256: str | None = None
+
+
+class _Recorded(BaseModel):
+    """What is read of the record of an environment; all of it may be missing."""
+
+    started: datetime | None = None
+    user: str | None = None
+    git: _Source | None = None
+    study: _Source | None = None
+    host: str = ""
+    kernel: str = ""
+    processor: dict[str, str] = {}
+    cores: int = 0
+    python: str = ""
+    packages: dict[str, str] = {}
+    mpi: dict[str, Any] = {}
+
+
 def read_environment(path: Path) -> dict[str, Any] | None:
-    """Return what `describe_environment` found when the campaign started, None if not recorded."""
+    """Return what `describe_environment` found when the campaign started.
+
+    None if it was not recorded, or its record is damaged.
+    """
     try:
         document = parse_json(read_text(path))
+        _Recorded.model_validate(document)
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) else None

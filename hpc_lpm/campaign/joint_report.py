@@ -210,9 +210,10 @@ def _machine(results: CampaignResults) -> str:
     found = read_environment(results.folder.environment)
     if found is None:
         return "not recorded"
-    processor = found["processor"].get("Model name", "unknown processor")
-    revision = found["git"].get("revision") or "no git checkout"
-    return f"{processor}, {found['cores']} cores, from {found['started']}, {revision}"
+    processor = found.get("processor", {}).get("Model name", "unknown processor")
+    revision = (found.get("git") or {}).get("revision") or "no git checkout"
+    cores, started = found.get("cores", "unknown"), found.get("started", "an unknown time")
+    return f"{processor}, {cores} cores, from {started}, {revision}"
 
 
 def _table(cells: Sequence[Cell]) -> pd.DataFrame:

@@ -78,28 +78,30 @@ def _source(a: dict[str, Any], b: dict[str, Any]) -> list[Difference] | None:
     for part, suffix in (("git", ""), ("study", " of the study")):
         sources = [environment.get(part) or {} for environment in (a, b)]
         if all(source.get("revision") for source in sources):
-            shown = ({f"{name}{suffix}": git[key] for key, name in keys.items()} for git in sources)
+            shown = (
+                {f"{name}{suffix}": git.get(key) for key, name in keys.items()} for git in sources
+            )
             found = (found or []) + _differences(*shown)
     return found
 
 
 def _machine(environment: dict[str, Any]) -> dict[str, object]:
-    processor = environment["processor"]
+    processor = environment.get("processor", {})
     flags = {f"processor flag {flag}": "yes" for flag in processor.get("Flags", "").split()}
     return {
         "processor": processor.get("Model name"),
-        "cores": environment["cores"],
-        "host": environment["host"],
+        "cores": environment.get("cores"),
+        "host": environment.get("host"),
         **flags,
     }
 
 
 def _software(environment: dict[str, Any]) -> dict[str, object]:
     return {
-        "Python": environment["python"],
-        "MPI": environment["mpi"]["version"],
-        "kernel": environment["kernel"],
-        **environment["packages"],
+        "Python": environment.get("python"),
+        "MPI": environment.get("mpi", {}).get("version"),
+        "kernel": environment.get("kernel"),
+        **environment.get("packages", {}),
     }
 
 
