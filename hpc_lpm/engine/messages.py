@@ -25,6 +25,8 @@ from pydantic import BaseModel
 from torch import Tensor
 from torch.utils import _pytree
 
+from hpc_lpm.engine.pipeline.memory_order import is_dense
+
 
 class RefusedMessageError(Exception):
     """A message refers to something that is no data."""
@@ -57,19 +59,9 @@ class _Writer(pickle.Pickler):
         if isinstance(value, Tensor) and value.layout is torch.strided:
             host = value.detach().cpu().resolve_conj().resolve_neg()
             content = host.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-            strides = host.stride() if _is_dense(host) else None
+            strides = host.stride() if is_dense(host) else None
             return _tensor, (content, host.dtype, tuple(host.shape), strides)
         return NotImplemented
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Tell if the elements of a tensor fill a stretch of memory, in whatever order."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size != 1 and stride != expected:
-            return False
-        expected *= size
-    return True
 
 
 def _tensor(
