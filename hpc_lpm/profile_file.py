@@ -1,11 +1,17 @@
 """The profile file: the cost of one micro-batch in each layer, and the speed of the link."""
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hpc_lpm.files import VersionedFile
 from hpc_lpm.options import MemoryFormat
+
+LONGEST_SECONDS, LEAST_BYTES_PER_SECOND = 1e9, 1.0
+"""Nothing that can be trained takes longer or is slower; plans calculate without overflow."""
+
+Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+BytesPerSecond = Annotated[float, Field(ge=LEAST_BYTES_PER_SECOND, allow_inf_nan=False)]
 
 
 class ProfiledEnd(BaseModel):
@@ -34,13 +40,13 @@ class LayerProfile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    forward_seconds: float = Field(ge=0, allow_inf_nan=False)
-    backward_seconds: float = Field(ge=0, allow_inf_nan=False)
+    forward_seconds: Seconds
+    backward_seconds: Seconds
     output_bytes: int = Field(ge=0)
     parameter_bytes: int = Field(ge=0)
     activation_bytes: int = Field(ge=0)
     matrix_parameter_bytes: int | None = Field(default=None, ge=0)
-    weight_gradient_seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    weight_gradient_seconds: Seconds | None = None
     fingerprint: str | None = None
     ends: tuple[ProfiledEnd, ...] = ()
     cut_after: bool = True
@@ -60,8 +66,8 @@ class Link(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    latency_seconds: float = Field(ge=0, allow_inf_nan=False)
-    bandwidth_bytes_per_second: float = Field(gt=0, allow_inf_nan=False)
+    latency_seconds: Seconds
+    bandwidth_bytes_per_second: BytesPerSecond
 
 
 class LinkProfile(Link):

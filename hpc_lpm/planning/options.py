@@ -45,7 +45,7 @@ MOST_IN_A_STEP, MOST_DEVICES = 100_000, 2**16
 """More micro-batches than any optimizer step has, and more devices than a model is trained on."""
 
 Bytes = Annotated[int, Field(gt=0)]
-Speed = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Speed = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
 
 
 class PlanOptions(BaseModel):

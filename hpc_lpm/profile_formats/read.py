@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import read_text
-from hpc_lpm.profile_file import LinkProfile, Profile
+from hpc_lpm.profile_file import LEAST_BYTES_PER_SECOND, LONGEST_SECONDS, LinkProfile, Profile
 from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 from hpc_lpm.quantities import parse_seconds
 
@@ -57,10 +57,15 @@ def with_link(
     if latency_seconds is None and bandwidth_bytes_per_second is None:
         return profile
     latency, bandwidth = latency_seconds, bandwidth_bytes_per_second
-    if latency is not None and not 0 <= latency < float("inf"):
-        raise InputError(f"--latency is {latency}, accepted are seconds from 0.")
-    if bandwidth is not None and not 0 < bandwidth < float("inf"):
-        raise InputError(f"--bandwidth is {bandwidth}, accepted are bytes a second above 0.")
+    if latency is not None and not 0 <= latency <= LONGEST_SECONDS:
+        raise InputError(
+            f"--latency is {latency}, accepted are seconds from 0 to {LONGEST_SECONDS:g}."
+        )
+    if bandwidth is not None and not LEAST_BYTES_PER_SECOND <= bandwidth < float("inf"):
+        raise InputError(
+            f"--bandwidth is {bandwidth}, accepted are bytes a second from "
+            f"{LEAST_BYTES_PER_SECOND:g}."
+        )
     link = LinkProfile(
         latency_seconds=profile.link.latency_seconds if latency is None else latency,
         bandwidth_bytes_per_second=(

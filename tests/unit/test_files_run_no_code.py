@@ -44,9 +44,9 @@ IN_USE = {
     ("data/array_files.py", "numpy.load"): "without pickles",
     ("documents.py", "yaml.load"): "by a safe loader",
     ("models/free_memory.py", "ctypes.CDLL"): "the C library of this process",
-    ("engine/torch_job.py", "pickle.loads"): "what ranks of one job tell each other",
-    ("engine/one_process/job.py", "pickle.loads"): "likewise",
-    ("engine/pipeline/crossing.py", "pickle.loads"): "likewise",
+    ("engine/messages.py", "pickle.Unpickler"): "lends classes of data alone, calls no other",
+    ("engine/one_process/job.py", "pickle.loads"): "what one process has written itself",
+    ("engine/pipeline/crossing.py", "pickle.loads"): "what ranks of one job tell each other",
 }
 """Where code may be run or objects made, and of what."""
 
