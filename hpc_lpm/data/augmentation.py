@@ -1,5 +1,6 @@
 """Random changes of training images: the same in every strategy, on every rank, in every order."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from hpc_lpm.data.samples import DerivedSamples, Draws, Samples
 from hpc_lpm.errors import InputError
 
 _ROWS, _COLUMNS, _FLIPS = range(3)
+_PIXELS = re.compile("[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Augmentation:
             name, _, value = part.strip().partition("=")
             if name == "flip" and not value:
                 flip = True
-            elif name == "crop" and value.isascii() and value.isdigit() and int(value):
+            elif name == "crop" and _PIXELS.fullmatch(value) and int(value):
                 crop = int(value)
             else:
                 raise InputError(

@@ -16,6 +16,7 @@ CUTS = "--cuts"
 CUT_ONLY_AT = "--cut-only-at"
 TYPE_PREFIX = "type:"
 _SEVERAL_PARTS = "**"
+_MOST_DIGITS = 18
 
 
 class NamedEnd(Protocol):
@@ -72,10 +73,11 @@ def cut_positions(
 def _position(layers: Sequence[NamedLayer], cut: int | str, model: str) -> int:
     last = len(layers)
     if isinstance(cut, int) or cut.isdecimal():
-        position = int(cut)
+        # What has more digits than any position is out of range without the rest of them, too.
+        position = cut if isinstance(cut, int) else int(cut[:_MOST_DIGITS])
         if not 1 <= position < last:
             raise InputError(
-                f"{CUTS} has the position {cut}, accepted for the {last} layers of {model} are 1 "
+                f"{CUTS} has the position {position}, accepted for the {last} layers of {model} are 1 "
                 f"to {last - 1}, each the number of layers in front of the cut."
             )
         return position

@@ -53,6 +53,7 @@ def test_a_number_cuts_in_front_of_a_layer_and_a_name_behind_it(cuts, expected):
     [
         ((0,), "has the position 0, accepted for the 9 layers of gpt are 1 to 8"),
         (("9",), "has the position 9"),
+        (("9" * 5000,), "has the position 9{18}, accepted"),
         ((-1,), "has the position -1"),
         (("h.2",), r"names 'h.2', but no layer .*, did you mean 'h.1'\?"),
         (("head",), "behind 'head', with which gpt ends"),

@@ -83,6 +83,7 @@ def test_draws_of_a_sample_do_not_depend_on_its_micro_batch_and_are_uniform() ->
     ("given", "sentence"),
     [
         ({"validation": 0.0001}, "--validation 0.0001 of the .* training samples are 0, accepted"),
+        ({"augment": f"crop={'1' * 5000}"}, "--augment has the part 'crop=1"),
         ({"augment": "crop=4,flop"}, "--augment has the part 'flop', accepted are crop=PIXELS and"),
         ({"augment": "crop=-1"}, "--augment has the part 'crop=-1'"),
         ({"augment": "crop=99"}, "--augment crop=99 is no smaller than the images of digits"),
