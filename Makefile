@@ -127,6 +127,7 @@ bench-delay-full: environment
 
 bench-scale: environment
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.scale --out "$(SCALE)"
+	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.arrival_order --out "$(SCALE)"
 
 bench-advise: environment-for-tests
 	OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.advice --out "$(ADVICE)"

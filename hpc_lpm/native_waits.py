@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 DEFAULT_LIMIT_SECONDS = 600.0
@@ -23,23 +23,72 @@ _TURN_SECONDS = 5.0
 """How much longer later ranks wait, so that one speaks for all; the first may be missing."""
 
 
+_LONGEST_PAUSE_SECONDS, _PAUSES = 5.0, 40
+"""How often a thread that guards several waits looks: so often within the limit, or oftener."""
+
+
+def _nobody_knows() -> None:
+    return None
+
+
 @contextmanager
-def bounded_by_thread(limit_seconds: float, rank: int, what: str) -> Iterator[None]:
+def bounded_by_thread(
+    limit_seconds: float, rank: int, what: str, blame: Callable[[], str | None] = _nobody_knows
+) -> Iterator[None]:
     """End this process with a sentence if the `with` block takes longer than the limit.
 
     Args:
         limit_seconds: how long it may take; ranks other than the first wait a little longer.
         rank: of this process.
         what: the first words of the sentence, such as `a broadcast`.
+        blame: says which rank is waited for, None if it does not know.
     """
-    sentence = _sentence(limit_seconds, rank, what)
-    timer = threading.Timer(_patience(limit_seconds, rank), _end, [sentence])
+
+    def end() -> None:
+        _end(_sentence(limit_seconds, rank, what, blame()))
+
+    timer = threading.Timer(_patience(limit_seconds, rank), end)
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+class WaitGuard:
+    """Does the same for waits that come again at every step: one thread guards them all.
+
+    The arguments are those of `bounded_by_thread`.
+    """
+
+    def __init__(
+        self, limit_seconds: float, rank: int, what: str, blame: Callable[[], str | None]
+    ) -> None:
+        self._limit_seconds, self._rank, self._what, self._blame = limit_seconds, rank, what, blame
+        self._since: float | None = None
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="guard of waits", daemon=True).start()
+
+    @contextmanager
+    def bounded(self) -> Iterator[None]:
+        """End this process with a sentence if the `with` block takes longer than the limit."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        patience = _patience(self._limit_seconds, self._rank)
+        while not self._closed.wait(min(_LONGEST_PAUSE_SECONDS, self._limit_seconds / _PAUSES)):
+            since = self._since
+            if since is not None and time.perf_counter() - since > patience:
+                _end(_sentence(self._limit_seconds, self._rank, self._what, self._blame()))
 
 
 @contextmanager
@@ -63,11 +112,10 @@ def bounded_by_child(limit_seconds: float, rank: int, what: str) -> Iterator[Non
             os.waitpid(child, 0)
 
 
-def _sentence(limit_seconds: float, rank: int, what: str) -> bytes:
-    return (
-        f"hpc-lpm: rank {rank} on {platform.node()}: {what} takes more than {limit_seconds:g} s: "
-        "another rank hangs or is gone; raise --receive-timeout if it is only slow.\n"
-    ).encode()
+def _sentence(limit_seconds: float, rank: int, what: str, blamed: str | None = None) -> bytes:
+    why = blamed or "another rank hangs or is gone; raise --receive-timeout if it is only slow."
+    where = f"rank {rank} on {platform.node()}"
+    return f"hpc-lpm: {where}: {what} takes more than {limit_seconds:g} s: {why}\n".encode()
 
 
 def _patience(limit_seconds: float, rank: int) -> float:

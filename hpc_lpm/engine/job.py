@@ -1,10 +1,11 @@
 """The ranks of a run, and the few operations among them needed outside the steady state."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from hpc_lpm.engine.collectives import receive_object, wait_until
+from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.mpi_start import start_mpi
 from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
@@ -146,9 +147,14 @@ class MpiJob:
         with self._bounded("a broadcast"):
             return self.communicator.bcast(value)
 
-    def _bounded(self, what: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def _bounded(self, what: str) -> Iterator[None]:
         """Bound an operation of MPI: a rank may stop even after all have met at a barrier."""
-        return bounded_by_thread(self.limit_seconds, self.rank, what)
+        with (
+            WAITS.in_library(),
+            bounded_by_thread(self.limit_seconds, self.rank, what, WAITS.blame),
+        ):
+            yield
 
     def once(self, make: Callable[[], Value]) -> Value:
         """Return what `make` makes in this process, which is one rank."""

@@ -19,12 +19,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import rmtree
+from types import FrameType
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from hpc_lpm.documents import parse_json
-from hpc_lpm.engine.waits import WAITS
+from hpc_lpm.engine.waits import WAITS, Wait
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.files import read_text, write_text_atomically
 
@@ -34,6 +35,11 @@ _SHARE = 0.1
 """The part of the limit after which a wait is written down."""
 _LONGEST_PAUSE_SECONDS, _PAUSES = 5.0, 40
 """How often the files of the others are looked for: so often within the limit, or oftener."""
+_COMMUNICATING = (
+    *("torch.distributed", "torch.nn.parallel", "torch.autograd.graph", "deepspeed.comm"),
+    *("horovod", "hpc_lpm.engine.job"),
+)
+"""Modules that call what waits for other ranks in a library, and compute nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Watchdog:
         self._main = threading.main_thread().ident
         self._reported: float | None = None
         self._answered = 0.0
+        self._earlier: dict[Path, int] = {}
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
@@ -95,7 +102,7 @@ class Watchdog:
 
     def blame(self) -> str | None:
         """Say which rank all wait for, None if this one does not wait, or not for long."""
-        if self._reported is None or WAITS.current is None:
+        if WAITS.current is None or WAITS.current.since != self._reported:
             return None
         time.sleep(3 * self._pause_seconds)  # what others wait for may only just have been asked
         found = {report["rank"]: report for report in self._reports()}
@@ -105,16 +112,29 @@ class Watchdog:
         while not self._stop.wait(self._pause_seconds):
             wait = WAITS.current
             with suppress(OSError):
-                if wait is not None and self._is_long(wait.since) and wait.since != self._reported:
+                if wait is not None and self._is_long(wait) and wait.since != self._reported:
                     self._reported = wait.since
-                    self._write()
-                    (self._folder / _ASKED).touch()
+                    self._ask()
                 elif (asked := self._asked()) != self._answered:  # a clock may be set back
                     self._answered = asked
                     self._write()
 
-    def _is_long(self, since: float) -> bool:
-        return time.perf_counter() - since > _SHARE * self._limit_seconds
+    def _is_long(self, wait: Wait) -> bool:
+        is_long = time.perf_counter() - wait.since > _SHARE * self._limit_seconds
+        return is_long and _waits(wait, self._frame())
+
+    def _frame(self) -> FrameType | None:
+        """Return where the main thread is."""
+        return sys._current_frames().get(self._main or 0)
+
+    def _ask(self) -> None:
+        """Write down what this rank does, and ask the others, whose earlier answers are over."""
+        self._earlier = {path: path.stat().st_mtime_ns for path in self._files()}
+        self._write()
+        (self._folder / _ASKED).touch()
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("rank-*.json"))
 
     def _asked(self) -> float:
         """Return when a rank has last asked what the others do, 0 if none has."""
@@ -124,8 +144,8 @@ class Watchdog:
             return 0.0
 
     def _write(self) -> None:
-        wait = WAITS.current
-        frame = sys._current_frames().get(self._main or 0)
+        frame = self._frame()
+        wait = WAITS.current if _waits(WAITS.current, frame) else None
         report = RankReport(
             rank=self._rank,
             host=platform.node(),
@@ -141,10 +161,20 @@ class Watchdog:
         write_text_atomically(self._folder / f"rank-{self._rank}.json", text)
 
     def _reports(self) -> Iterator[dict[str, Any]]:
-        for path in sorted(self._folder.glob("rank-*.json")):
+        for path in self._files():
             with suppress(OSError, ValueError):
+                if path.stat().st_mtime_ns == self._earlier.get(path):
+                    continue  # an answer to an earlier question
                 report = parse_json(read_text(path))
                 yield asdict(TypeAdapter(RankReport).validate_python(report))
+
+
+def _waits(wait: Wait | None, frame: FrameType | None) -> bool:
+    """Tell if a rank waits; in the call of a library it does where it does not compute."""
+    if wait is None or not wait.in_library or frame is None:
+        return wait is not None
+    module = str(frame.f_globals.get("__name__"))
+    return any(module == name or module.startswith(f"{name}.") for name in _COMMUNICATING)
 
 
 def _blame(found: dict[int, dict[str, Any]], rank: int, ranks: int) -> str:
@@ -183,6 +213,7 @@ def watched(
     if rank == 0:
         rmtree(folder / FOLDER, ignore_errors=True)
     watchdog = Watchdog(folder, rank, ranks, limit_seconds, doing)
+    WAITS.watchdog = watchdog.blame
     try:
         yield
     except TrainingError as error:
@@ -190,4 +221,5 @@ def watched(
             raise TrainingError(f"{str(error).rstrip('.')}: {blamed}") from error
         raise
     finally:
+        WAITS.watchdog = None
         watchdog.close()

@@ -77,8 +77,8 @@ def _position(layers: Sequence[NamedLayer], cut: int | str, model: str) -> int:
         position = cut if isinstance(cut, int) else int(cut[:_MOST_DIGITS])
         if not 1 <= position < last:
             raise InputError(
-                f"{CUTS} has the position {position}, accepted for the {last} layers of {model} are 1 "
-                f"to {last - 1}, each the number of layers in front of the cut."
+                f"{CUTS} has the position {position}, accepted for the {last} layers of {model} "
+                f"are 1 to {last - 1}, each the number of layers in front of the cut."
             )
         return position
     behind = _behind(layers, lambda name: name == cut)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -47,18 +48,20 @@ def model(shape):
 """
 
 
+OF_RANK_1 = OWN.replace("import time", "import os\nimport time").replace(
+    "if self.passes > 400:",
+    'if self.passes > 100 and os.environ["OMPI_COMM_WORLD_RANK"] == "1":',
+)
+
+
 def reports(out: Path) -> dict[int, dict[str, object]]:
     found = [json.loads(path.read_text()) for path in (out / FOLDER).glob("rank-*.json")]
     return {report["rank"]: report for report in found}
 
 
-def test_a_rank_that_is_stopped_is_named_by_those_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    launcher = start(3, *TRAINING)
-    log = tmp_path / "run" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
+def ranks_that_train(launcher: "subprocess.Popen[str]", out: Path) -> dict[int, psutil.Process]:
+    """Return the processes of the ranks, once they have trained some steps."""
+    log, deadline = out / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline:
         if log.exists() and log.read_text().count("\n") > 20:
             break
@@ -68,12 +71,24 @@ def test_a_rank_that_is_stopped_is_named_by_those_behind_it(
         number = process.environ().get("OMPI_COMM_WORLD_RANK")
         if number is not None and "hpc_lpm" in process.cmdline():
             ranks[int(number)] = process
-    os.kill(ranks[1].pid, signal.SIGSTOP)
-    done = finished(launcher, 120)
+    return ranks
+
+
+def assert_rank_1_is_named(done: "subprocess.CompletedProcess[str]") -> None:
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if line.startswith("hpc-lpm: ")]
     assert "all wait for rank 1, which gives no answer: it was stopped or killed" in said[0]
     assert f"{Path('run') / FOLDER} says what each rank did." in said[0]
+
+
+def test_a_rank_that_is_stopped_is_named_by_those_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launcher = start(3, *TRAINING)
+    ranks = ranks_that_train(launcher, tmp_path / "run")
+    os.kill(ranks[1].pid, signal.SIGSTOP)
+    assert_rank_1_is_named(finished(launcher, 120))
     found = reports(tmp_path / "run")
     found.pop(1, None)  # a launcher continues what is stopped, to end it
     assert set(found) == {0, 2}
@@ -83,6 +98,34 @@ def test_a_rank_that_is_stopped_is_named_by_those_behind_it(
         assert (report["waiting"], report["waits_for"] in (None, 1)) == (True, True)
         assert "its last instruction was the " in str(report["doing"])
         assert "wait_until" in "".join(map(str, report["stack"]))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("strategy", ["horovod", "ddp", "deepspeed-1f1b"])
+def test_a_rank_that_is_stopped_is_named_where_a_library_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [strategy if word == "fbp" else word for word in TRAINING]
+    launcher = start(2, *words)
+    ranks = ranks_that_train(launcher, tmp_path / "run")
+    os.kill(ranks[1].pid, signal.SIGSTOP)
+    assert_rank_1_is_named(finished(launcher, 120))
+    assert reports(tmp_path / "run")[0]["waiting"] is True
+
+
+def test_a_rank_in_code_of_the_users_is_named_where_a_library_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_sleeper.py").write_text(OF_RANK_1)
+    named = {"mlp,layers=6,width=16": "own_sleeper:model", "fbp": "fsdp"}
+    done = finished(start(2, *(named.get(word, word) for word in TRAINING)), 180)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("hpc-lpm: ")]
+    assert "all wait for rank 1 on " in said[0]
+    found = reports(tmp_path / "run")
+    assert (found[0]["waiting"], found[1]["waiting"]) == (True, False)
+    assert "time.sleep(1000)" in "".join(map(str, found[1]["stack"]))  # type: ignore[call-overload]
 
 
 def test_a_rank_that_is_in_code_of_the_users_is_named_with_its_stack(

@@ -12,8 +12,15 @@ WAITING = """
 import ctypes, sys, time
 from hpc_lpm import native_waits
 native_waits._TURN_SECONDS = 0.5
-bounded = getattr(native_waits, sys.argv[1])
-with bounded(float(sys.argv[2]), int(sys.argv[3]), "a test"):
+limit_seconds, rank = float(sys.argv[2]), int(sys.argv[3])
+if sys.argv[1] == "WaitGuard":
+    guard = native_waits.WaitGuard(limit_seconds, rank, "a test", lambda: "it is rank 7.")
+    with guard.bounded():
+        pass
+    bounded = guard.bounded()
+else:
+    bounded = getattr(native_waits, sys.argv[1])(limit_seconds, rank, "a test")
+with bounded:
     # PyDLL keeps the lock of Python, CDLL does not.
     getattr(ctypes, sys.argv[4])(None).sleep(int(sys.argv[5]))
 print("done")
@@ -53,7 +60,16 @@ def test_a_wait_beyond_the_limit_ends_the_process(by: str, library: str, code: i
     )
 
 
-@pytest.mark.parametrize("by", ["bounded_by_thread", "bounded_by_child"])
+def test_a_guard_of_several_waits_says_who_is_waited_for() -> None:
+    began = time.monotonic()
+    done = run("WaitGuard", 1.0, 0, "CDLL", 30)
+    assert time.monotonic() - began < 20
+    assert (done.returncode, done.stdout) == (1, "")
+    where = f"rank 0 on {os.uname().nodename}"
+    assert done.stderr == f"hpc-lpm: {where}: a test takes more than 1 s: it is rank 7.\n"
+
+
+@pytest.mark.parametrize("by", ["bounded_by_thread", "bounded_by_child", "WaitGuard"])
 def test_a_wait_within_the_limit_leaves_nothing_behind(by: str) -> None:
     done = run(by, 30.0, 0, "CDLL", 0)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")

@@ -1,12 +1,16 @@
 """Whom all wait for, from what every rank has written down."""
 
+import json
 import os
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from hpc_lpm.engine.watchdog import FOLDER, Watchdog, _blame
+from hpc_lpm.engine.waits import WAITS
+from hpc_lpm.engine.watchdog import FOLDER, Watchdog, _blame, _waits
 
 
 def told(**by_rank: int | str | None) -> dict[int, dict[str, object]]:
@@ -58,3 +62,63 @@ def test_a_rank_answers_again_after_the_clock_was_set_back(tmp_path: Path) -> No
             report.unlink()
     finally:
         watchdog.close()
+
+
+def test_an_answer_to_an_earlier_question_is_none(tmp_path: Path) -> None:
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    # A rank that was busy when it was asked before, and has been stopped since.
+    report = {**told(r1="busy")[1], "written": "then", "waited_seconds": 0.0, "stack": []}
+    (folder / "rank-1.json").write_text(json.dumps(report))
+    watchdog = Watchdog(tmp_path, 0, 2, 1.0, lambda: "its last instruction was a test")
+    try:
+        WAITS.begin(time.perf_counter(), None)
+        deadline = time.monotonic() + 20
+        while not (folder / "rank-0.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert "all wait for rank 1, which gives no answer" in str(watchdog.blame())
+        # What it says now counts.
+        (folder / "rank-1.json").write_text(json.dumps(report))
+        assert "all wait for rank 1 on n1, process 7, which does not wait" in str(watchdog.blame())
+    finally:
+        WAITS.end()
+        watchdog.close()
+
+
+def called_from(module: str) -> FrameType:
+    """Return a frame of a function of a module of this name."""
+    code = "import sys\ndef call():\n    return sys._getframe()\n"
+    names: dict[str, Any] = {"__name__": module}
+    exec(code, names)
+    frame = names["call"]()
+    assert isinstance(frame, FrameType)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("module", "waits"),
+    [
+        ("torch.distributed.distributed_c10d", True),
+        ("torch.nn.parallel.distributed", True),
+        ("horovod.torch.mpi_ops", True),
+        ("horovod_of_mine", False),
+        ("own_model", False),
+        ("torch.nn.modules.linear", False),
+    ],
+)
+def test_a_rank_in_a_call_of_a_library_waits_where_that_communicates(
+    module: str, waits: bool
+) -> None:
+    with WAITS.in_library():
+        wait = WAITS.current
+    assert WAITS.current is None
+    assert _waits(wait, called_from(module)) is waits
+
+
+def test_a_call_of_a_library_that_fails_is_left_for_those_who_ask_why() -> None:
+    try:
+        with pytest.raises(OSError), WAITS.in_library():
+            raise OSError
+        assert WAITS.current is not None
+    finally:
+        WAITS.end()

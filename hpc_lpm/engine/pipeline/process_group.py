@@ -16,6 +16,7 @@ from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.store import open_bound_store
 from hpc_lpm.engine.topology import find_rank_locations
+from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
 from hpc_lpm.interfaces import LOOPBACK, interface_of_job
@@ -129,7 +130,8 @@ def noticing_silence(where: str, missing: str, limit_seconds: float) -> Iterator
         TrainingError: instead of what an operation raises, or of what describes that.
     """
     try:
-        yield
+        with WAITS.in_library():
+            yield
     except (RuntimeError, TrainingError) as error:
         raised = error.__cause__ if isinstance(error, TrainingError) else error
         if not isinstance(raised, torch.distributed.DistError) and "gloo" not in str(raised):

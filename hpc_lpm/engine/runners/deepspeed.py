@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,7 +20,11 @@ from hpc_lpm.engine.pipeline.equal_parameters import equal_on_replicas
 from hpc_lpm.engine.pipeline.gradient_average import average_buffers
 from hpc_lpm.engine.pipeline.held_stage import held_stages
 from hpc_lpm.engine.pipeline.module import PlannedModule
-from hpc_lpm.engine.pipeline.process_group import require_own_gpus, start_deepspeed
+from hpc_lpm.engine.pipeline.process_group import (
+    noticing_silence,
+    require_own_gpus,
+    start_deepspeed,
+)
 from hpc_lpm.engine.pipeline.rehearsal import PipelineRehearsal
 from hpc_lpm.engine.pipeline.replica_sum import SumOverGroup
 from hpc_lpm.engine.rehearsal import RehearsedPass
@@ -133,9 +138,10 @@ class StockPipelineRunner:
         self._share = batch.share(self._context.topology.replica, replicas)
         self._expect(training=True, samples=self._context.micro_batch_size)
         self._count_anew(range(len(self._share)))
-        loss = self._engine.train_batch(
-            data_iter=self._stream(self._share, range(len(self._share)))
-        )
+        with self._waiting():
+            loss = self._engine.train_batch(
+                data_iter=self._stream(self._share, range(len(self._share)))
+            )
         # The bytes that a ring all-reduce of the gradients sends.
         self._bytes_sent += self._gradient_bytes * 2 * (replicas - 1) // replicas
         self._context.recorder.end_step()
@@ -149,7 +155,8 @@ class StockPipelineRunner:
         topology = self._context.topology
         if topology.replicas > 1:
             summing = SumOverGroup(self._module.mpu().get_data_parallel_group())
-            average_buffers(self._module, summing, topology.replicas)
+            with self._waiting():
+                average_buffers(self._module, summing, topology.replicas)
         self._share = batches.share(topology.replica, topology.replicas)
         self._scores, self._metrics = [], metrics
         # All replicas take part for every size: DeepSpeed begins an evaluation with a barrier.
@@ -157,13 +164,19 @@ class StockPipelineRunner:
             numbers = [n for n in range(len(self._share)) if self._share.size(n) == size]
             self._expect(training=False, samples=size)
             self._count_anew(numbers)
-            self._engine.eval_batch(
-                data_iter=self._stream(self._share, numbers),
-                reduce_output=None,
-                bcast_loss=False,
-                num_micro_batches=len(numbers),
-            )
+            with self._waiting():
+                self._engine.eval_batch(
+                    data_iter=self._stream(self._share, numbers),
+                    reduce_output=None,
+                    bcast_loss=False,
+                    num_micro_batches=len(numbers),
+                )
         return self._scores
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        job, step = self._context.job, self._context.recorder.step
+        where = f"stage {self._context.topology.stage} (rank {job.rank}), step {step}"
+        return noticing_silence(where, "word from another stage", job.limit_seconds)
 
     def _expect(self, *, training: bool, samples: int) -> None:
         """Prepare for micro-batches of this kind and size, unless the last ones were the same."""

@@ -2,8 +2,8 @@
 
 import importlib
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch import nn
 from hpc_lpm.engine.runners.data_parallel import DataParallelRunner
 from hpc_lpm.engine.runners.runner import RunContext
 from hpc_lpm.engine.strategies.horovod import HorovodOptions
+from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import InputError, InterruptedTrainingError
+from hpc_lpm.native_waits import WaitGuard
 
 _AVERAGED = (torch.float32, torch.float64, torch.float16)
 
@@ -28,11 +30,22 @@ class HorovodRunner(DataParallelRunner):
         if own.fusion_megabytes is not None:
             os.environ["HOROVOD_FUSION_THRESHOLD"] = str(round(own.fusion_megabytes * 2**20))
         self._hvd = import_horovod()
-        self._hvd.init()
+        job = context.job
+        # Horovod waits for ever.
+        self._guard = WaitGuard(job.limit_seconds, job.rank, "a call of Horovod", WAITS.blame)
+        context.resources.callback(self._guard.close)
+        with self._waiting():
+            self._hvd.init()
         context.resources.push(_shut_down_if_interrupted)
         super().__init__(context, wrap=self._distributed)
         self._optimizer: Any = self._updates.optimizer
         self._learning = [parameter for parameter in self._parameters if parameter.requires_grad]
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Surround calls in which Horovod waits for the other ranks."""
+        with WAITS.in_library(), self._guard.bounded():
+            yield
 
     def _distributed(self, alone: torch.optim.Optimizer) -> Any:
         context = self._context
@@ -62,9 +75,11 @@ class HorovodRunner(DataParallelRunner):
         present = [float(parameter.grad is not None) for parameter in self._learning]
         # With the same operation and type as most gradients, so that Horovod sends it along.
         flags = torch.tensor(present, device=self._context.device)
-        handle = self._hvd.allreduce_async_(flags, name="gradients present", op=self._hvd.Average)
-        self._optimizer.synchronize()
-        self._hvd.synchronize(handle)
+        average = self._hvd.Average
+        with self._waiting():
+            handle = self._hvd.allreduce_async_(flags, name="gradients present", op=average)
+            self._optimizer.synchronize()
+            self._hvd.synchronize(handle)
         for parameter, anywhere in zip(self._learning, flags.tolist(), strict=True):
             if not anywhere:
                 parameter.grad = None
@@ -74,7 +89,9 @@ class HorovodRunner(DataParallelRunner):
         for name, buffer in sorted(self._model.module.named_buffers()):
             if buffer.is_floating_point():
                 accepted = buffer if buffer.dtype in _AVERAGED else buffer.float()
-                buffer.copy_(self._hvd.allreduce(accepted, name=name))
+                with self._waiting():
+                    averaged = self._hvd.allreduce(accepted, name=name)
+                buffer.copy_(averaged)
 
 
 def _check_types(layers: Mapping[int, nn.Module], context: RunContext) -> None:
