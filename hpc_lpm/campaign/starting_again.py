@@ -1,31 +1,19 @@
 """Starts the ranks of a trial again where they were lost: all of them, or fewer if it must be."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from hpc_lpm.campaign.elastic import plan_again
 from hpc_lpm.campaign.launch_records import Attempt
+from hpc_lpm.campaign.rank_start import Start
 from hpc_lpm.campaign.restarts import Ending, ending_of, restart_after
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.cluster.lost_nodes import places_left
-from hpc_lpm.cluster.rank_nodes import RankNodes
 from hpc_lpm.cluster.supervisor import CommandOutcome
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
-
-
-@dataclass(frozen=True)
-class Start:
-    """How ranks are started, and where; `planned_for` as in `Attempt`."""
-
-    command: list[str]
-    environment: dict[str, str]
-    ranks: int
-    where: RankNodes
-    planned_for: int | None = None
-
 
 Prepare = Callable[[int, Mapping[str, int] | None], Start]
 """Prepares the start of so many ranks, on some nodes of the job alone if any are named."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign, write_folder
 
-from hpc_lpm.campaign import launching
+from hpc_lpm.campaign import rank_start
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import read_attempts
-from hpc_lpm.campaign.launching import RANKS_LOST, launch_trial
+from hpc_lpm.campaign.launching import launch_trial
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.trial_attempts import RANKS_LOST
 
 NAME = "resnet20-digits-sequential-k1-seed0-repeat0"
 INTERRUPTED = """
@@ -37,7 +38,7 @@ def launch(folder: CampaignFolder, said: list[str], attempt: int = 1) -> int:
 
 
 def command_is(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    monkeypatch.setattr(launching, "rank_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(rank_start, "rank_command", lambda *_: [sys.executable, "-c", code])
 
 
 def test_a_launcher_that_claims_success_without_a_result_is_not_believed(

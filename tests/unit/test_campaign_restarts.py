@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from campaign_folders import campaign, write_folder, write_plan
 
-from hpc_lpm.campaign import launching
+from hpc_lpm.campaign import rank_start
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.damage import damaged_trials
 from hpc_lpm.campaign.elastic import plan_again
@@ -21,11 +21,12 @@ from hpc_lpm.campaign.fingerprints import Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, Launch, read_attempts
-from hpc_lpm.campaign.launching import RANKS_LOST, launch_trial
+from hpc_lpm.campaign.launching import launch_trial
 from hpc_lpm.campaign.notes import notes_on
 from hpc_lpm.campaign.restarts import no_progress_of_jobs
 from hpc_lpm.campaign.results import load_results
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.trial_attempts import RANKS_LOST
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.plan import Plan
 
@@ -69,7 +70,7 @@ def course_is(
     monkeypatch: pytest.MonkeyPatch, folder: CampaignFolder, *course: tuple[int, Any]
 ) -> None:
     code = COURSE.format(folder=str(folder.run(NAME)), course=course)
-    monkeypatch.setattr(launching, "rank_command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(rank_start, "rank_command", lambda *_: [sys.executable, "-c", code])
 
 
 def launch(folder: CampaignFolder, said: list[str], **options: Any) -> int:
@@ -206,7 +207,7 @@ def test_a_time_limit_that_leaves_no_time_for_a_step_ends_a_trial(
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.setattr(launching, "rank_command", lambda *_: [sys.executable, "-c", WAITS])
+    monkeypatch.setattr(rank_start, "rank_command", lambda *_: [sys.executable, "-c", WAITS])
     call, log = called(folder), folder.run(NAME) / "train.log"
     before = Attempt(started=datetime.now(UTC), step=0, exit_code=75, call=call.identifier)
     AttemptRecord(attempts=(before,) * earlier).write(folder.run(NAME) / "attempts.json")
