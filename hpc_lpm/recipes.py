@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from hpc_lpm.prediction_rules import OF_SGD, SPECTRAIN, PredictionRule
+from hpc_lpm.prediction_rules import SPECTRAIN, PredictionRule
 
 AUTO, NO_RECIPE = "auto", "none"
 """The values of `--recipe` that are no names of recipes."""
+
+_WITH_MOMENTUM, _OF_ADAM = "momentum", ("adam", "adamw")
+"""Optimizers, besides Muon, for which corrections were measured; one of the user's is none."""
 
 _BALANCED_UP_TO = 2
 """The largest lag at which Muon learnt more with `balanced` than with `second-order`."""
@@ -48,7 +51,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             ),
             Recipe(
                 "balanced",
-                "predicts weights likewise, between what the lag and what noise asks for",
+                "predicts weights by the last update and its change, less far than they went",
                 {"prediction": True, "prediction_rule": "balanced"},
             ),
         )
@@ -70,9 +73,9 @@ def recipe_for(optimizer: str, lag: int) -> Recipe | None:
         return RECIPES["balanced"]
     if name == "muon":
         return RECIPES["second-order"]
-    if optimizer in OF_SGD:
+    if name == _WITH_MOMENTUM:
         return RECIPES["spectrain"]
-    return RECIPES["second-order"] if "adam" in name else None
+    return RECIPES["second-order"] if name in _OF_ADAM else None
 
 
 def rule_of_recipe(

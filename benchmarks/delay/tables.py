@@ -80,10 +80,14 @@ def outcomes_table(rows: pd.DataFrame) -> str:
 
 
 def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Return what the planner reads of the worth of a step: ratios that every seed has reached."""
+    """Return what the planner reads of the worth of a step.
+
+    A target that was not reached, though it was tried for longer than one device takes, has an
+    infinite ratio, which is at least what was tried.
+    """
     worth = []
     for (family, stages, micro_batches, corrections), ratio in ratios(rows):
-        if math.isinf(ratio.mean) or ratio.seeds < 2:
+        if ratio.seeds < 2 or (math.isinf(ratio.mean) and ratio.longest <= 1.0):
             continue
         optimizer = FAMILIES[family].optimizer["name"]
         rules, recipe = rules_of(corrections)
@@ -98,7 +102,7 @@ def worth_rows(rows: pd.DataFrame, source: str) -> pd.DataFrame:
                 "weights": rules.weights,
                 "first_stage_lag": first_stage_lag(corrections, stages, micro_batches),
                 "steps_ratio": round(ratio.mean, 4),
-                "low": round(ratio.low, 4),
+                "low": round(min(ratio.low, ratio.longest), 4),
                 "high": round(ratio.high, 4),
                 "seeds": ratio.seeds,
                 "source": source,

@@ -127,11 +127,35 @@ def test_nothing_is_extrapolated(
 
 
 def test_a_target_that_was_not_reached_makes_a_step_worth_nothing(by_hand: Measurements) -> None:
-    for lag in ("15/4", "2"):
-        found = looked_up(by_hand, lag)
-        assert found.ratio is None
-        assert (found.worth.value, found.worth.low) == (0.0, 0.0)
-        assert found.worth.reason.startswith("the target was not reached, ")
+    found = looked_up(by_hand, "15/4")
+    assert found.ratio is None
+    assert (found.worth.value, found.worth.low, found.worth.high) == (0.0, 0.0, 0.25)
+    assert "the target was not reached" in found.worth.reason
+
+
+def test_nothing_is_known_between_a_lag_and_one_at_which_the_target_was_not_reached(
+    by_hand: Measurements,
+) -> None:
+    found = looked_up(by_hand, "2")
+    assert (found.ratio, found.worth.value, found.worth.low) == (None, None, None)
+    assert "lags by 2 updates on average, and at 3.75 the target was not" in found.worth.reason
+
+
+def test_the_worth_at_the_end_of_an_interval_without_end_is_interpolated(tmp_path: Path) -> None:
+    row = "resnet,momentum,none,8,4,1,live,1.75,1.0,1.0,inf,3,by hand"
+    measured = Measurements.read(written(tmp_path / "own.csv", row))
+    found = looked_up(measured, "7/16", "resnet20", optimizer="momentum").worth
+    assert found.value == found.high == 1.0
+    # From 1 at a lag of 0 to 0 at 7/4, a quarter of the way.
+    assert found.low == pytest.approx(0.75)
+
+
+def test_a_family_that_was_measured_is_not_told_from_others(by_hand: Measurements) -> None:
+    found = looked_up(by_hand, "7/4", "vgg11", optimizer="momentum")
+    assert found.worth.value is None
+    assert "nothing is measured for momentum with recipe none of this model" in found.worth.reason
+    # Of a family that was not measured at all, others are the nearest thing.
+    assert looked_up(by_hand, "7/4", "lenet", optimizer="momentum").ratio == Fraction(3, 2)
 
 
 @pytest.mark.parametrize("name", SCHEDULES.names())

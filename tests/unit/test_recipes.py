@@ -55,7 +55,7 @@ def test_a_named_recipe_sets_its_options_and_no_others(name: str) -> None:
 
 def test_auto_takes_the_recipe_of_the_optimizer_at_the_largest_lag() -> None:
     for stages, micro_batches, lead, lag in [(2, 4, 1, 1), (8, 4, 1, 2), (8, 4, 2, 4)]:
-        for optimizer in ("adamw", "NAdam", "muon", "momentum", "sgd"):
+        for optimizer in ("adamw", "AdamW", "adam", "muon", "momentum"):
             recipe = recipe_for(optimizer, lag)
             assert recipe is not None
             _, document, said = resolved(
@@ -75,6 +75,10 @@ def test_auto_takes_the_recipe_of_the_optimizer_at_the_largest_lag() -> None:
     [
         ({"strategy": "1f1b"}, "flushes at every step"),
         ({"optimizer": {"name": "adagrad"}}, "no correction is known to help"),
+        # What was measured for AdamW says nothing of these.
+        ({"optimizer": {"name": "NAdam"}}, "no correction is known to help"),
+        ({"optimizer": {"name": "adam_tools:plain"}}, "no correction is known to help"),
+        ({"optimizer": {"name": "sgd"}}, "no correction is known to help"),
         ({"optimizer": {"name": "momentum"}, "replicas": 2}, "spectrain"),
         ({"prediction": False}, "prediction False was given"),
         ({"stages": 1}, "lags by up to 0 updates"),
@@ -95,6 +99,19 @@ def test_what_the_user_gave_stays_even_if_it_is_the_default() -> None:
     assert said.endswith("what was given stays: prediction_rule last-update")
     _, document, _ = resolved(recipe="auto", prediction=False)
     assert (document["prediction"], document["prediction_rule"]) == (False, None)
+
+
+def test_a_rule_that_the_user_gave_is_that_of_the_prediction_which_a_recipe_sets() -> None:
+    for recipe in ("auto", "second-order"):
+        _, document, said = resolved(recipe=recipe, prediction_rule="last-update")
+        assert (document["prediction"], document["prediction_rule"]) == (True, "last-update")
+        assert said.endswith("what was given stays: prediction_rule last-update")
+    # Where nothing lags, nothing is predicted by it.
+    _, document, said = resolved(1, recipe="auto", prediction_rule="last-update")
+    assert (document["prediction"], document["prediction_rule"]) == (False, None)
+    for given in ({}, {"recipe": "auto", "prediction": False}):
+        with pytest.raises(InputError, match="last-update without prediction, which it is a rule"):
+            resolved(prediction_rule="last-update", **given)
 
 
 def test_the_settings_of_a_result_repeat_the_run_wherever_it_is_started() -> None:

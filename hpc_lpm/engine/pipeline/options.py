@@ -204,10 +204,11 @@ class LaggingOptions(ScheduledOptions):
 
     @model_validator(mode="after")
     def _rule_predicts(self) -> Self:
-        if self.prediction_rule is not None and not self.prediction:
+        by_recipe = self.recipe != NO_RECIPE and "prediction" not in self.model_fields_set
+        if self.prediction_rule is not None and not self.prediction and not by_recipe:
             raise ValueError(
                 f"prediction rule is {self.prediction_rule} without prediction, which it is a rule "
-                "for"
+                "for: switch prediction on, or leave the rule out"
             )
         return self
 

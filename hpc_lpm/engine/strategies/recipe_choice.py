@@ -36,7 +36,9 @@ def with_recipe(
     if own.recipe == NO_RECIPE:
         return run.settings, None
     recipe, reason = _recipe(run, schedule)
-    settings = _all_given(run.settings, {})
+    # A rule that was given counts with the prediction that a recipe may set, and else for nothing.
+    idle = {"prediction_rule": None} if "prediction_rule" in type(own).model_fields else {}
+    settings = _all_given(run.settings, {} if LaggingOptions.of(own).prediction else idle)
     if recipe is not None:
         left = own.left_to_the_run
         changed = {name: value for name, value in recipe.options.items() if name in left}

@@ -1,11 +1,13 @@
 """What a step of a plan is expected to be worth, from measurements at other lags.
 
-The rows that count are those of the optimizer's family and of the recipe, or of none where `auto`
-corrects nothing, with the factor of gradients that is asked for, all under double-buffered weights
-or none; of these, where there are any, those of the model's family; of these, where there are any,
-those of the weight policy. Rows with the same lag of the first stage are averaged, and
-their intervals joined. Between two measured lags the ratio of steps is interpolated linearly, with
-1 at a lag of 0; beyond the largest measured lag nothing is known.
+The rows that count are those of the model's family, or of all families where that one was not
+measured at all; of these, those of the optimizer's family and of the recipe, or of none where
+`auto` corrects nothing, with the factor of gradients that is asked for, all under double-buffered
+weights or none; of these, where there are any, those of the weight policy. Rows with the same lag
+of the first stage are averaged, and their intervals joined. Between two measured lags the ratio of
+steps is interpolated linearly, with 1 at a lag of 0; where the end of an interval is infinite, its
+inverse is. Beyond the largest measured lag nothing is known, nor below one at which the target was
+not reached.
 """
 
 from collections.abc import Callable, Sequence
@@ -101,11 +103,19 @@ def family_of(optimizer: str) -> str:
     return _FAMILIES.get(optimizer.lower(), optimizer.lower())
 
 
-def rows_for(measured: Measurements, optimizer: str, recipe: str) -> list[MeasuredSteps]:
-    """Return the rows of an optimizer's family and a recipe, with the factor that is asked for."""
+def rows_for(
+    measured: Measurements, optimizer: str, recipe: str, model: str | None = None
+) -> list[MeasuredSteps]:
+    """Return the rows of an optimizer's family and a recipe, with the factor that is asked for.
+
+    With a model they are those of its family, where there are any of whatever optimizer.
+    """
+    rows = list(measured.rows)
+    if model is not None:
+        rows = _narrowed(rows, lambda row: model.lower().startswith(row.model_family.lower()))
     return [
         row
-        for row in measured.rows
+        for row in rows
         if row.recipe == recipe
         and row.gradient_shrink == measured.gradient_shrink
         and family_of(row.optimizer) == family_of(optimizer)
@@ -124,15 +134,15 @@ def expected_steps(
     double_buffered = options.weights == DOUBLE_BUFFER
     rows = [
         row
-        for row in rows_for(measured, optimizer, recipe)
+        for row in rows_for(measured, optimizer, recipe, model)
         if (row.weights == DOUBLE_BUFFER) == double_buffered
     ]
     if not rows:
+        elsewhere = " of this model" if rows_for(measured, optimizer, recipe) else ""
         return _unknown(
             f"nothing is measured for {optimizer} with recipe {recipe}{_special(measured, options)}"
-            f" in {measured.where}"
+            f"{elsewhere} in {measured.where}"
         )
-    rows = _narrowed(rows, lambda row: model.lower().startswith(row.model_family.lower()))
     rows = _narrowed(rows, lambda row: row.weights == options.weights)
     lags = sorted({Fraction(0), *(row.lag for row in rows)})
     points = {at: _Ratios.of([row for row in rows if row.lag == at]) for at in lags if at} | {
@@ -147,6 +157,11 @@ def expected_steps(
     above = min(at for at in lags if at >= wanted)
     if above == wanted:
         return _known(points[above], f"measured at this lag: {what}")
+    if isinf(points[above].ratio):
+        return _unknown(
+            f"the first stage lags by {float(wanted):g} updates on average, and at "
+            f"{float(above):g} the target was not reached: {what}"
+        )
     below = max(at for at in lags if at < wanted)
     return _known(
         points[below].mixed(points[above], (wanted - below) / (above - below)),
@@ -199,8 +214,10 @@ def _exact(value: float) -> Number:
 
 
 def _mixed(one: Number, two: Number, share: Fraction) -> Number:
-    if isinf(one) or isinf(two):
-        return float("inf")
+    if isinf(one):
+        return _mixed(two, one, 1 - share)
+    if isinf(two):
+        return one / (1 - share) if share < 1 else two
     return one + (two - one) * share
 
 
