@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +40,7 @@ from hpc_lpm.planning.plan_checks import check_schedule_is_known
 from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN
 from hpc_lpm.profiling.timer import timer_for
 from hpc_lpm.random_streams import seeded_generators
+from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
 from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE
 
@@ -169,8 +170,9 @@ class _Script:
                 "non_finite is rewind, accepted in a script are stop and skip: the loop is yours, "
                 "and engine.load goes back to a checkpoint."
             )
-        settings = chosen.with_clip_scope(settings)
-        script = cls(settings, chosen, plan, model)
+        script = cls(chosen.with_clip_scope(settings), chosen, plan, model)
+        corrected, _ = chosen.with_recipe(script.planned(job, None))
+        script = replace(script, settings=corrected)
         check_run(script.planned(job, None))
         return script
 
@@ -276,6 +278,12 @@ def _settings_of(
         if plan.micro_batch is not None and isinstance(micro_batches, int):
             planned["batch_size"] = plan.micro_batch * micro_batches * replicas
     values = {**planned, **options}
+    if values.get("recipe") == AUTO:
+        raise InputError(
+            f"initialize was given recipe {AUTO!r}, which chooses by the name of the optimizer, and "
+            "a script makes its own: accepted are the names of recipes, "
+            f"{', '.join([NO_RECIPE, *RECIPES])}; give one of them."
+        )
     if values.get("prediction"):
         values["prediction_rule"] = values.get("prediction_rule") or OF_ANY_OPTIMIZER
     return _settings({**values, "strategy": strategy.name, "model": model.name})

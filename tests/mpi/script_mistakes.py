@@ -95,6 +95,10 @@ def unknown_option() -> None:
     engine(micro_batch=2)
 
 
+def recipe_by_optimizer() -> None:
+    engine(recipe="auto")
+
+
 def optimizer_of_other_parameters() -> None:
     made = module()
     engine(model=made, optimizer=lambda parameters: torch.optim.SGD(made.parameters(), lr=0.1))
@@ -186,6 +190,7 @@ MISTAKES: dict[str, Callable[[], None]] = {
     "other weights": other_weights,
     "other seed": other_seed,
     "unknown option": unknown_option,
+    "recipe by optimizer": recipe_by_optimizer,
     "optimizer of others": optimizer_of_other_parameters,
     "optimizer on one rank": optimizer_on_one_rank,
     "loss of each sample": loss_of_each_sample,

@@ -95,6 +95,11 @@ def test_stages_of_a_script_compute_what_loop_and_command_do(
             **{"weights": "live", "lead": 2, "micro_batches": 1, "prediction": True},
             **{"optimizer": "adamw", "rates": "linear", "go_on": "script"},
         ),
+        "by a recipe": command(
+            *("fbp", TWO, PLAIN),
+            **{"weights": "live", "lead": 2, "micro_batches": 1, "recipe": "last-update"},
+            **{"optimizer": "adamw"},
+        ),
         "discount": command(
             "fbp", TWO, TIED, weights="live", lr_discount=True, lead=2, micro_batches=1
         ),
