@@ -280,8 +280,8 @@ def _settings_of(
     values = {**planned, **options}
     if values.get("recipe") == AUTO:
         raise InputError(
-            f"initialize was given recipe {AUTO!r}, which chooses by the name of the optimizer, and "
-            "a script makes its own: accepted are the names of recipes, "
+            f"initialize was given recipe {AUTO!r}, which chooses by the optimizer's name, and a "
+            "script makes its own: accepted are the names of recipes, "
             f"{', '.join([NO_RECIPE, *RECIPES])}; give one of them."
         )
     if values.get("prediction"):

@@ -17,6 +17,9 @@ class TiedParameters:
     the copies here of parameters that are on that device, both in the order of the model's ties. A
     tie with both ends here is in neither: `here` has its owner and its copy, and `update` serves
     it.
+
+    A parameter may have copies here and on several devices. Their gradients are added in the order
+    of the ties, as sequential training adds them, whatever the order is in which they come.
     """
 
     def __init__(
@@ -25,18 +28,26 @@ class TiedParameters:
         self.owned: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
         self.copied: defaultdict[int, list[nn.Parameter]] = defaultdict(list)
         self.here: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._numbers: defaultdict[int, list[int]] = defaultdict(list)
         self._copies: set[nn.Parameter] = set()
-        for tie in ties:
+        # The ties whose owners are here, with their copies if these are here too.
+        self._owners: dict[int, tuple[nn.Parameter, nn.Parameter | None]] = {}
+        self._received: dict[int, torch.Tensor] = {}
+        for number, tie in enumerate(ties):
             owner = copy = None
             if tie.owner_layer in layers:
                 owner = parameter_named(layers[tie.owner_layer], tie.owner_parameter)
             if tie.copy_layer in layers:
                 copy = parameter_named(layers[tie.copy_layer], tie.copy_parameter)
                 self._copies.add(copy)
+            if owner is not None:
+                self._owners[number] = owner, copy
             if owner is not None and copy is not None:
                 self.here.append((owner, copy))
             elif owner is not None:
-                self.owned[device_of(tie.copy_layer)].append(owner)
+                device = device_of(tie.copy_layer)
+                self.owned[device].append(owner)
+                self._numbers[device].append(number)
             elif copy is not None:
                 self.copied[device_of(tie.owner_layer)].append(copy)
 
@@ -47,17 +58,31 @@ class TiedParameters:
     def replace(self, parameters: Mapping[nn.Parameter, nn.Parameter]) -> None:
         """Let other parameters take the place of the ends of ties that are all here."""
         self.here = [(parameters[owner], parameters[copy]) for owner, copy in self.here]
+        self._owners = {
+            number: (parameters[owner], None if copy is None else parameters[copy])
+            for number, (owner, copy) in self._owners.items()
+        }
         self._copies = {parameters[copy] for copy in self._copies}
 
+    def take_gradients(self, device: int, gradients: Iterable[torch.Tensor | None]) -> None:
+        """Take the gradients of the copies on a device, None for those that have none."""
+        for number, gradient in zip(self._numbers[device], gradients, strict=True):
+            if gradient is not None:
+                self._received[number] = gradient
+
     def collect_gradients(self) -> None:
-        """Move the accumulated gradients of copies here to their owners."""
-        for owner, copy in self.here:
-            add_gradient(owner, copy.grad)
-            copy.grad = None
+        """Add the accumulated gradients of copies to their owners here, and clear them."""
+        for number, (owner, copy) in self._owners.items():
+            if copy is None:
+                received = self._received.pop(number, None)
+                add_gradient(owner, None if received is None else received.to(owner.device))
+            else:
+                add_gradient(owner, copy.grad)
+                copy.grad = None
 
     @contextmanager
     def update(self) -> Iterator[None]:
-        """Surround an optimizer step: add the gradients of copies here, then copy the new values.
+        """Surround an optimizer step: add the gradients of copies, then copy the new values here.
 
         The gradient of a step is summed over its micro-batches for each end, then over the ends.
         """

@@ -7,7 +7,7 @@ from torch import nn
 
 from hpc_lpm.engine.pipeline.boundary import MessagePart, TensorSpec
 from hpc_lpm.engine.pipeline.transport.channel import TiedChannels
-from hpc_lpm.engine.ties import TiedParameters, add_gradient
+from hpc_lpm.engine.ties import TiedParameters
 
 
 class TiedExchange:
@@ -46,13 +46,8 @@ class TiedExchange:
             parameter.grad = None
 
     def receive_gradient(self, device: int) -> None:
-        """Add the gradients of the copies on `device` to the gradients of their owners here."""
-        # In the order of the layers, in which sequential training adds them up.
-        self._tied.collect_gradients()
-        received = self._gradients[device].receive()
-        for parameter, gradient in zip(self._tied.owned[device], received, strict=True):
-            if gradient is not None:
-                add_gradient(parameter, gradient.to(parameter.device))
+        """Take the gradients of the copies on `device`, whose owners are here."""
+        self._tied.take_gradients(device, self._gradients[device].receive())
 
     def send_weights(self, device: int) -> None:
         """Send the present weights of the owners here to their copies on `device`."""
