@@ -28,7 +28,7 @@ ON_ALL_RANKS = {
     "other weights": f"given other initial weights on rank 1 than on rank 0, {ALIKE}",
     "other seed": f"initialize was given other options on rank 1 than on rank 0, {ALIKE}",
     "unknown option": "option 'micro_batch', .* did you mean 'micro_batches'.*accepted are seed,",
-    "recipe by optimizer": "was given recipe 'auto', .* names of recipes, none, last-update, second",
+    "recipe by optimizer": "was given recipe 'auto', .* names of recipes, none, last-update",
     "optimizer of others": "has 6 of the . parameters that it was given: accepted is a function",
     "optimizer on one rank": "raises ValueError: Invalid learning rate: -1.0 .*accepted is a",
     "too many samples": "a batch of 9 samples, accepted are 8 .2 micro-batches of 4.*batch_size=9",
