@@ -37,7 +37,7 @@ _LONGEST_PAUSE_SECONDS, _PAUSES = 5.0, 40
 """How often the files of the others are looked for: so often within the limit, or oftener."""
 _COMMUNICATING = (
     *("torch.distributed", "torch.nn.parallel", "torch.autograd.graph", "deepspeed.comm"),
-    *("horovod", "hpc_lpm.engine.job"),
+    *("horovod.torch", "horovod.common", "hpc_lpm.engine.job"),
 )
 """Modules that call what waits for other ranks in a library, and compute nothing."""
 
