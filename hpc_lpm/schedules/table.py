@@ -97,18 +97,26 @@ class TableSchedule(ChunkedSchedule):
             )
         return self._placement
 
+    def check_fits(self, devices: int, micro_batches_per_step: int) -> None:
+        """Check that the table has so many devices and micro-batches.
+
+        Raises:
+            InputError: if it has others.
+        """
+        if (devices, micro_batches_per_step) != (self._placement.devices, self._micro_batches):
+            raise InputError(
+                f"there are {devices} devices and {micro_batches_per_step} micro-batches per step, "
+                f"but schedule {self.name!r} is a table of {self._placement.devices} and "
+                f"{self._micro_batches}: use as many, or write a table for these."
+            )
+
     def order(self, device: int, devices: int, micro_batches: int) -> Iterable[Pass]:
         """Return the passes of the device's line.
 
         Raises:
-            InputError: if the table has another number of devices or micro-batches.
+            InputError: as `check_fits`.
         """
-        if (devices, micro_batches) != (self._placement.devices, self._micro_batches):
-            raise InputError(
-                f"there are {devices} devices and {micro_batches} micro-batches per step, but "
-                f"schedule {self.name!r} is a table of {self._placement.devices} and "
-                f"{self._micro_batches}: use as many, or write a table for these."
-            )
+        self.check_fits(devices, micro_batches)
         return self._rows[device]
 
     def _check(self) -> None:
