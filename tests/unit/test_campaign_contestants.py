@@ -68,6 +68,25 @@ def test_what_means_nothing_to_a_contestant_is_refused_for_it_alone(
     assert own(found[strategy], option) != value
 
 
+@pytest.mark.parametrize(
+    ("entry", "stages", "said"),
+    [
+        (
+            {"interleaved-1f1b": {"chunks": 2}},
+            3,
+            "into 6 stages, 2 on each device, but it has 4 layers: use at most 2 devices, or fewer "
+            "chunks.",
+        ),
+        ("zb-v", 3, "into 6 stages, 2 on each device, but it has 4 layers: use at most 2 devices."),
+        ("1f1b", 5, "into 5 stages, but it has 4 layers: use at most 4 stages."),
+    ],
+)
+def test_too_many_stages_are_refused_with_what_each_device_holds(
+    entry: Any, stages: int, said: str
+) -> None:
+    assert said in refusal(entry, stages=stages, models=["mlp,layers=4"])
+
+
 def test_every_option_of_train_is_a_key_of_a_campaign() -> None:
     everything = {
         "last_batch": "keep",
