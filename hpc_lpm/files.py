@@ -29,6 +29,8 @@ MOST_BYTES = 2**28
 def read_text(path: Path, errors: str = "strict") -> str:
     """Return the text of a file that a user has named, which is in UTF-8.
 
+    A byte-order mark at its beginning, which spreadsheets write, is none of the text.
+
     Args:
         path: the file.
         errors: what becomes of bytes that are not UTF-8, as Python's `open` takes it.
@@ -49,7 +51,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
     if found.st_size > MOST_BYTES:
         reason = f"it has {found.st_size:,} bytes, accepted are up to {MOST_BYTES:,}"
         raise OSError(errno.EFBIG, reason, str(path))
-    return path.read_text(encoding="utf-8", errors=errors)
+    return path.read_text(encoding="utf-8-sig", errors=errors)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from hpc_lpm.campaign.contestants import (
     contestant_tuning,
     in_file_words,
 )
+from hpc_lpm.campaign.tuning.candidates import candidates_of
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import STRATEGIES
@@ -41,7 +42,6 @@ def check_contestants(campaign: Campaign) -> None:
             stages = contestant_cut_into(campaign, contestant)
             contestant_cut_only_at(campaign, contestant)
             contestant_runs(contestant)
-            contestant_tuning(campaign, contestant)
             contestant_processes(campaign, contestant)
             for length in contestant_lengths(campaign, contestant):
                 settings = contestant_settings(campaign, contestant, length=length)
@@ -57,6 +57,8 @@ def check_contestants(campaign: Campaign) -> None:
                     )
                 )
             _check_lengths(campaign, contestant)
+            if contestant_tuning(campaign, contestant) is not None:
+                candidates_of(campaign, contestant)
         except InputError as error:
             raise InputError(in_file_words(str(error), contestant.strategy)) from None
 
@@ -98,9 +100,9 @@ def _check_keeps(campaign: Campaign, contestant: Contestant, settings: TrainSett
 
 
 def _check_taken(campaign: Campaign, name: str, value: object) -> None:
-    if any(name in contestant.entry.options.model_fields for contestant in campaign.contestants):
+    if any(contestant.entry.takes(name) for contestant in campaign.contestants):
         return
-    takers = [other for other, each in STRATEGIES.items() if name in each.options.model_fields]
+    takers = [other for other, each in STRATEGIES.items() if each.takes(name)]
     if value == STRATEGIES.named(takers[0]).options.model_fields[name].default:
         return
     raced = ", ".join(contestant.strategy for contestant in campaign.contestants)

@@ -351,9 +351,7 @@ def _settings_asked_for(
 ) -> TrainSettings:
     """Return the settings before the strategy has fitted them to its devices."""
     entry = contestant.entry
-    own = {
-        name: value for name, value in campaign.own.items() if name in entry.options.model_fields
-    }
+    own = {name: value for name, value in campaign.own.items() if entry.takes(name)}
     shared = {name: getattr(campaign, name) for name in RunOptions.model_fields}
     document: dict[str, Any] = {
         **{name: _plain(value) for name, value in shared.items()},

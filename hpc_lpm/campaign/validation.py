@@ -98,10 +98,13 @@ def _check_contestant(
     stages = contestant_cut_into(campaign, contestant)
     pieces = contestant.entry.stages_on(settings, stages)
     if pieces > len(model.layers):
-        most = len(model.layers) // contestant.entry.stages_on(settings, 1)
+        held = contestant.entry.stages_on(settings, 1)
+        each = f", {held} on each device" if held > 1 else ""
+        fewer = ", or fewer chunks" if contestant.entry.takes("chunks") else ""
         raise InputError(
-            f"{contestant.label} is to cut {model.name} into {pieces} stages, but it has "
-            f"{len(model.layers)} layers: use at most {most} stages."
+            f"{contestant.label} is to cut {model.name} into {pieces} stages{each}, but it has "
+            f"{len(model.layers)} layers: use at most {len(model.layers) // held} "
+            f"{'devices' if held > 1 else 'stages'}{fewer}."
         )
     try:
         _check_cuts(campaign, contestant, model, pieces)

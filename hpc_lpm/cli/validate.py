@@ -136,7 +136,7 @@ def _tuning_lines(steps: "Steps", trials: "list[Trial]") -> list[str]:
             budget = Quantity("s").spelled(tuning.budget_seconds)
             lines.append(
                 f"{trial.contestant} is tuned before its trials, {budget} on each model and data "
-                f"set, among {candidates} candidates."
+                f"set, among up to {candidates} candidates."
             )
     return list(dict.fromkeys(lines))
 

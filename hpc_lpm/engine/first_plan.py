@@ -7,7 +7,7 @@ import torch
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import TrainSettings
-from hpc_lpm.engine.strategies.base import Strategy
+from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
@@ -62,23 +62,35 @@ def make_plan(
 def require_ranks(
     settings: TrainSettings, strategy: Strategy, job: Job, model: LayeredModel
 ) -> None:
-    """Refuse to make a plan for more ranks than there are layers, or for one rank.
+    """Refuse to make a plan for more stages than there are layers, or for one rank.
 
-    One rank is more likely to be a forgotten mpirun.
+    One rank is more likely to be a forgotten mpirun. Also refused is what the strategy does not
+    train on so many ranks, before they profile the model for it.
 
     Raises:
         InputError: saying what to type.
     """
-    layers = len(model.layers)
+    layers, held = len(model.layers), strategy.stages_on(settings, 1)
     if strategy.stages_on(settings, job.size) > layers:
-        most = layers // strategy.stages_on(settings, 1)
         raise InputError(
-            f"--strategy {settings.strategy} was started on {job.size} ranks without --plan, but "
-            f"model {model.name} has {layers} layers: start at most {most} ranks, or give a plan "
-            "whose stages have replicas."
+            f"--strategy {settings.strategy} was started on {job.size} ranks without --plan"
+            f"{f', with {held} stages on each' if held > 1 else ''}, but model {model.name} has "
+            f"{layers} layers: {_ways_to_fewer(strategy, layers, held)}."
         )
     if job.size == 1:
         raise InputError(
             f"--strategy {settings.strategy} was started on one rank without --plan: start one "
             "rank per stage, with mpirun -n K, and the ranks make the plan, or give one."
         )
+    strategy.check(PlannedRun(settings, model, job.size, job.size))
+
+
+def _ways_to_fewer(strategy: Strategy, layers: int, held: int) -> str:
+    """Return what may be done where ranks that hold so many stages each need too many layers."""
+    ways = []
+    if (most := layers // held) > 1:
+        ways.append(f"start at most {most} ranks")
+    if strategy.takes("chunks"):
+        ways.append("give fewer --chunks")
+    ways.append("give a plan whose stages have replicas")
+    return ", or ".join(ways)

@@ -272,7 +272,7 @@ def _settings_of(
     if plan is not None:
         named = ("micro_batches", "lead", "weights")
         planned = {name: plan.options[name] for name in named if name in plan.options}
-        planned = {name: planned[name] for name in planned if name in (*_TAKEN, *own)}
+        planned = {n: planned[n] for n in planned if n in _TAKEN or strategy.takes(n)}
         replicas = max(1, job.size // plan.devices)
         micro_batches = options.get("micro_batches", planned.get("micro_batches", 4))
         if plan.micro_batch is not None and isinstance(micro_batches, int):

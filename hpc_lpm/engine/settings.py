@@ -175,23 +175,31 @@ def settings_fields(strategy: str) -> list[DescribedField]:
 
 
 def refuse_unknown_options(values: Mapping[str, object]) -> None:
-    """Refuse settings that do not exist, and options that only other strategies take.
+    """Refuse settings that do not exist, and options that mean something to other strategies alone.
+
+    An option that a strategy declares without taking it may have its default, which asks for
+    nothing.
 
     Raises:
         InputError: naming the option and what is accepted.
     """
     name = str(values.get("strategy", DEFAULT_STRATEGY))
-    own = strategy_named(name).options.model_fields
-    for key in values:
-        if key in TrainSettings.model_fields or key in own:
+    strategy = strategy_named(name)
+    own = strategy.options.model_fields
+    for key, value in values.items():
+        if key in TrainSettings.model_fields or strategy.takes(key):
             continue
-        takers = [other for other, each in STRATEGIES.items() if key in each.options.model_fields]
+        if key in own and value == own[key].default:
+            continue
+        takers = [other for other, each in STRATEGIES.items() if each.takes(key)]
         if takers:
             option = option_name(key, *(STRATEGIES.named(taker).options for taker in takers))
-            raise InputError(
-                f"{option} was given with --strategy {name}, which has no such option: leave it "
-                f"out, or use --strategy {' or '.join(takers)}."
+            found = (
+                f"{option} is {value}, but it means nothing under --strategy {name}"
+                if key in own
+                else f"{option} was given with --strategy {name}, which has no such option"
             )
+            raise InputError(f"{found}: leave it out, or use --strategy {' or '.join(takers)}.")
         accepted = [*TrainSettings.model_fields, *own]
         raise InputError(
             f"train: unknown setting {key!r}{closest(key, accepted)}: accepted are "

@@ -128,7 +128,6 @@ class Training:
         self.placement = placement_of(self.strategy, settings, self.plan)
         self.stages = self.placement.devices
         self.replicas = job.size // self.stages if self.plan else 1
-        self.plan_notice = self.plan_notice or self._notice_of_another_use()
         run = PlannedRun(
             settings,
             self.model,
@@ -140,8 +139,10 @@ class Training:
             self.steps_an_epoch,
         )
         settings, self.recipe = self.strategy.with_recipe(run)
-        self.settings = settings
+        # What the strategy refuses comes first: it names what the user can change.
         check_run(replace(run, settings=settings))
+        self.plan_notice = self.plan_notice or self._notice_of_another_use()
+        self.settings = settings
         self._groups = ALL_ALIKE
         self._simulated: GroupRates | None = None
         self.watched = watched_metric(settings, self.dataset, self.model)

@@ -53,15 +53,21 @@ class Disturbances:
             )
         if seed < 0:
             raise InputError(f"--seed is {seed}, at least 0 is accepted.")
-        stalled = _factors("--stalls", stalls, "SHARE", lambda share: 0 < share <= 1)
+        stalled = _factors(
+            "--stalls",
+            stalls,
+            "SHARE:FACTOR with a share of the passes above 0 and up to 1, and a factor above 0, as "
+            "0.01:10",
+            lambda share: 0 < share <= 1,
+        )
         if len(stalled) > 1:
             raise InputError(f"--stalls is {stalls!r}, accepted is one SHARE:FACTOR, as 0.01:10.")
         share, factor = next(iter(stalled.items()), (0.0, 1.0))
         varies = Jitter(jitter, share, factor, seed) if jitter or share else None
         return cls(
             varies,
-            _factors("--slow-stage", slow_stage, "STAGE", range(stages).__contains__),
-            _factors("--slow-link", slow_link, "BOUNDARY", range(stages - 1).__contains__),
+            _factors("--slow-stage", slow_stage, _at("STAGE"), range(stages).__contains__),
+            _factors("--slow-link", slow_link, _at("BOUNDARY"), range(stages - 1).__contains__),
         )
 
     def slowed(self, clock: PipelineClock) -> PipelineClock:
@@ -84,8 +90,15 @@ class Disturbances:
 _LARGEST_JITTER = 2.0
 
 
+def _at(place: str) -> str:
+    return (
+        f"{place}:FACTOR with a {place} that this pipeline has, once each, and a factor above 0, "
+        "several separated by commas"
+    )
+
+
 def _factors(
-    option: str, given: str | None, place: str, accepts: Callable[[float], bool]
+    option: str, given: str | None, accepted: str, accepts: Callable[[float], bool]
 ) -> dict[float, float]:
     """Return the factors of an option by the numbers that stand before their colons."""
     found: dict[float, float] = {}
@@ -96,9 +109,6 @@ def _factors(
         except ValueError:
             at = factor = 0.0
         if not (accepts(at) and 0 < factor < float("inf")) or at in found:
-            raise InputError(
-                f"{option} has {part!r}, accepted is {place}:FACTOR with a {place} that this "
-                "pipeline has, once each, and a factor above 0, several separated by commas."
-            )
+            raise InputError(f"{option} has {part!r}, accepted is {accepted}: correct it.")
         found[at] = factor
     return found

@@ -84,6 +84,14 @@ class Schedule(ABC):
         """
         return Placement.of_stages(stages, self.chunks, folded=False, schedule=self.name)
 
+    def check_fits(self, devices: int, micro_batches_per_step: int) -> None:
+        """Check that the schedule exists for so many devices and micro-batches per step.
+
+        Raises:
+            InputError: if it was written for other numbers alone.
+        """
+        return
+
     @abstractmethod
     def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
         """Return by how many micro-batches forwards are ahead of backwards at `stage`."""

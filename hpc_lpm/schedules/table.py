@@ -19,6 +19,11 @@ from hpc_lpm.schedules.instructions import (
     BackwardWeights,
     Forward,
     Pass,
+    Programme,
+    ReceiveActivation,
+    ReceiveGradient,
+    SendActivation,
+    SendGradient,
 )
 from hpc_lpm.schedules.placement import Placement
 from hpc_lpm.schedules.validate import ScheduleError, validate
@@ -31,6 +36,11 @@ _PAIR = re.compile(r"\((.*)\)OVERLAP_F_B")
 _ACCEPTED = (
     "accepted are empty cells and passes as in 2F0: the stage, F, B, I or W, and the micro-batch"
 )
+
+_OVERLAPPING = {"B": "IW", "I": "B", "W": "B"}
+"""The kinds of passes that do some of what a kind does."""
+
+_NO_PASSES = (SendActivation, ReceiveActivation, SendGradient, ReceiveGradient)
 
 Cell = tuple[int, str, int]
 """Stage, kind and micro-batch of a pass."""
@@ -97,18 +107,26 @@ class TableSchedule(ChunkedSchedule):
             )
         return self._placement
 
+    def check_fits(self, devices: int, micro_batches_per_step: int) -> None:
+        """Check that the table has so many devices and micro-batches.
+
+        Raises:
+            InputError: if it has others.
+        """
+        if (devices, micro_batches_per_step) != (self._placement.devices, self._micro_batches):
+            raise InputError(
+                f"there are {devices} devices and {micro_batches_per_step} micro-batches per step, "
+                f"but schedule {self.name!r} is a table of {self._placement.devices} and "
+                f"{self._micro_batches}: use as many, or write a table for these."
+            )
+
     def order(self, device: int, devices: int, micro_batches: int) -> Iterable[Pass]:
         """Return the passes of the device's line.
 
         Raises:
-            InputError: if the table has another number of devices or micro-batches.
+            InputError: as `check_fits`.
         """
-        if (devices, micro_batches) != (self._placement.devices, self._micro_batches):
-            raise InputError(
-                f"there are {devices} devices and {micro_batches} micro-batches per step, but "
-                f"schedule {self.name!r} is a table of {self._placement.devices} and "
-                f"{self._micro_batches}: use as many, or write a table for these."
-            )
+        self.check_fits(devices, micro_batches)
         return self._rows[device]
 
     def _check(self) -> None:
@@ -117,30 +135,64 @@ class TableSchedule(ChunkedSchedule):
         total = per_step + per_step // 2
         # A table says nothing of what may be in flight, so that there is no bound to check.
         bounds = [total] * stages
+        programmes = self.programmes(stages, per_step, total)
         try:
-            validate(
-                self.programmes(stages, per_step, total), per_step, total, bounds, self._placement
-            )
+            validate(programmes, per_step, total, bounds, self._placement)
         except ScheduleError as error:
-            said = f"schedule {self.name!r} is unsound at {error.sentence}"
+            place = self._place(error.device, programmes[error.device][error.index :])
+            said = f"schedule {self.name!r} is unsound at {error.sentence} ({place})"
             raise InputError(said, error.picture) from None
+
+    def _place(self, device: int, rest: Programme) -> str:
+        """Return where in the table a device stands that has the instructions `rest` to run."""
+        line = f"line {device + 1} of the table"
+        following = next((item for item in rest if not isinstance(item, _NO_PASSES)), None)
+        if isinstance(following, Pass):
+            stage = self._placement.stage(device, following.chunk)
+            number = following.micro_batch % self._micro_batches
+            return f"{stage}{following.symbol}{number} in {line}"
+        return f"the end of {line}"
 
 
 def _passes(name: str, line: int, row: list[str]) -> list[Cell]:
     """Parse the line of one device.
 
     Raises:
-        InputError: if a cell is none of a compute-only table, or all are empty.
+        InputError: if a cell is none of a compute-only table or repeats what one before it does,
+            or all are empty.
     """
-    found = [
-        item for number, cell in enumerate(row, 1) for item in _parsed(name, line, number, cell)
-    ]
+    found: list[Cell] = []
+    cells: dict[Cell, int] = {}
+    for number, cell in enumerate(row, 1):
+        for item in _parsed(name, line, number, cell):
+            _check_once(name, line, number, item, cells)
+            found.append(item)
+            cells[item] = number
     if not found:
         raise InputError(
             f"line {line} of schedule {name!r} has no passes: write those of its device, or "
             "remove the line."
         )
     return found
+
+
+def _check_once(name: str, line: int, number: int, item: Cell, before: dict[Cell, int]) -> None:
+    """Refuse a pass of which an earlier cell has the same, the whole, or a half.
+
+    Raises:
+        InputError: naming both cells.
+    """
+    stage, kind, micro_batch = item
+    for other in (kind, *_OVERLAPPING.get(kind, "")):
+        earlier = before.get((stage, other, micro_batch))
+        if earlier is not None:
+            whole_or_halves = "B alone, or one I and one W, for a backward"
+            raise InputError(
+                f"line {line}, cell {number} of schedule {name!r} is "
+                f"'{stage}{kind}{micro_batch}', but cell {earlier} is "
+                f"'{stage}{other}{micro_batch}' already: write "
+                f"{'each pass once' if other == kind else whole_or_halves}."
+            )
 
 
 def _parsed(name: str, line: int, number: int, cell: str) -> Iterator[Cell]:

@@ -28,7 +28,17 @@ from hpc_lpm.schedules.playback import UnitClock, play
 
 
 class ScheduleError(PicturedError):
-    """Programmes do not fit together; the message holds their picture with the bad step marked."""
+    """Programmes do not fit together; the message holds their picture with the bad step marked.
+
+    Attributes:
+        device: whose programme is at fault.
+        index: of the bad step in it, its length where something is missing at its end.
+    """
+
+    def __init__(self, sentence: str, picture: str, device: int, index: int) -> None:
+        super().__init__(sentence, picture)
+        self.device = device
+        self.index = index
 
 
 class _FaultError(Exception):
@@ -194,7 +204,7 @@ def _error(
     step = str(programme[index]) if index < len(programme) else "end"
     picture = draw(programmes, {(device, index): f" <-[{step}]"}, placement)
     where = f"{_name_of_rows(placement)} {device}, instruction {index} ({step})"
-    return ScheduleError(f"{where}: {reason}", picture)
+    return ScheduleError(f"{where}: {reason}", picture, device, index)
 
 
 class _ChunkChecker:
@@ -256,10 +266,21 @@ class _DeviceChecker:
         self.replicated = replicated
         self.done: set[Instruction] = set()
         self.updates = 0
+        self.repeated: _FaultError | None = None
 
     def check(self, index: int, instruction: Instruction) -> None:
         if instruction in self.done:
-            raise _FaultError(index, f"{instruction} comes twice")
+            twice = _FaultError(index, f"{instruction} comes twice")
+            if not isinstance(instruction, ReceiveActivation | ReceiveGradient):
+                raise twice
+            # The pass that it is for comes twice too, which says more to whoever wrote the order.
+            self.repeated = self.repeated or twice
+            return
+        self._check_once(index, instruction)
+        if self.repeated is not None:
+            raise self.repeated
+
+    def _check_once(self, index: int, instruction: Instruction) -> None:
         self._check_numbers(index, instruction)
         self._check_data(index, instruction)
         match instruction:
@@ -295,6 +316,8 @@ class _DeviceChecker:
             raise _FaultError(index, f"the device holds {len(self.chunks)} chunks")
 
     def finish(self, length: int) -> None:
+        if self.repeated is not None:
+            raise self.repeated
         for checker in self.chunks:
             for instruction in checker.expected(self.total_micro_batches):
                 if instruction not in self.done:

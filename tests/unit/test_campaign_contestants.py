@@ -50,6 +50,43 @@ def test_one_campaign_compares_a_strategy_at_several_settings() -> None:
     assert [trial.strategy for trial in trials.values()] == ["sequential", "fbp", "fbp"]
 
 
+@pytest.mark.parametrize("strategy", ["gpipe", "naive", "zb-v", "interleaved-1f1b"])
+@pytest.mark.parametrize(("option", "value"), [("lead", 2), ("weights", "replay")])
+def test_what_means_nothing_to_a_contestant_is_refused_for_it_alone(
+    strategy: str, option: str, value: object
+) -> None:
+    said = refusal({strategy: {option: value}})
+    assert f"{option} is {value}, but it means nothing under --strategy {strategy}" in said
+    assert f"{option} is set, but no strategy of the campaign takes it" in refusal(
+        strategy, **{option: value}
+    )
+    # What is set for all concerns those that take it, and is not recorded for the others.
+    mixed = {"strategies": ["fbp", strategy], option: value}
+    check_names(campaign(**mixed), "some.yaml")
+    found = settings_by_label(**mixed)
+    assert own(found["fbp"], option) == value
+    assert own(found[strategy], option) != value
+
+
+@pytest.mark.parametrize(
+    ("entry", "stages", "said"),
+    [
+        (
+            {"interleaved-1f1b": {"chunks": 2}},
+            3,
+            "into 6 stages, 2 on each device, but it has 4 layers: use at most 2 devices, or fewer "
+            "chunks.",
+        ),
+        ("zb-v", 3, "into 6 stages, 2 on each device, but it has 4 layers: use at most 2 devices."),
+        ("1f1b", 5, "into 5 stages, but it has 4 layers: use at most 4 stages."),
+    ],
+)
+def test_too_many_stages_are_refused_with_what_each_device_holds(
+    entry: Any, stages: int, said: str
+) -> None:
+    assert said in refusal(entry, stages=stages, models=["mlp,layers=4"])
+
+
 def test_every_option_of_train_is_a_key_of_a_campaign() -> None:
     everything = {
         "last_batch": "keep",

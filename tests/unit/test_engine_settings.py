@@ -3,6 +3,7 @@
 import pytest
 
 from hpc_lpm.engine.settings import checked_settings, computing_settings
+from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError
 
 GOOD = {"model": "mlp", "dataset": "digits", "strategy": "sequential", "epochs": 1}
@@ -29,6 +30,34 @@ def test_a_wrong_setting_is_named(wrong: dict[str, object], named: str) -> None:
     with pytest.raises(InputError, match=named) as caught:
         checked_settings(**{**GOOD, **wrong})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_an_option_is_accepted_where_it_means_something_and_else_at_its_default(name: str) -> None:
+    run, strategy = {**GOOD, "strategy": name}, strategy_named(name)
+    for option, value, default in (("lead", 2, 1), ("weights", "stash", "live")):
+        if strategy.takes(option):
+            assert checked_settings(**run, **{option: value}).model_dump()[option] == value
+            continue
+        with pytest.raises(InputError) as caught:
+            checked_settings(**run, **{option: value})
+        said = str(caught.value)
+        assert f"--{option} " in said
+        assert f"--strategy {name}" in said
+        advised = said.split("or use --strategy ")[1].rstrip(".").split(" or ")
+        assert advised == [each for each, entry in STRATEGIES.items() if entry.takes(option)]
+        if option in strategy.options.model_fields:
+            assert f"--{option} is {value}, but it means nothing under" in said
+            settings = checked_settings(**run, **{option: default})
+            assert settings.model_dump()[option] == default
+
+
+def test_schedules_say_under_which_strategies_lead_and_weights_mean_something() -> None:
+    taken = {
+        option: {name for name, each in STRATEGIES.items() if each.takes(option)}
+        for option in ("lead", "weights")
+    }
+    assert taken == {"lead": {"fbp", "1f1b"}, "weights": {"fbp"}}
 
 
 def test_the_micro_batch_size_is_the_batch_divided() -> None:

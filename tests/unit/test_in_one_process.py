@@ -70,6 +70,53 @@ def test_ranks_that_the_plan_has_no_stages_for_are_refused(plan: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [
+        (
+            {"strategy": "interleaved-1f1b", "chunks": 2, "ranks": 3},
+            "3 ranks without --plan, with 2 stages on each, but model mlp,layers=4 has 4 layers: "
+            "start at most 2 ranks, or give fewer --chunks, or give a plan",
+        ),
+        (
+            {"strategy": "interleaved-1f1b", "chunks": 3, "ranks": 2},
+            "with 3 stages on each, but .* has 4 layers: give fewer --chunks, or give a plan",
+        ),
+        (
+            {"strategy": "zb-v", "ranks": 3},
+            "with 2 stages on each, but .* has 4 layers: start at most 2 ranks, or give a plan",
+        ),
+        (
+            {"strategy": "1f1b", "ranks": 5},
+            "without --plan, but .*: start at most 4 ranks, or give",
+        ),
+        (
+            {"strategy": "pipedream-2bw", "ranks": 3, "micro_batches": 2},
+            "--micro-batches is 2 with --strategy pipedream-2bw on 3 stages",
+        ),
+    ],
+)
+def test_ranks_that_cannot_cut_the_model_are_refused_before_it_is_profiled(
+    chosen: dict[str, object], named: str, tmp_path: Path
+) -> None:
+    settings = checked_settings(**PLAYED | chosen)
+    ranks = ranks_to_play(settings)
+    with pytest.raises(InputError, match=named):
+        play_ranks(ranks, 10.0, lambda job: Training(settings, job, plan_into=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_strategy_refuses_comes_before_what_its_plan_would_hold(tmp_path: Path) -> None:
+    """Under this plan more versions of the weights than two would be in use."""
+    write_plan([0, 1, 2, 4], "mlp,layers=4", tmp_path / "plan.json")
+    settings = checked_settings(
+        **PLAYED | {"strategy": "pipedream-2bw", "micro_batches": 1}, plan=tmp_path / "plan.json"
+    )
+    with pytest.raises(InputError, match=r"--micro-batches is 1 .*: use 3 or more") as caught:
+        play_ranks(3, 10.0, lambda job: Training(settings, job))
+    assert "--weights" not in str(caught.value)
+
+
 def test_more_than_two_replicas_are_refused() -> None:
     settings = checked_settings(**PLAYED, batch_size=96, ranks=6)
     model = create_model("mlp,layers=4", DataShape("image", (1, 8, 8), 10))

@@ -16,6 +16,9 @@ import hpc_lpm
 from hpc_lpm.cli import plan, profile  # noqa: F401  registers the commands
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_DONE, run_guarded
+from hpc_lpm.engine.initialize import _settings_of
+from hpc_lpm.engine.job import start_job
+from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.keyword_errors import in_keywords
 from hpc_lpm.models.layered import LayeredModel
@@ -309,3 +312,29 @@ def test_a_plan_for_another_model_or_number_of_ranks_is_told_with_the_functions(
     assert other_layer(made, None, {0: model.build_layer(0, 0)}, model) is None
     with pytest.raises(InputError, match=r"the plan has 2 stages but 3 ranks .*stages=3\)\.$"):
         check_ranks(made, None, 3)
+
+
+def test_an_option_that_means_nothing_is_refused_in_a_script_but_not_where_the_plan_has_it() -> (
+    None
+):
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Linear(8, 4))
+    micro_batch = torch.randn(4, 8), CLASSES
+    made = hpc_lpm.plan(
+        hpc_lpm.profile(net, micro_batch, loss=cross_entropy, repeats=1),
+        stages=2,
+        lead=2,
+        weights="replay",
+    )
+
+    def settings(**options: Any) -> dict[str, Any]:
+        job, model = start_job(parallel=False), model_of(net, (micro_batch[0],), loss=cross_entropy)
+        strategy = strategy_named(options.pop("strategy"))
+        return _settings_of(job, model, made, strategy, options).model_dump()
+
+    planned = settings(strategy="fbp")
+    assert (planned["lead"], planned["weights"]) == (2, "replay")
+    for name in ("gpipe", "1f1b", "zb-v"):
+        found = settings(strategy=name, weights="live")
+        assert (found["lead"], found["weights"]) == (2 if name == "1f1b" else 1, "live")
+    with pytest.raises(InputError, match=r"lead is 2, but it means nothing under .*gpipe"):
+        settings(strategy="gpipe", lead=2)

@@ -112,6 +112,13 @@ def test_a_table_is_a_strategy_too(tmp_path: Path) -> None:
         (["0F0,0B0", "1B0,1F0"], "B0 comes before F0"),
         (["0F0,0F2,0B0,0B2"], "1 backwards of the step are still to come"),
         (["0F1,0F0,0B0,0B1", "1F0,1B0,1F1,1B1"], "deadlock"),
+        (["0F1,0F0,0B0,0B1", "1F0,1B0,1F1,1B1"], r"\(0B0 in line 1 of the table\)"),
+        (["0F0,0B0", "1B0,1F0"], r"\(1B0 in line 2 of the table\)"),
+        (["0F0,0I0"], r"\(the end of line 1 of the table\)"),
+        (["0F0,0B0,,0I0", "1F0,1B0"], "line 1, cell 4 .* is '0I0', but cell 2 is '0B0' already"),
+        (["0F0,0B0,0W0", "1F0,1B0"], "line 1, cell 3 .* is '0W0', but cell 2 is '0B0' already"),
+        (["0F0,0B0", "1F0,1I0,1B0"], "line 2, cell 3 .* is '1B0', but cell 2 is '1I0' already"),
+        (["0F0,0F0,0B0"], "line 1, cell 2 .* is '0F0', but cell 1 is '0F0' already: .* once"),
     ],
 )
 def test_what_is_no_sound_schedule_is_refused_with_the_place(
@@ -119,6 +126,13 @@ def test_what_is_no_sound_schedule_is_refused_with_the_place(
 ) -> None:
     with pytest.raises(InputError, match=re.compile(sentence, re.DOTALL)):
         schedule_named(written(tmp_path, *lines))
+
+
+def test_a_byte_order_mark_is_none_of_the_table(tmp_path: Path) -> None:
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbf0F0,0F1,0B0,0B1\r\n1F0,1B0,1F1,1B1\r\n")
+    schedule = schedule_named(f"schedule:{tmp_path}/marked.csv")
+    plain = schedule_named(written(tmp_path, "0F0,0F1,0B0,0B1", "1F0,1B0,1F1,1B1"))
+    assert passes(schedule, 2, 2, 4) == passes(plain, 2, 2, 4)
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from hpc_lpm.schedules.instructions import (
     Backward,
+    BackwardInput,
     Forward,
     ReceiveActivation,
     ReceiveGradient,
@@ -97,6 +98,24 @@ def test_receiving_in_another_order_than_sent_is_a_deadlock(programmes):
 def test_micro_batch_passes_exactly_once(programmes):
     programmes[2].insert(-1, Forward(5))
     assert "F5 comes twice" in complaint(programmes)
+
+
+def test_a_backward_and_a_half_of_it_is_what_is_named_and_no_message_between_them(programmes):
+    for again, reason in (
+        (BackwardInput(1), "I1 comes after the whole of it"),
+        (Backward(1), "B1 comes twice"),
+    ):
+        changed = [list(each) for each in programmes]
+        at = changed[1].index(Backward(1))
+        changed[1][at + 1 : at + 1] = [ReceiveGradient(1), again]
+        said = complaint(changed).splitlines()[0]
+        assert reason in said
+        assert "RG1" not in said
+
+
+def test_a_message_that_is_received_twice_is_named(programmes):
+    programmes[1].insert(programmes[1].index(Backward(1)), ReceiveGradient(1))
+    assert "RG1 comes twice" in complaint(programmes)
 
 
 @pytest.mark.parametrize(

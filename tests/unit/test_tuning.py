@@ -9,15 +9,18 @@ from campaign_folders import campaign
 
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign, campaign_from_document
+from hpc_lpm.campaign.contestants import contestant_of, contestant_settings
 from hpc_lpm.campaign.damage import damaged_steps, damaged_trials
 from hpc_lpm.campaign.fingerprints import Fingerprints
 from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.launching import launch_trial
 from hpc_lpm.campaign.steps import Steps
-from hpc_lpm.campaign.tuning.candidates import candidates_of
+from hpc_lpm.campaign.tuning.candidates import candidates_for, candidates_of
 from hpc_lpm.campaign.tuning.table import COLUMNS, tuning_rows
 from hpc_lpm.campaign.tuning.tuned import NOT_REACHED, TriedCandidate, Tuned
+from hpc_lpm.campaign.validation import check_names
+from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.errors import InputError
 
 
@@ -69,6 +72,87 @@ def test_what_the_file_sets_stays_even_where_it_is_the_default(
     read = campaign_from_document(json.loads(chosen.model_dump_json()), "a call")
     for each in (chosen, read):
         assert not values(tried(each, "fbp"), name)
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_every_strategy_accepts_what_it_offers_to_be_tried(name: str) -> None:
+    chosen = campaign(strategies=[{name: {"tune": True}}], stages=2)
+    (contestant,) = chosen.contestants
+    check_names(chosen, "a test")
+    found = candidates_of(chosen, contestant)
+    assert len(found) > 1 or not contestant.entry.tunable(contestant_settings(chosen, contestant))
+    for each in found:
+        tried_one = chosen.model_copy(
+            update={"strategies": [{name: {**contestant.overrides, **each.options}}]}
+        )
+        check_names(tried_one, "a test")
+        own = contestant_settings(chosen, each.of(contestant)).own
+        assert all(contestant.entry.takes(option) for option in own.model_fields_set)
+
+
+def test_chunks_are_tried_where_the_schedule_takes_them_and_the_layers_are_enough() -> None:
+    chosen = campaign(strategies=["interleaved-1f1b", "zb-v", "1f1b"], tune=True, stages=4)
+    interleaved, folded, plain = chosen.contestants
+    # Two chunks are the usual number.
+    assert values(tried(chosen, interleaved.label), "chunks") == {3, 4}
+    assert not values(tried(chosen, folded.label), "chunks")
+    assert not values(tried(chosen, plain.label), "chunks")
+    for layers, accepted in ((16, {3, 4}), (15, {3}), (12, {3}), (11, set()), (4, set())):
+        found = candidates_for(chosen, interleaved, layers)
+        assert {each.options["chunks"] for each in found if "chunks" in each.options} == accepted
+        assert found[0].options == {}
+    assert len(candidates_for(chosen, plain, 4)) == len(candidates_of(chosen, plain))
+
+
+def test_chunks_that_cuts_of_ones_own_rule_out_are_not_tried() -> None:
+    cut = {"interleaved-1f1b": {"cuts": list(range(1, 12)), "chunks": 3, "tune": True}}
+    assert not values(tried(campaign(strategies=[cut]), "interleaved-1f1b"), "chunks")
+    del cut["interleaved-1f1b"]["chunks"]
+    assert not values(tried(campaign(strategies=[cut]), "interleaved-1f1b"), "chunks")
+
+
+def test_a_table_is_tried_with_its_own_micro_batches_alone(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("0F0,0F1,0B0,0B1\n1F0,1B0,1F1,1B1\n")
+    name = f"schedule:{tmp_path}/table.csv"
+    usual = contestant_of({name: {"name": "table"}})
+    chosen = campaign(
+        strategies=[{name: {"name": "table", "micro_batches": 2}}], stages=2, tune=True
+    )
+    check_names(chosen, "a test")
+    chosen = campaign(strategies=[{name: {"name": "table"}}], tune=True)
+    with pytest.raises(InputError, match=r"2 devices and 4 micro-batches .* a table of 2 and 2"):
+        check_names(chosen, "a test")
+    offered = candidates_of(chosen, usual)
+    assert {each.options["micro_batches"] for each in offered[1:]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("lines", "stages", "micro_batches"),
+    [(["0F0,0B0"], 2, 1), (["0F0,0B0", "1F0,1B0"], 3, 1), (["0F0,0B0", "1F0,1B0"], 2, 4)],
+)
+def test_a_table_of_other_devices_or_micro_batches_is_refused_before_anything_runs(
+    tmp_path: Path, lines: list[str], stages: int, micro_batches: int
+) -> None:
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    name = f"schedule:{tmp_path}/table.csv"
+    chosen = campaign(strategies=[name], stages=stages, micro_batches=micro_batches)
+    with pytest.raises(InputError, match=rf"there are {stages} devices and {micro_batches} micro"):
+        check_names(chosen, "a test")
+
+
+def test_a_strategy_that_offers_what_it_does_not_have_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "offering.py").write_text(
+        "from hpc_lpm.engine.strategies.sequential import Sequential\n"
+        "class Offers(Sequential):\n"
+        "    def tunable(self, settings):\n"
+        "        return {'leed': (1, 2)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = campaign(strategies=["offering:Offers"], tune=True)
+    with pytest.raises(InputError, match=r"tunable of strategy offering:Offers offers 'leed', .*;"):
+        check_names(chosen, "a test")
 
 
 def test_settings_that_a_strategy_refuses_are_not_tried() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.contestants import (
     Contestant,
+    contestant_cut_into,
     contestant_replicas,
     contestant_settings,
     contestant_stages,
@@ -16,7 +17,8 @@ from hpc_lpm.campaign.contestants import (
 from hpc_lpm.cluster.launchers import LAUNCHERS
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun
-from hpc_lpm.errors import InputError
+from hpc_lpm.errors import InputError, closest
+from hpc_lpm.options import RunOptions
 
 MOST_CANDIDATES = 24
 """The most that are tried of one contestant: further ones would only be less promising."""
@@ -46,16 +48,20 @@ def candidates_of(campaign: Campaign, contestant: Contestant) -> list[Candidate]
 
     The first is the contestant as it is. What the campaign sets, for all or for this contestant,
     stays as it is set. Settings that the strategy refuses are left out.
+
+    Raises:
+        InputError: if the contestant itself is refused, or its strategy offers what it does not
+            have.
     """
     usual = contestant_settings(campaign, contestant)
     set_already = {*contestant.overrides, *campaign.own, *campaign.set_shared}
     axes: dict[str, list[Any]] = {}
     for name, values in contestant.entry.tunable(usual).items():
         if name not in set_already:
-            first = _value(usual, name)
+            first = _value(contestant, usual, name)
             axes[name] = [first, *(value for value in values if value != first)]
-    launcher = campaign.launcher
-    together = contestant.entry.processes(usual, contestant_stages(campaign, contestant)) > 1
+    launcher, devices = campaign.launcher, contestant_stages(campaign, contestant)
+    together = contestant.entry.processes(usual, devices) > 1
     if together and launcher.options is None:
         axes[_STYLE] = [None, *LAUNCHERS[launcher.mpi].styles]
     found: list[Candidate] = []
@@ -67,9 +73,31 @@ def candidates_of(campaign: Campaign, contestant: Contestant) -> list[Candidate]
         }
         style = chosen.pop(_STYLE, None)
         candidate = Candidate(chosen, style)
-        if not places or not any(places) or _accepted(campaign, candidate.of(contestant)):
+        if not any(places) or _accepted(campaign, candidate.of(contestant), devices):
             found.append(candidate)
     return found[:MOST_CANDIDATES]
+
+
+def candidates_for(campaign: Campaign, contestant: Contestant, layers: int) -> list[Candidate]:
+    """Return what may be tried of a contestant on a model of so many layers.
+
+    Left out are candidates that cut the model into more stages than it has layers.
+
+    Raises:
+        InputError: as `candidates_of`.
+    """
+    usual, *others = candidates_of(campaign, contestant)
+    devices, entry = contestant_cut_into(campaign, contestant), contestant.entry
+    return [
+        usual,
+        *(
+            each
+            for each in others
+            if not entry.needs_plan
+            or entry.stages_on(contestant_settings(campaign, each.of(contestant)), devices)
+            <= layers
+        ),
+    ]
 
 
 def tried_micro_batches(campaign: Campaign, contestant: Contestant) -> list[int]:
@@ -89,22 +117,39 @@ def _by_promise(lengths: list[int]) -> list[tuple[int, ...]]:
     return sorted(product(*map(range, lengths)), key=lambda places: (sum(places), places[::-1]))
 
 
-def _value(settings: TrainSettings, name: str) -> Any:
-    return getattr(settings.own if name in type(settings.own).model_fields else settings, name)
+def _value(contestant: Contestant, settings: TrainSettings, name: str) -> Any:
+    """Return the value of a setting, the strategy's own ones included.
+
+    Raises:
+        InputError: if there is none of that name, which only a strategy of the user's own offers.
+    """
+    for each in (settings.own, settings):
+        if name in type(each).model_fields:
+            return getattr(each, name)
+    accepted = [*RunOptions.model_fields, *type(settings.own).model_fields]
+    raise InputError(
+        f"tunable of strategy {contestant.strategy} offers {name!r}, which is none of its settings"
+        f"{closest(name, accepted)}: accepted are {', '.join(accepted)}; correct the strategy."
+    )
 
 
-def _accepted(campaign: Campaign, contestant: Contestant) -> bool:
-    """Tell if a strategy trains at these settings, as far as that takes neither files nor data."""
+def _accepted(campaign: Campaign, contestant: Contestant, devices: int) -> bool:
+    """Tell if a strategy trains at these settings, as far as that takes neither files nor data.
+
+    They must not give the contestant other devices than it has, as more stages on each would where
+    its cuts are set.
+    """
     entry = contestant.entry
     try:
-        ranks = entry.ranks(contestant_stages(campaign, contestant))
         settings = contestant_settings(campaign, contestant)
+        if contestant_stages(campaign, contestant) != devices:
+            return False
         entry.check(
             PlannedRun(
                 settings,
                 model=None,
-                ranks=ranks,
-                stages=ranks if entry.needs_plan else 1,
+                ranks=entry.ranks(devices),
+                stages=contestant_cut_into(campaign, contestant),
                 steps=settings.steps,
                 epochs=settings.epochs,
             )

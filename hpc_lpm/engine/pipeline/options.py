@@ -102,7 +102,7 @@ class PipelineOptions(StrategyOptions):
 class ScheduledOptions(PipelineOptions):
     """How far stages run ahead of each other, and what is done about weights that lag.
 
-    `lead` and `weights` change nothing under a schedule that flushes at every step.
+    Under a schedule that knows no `lead` or no `weights`, only their defaults are accepted.
     """
 
     lead: Annotated[

@@ -100,6 +100,14 @@ class Strategy(ABC):
     def start(self, context: "RunContext") -> "Runner":
         """Return the runner of this rank; heavy imports belong into this method."""
 
+    def takes(self, option: str) -> bool:
+        """Tell if an option, by its name in settings, means something under this strategy.
+
+        One that it declares may still mean nothing: a class of options can serve several strategies
+        of which only some follow all of them. Such an option is accepted at its default alone.
+        """
+        return option in self.options.model_fields
+
     def ranks(self, stages: int) -> int:
         """Return the number of ranks that a comparison on `stages` devices starts."""
         return stages if self.parallel else 1

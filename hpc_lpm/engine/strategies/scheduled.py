@@ -23,7 +23,7 @@ from hpc_lpm.prediction_rules import (
     PredictionRule,
     rule_of,
 )
-from hpc_lpm.schedules.base import Schedule
+from hpc_lpm.schedules.base import LEAD, WEIGHTS, Schedule
 from hpc_lpm.schedules.placement import Placement
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
     from hpc_lpm.engine.settings import TrainSettings
 
 _PLAYED_REPLICAS = 2
+
+_TRIED: dict[str, tuple[Any, ...]] = {
+    LEAD: (1, 2, 3),
+    WEIGHTS: ("live", "replay", "stash"),
+    "chunks": (2, 3, 4),
+}
+"""The values of options of its own that a search for the best ones tries, where it takes them."""
 
 
 class Scheduled(Strategy):
@@ -51,6 +58,13 @@ class Scheduled(Strategy):
         if schedule.takes_chunks:
             self.options = ChunkedOptions
         self.clip_scopes = ("stage",) if self.lags else ("global", "stage")
+
+    def takes(self, option: str) -> bool:
+        """Tell if an option means something: `lead` and `weights` under some schedules alone."""
+        of_schedules = option in {LEAD, WEIGHTS}
+        return super().takes(option) and not (
+            of_schedules and option not in self.schedule.own_options
+        )
 
     def schedule_of(self, settings: "TrainSettings") -> Schedule:
         """Return the schedule with the chunks that a run is to have on each device."""
@@ -106,9 +120,8 @@ class Scheduled(Strategy):
         return {**super().plan_options(settings), "schedule": self.schedule.name, **taken}
 
     def tunable(self, settings: "TrainSettings") -> dict[str, tuple[Any, ...]]:
-        """Return what may be tried: leads and weight policies too, if the schedule takes them."""
-        own = {"lead": (1, 2, 3), "weights": ("live", "replay", "stash")}
-        taken = {name: own[name] for name in own if name in self.schedule.own_options}
+        """Return what may be tried: also leads, weight policies and chunks, where it takes them."""
+        taken = {name: values for name, values in _TRIED.items() if self.takes(name)}
         return {**super().tunable(settings), **taken}
 
     def expected_steps_ratio(
@@ -136,9 +149,10 @@ class Scheduled(Strategy):
         return with_recipe(run, self.schedule, self.check)
 
     def check(self, run: PlannedRun) -> None:
-        """Refuse clipping over stages that never meet, and corrections that do not apply."""
+        """Refuse sizes without a schedule, clipping over stages that never meet, and the like."""
         super().check(run)
         settings, own = run.settings, LaggingOptions.of(run.settings.own)
+        self.schedule_of(settings).check_fits(run.stages, settings.micro_batches)
         if settings.clip_scope not in (None, *self.clip_scopes):
             raise InputError(
                 f"--clip-scope global was given with --strategy {self.name}, but a norm over all "
