@@ -11,7 +11,7 @@ from typing import Any
 from hpc_lpm.campaign.contestants import contestant_settings
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trials import Trial
-from hpc_lpm.campaign.tuning.candidates import Candidate, candidates_for
+from hpc_lpm.campaign.tuning.candidates import Candidate, candidates_for, candidates_of
 from hpc_lpm.campaign.tuning.halving import Standing, halve, ranking
 from hpc_lpm.campaign.tuning.short_trainings import STEPS, Asked, Progress
 from hpc_lpm.campaign.tuning.tuned import NOT_REACHED, TriedCandidate, Tuned
@@ -117,10 +117,10 @@ class _Search:
         self._plans: dict[str, Plan | InputError] = {}
         self._launches = 0
         self.trained_seconds = 0.0
-        profile = Profile.read(next(iter(steps.profiles_of(trial).values())))
-        self.candidates: list[Candidate] = candidates_for(
-            steps.campaign, self._contestant, len(profile.layers)
-        )
+        self.candidates: list[Candidate] = candidates_of(steps.campaign, self._contestant)
+        if profiles := [*steps.profiles_of(trial).values()]:
+            layers = len(Profile.read(profiles[0]).layers)
+            self.candidates = candidates_for(steps.campaign, self._contestant, layers)
 
     @property
     def _entry(self) -> Strategy:
