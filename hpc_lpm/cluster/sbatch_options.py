@@ -22,10 +22,11 @@ _REQUIRED = (
     "x:exclude export export-file extra B:extra-node-info gid gpu-bind gpu-freq G:gpus "
     "gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint i:input J:job-name "
     "kill-on-invalid-dep L:licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu "
-    "mem-per-gpu mincpus network F:nodefile w:nodelist N:nodes n:ntasks ntasks-per-core ntasks-per-gpu ntasks-per-node "
-    "ntasks-per-socket open-mode o:output p:partition power prefer priority profile q:qos "
-    "reservation segment signal sockets-per-node switches tasks-per-node thread-spec "
-    "threads-per-core t:time time-min tmp tres-bind tres-per-task uid wait-all-nodes wckey wrap"
+    "mem-per-gpu mincpus network F:nodefile w:nodelist N:nodes n:ntasks ntasks-per-core "
+    "ntasks-per-gpu ntasks-per-node ntasks-per-socket open-mode o:output p:partition power prefer "
+    "priority profile q:qos reservation segment signal sockets-per-node switches tasks-per-node "
+    "thread-spec threads-per-core t:time time-min tmp tres-bind tres-per-task uid wait-all-nodes "
+    "wckey wrap"
 )
 _OPTIONAL = "exclusive get-user-env nice k:no-kill oom-kill-step propagate resv-ports"
 _NONE = (
