@@ -208,8 +208,8 @@ def _notes(race: _Race) -> list[str]:
     target = race.target
     if target.value is None:
         return [
-            f"The target, 95 % of what the baseline gains in {target.title}, is unknown: no run of "
-            "it has finished, or none has gained anything"
+            f"The target, 95 % of what the baseline gains in {target.title}, is unknown: "
+            f"{target.why_unknown}"
         ]
     share = ", 95 % of the median gain of the baseline" if target.of_baseline else ""
     how = (
