@@ -403,6 +403,28 @@ def test_speed_times_the_worth_of_a_step_is_the_time_to_the_target(tmp_path: Pat
     assert "shows speed alone" not in page
 
 
+def test_the_headline_has_the_interval_of_its_ratio(tmp_path: Path) -> None:
+    chosen = campaign(
+        strategies=PAIR, seeds=list(range(6)), repeats=1, target={**BASELINE, "value": 8.0}
+    )
+    headline = write_report(with_losses(tmp_path / "c", chosen, halved).root).headline
+    assert "0.80 times as fast as sequential (95 % interval 0.80 to 0.80)" in headline
+
+
+@pytest.mark.parametrize(("discarded", "holds"), [(0, True), (1, False), (5, False)])
+def test_the_product_is_said_to_hold_only_where_speed_and_seconds_count_the_same_steps(
+    discarded: int, holds: bool, tmp_path: Path
+) -> None:
+    chosen = campaign(strategies=PAIR, target={**BASELINE, "value": 8.0}, discard_steps=discarded)
+    folder = with_losses(tmp_path / "c", chosen, halved)
+    write_report(folder.root)
+    page = " ".join(folder.report.read_text().split())
+    assert "worth is the steps of sequential to the target over the contestant" in page
+    assert ("so that the product holds but for what medians round" in page) == holds
+    assert ("Speed leaves out the first" in page) != holds
+    assert ("first 5 steps of a run (<code>discard_steps</code>)" in page) == (discarded == 5)
+
+
 def test_the_json_of_a_report_has_the_value_that_a_baseline_gives(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
