@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from hpc_lpm.errors import InputError
+
 LOOPBACK = "127.0.0.1"
 """The address at which the processes of one node find each other, and nobody else does."""
 
@@ -65,6 +67,26 @@ def interface_of_job(environment: Mapping[str, str] = os.environ) -> Interface |
     named = environment.get(_GLOO, "").partition(",")[0]
     found = next((each for each in _held_interfaces() if each.name == named), None)
     return found or own_interface(environment)
+
+
+def require_named_for_gloo(environment: Mapping[str, str] = os.environ) -> None:
+    """Check that this node has the interfaces that are named for gloo.
+
+    Raises:
+        InputError: if it lacks one, with those that it has.
+    """
+    held = {
+        name: None
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(each.family in (socket.AF_INET, socket.AF_INET6) for each in addresses)
+    }
+    lacking = [name for name in environment.get(_GLOO, "").split(",") if name and name not in held]
+    if lacking:
+        raise InputError(
+            f"{_GLOO} names {', '.join(map(repr, lacking))}, but {socket.gethostname()} has no "
+            f"such network interface with an address (it has {', '.join(held) or 'none'}): name "
+            "one of these in it, or under interface in slurm/site.yaml if that has set it."
+        )
 
 
 def _held_interfaces() -> Iterator[Interface]:

@@ -43,11 +43,16 @@ UPDATES_KEPT: dict[PredictionRule, int] = {
 """Of how many past updates each rule keeps a copy, as large as the weights."""
 
 
+def is_of_sgd(optimizer: OptimizerSettings) -> bool:
+    """Tell if `spectrain` knows the step of an optimizer."""
+    return optimizer.name.lower() in OF_SGD
+
+
 def rule_of(asked: PredictionRule | None, optimizer: OptimizerSettings) -> PredictionRule:
     """Return the rule that was asked for, or the default for the optimizer."""
     if asked is not None:
         return asked
-    return SPECTRAIN if optimizer.name in OF_SGD else OF_ANY_OPTIMIZER
+    return SPECTRAIN if is_of_sgd(optimizer) else OF_ANY_OPTIMIZER
 
 
 def coefficients(rule: PredictionRule, lag: int) -> tuple[float, float]:

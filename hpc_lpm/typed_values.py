@@ -52,7 +52,8 @@ def describe_validation_error(error: ValidationError) -> str:
     same, others = _first_field(error)
     accepted = list(dict.fromkeys(filter(None, map(_accepted, same))))
     first = same[0]["msg"]
-    said = first[:1].lower() + first[1:]
+    own = first.removeprefix("Value error, ")  # what a check of ours has said
+    said = own if own != first else first[:1].lower() + first[1:]
     if accepted:
         said = f"accepted is {', '.join(accepted[:-1])}{' or ' * (len(accepted) > 1)}{accepted[-1]}"
     more = f" (and {others} more)" if others else ""

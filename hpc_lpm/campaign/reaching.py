@@ -50,6 +50,7 @@ class RaceTarget:
         percent: whether it is a share, which is shown in percent.
         lower: whether lower values are the better ones.
         value: what is to be reached, None if the baseline gives none.
+        why_unknown: why the baseline gives no value, empty if it gives one.
         of_baseline: whether the value follows from the runs of the baseline.
         window: the steps over which a training loss is averaged, None for other metrics.
         of_lengths: the contestants whose figure follows from the ends of runs of several lengths.
@@ -65,6 +66,7 @@ class RaceTarget:
     percent: bool
     lower: bool
     value: float | None
+    why_unknown: str
     of_baseline: bool
     window: int | None
     of_lengths: tuple[str, ...]
@@ -98,10 +100,14 @@ def _race_target(campaign: Campaign, target: Target, runs: Sequence[Run]) -> Rac
         window = target.window or default_window(longest)
     curves = {run.trial.name: curve for run in runs if (curve := _curve(run, target, window))}
     value: float | None
+    why_unknown = ""
     if target.value == BASELINE:
         baseline = baseline_of(entrants_of(usual), usual[0].entrant) if usual else None
         names = [run.trial.name for run in usual if run.entrant == baseline]
-        value = baseline_target([curves[name] for name in names if name in curves], lower=lower)
+        of_baseline = [curves[name] for name in names if name in curves]
+        value = baseline_target(of_baseline, lower=lower)
+        if value is None:
+            why_unknown = _why_unknown(of_baseline, window)
     else:
         value = float(target.value)
     decaying = {
@@ -127,12 +133,26 @@ def _race_target(campaign: Campaign, target: Target, runs: Sequence[Run]) -> Rac
         percent=percent,
         lower=lower,
         value=value,
+        why_unknown=why_unknown,
         of_baseline=target.value == BASELINE,
         window=window,
         of_lengths=_labels(usual, several),
         within_one_run=_labels(usual, decaying - several),
         curves=curves,
         reached=reached,
+    )
+
+
+def _why_unknown(curves: Sequence[Curve], window: int | None) -> str:
+    """Return why the curves of the baseline give no value."""
+    if not curves or any(len(curve.values) > 1 for curve in curves):
+        return "no run of it has finished, or none has gained anything"
+    if window is None:
+        return "its runs have one evaluation each, of which no gain can be told"
+    steps = max(round(curve.steps[-1]) for curve in curves)
+    return (
+        f"the loss is averaged over {window} steps, and runs of {steps} have one such mean, of "
+        "which no gain can be told: set a smaller window, or train for longer"
     )
 
 

@@ -4,7 +4,14 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from hpc_lpm.campaign.metrics import METRICS, OF_EVALUATION
@@ -17,6 +24,8 @@ TRAIN_LOSS = "train_loss"
 BASELINE = "baseline"
 """The value that stands for what the campaign's sequential strategy gains."""
 
+_PERCENT = r"([0-9]+(?:\.[0-9]+)?) *%"
+"""How a share may be written, such as `95%`."""
 
 _PARTS = ("test", "validation")
 
@@ -50,6 +59,8 @@ def _checked_value(value: Any) -> Any:
 class Target(TypedModel):
     """The value of a metric that contestants are to reach: how many steps and seconds it takes.
 
+    Accuracies are shares between 0 and 1, of which `95%` is another way to write 0.95.
+
     `metric` is `train_loss`, which is averaged over the last `window` optimizer steps (by default a
     twentieth of the longest run of a race), or the loss or a metric of evaluations, between which
     straight lines are drawn. `value: baseline` is the value at 95 % of the median gain, from first
@@ -68,14 +79,46 @@ class Target(TypedModel):
             }
         ),
     ]
-    value: Annotated[float | Literal["baseline"], BeforeValidator(_checked_value)]
+    value: Annotated[
+        float | Literal["baseline"],
+        BeforeValidator(_checked_value),
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "number"},
+                    {"const": BASELINE},
+                    {"type": "string", "pattern": f"^{_PERCENT}$"},
+                ]
+            }
+        ),
+    ]
     window: int | None = Field(default=None, gt=0)
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _percent_of_shares(cls, value: Any, before: ValidationInfo) -> Any:
+        percent = re.fullmatch(_PERCENT, value.strip()) if isinstance(value, str) else None
+        if percent is None or "metric" not in before.data:
+            return value
+        if not is_share(before.data["metric"]):
+            raise PydanticCustomError(
+                "target_percent",
+                "accepted are a number, and {baseline} for 95 % of what sequential training gains: "
+                "{metric} is no share, of which percents are",
+                {"baseline": BASELINE, "metric": before.data["metric"]},
+            )
+        return float(percent[1]) / 100
 
     @property
     def of_evaluations(self) -> tuple[str, str] | None:
         """The part of the data and the name of the metric, None for the training loss."""
         match = OF_EVALUATION.fullmatch(self.metric)
         return None if self.metric == TRAIN_LOSS or match is None else (match[1], match[2])
+
+
+def is_share(metric: str) -> bool:
+    """Tell if a metric is a share between 0 and 1, as accuracies are."""
+    return metric.endswith("accuracy")
 
 
 def target_text(metric: str) -> str:

@@ -12,7 +12,7 @@ from hpc_lpm.campaign.figures.target import draw_target
 from hpc_lpm.campaign.metrics import SECONDS_TO_TARGET, STEPS_TO_TARGET, THROUGHPUT, Metric
 from hpc_lpm.campaign.reaching import RaceTarget, Reached
 from hpc_lpm.campaign.runs import Run, entrants_of
-from hpc_lpm.campaign.statistics import Estimate, estimate, paired_ratio, runs_of
+from hpc_lpm.campaign.statistics import Estimate, estimate, number, paired_ratio, runs_of
 from hpc_lpm.campaign.wording import listed
 
 NO_TARGET = (
@@ -52,6 +52,7 @@ class _Race:
     entrants: list[Entrant]
     reached: Mapping[Entrant, list[Reached]]
     played: frozenset[Entrant]
+    discarded: int
 
     @property
     def baseline(self) -> Entrant | None:
@@ -96,6 +97,7 @@ def target_part(
         entrants=entrants_of(runs),
         reached=reached,
         played=frozenset(run.entrant for run in runs if run.trial.played),
+        discarded=max((run.result.discarded_steps for run in runs), default=0),
     )
     order = sorted(reached, key=lambda who: _place(race, who))
     columns = _columns(race)
@@ -192,7 +194,7 @@ def _sentence(race: _Race) -> str:
     for other in dict.fromkeys((base, rival_of(race.entrants, hero))):
         found = race.ratio(other, hero, SECONDS_TO_TARGET) if other and other != hero else None
         if found and other:
-            faster.append(f"{found.median:.2f} times as fast as {other.label}")
+            faster.append(f"{found.median:.2f} times as fast as {other.label}{_interval(found)}")
     if faster:
         said = f"{hero.label} reaches {_what(target)} with {where} {' and '.join(faster)}"
     else:
@@ -203,13 +205,21 @@ def _sentence(race: _Race) -> str:
     return f"{said}."
 
 
+def _interval(ratio: Estimate) -> str:
+    """Return the interval of a ratio in brackets, nothing where there are too few runs for one."""
+    if ratio.low is None:
+        return ""
+    low, high = (number(bound, 2) for bound in ratio.bounds())
+    return f" (95 % interval {low} to {high})"
+
+
 def _notes(race: _Race) -> list[str]:
     """Say what the target is, how it is found, and what is to be known of the figures."""
     target = race.target
     if target.value is None:
         return [
-            f"The target, 95 % of what the baseline gains in {target.title}, is unknown: no run of "
-            "it has finished, or none has gained anything"
+            f"The target, 95 % of what the baseline gains in {target.title}, is unknown: "
+            f"{target.why_unknown}"
         ]
     share = ", 95 % of the median gain of the baseline" if target.of_baseline else ""
     how = (
@@ -242,4 +252,30 @@ def _notes(race: _Race) -> list[str]:
             f"One process played all stages of {listed(names)}: its speed and seconds are not "
             "those of devices and are left out"
         )
+    if race.baseline is not None:
+        notes += _product_notes(race.baseline, race.discarded)
     return notes
+
+
+def _product_notes(baseline: Entrant, discarded: int) -> list[str]:
+    """Say what the ratios are, and how far speed times worth is the ratio of seconds.
+
+    Args:
+        baseline: the contestant that they are taken over.
+        discarded: the first steps of runs, which their speed leaves out.
+    """
+    worth = f"A step's worth is the steps of {baseline.label} to the target over the contestant's"
+    if not discarded:
+        return [
+            worth,
+            "Each ratio is the median over pairs of runs, so that the product holds but for what "
+            "medians round",
+        ]
+    first = "first step" if discarded == 1 else f"first {discarded} steps"
+    return [
+        worth,
+        f"Each ratio is the median over pairs of runs. Speed leaves out the {first} of a run "
+        "(`discard_steps`), in which programs warm up, while the seconds to the target count all "
+        "steps before it: the sooner the target is reached, the more these ratios differ from the "
+        "product",
+    ]

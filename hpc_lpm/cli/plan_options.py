@@ -97,7 +97,10 @@ WeightsOption = Annotated[
 ]
 OptimizerOption = Annotated[
     str,
-    typer.Option(help="sgd, momentum, adam, adamw, muon or other (two copies of the weights)."),
+    typer.Option(
+        help="Optimizer, as `hpc-lpm train` takes it; other stands for one with two copies of the "
+        "weights."
+    ),
 ]
 PredictionRuleOption = Annotated[
     str | None,

@@ -12,8 +12,19 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from hpc_lpm.cluster.container_options import (
+    check_bind,
+    check_runtime_options,
+    check_srun_options,
+)
 from hpc_lpm.errors import InputError
 from hpc_lpm.programs import installed
 from hpc_lpm.typed_values import TypedModel, describe_validation_error
@@ -21,7 +32,7 @@ from hpc_lpm.typed_values import TypedModel, describe_validation_error
 VARIABLE = "HPC_LPM_CONTAINER"
 """The variable that tells the jobs of a campaign their container."""
 
-_HIDE_THE_ENVIRONMENT = ("--cleanenv", "-e", "--containall", "-C")
+_BY_SRUN = frozenset({"pyxis", "slurm"})
 
 
 def _one_word(value: str) -> str:
@@ -32,7 +43,7 @@ def _one_word(value: str) -> str:
 
 def _one_bind(value: str) -> str:
     if "," in _one_word(value):
-        raise ValueError(f"accepted is one folder, as FROM or FROM:TO, found {value!r}")
+        raise ValueError(f"accepted is one folder, as FROM, FROM:TO or FROM:TO:ro, found {value!r}")
     return _from_home(value)
 
 
@@ -42,15 +53,11 @@ def _from_home(value: str) -> str:
 
 def _one_option(value: str) -> str:
     try:
-        words = shlex.split(value)
+        shlex.split(value)
     except ValueError as error:
         raise ValueError(f"{value} is no word of a command ({error})") from None
     if not value.startswith("-") or not value.isprintable():
         raise ValueError(f"accepted is an option of the runtime, such as --nv, found {value!r}")
-    if words[0] in _HIDE_THE_ENVIRONMENT:
-        raise ValueError(
-            f"{value} would hide from ranks what mpirun tells them, so that each would be alone"
-        )
     return value
 
 
@@ -64,8 +71,8 @@ class Container(TypedModel):
         runtime: the program that runs it, `apptainer` or `singularity`; or what srun has for it:
             `pyxis`, the plugin with --container-image, or `slurm`, its own --container.
         image: the file or name of the image; for `slurm` the folder of a bundle of OCI.
-        binds: folders of the machine that ranks see, as `FROM` or `FROM:TO`, beside those that the
-            runtime shows by itself.
+        binds: folders of the machine that ranks see, as `FROM`, `FROM:TO` or `FROM:TO:ro`, beside
+            those that the runtime shows by itself.
         options: further options of the runtime, or of srun, a text each.
         python: the Python in the container that hpc-lpm is installed in.
     """
@@ -75,6 +82,23 @@ class Container(TypedModel):
     binds: tuple[Annotated[str, AfterValidator(_one_bind)], ...] = ()
     options: tuple[Annotated[str, AfterValidator(_one_option)], ...] = ()
     python: Word = "python3"
+
+    @field_validator("binds")
+    @classmethod
+    def _binds_are_folders(cls, binds: tuple[str, ...], before: ValidationInfo) -> tuple[str, ...]:
+        for bind in binds:
+            check_bind(bind, by_pyxis=before.data.get("runtime") == "pyxis")
+        return binds
+
+    @field_validator("options")
+    @classmethod
+    def _options_let_ranks_work(
+        cls, options: tuple[str, ...], before: ValidationInfo
+    ) -> tuple[str, ...]:
+        by_srun = before.data.get("runtime") in _BY_SRUN
+        for option in options:
+            (check_srun_options if by_srun else check_runtime_options)(option)
+        return options
 
     @model_validator(mode="after")
     def _binds_where_they_can_be(self) -> Self:
@@ -105,7 +129,7 @@ class Container(TypedModel):
     @property
     def by_srun(self) -> bool:
         """Whether srun starts it."""
-        return self.runtime in {"pyxis", "slurm"}
+        return self.runtime in _BY_SRUN
 
     def require_launcher(self, mpi: str) -> None:
         """Check that a launcher can start ranks in it.

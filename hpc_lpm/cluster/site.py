@@ -5,6 +5,7 @@ resource replaces what another says. What is in this file is added to what the c
 profile ask for.
 """
 
+import ipaddress
 import re
 import shlex
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from hpc_lpm.cluster.container import VARIABLE as CONTAINER
 from hpc_lpm.cluster.container import Container
+from hpc_lpm.cluster.sbatch_options import check_options
 from hpc_lpm.documents import DocumentError, parse_yaml
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import read_text
@@ -27,7 +29,12 @@ FILE = Path("slurm") / "site.yaml"
 MODULES = "HPC_LPM_MODULES"
 """The variable that tells slurm/job.sh which modules to load."""
 
-_SIGNS_OF_SHELLS = set(" '\"$`\\;&|<>()[]*?!#~")
+_INTERFACE = r"(?=.*[A-Za-z_])[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}"
+"""What names a network interface: Linux takes up to 15 characters."""
+
+_BITS_OF_ADDRESSES = 32
+
+_SIGNS_OF_SHELLS = set(" '\"$`\\;&|<>()[]*?!#~%")
 
 
 def _one_line(value: str) -> str:
@@ -38,42 +45,42 @@ def _one_line(value: str) -> str:
 
 def _one_name(value: str) -> str:
     if _one_line(value).startswith("-") or _SIGNS_OF_SHELLS & set(value):
-        raise ValueError(f"accepted is a name without spaces and signs of a shell, found {value!r}")
+        raise ValueError(
+            f"accepted is a name without spaces, % and signs of a shell, found {value!r}"
+        )
     return value
 
 
-def _one_option(value: str) -> str:
-    name = re.split(r"[=\s]", _one_line(value), maxsplit=1)[0]
-    if not value.startswith("-"):
-        raise ValueError(f"accepted is an option of sbatch, such as --nice=100, found {value!r}")
-    if name in _KEYS_OF_OPTIONS:
-        raise ValueError(f"{value} has a key of its own: {_KEYS_OF_OPTIONS[name]}")
-    if name in _OF_CAMPAIGNS:
-        raise ValueError(f"{value} is what a campaign says: {_OF_CAMPAIGNS[name]}")
+def _interface_or_network(value: str) -> str:
+    accepted = (
+        "accepted are the name of one interface, such as ib0, and its network, as 10.0.0.0/24"
+    )
+    address, slash, bits = _one_name(value).partition("/")
     try:
-        shlex.split(value)
-    except ValueError as error:
-        raise ValueError(f"{value} is no word of a command ({error})") from None
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        if re.fullmatch(_INTERFACE, value):
+            return value
+        raise ValueError(f"{accepted}, found {value!r}") from None
+    if not slash:
+        raise ValueError(f"{value} is an address: {accepted}")
+    if not re.fullmatch("[0-9]{1,2}", bits) or not 1 <= int(bits) <= _BITS_OF_ADDRESSES:
+        raise ValueError(
+            f"{value} has the prefix {bits!r} where 1 to {_BITS_OF_ADDRESSES} bits are accepted, "
+            "as in 10.0.0.0/24"
+        )
+    return value
+
+
+def _some_options(value: str) -> str:
+    if not _one_line(value).startswith("-"):
+        raise ValueError(f"accepted is an option of sbatch, such as --nice=100, found {value!r}")
+    check_options(value)
     return value
 
 
 Name = Annotated[str, AfterValidator(_one_name)]
-Option = Annotated[str, AfterValidator(_one_option)]
-
-_KEYS_OF_OPTIONS = {
-    **dict.fromkeys(("--account", "-A"), "account"),
-    **dict.fromkeys(("--partition", "-p"), "partition"),
-    **dict.fromkeys(("--qos", "-q"), "qos"),
-    **dict.fromkeys(("--constraint", "-C"), "constraint"),
-    "--reservation": "reservation",
-    **dict.fromkeys(("--gpus-per-task", "--gres", "--gpus", "-G"), "gpus_per_task"),
-    **dict.fromkeys(("--mem", "--mem-per-cpu"), "memory"),
-}
-_OF_CAMPAIGNS = {
-    **dict.fromkeys(("--time", "-t"), "resources.runtime_minutes"),
-    **dict.fromkeys(("--nodes", "-N"), "resources.nodes"),
-    **dict.fromkeys(("--ntasks", "-n"), "stages"),
-}
+Option = Annotated[str, AfterValidator(_some_options)]
 
 
 class Site(TypedModel):
@@ -102,7 +109,7 @@ class Site(TypedModel):
     memory: bool = True
     modules: tuple[Name, ...] = ()
     container: Container | None = None
-    interface: Name | None = None
+    interface: Annotated[str, AfterValidator(_interface_or_network)] | None = None
     options: tuple[Option, ...] = ()
 
     @classmethod

@@ -27,6 +27,11 @@ _POLL_SECONDS = 50e-6
 _LOOK_SECONDS = 0.25
 """How often a wait calls `_look_around`."""
 
+_NEARLY = 0.9
+"""The share of a time limit after which it counts as passed: clocks and libraries round."""
+
+_TOLD_CHARACTERS = 200
+
 _DEFAULT_LIMITS = ("default_pg_timeout", "default_pg_nccl_timeout")
 """Where torch.distributed has the time limits of groups that are made without one."""
 
@@ -203,23 +208,40 @@ def making_process_groups(job: Ranks) -> Iterator[None]:
     """Surround code that makes torch's process groups, which every rank must run (collective).
 
     Raises:
-        TrainingError: if a rank does not come within torch's limit.
+        TrainingError: if a rank does not come within torch's limit, or the network refuses.
     """
     # The doctor's probes wait for ranks too, and need no torch.
     import torch.distributed
 
+    start = time.perf_counter()
     try:
         with _groups_with_limit(job.limit_seconds):
             yield
     except RuntimeError as error:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
+        seconds = time.perf_counter() - start
+        slow = " raise --receive-timeout if it is only slow and,"
         raise TrainingError(
-            f"rank {job.rank}: the ranks cannot form a process group within "
-            f"{job.limit_seconds:g} s: one hangs or is gone, or a firewall is between them; raise "
-            "--receive-timeout if it is only slow and, where hosts have several networks, set "
-            "GLOO_SOCKET_IFNAME to the interface that joins them."
+            f"rank {job.rank}: the ranks cannot form a process group "
+            f"{how_it_ended(error, seconds, job.limit_seconds)}: one hangs or is gone, or a "
+            f"firewall is between them;{slow if has_passed(seconds, job.limit_seconds) else ''} "
+            "where hosts have several networks, set GLOO_SOCKET_IFNAME to the interface that joins "
+            "them."
         ) from error
+
+
+def has_passed(seconds: float, limit_seconds: float) -> bool:
+    """Tell if what has taken so long has ended since its time limit was over."""
+    return seconds >= _NEARLY * limit_seconds
+
+
+def how_it_ended(error: Exception, seconds: float, limit_seconds: float) -> str:
+    """Return, for a sentence, how long torch has waited in vain, or what it says has happened."""
+    if has_passed(seconds, limit_seconds):
+        return f"within {limit_seconds:g} s"
+    told = " ".join(str(error).partition("\n")[0].split())[:_TOLD_CHARACTERS].rstrip(". ")
+    return f"({told}, after {seconds:.1f} s)"
 
 
 @contextmanager

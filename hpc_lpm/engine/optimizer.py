@@ -11,8 +11,9 @@ from torch import nn
 from hpc_lpm.engine.learning_rate import advance, build_scheduler
 from hpc_lpm.engine.muon import MuonAndAdamW
 from hpc_lpm.engine.parameter_groups import ALL_ALIKE, Group, GroupedParameters
-from hpc_lpm.errors import InputError, closest
+from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import import_attribute
+from hpc_lpm.optimizer_names import check_optimizer_name, classes_of_torch, is_own
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 from hpc_lpm.user_functions import user_function
 
@@ -23,12 +24,6 @@ _SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
     "muon": MuonAndAdamW,
 }
-
-_IMPOSSIBLE = {
-    "lbfgs": "it runs forward and backward again within an update, which a pipeline cannot do",
-    "sparseadam": "it only takes sparse gradients, and the layers here have dense ones",
-}
-"""The optimizers of torch that cannot train here, in lower case, with the reason."""
 
 
 def build_optimizer(
@@ -124,34 +119,9 @@ def optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
     """
     if is_own(name):
         return _own(name)
-    if reason := _IMPOSSIBLE.get(name.lower()):
-        raise InputError(f"optimizer {name!r} cannot be used: {reason}: choose another one.")
-    accepted = {**_SHORT_NAMES, **_classes_of_torch()}
-    for spelling, found in accepted.items():
-        if spelling.lower() == name.lower():
-            return found
-    names = list(accepted)
-    raise InputError(
-        f"optimizer {name!r} is unknown{closest(name, names)}: accepted are {', '.join(names)}, "
-        "and module:name for one of your own."
-    )
-
-
-def _classes_of_torch() -> dict[str, type[torch.optim.Optimizer]]:
-    return {
-        name: value
-        for name, value in sorted(vars(torch.optim).items())
-        if inspect.isclass(value)
-        and issubclass(value, torch.optim.Optimizer)
-        and value is not torch.optim.Optimizer
-        and name.lower() not in _IMPOSSIBLE
-        and name.lower() not in _SHORT_NAMES
-    }
-
-
-def is_own(name: str) -> bool:
-    """Tell if an optimizer is one of the user's own."""
-    return ":" in name
+    check_optimizer_name(name)
+    accepted = {**_SHORT_NAMES, **classes_of_torch()}
+    return next(found for known, found in accepted.items() if known.lower() == name.lower())
 
 
 def _own(name: str) -> Callable[..., torch.optim.Optimizer]:

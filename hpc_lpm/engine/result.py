@@ -142,3 +142,9 @@ class RunResult(SealedFile):
     cuts: list[int] = Field(description="the K+1 cut positions; [0, L] without a partition")
     settings: dict[str, object]
     environment: dict[str, object]
+
+    @property
+    def discarded_steps(self) -> int:
+        """How many of its first steps `samples_per_second` leaves out."""
+        discard = self.settings.get("discard_steps", 0)
+        return discard if isinstance(discard, int) and discard < len(self.step_seconds) else 0

@@ -18,13 +18,13 @@ from hpc_lpm.engine.optimizer import (
     GroupRates,
     arguments_of,
     build_optimizer,
-    is_own,
     optimizer_named,
     takes_any_argument,
 )
 from hpc_lpm.engine.parameter_groups import Group, GroupedParameters
 from hpc_lpm.engine.runners.runner import TrainedState
 from hpc_lpm.errors import InputError, closest
+from hpc_lpm.optimizer_names import is_own
 from hpc_lpm.options import LearningRateSettings, OptimizerSettings
 from hpc_lpm.random_streams import generators_kept
 from hpc_lpm.user_functions import describe_raised

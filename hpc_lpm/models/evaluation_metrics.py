@@ -37,6 +37,8 @@ class EvaluationMetric:
         of_mean: makes the metric of the mean.
         higher_is_better: whether a higher or a lower value is the better one.
         description: what it is, in a few words.
+        lowest: the value below which it never is.
+        highest: the value above which it never is.
     """
 
     name: str
@@ -44,6 +46,8 @@ class EvaluationMetric:
     of_mean: Callable[[float], float] = float
     higher_is_better: bool = True
     description: str = ""
+    lowest: float = -math.inf
+    highest: float = math.inf
 
     def of_micro_batch(self, outputs: Any, targets: Any) -> SumAndCount:
         """Return sum and count of one micro-batch.
@@ -97,6 +101,9 @@ def count_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return (classes_last(outputs, targets).argmax(dim=-1) == targets).sum()
 
 
+_SHARE = partial(EvaluationMetric, lowest=0.0, highest=1.0)
+
+
 def accuracy_by(correct: Callable[[Any, Any], Tensor]) -> EvaluationMetric:
     """Return the share of right predictions, of which `correct` counts those of a micro-batch.
 
@@ -109,7 +116,7 @@ def accuracy_by(correct: Callable[[Any, Any], Tensor]) -> EvaluationMetric:
             return 0, 0
         return correct(outputs, targets), targets.numel()
 
-    return EvaluationMetric(ACCURACY, share, description="share of right predictions")
+    return _SHARE(ACCURACY, share, description="share of right predictions")
 
 
 def _are_predictions(outputs: Any, targets: Any) -> bool:
@@ -146,19 +153,19 @@ def _users_own(name: str, found: object) -> EvaluationMetric:
     return EvaluationMetric(name.rpartition(":")[2], function)  # type: ignore[arg-type]
 
 
-_LOWER = partial(EvaluationMetric, higher_is_better=False)
+_LOWER = partial(EvaluationMetric, higher_is_better=False, lowest=0.0)
 
 EVALUATION_METRICS: Registry[EvaluationMetric] = Registry(
     "metric",
     "hpc_lpm.evaluation_metrics",
     {
         ACCURACY: accuracy_by(count_correct),
-        "top5_accuracy": EvaluationMetric(
+        "top5_accuracy": _SHARE(
             "top5_accuracy",
             top5_correct,
             description="share of targets among the five most probable classes",
         ),
-        "label_accuracy": EvaluationMetric(
+        "label_accuracy": _SHARE(
             "label_accuracy", labels_right, description="share of labels that are told right"
         ),
         PERPLEXITY: _LOWER(

@@ -143,18 +143,21 @@ def _one_number(name: str, returned: object) -> Tensor:
     return returned.reshape(())
 
 
-LOSSES: Registry[Callable[..., Tensor]] = Registry(
-    "loss",
-    "hpc_lpm.losses",
-    {
-        "cross-entropy": cross_entropy,
-        "binary-cross-entropy": binary_cross_entropy,
-        "mse": mean_squared_error,
-        "mae": mean_absolute_error,
-        "huber": huber,
-    },
-    _users_own,
-)
+_OWN: dict[str, Callable[..., Tensor]] = {
+    "cross-entropy": cross_entropy,
+    "binary-cross-entropy": binary_cross_entropy,
+    "mse": mean_squared_error,
+    "mae": mean_absolute_error,
+    "huber": huber,
+}
+
+LOSSES: Registry[Callable[..., Tensor]] = Registry("loss", "hpc_lpm.losses", _OWN, _users_own)
+
+
+def is_never_negative(loss: Loss) -> bool:
+    """Tell if a loss is one of the toolkit's own, of which none is ever below zero."""
+    return (loss.func if isinstance(loss, partial) else loss) in _OWN.values()
+
 
 LOSS_OF_TASK = {
     CLASSES: "cross-entropy",

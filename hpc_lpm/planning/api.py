@@ -6,7 +6,6 @@ from pathlib import Path
 from hpc_lpm.errors import InputError
 from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.planning.devices.candidates import THROUGHPUT, Objective
-from hpc_lpm.planning.options import Optimizer
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.request import PlanRequest, ProfileAndHash
 from hpc_lpm.prediction_rules import PredictionRule
@@ -30,7 +29,7 @@ def plan(
     lead: int | None = None,
     micro_batches: int | None = None,
     weights: str | None = None,
-    optimizer: Optimizer = "momentum",
+    optimizer: str = "momentum",
     prediction_rule: PredictionRule | None = None,
     recipe: str = NO_RECIPE,
     objective: Objective = THROUGHPUT,
@@ -70,8 +69,8 @@ def plan(
         weights: What is done about weights that lag, where the schedule lets them: `"live"`,
             which is the default, `"replay"`, `"stash"` or `"double-buffer"` (two versions at every
             stage); searched for `"time-to-target"`.
-        optimizer: Whose state each device holds: `"sgd"`, `"momentum"`, `"adam"`, `"adamw"`,
-            `"muon"` or `"other"` for two copies of the weights.
+        optimizer: Whose state each device holds, as training takes it: `"momentum"`, `"AdamW"`,
+            `"nadam"` or `"module:name"`; or `"other"` for two copies of the weights.
         prediction_rule: The rule by which lagged weights are predicted, whose copies each device
             holds; by default none.
         recipe: The corrections for lagged weights, by which it is told what a step is worth

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.optimizer_names import check_optimizer_name
 from hpc_lpm.options import DEFAULT_WEIGHT_POLICY, OptimizerSettings, PlannedPolicyName
 from hpc_lpm.prediction_rules import PredictionRule
 from hpc_lpm.profile_file import Link
@@ -35,10 +36,27 @@ MATRIX_COPIES: dict[str, int] = {**OPTIMIZER_COPIES, "muon": 1}
 """The same for parameters that are matrices: Muon keeps their momentum alone."""
 
 
-def planned_optimizer(optimizer: OptimizerSettings) -> str:
-    """Return the name by which a plan knows what memory the optimizer's state takes."""
-    name = optimizer.name.lower()
+def planned_optimizer(optimizer: OptimizerSettings | str) -> str:
+    """Return the name by which a plan knows what memory the optimizer's state takes.
+
+    Args:
+        optimizer: its settings, or its name as training takes it.
+    """
+    name = (optimizer if isinstance(optimizer, str) else optimizer.name).lower()
     return name if name in OPTIMIZER_COPIES else OTHER_OPTIMIZER
+
+
+def asked_optimizer(name: str) -> str:
+    """Return the planned name of an optimizer that a user typed.
+
+    Raises:
+        InputError: if training takes no such optimizer, and it is not `other` either.
+    """
+    try:
+        check_optimizer_name(name, besides=(OTHER_OPTIMIZER,))
+    except InputError as error:
+        raise InputError(f"plan option {error}") from None
+    return planned_optimizer(name)
 
 
 MOST_IN_A_STEP, MOST_DEVICES = 100_000, 2**16

@@ -14,7 +14,7 @@ from hpc_lpm.planning.devices.asked import AskedSearch, objective_of
 from hpc_lpm.planning.devices.candidates import THROUGHPUT, Candidate, DeviceSearch
 from hpc_lpm.planning.links import boundary_links
 from hpc_lpm.planning.lists import memory_limit_of, names_of, speeds_of
-from hpc_lpm.planning.options import MOST_DEVICES, PlanOptions
+from hpc_lpm.planning.options import MOST_DEVICES, PlanOptions, asked_optimizer
 from hpc_lpm.planning.own_split import OWN, check_within_limits
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.planners.registry import DEFAULT_PLANNER, planner_named
@@ -143,7 +143,7 @@ class PlanRequest:
             "lead": lead,
             "micro_batches": micro_batches,
             "weights": weights,
-            "optimizer": optimizer,
+            "optimizer": asked_optimizer(optimizer),
             "prediction_rule": prediction_rule,
             "recipe": recipe,
             "overlap": overlap,

@@ -89,6 +89,8 @@ def test_only_what_every_seed_has_reached_is_told_to_the_planner() -> None:
     table = outcomes_table(rows)
     assert "| gpt-adamw | loss | 8 | 4 | recipe none | 0.001 |" in table
     assert "0 of 2 within 1" in table
+    assert "means that none of 3 seeds reached the outcome in runs of up to 1.5 times" in table
+    assert "means that none" not in outcomes_table(pd.concat([ONE, reached]))
 
 
 def test_every_part_names_runs_of_known_families_that_are_its_own() -> None:

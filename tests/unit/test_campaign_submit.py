@@ -28,11 +28,11 @@ reservation: course
 constraint: "avx512&ib"
 gpus_per_task: 4
 modules: [gcc/13]
-options: ["--nice=100", "--comment 'two words'"]
+options: ["--nice=100", "--wckey 'two words'"]
 """
 ASKED = [
     *("--account=p1", "--qos=high", "--reservation=course", "--constraint=avx512&ib"),
-    *("--nice=100", "--comment", "two words"),
+    *("--nice=100", "--wckey", "two words"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,58 @@ def test_a_metric_that_no_evaluation_finds_is_refused() -> None:
 def test_a_window_is_for_the_training_loss() -> None:
     message = refusal(target={"metric": "test_accuracy", "value": 0.9, "window": 3})
     assert "test_accuracy is not smoothed" in message
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "words"),
+    [
+        ("test_accuracy", 95, "never has, since it is a share above 0 and up to 1: write 0.95."),
+        ("test_accuracy", 100, "write 1."),
+        ("test_accuracy", 0, "write 0.95 for 95 %."),
+        ("test_accuracy", -0.5, "write 0.95 for 95 %."),
+        ("test_accuracy", 950, "write 0.95 for 95 %."),
+        ("test_top5_accuracy", 95, "a share above 0 and up to 1: write 0.95."),
+        ("train_loss", -0.1, "never has, since it is never below 0: give one that it can reach."),
+        ("test_loss", -0.1, "never has, since it is never below 0"),
+        ("test_perplexity", 0.5, "never has, since it is never below 1"),
+        ("test_rmse", -1, "never has, since it is never below 0"),
+        ("test_mae", -1.5, "the value -1.5, which test_mae never has"),
+        ("train_loss", "95%", "accepted are a number, and baseline for .*train_loss is no share"),
+    ],
+)
+def test_a_value_that_the_metric_never_has_is_refused(
+    metric: str, value: object, words: str
+) -> None:
+    evaluated = metric.removeprefix("test_")
+    known = {"top5_accuracy", "rmse", "mae", "perplexity"}
+    message = refusal(target={"metric": metric, "value": value}, metric=list({evaluated} & known))
+    assert re.search(words, message), message
+    assert metric in message
+
+
+def test_a_share_may_be_given_in_percent() -> None:
+    for value in ("95%", "95 %", "95.0%", 0.95):
+        chosen = campaign(target={"metric": "test_accuracy", "value": value})
+        check_names(chosen, "some.yaml")
+        assert chosen.target is not None
+        assert chosen.target.value == 0.95
+    check_names(campaign(target={"metric": "test_accuracy", "value": 1.0}), "some.yaml")
+    check_names(campaign(target={"metric": "train_loss", "value": 0}), "some.yaml")
+
+
+def test_a_loss_of_the_users_own_may_be_below_zero() -> None:
+    below = {"metric": "train_loss", "value": -1.0}
+    check_names(campaign(target=below, loss="torch.nn:CrossEntropyLoss"), "some.yaml")
+    assert "is never below 0" in refusal(target=below, loss="cross-entropy,label_smoothing=0.1")
+
+
+@pytest.mark.parametrize("window", [59, 400])
+def test_a_window_as_long_as_the_runs_is_refused(window: int) -> None:
+    message = refusal(epochs=None, steps=59, strategies=PAIR, target={**BASELINE, "window": window})
+    assert f"target has the window {window}, but runs of sequential have 59 steps" in message
+    assert "a twentieth of the longest run (3)" in message
+    kept = campaign(epochs=None, steps=59, strategies=PAIR, target={**BASELINE, "window": 58})
+    check_names(kept, "some.yaml")
 
 
 def test_lengths_that_say_nothing_are_refused() -> None:
@@ -350,6 +403,28 @@ def test_speed_times_the_worth_of_a_step_is_the_time_to_the_target(tmp_path: Pat
     assert "shows speed alone" not in page
 
 
+def test_the_headline_has_the_interval_of_its_ratio(tmp_path: Path) -> None:
+    chosen = campaign(
+        strategies=PAIR, seeds=list(range(6)), repeats=1, target={**BASELINE, "value": 8.0}
+    )
+    headline = write_report(with_losses(tmp_path / "c", chosen, halved).root).headline
+    assert "0.80 times as fast as sequential (95 % interval 0.80 to 0.80)" in headline
+
+
+@pytest.mark.parametrize(("discarded", "holds"), [(0, True), (1, False), (5, False)])
+def test_the_product_is_said_to_hold_only_where_speed_and_seconds_count_the_same_steps(
+    discarded: int, holds: bool, tmp_path: Path
+) -> None:
+    chosen = campaign(strategies=PAIR, target={**BASELINE, "value": 8.0}, discard_steps=discarded)
+    folder = with_losses(tmp_path / "c", chosen, halved)
+    write_report(folder.root)
+    page = " ".join(folder.report.read_text().split())
+    assert "worth is the steps of sequential to the target over the contestant" in page
+    assert ("so that the product holds but for what medians round" in page) == holds
+    assert ("Speed leaves out the first" in page) != holds
+    assert ("first 5 steps of a run (<code>discard_steps</code>)" in page) == (discarded == 5)
+
+
 def test_the_json_of_a_report_has_the_value_that_a_baseline_gives(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -379,6 +454,19 @@ def test_a_baseline_that_gains_nothing_is_told_and_breaks_nothing(tmp_path: Path
     assert race.target is not None
     assert race.target.rows == []
     assert "is unknown: no run of it has finished, or none has gained" in race.target.notes[0]
+
+
+def test_a_window_as_long_as_the_runs_is_the_reason_of_a_baseline_without_a_value(
+    tmp_path: Path,
+) -> None:
+    chosen = campaign(strategies=PAIR, target={**BASELINE, "window": 400})
+    folder = with_losses(tmp_path / "c", chosen, halved)
+    (race,) = write_report(folder.root).races
+    assert race.target is not None
+    assert race.target.notes[0].endswith(
+        "is unknown: the loss is averaged over 400 steps, and runs of 12 have one such mean, of "
+        "which no gain can be told: set a smaller window, or train for longer"
+    )
 
 
 def expecting(**bound: float) -> Campaign:

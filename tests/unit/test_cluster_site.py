@@ -44,7 +44,7 @@ def test_everything_is_added_to_what_the_profile_asks_for(tmp_path: Path) -> Non
         tmp_path,
         "account: p1\npartition: gpu\nqos: high\nreservation: course\nconstraint: 'a&b'\n"
         "gpus_per_task: 2\nmemory: false\noptions: ['--nice=100', '--exclude=n[7-9]', "
-        "'--comment \"two words\"']\n",
+        "'--wckey \"two words\"']\n",
     )
     asked = found.resources("--signal=B:USR2@120", "--dependency=singleton")
     extra = asked.pop("slurm_extra")
@@ -57,7 +57,7 @@ def test_everything_is_added_to_what_the_profile_asks_for(tmp_path: Path) -> Non
     assert shlex.split(extra) == [
         *("--signal=B:USR2@120", "--dependency=singleton"),
         *("--reservation=course", "--gpus-per-task=2"),
-        *("--nice=100", "--exclude=n[7-9]", "--comment", "two words"),
+        *("--nice=100", "--exclude=n[7-9]", "--wckey", "two words"),
     ]
     assert found.memory_resources(mem_mb_per_cpu=7) == {"mem_mb": 0}
 
@@ -81,6 +81,16 @@ def test_everything_is_added_to_what_the_profile_asks_for(tmp_path: Path) -> Non
         ("options: ['-p gpu']", "-p gpu has a key of its own: partition"),
         ("options: ['--gres=gpu:1']", "has a key of its own: gpus_per_task"),
         ("options: ['--time=1']", "is what a campaign says: resources.runtime_minutes"),
+        ("account: a%j", "without spaces, % and signs of a shell, found 'a%j'"),
+        ("interface: 10.0.0.0/99", "10.0.0.0/99 has the prefix '99' where 1 to 32 bits are acc"),
+        ("interface: 10.0.0.0/255.0.0.0", "has the prefix '255.0.0.0' where 1 to 32 bits"),
+        ("interface: 10.0.0.0/0", "has the prefix '0' where 1 to 32 bits"),
+        ("interface: 300.1.1.1/8", "its network, as 10.0.0.0/24, found '300.1.1.1/8'"),
+        ("interface: 300.1.1.1", "its network, as 10.0.0.0/24, found '300.1.1.1'"),
+        ("interface: 10.0.0.7", "10.0.0.7 is an address: accepted are the name of one interface"),
+        ("interface: ^lo", "accepted are the name of one interface, such as ib0, .*'\\^lo'"),
+        ("interface: 'eth0,eth1'", "accepted are the name of one interface, .*'eth0,eth1'"),
+        ("interface: averylonginterface", "accepted are the name of one interface"),
         ("account: a\naccount: b", "is not YAML "),
         ("{", "is not YAML "),
     ],
@@ -91,6 +101,11 @@ def test_anything_else_is_refused_by_a_sentence_that_names_the_file(
     with pytest.raises(InputError, match=sentence) as refused:
         site(tmp_path, text)
     assert str(refused.value).startswith(str(tmp_path / "slurm" / "site.yaml"))
+
+
+@pytest.mark.parametrize("option", ["ib0", "eth0.100", "br-0a1b", "10.0.0.7/24"])
+def test_one_interface_or_its_network_is_accepted(option: str, tmp_path: Path) -> None:
+    assert site(tmp_path, f"interface: {option}").interface == option
 
 
 def test_the_network_of_the_site_counts_unless_the_shell_names_another(tmp_path: Path) -> None:

@@ -147,3 +147,90 @@ def test_what_cannot_be_a_container_is_refused_by_a_sentence(
         container(tmp_path, text)
     with pytest.raises(InputError, match="HPC_LPM_CONTAINER, by which a driver tells its jobs"):
         Container.of_jobs({"HPC_LPM_CONTAINER": "{"})
+
+
+REFUSED_OF_APPTAINER = {
+    "--cleanenv=true": "would hide from ranks what mpirun tells them",
+    "--nv --cleanenv": "--cleanenv would hide from ranks what mpirun tells them",
+    "--contain --cleanenv": "--contain would hide from ranks the folder",
+    "-eC": "-eC would hide from ranks what mpirun tells them",
+    "-wC": "would hide from ranks what mpirun tells them",
+    "-e": "would hide from ranks what mpirun tells them",
+    "-e=true": "would hide from ranks what mpirun tells them",
+    "-C": "would hide from ranks what mpirun tells them",
+    "--compat": "would hide from ranks what mpirun tells them",
+    "-c": "-c would hide from ranks the folder of the study",
+    "-p": "-p would hide ranks from the launcher, whose signals",
+    "--pid": "--pid would hide ranks from the launcher, whose signals",
+    "--net": "would hide ranks on other nodes from each other",
+    "--ipc": "the memory that they share",
+    "--pwd /tmp": "would start ranks in a folder other than that of the study",
+    "-h": "would say something in place of starting ranks",
+    "-z": "-z in -z is no option of the runtime",
+    "--nv image": "image in --nv image would be taken for the image",
+    "--": "-- in -- would be taken for the image",
+}
+
+
+@pytest.mark.parametrize("option", REFUSED_OF_APPTAINER)
+@pytest.mark.parametrize("runtime", ["apptainer", "singularity"])
+def test_options_that_keep_ranks_from_working_together_are_refused_however_they_are_written(
+    tmp_path: Path, runtime: str, option: str
+) -> None:
+    with pytest.raises(InputError, match=REFUSED_OF_APPTAINER[option]):
+        container(tmp_path, f"container: {{runtime: {runtime}, image: a, options: ['{option}']}}")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--nv -B /a", "-B/a:/b", "-Be", "--cleanenv=false", "-w", "--env A=b", "--of-its-own value"],
+)
+def test_other_options_of_a_runtime_are_left_as_they_are(tmp_path: Path, option: str) -> None:
+    text = f"container: {{runtime: apptainer, image: a, options: ['{option}']}}"
+    assert container(tmp_path, text).options == (option,)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--export=NONE", "--export=NONE would hide from ranks what mpirun tells them"),
+        ("--export A,B", "would hide from ranks what mpirun tells them"),
+        ("--expo=NONE", "would hide from ranks what mpirun tells them"),
+        ("-n4", "-n4 would start another number of ranks"),
+        ("--mpi=pmix --ntasks 4", "--ntasks would start another number of ranks"),
+        ("-D /tmp", "would start ranks in a folder other than"),
+        ("--container-image=b", "would start another container than `image`"),
+        ("--help", "would say something in place of starting ranks"),
+    ],
+)
+def test_options_of_srun_that_do_the_same_are_refused(
+    tmp_path: Path, option: str, said: str
+) -> None:
+    for runtime in ("pyxis", "slurm"):
+        text = f"container: {{runtime: {runtime}, image: a, options: ['{option}']}}"
+        with pytest.raises(InputError, match=said):
+            container(tmp_path, text)
+    for kept in ("--export=ALL,A=b", "--export ALL", "--no-container-mount-home", "--exclusive"):
+        text = f"container: {{runtime: pyxis, image: a, options: ['{kept}']}}"
+        assert container(tmp_path, text).options == (kept,)
+
+
+@pytest.mark.parametrize(
+    ("bind", "said"),
+    [
+        ("/a:/b:c:d", "accepted is one folder, as FROM, FROM:TO or FROM:TO:ro, found '/a:/b:c:d'"),
+        (":/b", "accepted is one folder"),
+        ("/a:", "where TO begins with /, found '/a:'"),
+        ("/a:ro", "where TO begins with /, found '/a:ro'"),
+        ("a", "where FROM begins with /, found 'a'"),
+        ("/a:/b:c", "found 'c' in place of ro in '/a:/b:c'"),
+    ],
+)
+def test_a_bind_is_one_folder_and_where_ranks_see_it(tmp_path: Path, bind: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        container(tmp_path, f"container: {{runtime: apptainer, image: a, binds: ['{bind}']}}")
+
+
+def test_pyxis_takes_flags_of_its_mounts(tmp_path: Path) -> None:
+    text = "container: {runtime: pyxis, image: a, binds: ['/a:/b:ro+nosuid']}"
+    assert container(tmp_path, text).binds == ("/a:/b:ro+nosuid",)

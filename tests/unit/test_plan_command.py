@@ -55,6 +55,62 @@ def test_plan_writes_a_file_that_names_its_profile(plan_path, profile_path):
     assert written.profile_sha256 == hashlib.sha256(profile_path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize(
+    ("typed", "planned"),
+    [
+        ("AdamW", "adamw"),
+        ("SGD", "sgd"),
+        ("Momentum", "momentum"),
+        ("MUON", "muon"),
+        ("nadam", "other"),
+        ("RMSprop", "other"),
+        ("my_optimizers:Mine", "other"),
+        ("other", "other"),
+    ],
+)
+def test_plan_takes_every_optimizer_that_training_takes(capsys, profile_path, typed, planned):
+    def memory_of(name):
+        options = ("--stages", 2, "--weights", "live", "--json", "--optimizer", name)
+        code, out, err = call(capsys, "plan", profile_path, *options)
+        assert code == EXIT_DONE, err
+        return json.loads(out)
+
+    found = memory_of(typed)
+    assert found["options"]["optimizer"] == planned
+    assert found["stages"] == memory_of(planned)["stages"]
+
+
+def test_a_recipe_predicts_with_an_optimizer_in_capitals_as_with_one_in_small_letters(
+    capsys, profile_path
+):
+    def plan_with(name, *more):
+        options = ("--stages", 4, "--recipe", "auto", "--json", "--optimizer", name, *more)
+        code, out, err = call(capsys, "plan", profile_path, *options)
+        assert code == EXIT_DONE, err
+        return json.loads(out)
+
+    assert plan_with("Momentum") == plan_with("momentum")
+    assert plan_with("Momentum")["options"]["prediction_rule"] == "spectrain"
+    assert plan_with("nadam")["options"]["prediction_rule"] is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (
+            "RMSpro",
+            "plan option optimizer 'RMSpro' is unknown, did you mean 'RMSprop'?: accepted are",
+        ),
+        ("LBFGS", "plan option optimizer 'LBFGS' cannot be used: it runs forward and backward"),
+    ],
+)
+def test_plan_refuses_an_optimizer_that_training_refuses(capsys, profile_path, typed, said):
+    options = ("--stages", 2, "--optimizer", typed)
+    code, _, err = call(capsys, "plan", profile_path, *options)
+    assert code == EXIT_BAD_INPUT
+    assert said in err
+
+
 def test_plan_prints_json_alone(capsys, profile_path):
     arguments = ("--stages", 3, "--weights", "live", "--speeds", "1,1,0.5", "--no-overlap")
     code, out, _ = call(

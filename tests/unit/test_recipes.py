@@ -16,7 +16,9 @@ from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import OptimizerSettings
 from hpc_lpm.planning.plan import Plan, StagePlan
+from hpc_lpm.prediction_rules import OF_ANY_OPTIMIZER, SPECTRAIN, rule_of
 from hpc_lpm.recipes import RECIPES, recipe_for
 
 ADAMW = {"name": "adamw", "lr": 0.001}
@@ -55,7 +57,7 @@ def test_a_named_recipe_sets_its_options_and_no_others(name: str) -> None:
 
 def test_auto_takes_the_recipe_of_the_optimizer_at_the_largest_lag() -> None:
     for stages, micro_batches, lead, lag in [(2, 4, 1, 1), (8, 4, 1, 2), (8, 4, 2, 4)]:
-        for optimizer in ("adamw", "AdamW", "adam", "muon", "momentum"):
+        for optimizer in ("adamw", "AdamW", "adam", "muon", "momentum", "Momentum"):
             recipe = recipe_for(optimizer, lag)
             assert recipe is not None
             _, document, said = resolved(
@@ -170,3 +172,9 @@ def test_an_unknown_recipe_is_refused_with_those_that_there_are() -> None:
         checked_settings(**RUN, recipe="second-oder")
     for word in ("'second-oder'", "did you mean 'second-order'", "auto, none", *RECIPES):
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "momentum"])
+def test_capitals_in_the_name_of_an_optimizer_change_no_rule(name: str) -> None:
+    assert rule_of(None, OptimizerSettings(name=name)) == SPECTRAIN
+    assert rule_of(None, OptimizerSettings(name="AdamW")) == OF_ANY_OPTIMIZER

@@ -1,5 +1,6 @@
 import os
 import socket
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from torch._C._distributed_c10d import TCPStore
 
 from hpc_lpm.engine import torch_job
+from hpc_lpm.engine.collectives import making_process_groups
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.pipeline import process_group
 from hpc_lpm.engine.pipeline.process_group import (
@@ -17,8 +19,8 @@ from hpc_lpm.engine.pipeline.process_group import (
     open_store,
 )
 from hpc_lpm.engine.torch_job import _address_behind
-from hpc_lpm.errors import InputError
-from hpc_lpm.interfaces import LOOPBACK, Interface
+from hpc_lpm.errors import InputError, TrainingError
+from hpc_lpm.interfaces import LOOPBACK, Interface, require_named_for_gloo
 
 
 @pytest.fixture
@@ -116,3 +118,39 @@ def test_a_group_of_the_users_own_that_cannot_carry_what_stages_exchange_is_refu
             join_process_group(SingleProcess(), torch.device("cuda", 0))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_an_interface_that_the_host_lacks_is_named_before_ranks_meet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,nosuch0")
+    monkeypatch.setattr(process_group, "_export_rank", lambda *_: None)
+    said = (
+        rf"^GLOO_SOCKET_IFNAME names 'nosuch0', but {socket.gethostname()} has no .*\(it has .*lo"
+    )
+    with pytest.raises(InputError, match=said) as refused:
+        join_process_group(SingleProcess(), torch.device("cpu"))
+    assert "interface in slurm/site.yaml" in str(refused.value)
+    for held in ("lo", ""):
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", held)
+        require_named_for_gloo()
+
+
+@pytest.mark.parametrize(("limit_seconds", "passed"), [(0.01, True), (600.0, False)])
+def test_a_group_that_is_not_made_is_told_with_what_has_happened(
+    limit_seconds: float, passed: bool
+) -> None:
+    job = SingleProcess()
+    job.limit_seconds = limit_seconds
+    with (
+        pytest.raises(TrainingError) as failed,
+        making_process_groups(job),
+    ):
+        time.sleep(0.02)
+        raise RuntimeError("[gloo/pair.cc:9] Connection refused\nfrom a frame")
+    sentence = str(failed.value)
+    assert "rank 0: the ranks cannot form a process group " in sentence
+    assert ("within 0.01 s" in sentence) == passed
+    assert ("--receive-timeout" in sentence) == passed
+    assert ("([gloo/pair.cc:9] Connection refused, after 0.0 s): " in sentence) != passed
+    assert "\n" not in sentence

@@ -121,6 +121,4 @@ def _memory(a: RunResult, b: RunResult) -> Change:
 
 def _counted_steps(result: RunResult) -> list[float]:
     """Return the times of the steps from which `samples_per_second` is computed."""
-    discard = result.settings.get("discard_steps", 0)
-    first = discard if isinstance(discard, int) and discard < len(result.step_seconds) else 0
-    return result.step_seconds[first:]
+    return result.step_seconds[result.discarded_steps :]

@@ -12,14 +12,14 @@ import torch
 import torch.distributed
 from torch._C._distributed_c10d import TCPStore
 
-from hpc_lpm.engine.collectives import making_process_groups
+from hpc_lpm.engine.collectives import making_process_groups, run_on_every_rank
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.store import open_bound_store
 from hpc_lpm.engine.topology import find_rank_locations
 from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.errors import InputError, TrainingError
 from hpc_lpm.host_names import host_names
-from hpc_lpm.interfaces import LOOPBACK, interface_of_job
+from hpc_lpm.interfaces import LOOPBACK, interface_of_job, require_named_for_gloo
 from hpc_lpm.ranks import local_rank_from_environment
 
 _FIRST_PORT, _PORTS = 20_000, 12_000
@@ -37,7 +37,8 @@ def join_process_group(job: Job, device: torch.device) -> None:
     over gloo, those on GPUs over NCCL unless two ranks share a GPU. Every rank calls this.
 
     Raises:
-        InputError: if the user has made a group that cannot carry the tensors of these ranks.
+        InputError: if the user has made a group that cannot carry the tensors of these ranks, or
+            names a network interface for gloo that a rank's host does not have.
         TrainingError: if a rank does not come in time.
     """
     _export_rank(job, device)
@@ -47,6 +48,12 @@ def join_process_group(job: Job, device: torch.device) -> None:
     locations = find_rank_locations(job, device)
     if locations.hosts == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    run_on_every_rank(
+        job,
+        require_named_for_gloo,
+        (InputError,),
+        lambda found, rank: InputError(f"{found}{rank}."),
+    )
     address = job.broadcast(master_address(locations.hosts) if job.rank == 0 else None)
     with making_process_groups(job):
         _meet(job, address, "cpu:gloo,cuda:nccl" if locations.own_gpus else "gloo")

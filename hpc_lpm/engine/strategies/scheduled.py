@@ -21,6 +21,7 @@ from hpc_lpm.prediction_rules import (
     OF_SGD,
     SPECTRAIN,
     PredictionRule,
+    is_of_sgd,
     rule_of,
 )
 from hpc_lpm.schedules.base import LEAD, WEIGHTS, Schedule
@@ -194,7 +195,7 @@ def _check_prediction(run: PlannedRun, asked: PredictionRule | None) -> None:
     if rule_of(asked, optimizer) != SPECTRAIN:
         return
     remedy = "choose another rule, such as second-order"
-    if optimizer.name not in OF_SGD:
+    if not is_of_sgd(optimizer):
         raise InputError(
             f"--prediction-rule {SPECTRAIN} was given with --optimizer {optimizer.name}, but it "
             f"knows the next step of {' and '.join(OF_SGD)} alone: {remedy}."

@@ -10,15 +10,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
-from math import isclose
+from math import inf, isclose
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import read_text
 from hpc_lpm.options import DOUBLE_BUFFER, LAG_OF_DOUBLE_BUFFER, PlannedPolicyName
+from hpc_lpm.planning.options import MOST_DEVICES, MOST_IN_A_STEP
 from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, schedule_named
 from hpc_lpm.typed_values import describe_validation_error
@@ -34,7 +43,20 @@ UNSHRUNK = 1.0
 
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
-Ratio = Annotated[float, Field(gt=0)]
+SMALLEST_RATIO, LARGEST_RATIO = 1e-3, 1e3
+"""Beyond these no training has the steps of another one to the same target."""
+
+
+def _sensible(ratio: float) -> float:
+    if not (SMALLEST_RATIO <= ratio <= LARGEST_RATIO or ratio == inf):
+        raise ValueError(
+            f"accepted are {SMALLEST_RATIO:g} to {LARGEST_RATIO:g}, and inf where the target was "
+            f"not reached, found {ratio:g}"
+        )
+    return ratio
+
+
+Ratio = Annotated[float, AfterValidator(_sensible)]
 
 
 def _empty_is_none(value: object) -> object:
@@ -56,8 +78,8 @@ class MeasuredSteps(BaseModel):
         lead: r.
         weights: the weight policy.
         first_stage_lag: updates by which the first stage lags on average.
-        steps_ratio: steps to the target over those of synchronous training; `inf` where the target
-            was not reached.
+        steps_ratio: steps to the target over those of synchronous training, from 0.001 to 1000;
+            `inf` where the target was not reached.
         low: the lower end of the interval of `steps_ratio`; None where none is known.
         high: its upper end.
         seeds: how many seeds were measured.
@@ -71,9 +93,9 @@ class MeasuredSteps(BaseModel):
     model_family: Name
     optimizer: Name
     recipe: Name
-    stages: Count
-    micro_batches: Count
-    lead: Count
+    stages: Annotated[Count, Field(le=MOST_DEVICES)]
+    micro_batches: Annotated[Count, Field(le=MOST_IN_A_STEP)]
+    lead: Annotated[Count, Field(le=MOST_IN_A_STEP)]
     weights: PlannedPolicyName
     first_stage_lag: float = Field(ge=0, allow_inf_nan=False)
     steps_ratio: Ratio

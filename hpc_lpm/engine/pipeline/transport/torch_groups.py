@@ -4,6 +4,7 @@ NCCL performs the operations of one communicator one after the other, and each i
 common group, a send that waits for its receiver would hold up the receive that this one waits for.
 """
 
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 
+from hpc_lpm.engine.collectives import has_passed, how_it_ended
 from hpc_lpm.engine.job import Job
 from hpc_lpm.errors import TrainingError
 
@@ -52,13 +54,16 @@ def make_pair_groups(
     Raises:
         TrainingError: if a neighbour does not answer in time.
     """
+    start = time.perf_counter()
     try:
         return _make(job, pairs, device, backend, limit_seconds, resources)
     except RuntimeError as error:
+        seconds = time.perf_counter() - start
+        slow = "raise --receive-timeout if it is only slow, or "
         raise TrainingError(
             f"rank {job.rank}: the stages cannot be connected over {backend} "
-            f"within {limit_seconds:g} s: a rank hangs or is gone; raise --receive-timeout if it "
-            "is only slow, or choose --transport mpi."
+            f"{how_it_ended(error, seconds, limit_seconds)}: a rank hangs or is gone; "
+            f"{slow if has_passed(seconds, limit_seconds) else ''}choose --transport mpi."
         ) from error
 
 
