@@ -45,7 +45,8 @@ def evened_out(model: CostModel, cuts: tuple[int, ...]) -> tuple[int, ...]:
 class _Waiting:
     """The moves and pairs of moves that may improve, in order: single ones before pairs.
 
-    Moves are in order of their places, and at each down before up; pairs of their first and their second.
+    Moves are in order of their places, and at each place down before up; pairs are in order of
+    their first and then their second.
     """
 
     def __init__(self, loads: DeviceLoads) -> None:

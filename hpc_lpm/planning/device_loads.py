@@ -74,7 +74,7 @@ class DeviceLoads:
         self._touching: list[set[int]] = [set() for _ in range(devices)]
         for boundary in range(self._model.stages - 1):
             ends = self._device[boundary], self._device[boundary + 1]
-            spots = ends if ends[0] != ends[1] else ()
+            spots: tuple[int, ...] = ends if ends[0] != ends[1] else ()
             if spots and overlap:
                 # As much goes up a link as down, so that one spot stands for both ways.
                 spots = (numbers.setdefault(frozenset(ends), devices + len(numbers)),)
@@ -101,10 +101,8 @@ class DeviceLoads:
         self._in_spots = int(computing / unit)
         # A device that moves the bytes itself is busy with activations and with gradients.
         times = 1 if self._model.overlap else 2
-        self._per_message = [
-            (times * int(link.latency_seconds / unit), times * int(1 / link.bytes_per_second / unit))
-            for link in links
-        ]
+        self._latency = [times * int(link.latency_seconds / unit) for link in links]
+        self._per_byte = [times * int(1 / link.bytes_per_second / unit) for link in links]
 
     def _partners(self, place: int) -> list[int]:
         """Return the other places at which moves change a device that one at `place` changes."""
@@ -194,8 +192,7 @@ class DeviceLoads:
 
     def _carried(self, boundary: int, cut: int) -> int:
         """Return for how long a spot that carries a boundary is busy if it is cut there."""
-        latency, per_byte = self._per_message[boundary]
-        return latency + self._model.cut_bytes[cut] * per_byte
+        return self._latency[boundary] + self._model.cut_bytes[cut] * self._per_byte[boundary]
 
     def _fits(self, stage: int, start: int, stop: int) -> bool:
         limit = self._model.factors[stage].memory_limit_bytes
