@@ -25,7 +25,7 @@ MOST_DRAWN = 200_000
 """The passes of all stages up to which there is a timeline of each by itself."""
 
 MOST_SIMULATED = 10 * 2**22
-"""The passes forward of all stages that are simulated, in at most some 2 GiB of memory.
+"""The passes forward of all stages that are simulated, in about 1 GiB of memory.
 
 They are ten steps of 4,096 micro-batches on 1,024 stages.
 """
