@@ -1,5 +1,4 @@
-"""Engines that take one tensor alone are advised cuts over which one crosses, and train with them.
-"""
+"""Engines that take one tensor alone are advised cuts over which one crosses, and train there."""
 
 import math
 import sys
@@ -142,4 +141,6 @@ def test_a_layer_that_fails_is_named():
 
 
 def test_of_the_engines_of_others_only_those_that_split_backwards_must_see_what_crosses():
-    assert [name for name in STRATEGIES.names() if strategy_named(name).lone_crossing] == ["torch-zb"]
+    assert [name for name in STRATEGIES.names() if strategy_named(name).lone_crossing] == [
+        "torch-zb"
+    ]
