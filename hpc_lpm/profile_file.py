@@ -7,8 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hpc_lpm.files import VersionedFile
 from hpc_lpm.options import MemoryFormat
 
-LONGEST_SECONDS, LEAST_BYTES_PER_SECOND = 1e9, 1.0
-"""Nothing that can be trained takes longer or is slower; plans calculate without overflow."""
+LONGEST_SECONDS, LEAST_BYTES_PER_SECOND = 1e30, 1e-9
+"""Far beyond whatever can be trained; within them plans calculate without overflow."""
 
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 BytesPerSecond = Annotated[float, Field(ge=LEAST_BYTES_PER_SECOND, allow_inf_nan=False)]

@@ -43,6 +43,7 @@ _UNITS_OF_SIZE = {
 
 TIME_FORMS = '90, "90m", "1h30m", "1:30:00" or "2d"'
 SIZE_FORMS = '"512MB" or "4GiB"'
+_OF_BYTES, _OF_MEBIBYTES = "a whole number of bytes", "a number of MiB"
 
 
 def parse_seconds(text: str, unit: str = "s") -> Fraction:
@@ -70,8 +71,12 @@ def parse_seconds(text: str, unit: str = "s") -> Fraction:
     return _sum_of_parts(typed)
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, plain: str = _OF_BYTES) -> int:
     """Read a size: a whole number of bytes, or a number with a unit such as `512MB` or `4GiB`.
+
+    Args:
+        text: what was typed.
+        plain: what the user may type without a unit, in words.
 
     Raises:
         ValueError: saying what is accepted, if it is no size or can be read in two ways.
@@ -79,11 +84,11 @@ def parse_bytes(text: str) -> int:
     typed = text.strip()
     found = re.fullmatch(rf"({_NUMBER.pattern})\s*([A-Za-z]*)", typed)
     if found is None:
-        raise ValueError(f"{typed!r} is no size, accepted is {SIZE_FORMS}")
+        raise ValueError(f"{typed!r} is no size, accepted is {plain}, {SIZE_FORMS}")
     number, unit = found.groups()
     known = _UNITS_OF_SIZE.get(unit or "B") or _in_lower_case(unit)
     if known is None:
-        raise ValueError(_ambiguous_size(typed, number, unit))
+        raise ValueError(_ambiguous_size(typed, number, unit, plain))
     size = Fraction(number) * known
     if size.denominator != 1:
         raise ValueError(f"{typed!r} is no whole number of bytes")
@@ -130,14 +135,14 @@ def _in_lower_case(unit: str) -> int | None:
     )
 
 
-def _ambiguous_size(typed: str, number: str, unit: str) -> str:
+def _ambiguous_size(typed: str, number: str, unit: str, plain: str) -> str:
     letter = unit[:1].upper()
     if letter in {"K", "M", "G", "T"} and unit[1:].lower() in {"", "b", "i", "ib"}:
         return (
             f'{typed!r} can mean two things: write "{number}{letter}iB" for powers of 1024, or '
             f'"{number}{"k" if letter == "K" else letter}B" for powers of 1000'
         )
-    return f"{typed!r} has the unknown unit {unit!r}, accepted is {SIZE_FORMS}"
+    return f"{typed!r} has the unknown unit {unit!r}, accepted is {plain}, {SIZE_FORMS}"
 
 
 def _sum_of_parts(typed: str) -> Fraction:
@@ -173,8 +178,9 @@ def _read_in(
 
 
 def _mebibytes(text: str) -> Fraction:
-    number = _NUMBER.fullmatch(text.strip())
-    return Fraction(text.strip()) if number else Fraction(ceil(Fraction(parse_bytes(text), 2**20)))
+    if _NUMBER.fullmatch(text.strip()):
+        return Fraction(text.strip())
+    return Fraction(ceil(Fraction(parse_bytes(text, _OF_MEBIBYTES), 2**20)))
 
 
 _Number = Annotated[float, Field(gt=0)]

@@ -73,7 +73,7 @@ def _contestant(each: Ranked, memory_limit: int | None) -> dict[str, dict[str, A
     }
     if forecast.cuts and forecast.replicas > 1:
         settings["replicas"] = forecast.replicas
-    if forecast.cuts and memory_limit is not None:
-        # Plans of a campaign know no limit.
+    if forecast.cuts and (memory_limit is not None or each.strategy.lone_crossing):
+        # Plans of a campaign know no limit, and not what crosses.
         settings["cuts"] = list(forecast.cuts[1:-1])
     return {each.name: settings}

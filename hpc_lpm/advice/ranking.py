@@ -154,10 +154,17 @@ def _best_way(strategy: Strategy, subject: Subject, case: Case) -> Ranked:
 
 def _forecasts(strategy: Strategy, subject: Subject, case: Case) -> Sequence[Forecast]:
     usual = subject.settings(strategy)
+    if strategy.lone_crossing:
+        case = subject.with_lone_crossings(case)
     try:
         return strategy.forecasts(usual, case)
-    except InputError:
-        raise
+    except InputError as error:
+        if not strategy.lone_crossing:
+            raise
+        raise InputError(
+            f"{error}, where it is only cut behind layers that hand on exactly one floating-point "
+            "tensor with a gradient"
+        ) from None
     except Exception as error:
         # Advice on all others is worth more than none; the tests find what is the toolkit's fault.
         raise InputError(

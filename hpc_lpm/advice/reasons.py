@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from hpc_lpm.advice.ranking import Ranked, Ranking, first_on, rank
 from hpc_lpm.advice.subject import Subject
+from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Certainty
 
@@ -31,6 +32,7 @@ def what_changes_it(ranking: Ranking, subject: Subject) -> list[str]:
     """Return sentences on what would put another way first: links, a step's worth, memory."""
     return [
         *_of_links(ranking),
+        *_of_profiles(ranking),
         *_of_worth(ranking),
         *_of_memory(ranking, subject),
     ]
@@ -52,6 +54,28 @@ def _of_links(ranking: Ranking) -> Iterator[str]:
         )
     if len(unchanged) == 2:
         yield (f"No link up to {2**_DOUBLINGS} times slower or faster changes which way is first.")
+
+
+def _of_profiles(ranking: Ranking) -> Iterator[str]:
+    """Yield what could be first, on any links, if there were a profile by which to predict it."""
+    case = ranking.case
+    sizes = [profile.micro_batch for profile in case.profiles]
+    if any(case.batch_size % (size * case.devices) == 0 for size in sizes):
+        return
+    left_out = [strategy_named(left.name) for left in ranking.left_out]
+    names = [each.name for each in left_out if each.data_parallel and each.available()]
+    if not names:
+        return
+    share, left = divmod(case.batch_size, case.devices)
+    remedy = f"give a --batch-size that is a multiple of {case.devices}"
+    if not left:
+        divisor = ", or of a number that divides them" if share > 1 else ""
+        remedy = f"profile a micro-batch of {share} sample{'s' * (share > 1)}{divisor}"
+    yield (
+        f"Data parallelism ({', '.join(names)}) is not among these ways: the {case.batch_size} "
+        f"samples of a step are no multiple of a profiled micro-batch "
+        f"({', '.join(map(str, sizes))}) x {case.devices} devices; to weigh it too, {remedy}."
+    )
 
 
 def _turning_point(ranking: Ranking, base: float) -> tuple[float, Ranked] | None:

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_lpm.advice.lone_crossings import with_lone_crossings
+from hpc_lpm.data.registry import dataset_shape
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import Strategy
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import LayeredModel
+from hpc_lpm.models.registry import example_input
+from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Forecast
 from hpc_lpm.planning.options import planned_optimizer
 from hpc_lpm.profile_file import Profile
@@ -47,6 +51,16 @@ class Subject:
         return checked_settings(
             **self.shared, **chosen, strategy=strategy.name, steps=_STEPS, epochs=None
         )
+
+    def with_lone_crossings(self, case: Case) -> Case:
+        """Return a case of this model with cuts only where exactly one tensor that learns crosses.
+
+        Raises:
+            InputError: naming the first layer that fails on samples like those of the data set.
+        """
+        settings = self.settings(strategy_named(DEFAULT_STRATEGY))
+        shape = dataset_shape(settings.dataset, settings.data_dir)
+        return with_lone_crossings(case, self.model, example_input(shape))
 
     def check_profiles(self, profiles: Sequence[Profile]) -> None:
         """Check that profiles are of this model's layers, each at another micro-batch.

@@ -27,7 +27,7 @@ def advise_command(
     repeats: given.RepeatsOption = 5,
     device: given.DeviceOption = "cpu",
     optimizer: given.OptimizerOption = "momentum",
-    lr: given.LearningRateOption = 0.1,
+    lr: given.LearningRateOption = None,
     recipe: given.RecipeOption = AUTO,
     efficiency: EfficiencyOption = None,
     memory_limit: given.MemoryLimitOption = None,
@@ -52,6 +52,7 @@ def advise_command(
     from hpc_lpm.advice.ranking import names_with, rank
     from hpc_lpm.advice.reasons import what_changes_it, why_first
     from hpc_lpm.cli.advise_table import advice_document, show_advice
+    from hpc_lpm.engine.optimizer import usual_rate
 
     check_numbers(devices, batch_size)
     if write_campaign is not None:
@@ -62,7 +63,7 @@ def advise_command(
         "model": model,
         "dataset": dataset,
         "batch_size": batch_size,
-        "optimizer": {"name": optimizer, "lr": lr},
+        "optimizer": {"name": optimizer, "lr": usual_rate(optimizer) if lr is None else lr},
         **_given(data_dir=data_dir and str(data_dir), loss=loss, precision=precision),
     }
     nodes, delay = Nodes.of(node_link, devices_per_node), latency_of("--latency", latency)

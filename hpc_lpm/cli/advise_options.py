@@ -32,7 +32,12 @@ RepeatsOption = Annotated[int, typer.Option(help="Timed sweeps over all layers o
 DeviceOption = Annotated[str, typer.Option(help="Device to profile on, cpu or cuda.")]
 OptimizerOption = Annotated[str, typer.Option(help="Optimizer, as `hpc-lpm train` takes it.")]
 LearningRateOption = Annotated[
-    float, typer.Option("--lr", help="Learning rate, for the campaign alone.")
+    float | None,
+    typer.Option(
+        "--lr",
+        help="Learning rate, for the campaign alone; by default the optimizer's usual one, such as "
+        "0.1 for momentum and 0.001 for adamw.",
+    ),
 ]
 RecipeOption = Annotated[
     str,

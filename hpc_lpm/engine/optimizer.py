@@ -25,6 +25,9 @@ _SHORT_NAMES: dict[str, type[torch.optim.Optimizer]] = {
     "muon": MuonAndAdamW,
 }
 
+_USUAL_RATES = {"adam": 0.001, "adamw": 0.001, "muon": 0.003}
+"""The learning rates with which our models learn from the first steps on, where 0.1 is too much."""
+
 
 def build_optimizer(
     parameters: Iterable[nn.Parameter],
@@ -122,6 +125,23 @@ def optimizer_named(name: str) -> Callable[..., torch.optim.Optimizer]:
     check_optimizer_name(name)
     accepted = {**_SHORT_NAMES, **classes_of_torch()}
     return next(found for known, found in accepted.items() if known.lower() == name.lower())
+
+
+def usual_rate(name: str) -> float:
+    """Return the learning rate to begin with where none is given.
+
+    That is the default of the settings for `sgd` and `momentum`, and of all others that the toolkit
+    does not know by a short name the default of their class.
+
+    Raises:
+        InputError: as `optimizer_named`.
+    """
+    chosen, short, settled = optimizer_named(name), name.lower(), OptimizerSettings().lr
+    if short in _SHORT_NAMES:
+        return _USUAL_RATES.get(short, settled)
+    default = inspect.signature(chosen).parameters.get("lr")
+    usual = None if default is None else default.default
+    return float(usual) if isinstance(usual, int | float) and usual > 0 else settled
 
 
 def _own(name: str) -> Callable[..., torch.optim.Optimizer]:

@@ -259,7 +259,7 @@ class CostModel:
             for way in ((above, below), (below, above)):  # activations, and gradients back
                 links[way] = links.get(way, Fraction(0)) + self.transfer_seconds(boundary, cut)
         if self.overlap:
-            return max(*computing, *links.values())
+            return max([*computing, *links.values()])  # one device alone has no links
         for (sender, receiver), seconds in links.items():
             computing[sender] += seconds
             computing[receiver] += seconds

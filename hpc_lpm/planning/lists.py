@@ -27,8 +27,8 @@ def memory_limit_of(
         raise InputError(f"--memory-limit is {limit!r}: {error}.") from None
     if not limits or min(limits) <= 0:
         raise InputError(
-            f"--memory-limit is {limit!r}, accepted is a size above 0 such as 4GiB, or one for "
-            "each stage separated by commas."
+            f"--memory-limit is {limit!r}, accepted is a size above 0 such as 4294967296 or "
+            "4GiB, or one for each stage separated by commas."
         )
     return limits if len(limits) > 1 else limits[0]
 

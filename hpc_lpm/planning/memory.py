@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import DOUBLE_BUFFER
 from hpc_lpm.planning.options import (
     MATRIX_COPIES,
     OPTIMIZER_COPIES,
@@ -66,6 +67,16 @@ class MemoryFactors:
         return factored + further_state_bytes
 
 
+def is_buffer_enough(schedule: Schedule, stages: int, options: PlanOptions) -> bool:
+    """Tell if policy `double-buffer` keeps all versions of the weights that are in use.
+
+    Of all stages the first uses most; other policies keep as many as they need.
+    """
+    place = (0, stages, options.micro_batches, options.lead)
+    used = schedule.older_versions(*place, replicas=options.replicas)
+    return options.weights != DOUBLE_BUFFER or used <= 1
+
+
 def _older_versions(
     schedule: Schedule, place: tuple[int, int, int, int], options: PlanOptions
 ) -> int:
@@ -73,7 +84,7 @@ def _older_versions(
     used = schedule.older_versions(*place, replicas=options.replicas)
     if options.weights == "stash":
         return used
-    if options.weights != "double-buffer":
+    if options.weights != DOUBLE_BUFFER:
         return 0
     if used > 1:
         raise InputError(

@@ -24,8 +24,11 @@ SETTLING_STEPS = 16
 MOST_DRAWN = 200_000
 """The passes of all stages up to which there is a timeline of each by itself."""
 
-MOST_SIMULATED = 2**22
-"""The passes forward of all stages that are simulated in seconds."""
+MOST_SIMULATED = 10 * 2**22
+"""The passes forward of all stages that are simulated, in about 1 GiB of memory.
+
+They are ten steps of 4,096 micro-batches on 1,024 stages.
+"""
 
 
 @dataclass(frozen=True)
@@ -65,28 +68,24 @@ def predict(
         profile: times and bytes of the layers.
         plan: the cuts.
         options: how they are used.
-        steps: optimizer steps, None for as many as reach a steady state.
+        steps: optimizer steps, None for as many as reach a steady state, or for fewer where those
+            are more than is simulated.
         disturbances: what makes the pipeline slower than its profile, None for nothing.
 
     Raises:
-        InputError: if the plan is not one of this profile's model and layers.
+        InputError: if the plan is not one of this profile's model and layers, or there is more to
+            simulate than `MOST_SIMULATED`.
     """
     check_plan_of(profile, plan)
     stages = len(plan.stages)
     model = CostModel(profile, stages, options)
-    if steps is None:
-        fullest = max(model.ahead) + 1
-        steps = SETTLING_STEPS + 4 * math.ceil(fullest / options.micro_batches)
     disturbances = disturbances or Disturbances()
     jitter, replay = disturbances.jitter, options.weights == "replay"
+    simulated = _Simulated(stages, options, options.replicas if jitter else 1)
+    steps = simulated.usual_steps(max(model.ahead) + 1) if steps is None else steps
+    simulated.check(steps)
     clock = disturbances.slowed(clock_of(model, plan.cuts))
     total = steps * options.micro_batches
-    if total * stages > MOST_SIMULATED:
-        raise InputError(
-            f"{steps:,} steps of {options.micro_batches:,} micro-batches on {stages} stages are "
-            f"{total * stages:,} passes forward, accepted are up to {MOST_SIMULATED:,}: ask for "
-            "fewer --steps, micro-batches or a smaller lead."
-        )
     simulation = simulate(
         model.schedule,
         clock,
@@ -106,6 +105,46 @@ def predict(
         memory_bytes=model.device_memory_bytes(plan.cuts),
         timelines=_timelines(model, clock, total, jitter) if drawn else None,
     )
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """What is simulated of a plan: its stages, and those replicas that may differ."""
+
+    stages: int
+    options: PlanOptions
+    replicas: int
+
+    @property
+    def passes_a_step(self) -> int:
+        """The passes forward of an optimizer step."""
+        return self.options.micro_batches * self.stages * self.replicas
+
+    def usual_steps(self, fullest: int) -> int:
+        """Return the steps that are simulated where none are asked for.
+
+        Some of them fill and empty a pipeline whose first stage holds `fullest` micro-batches; of
+        those in between there are fewer where all would be more than is simulated.
+        """
+        filling = 4 * math.ceil(fullest / self.options.micro_batches)
+        affordable = MOST_SIMULATED // self.passes_a_step
+        return min(SETTLING_STEPS + filling, max(filling, affordable))
+
+    def check(self, steps: int) -> None:
+        """Refuse more than is simulated.
+
+        Raises:
+            InputError: if so many steps are.
+        """
+        if steps * self.passes_a_step <= MOST_SIMULATED:
+            return
+        copies = f" of {self.replicas:,} replicas" if self.replicas > 1 else ""
+        raise InputError(
+            f"{steps:,} steps of {self.options.micro_batches:,} micro-batches on "
+            f"{self.stages:,} stages{copies} are {steps * self.passes_a_step:,} passes forward, "
+            f"accepted are up to {MOST_SIMULATED:,}: ask for fewer --steps, micro-batches or a "
+            "smaller lead."
+        )
 
 
 def _timelines(

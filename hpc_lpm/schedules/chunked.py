@@ -1,7 +1,7 @@
 """Schedules under which a device holds several stages, or runs the halves of a backward apart."""
 
 from abc import abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -35,7 +35,10 @@ class ChunkedSchedule(Schedule):
     folded: bool = False
 
     def __init__(self) -> None:
+        # Copies with other chunks share what is kept.
+        self._placements: dict[tuple[int, int], Placement] = {}
         self._orders: dict[tuple[int, int, int, int], list[Pass]] = {}
+        self._in_flight: dict[tuple[int, int, int, int], set[tuple[int, ...]]] = {}
 
     @abstractmethod
     def order(self, device: int, devices: int, micro_batches: int) -> Iterable[Pass]:
@@ -51,7 +54,12 @@ class ChunkedSchedule(Schedule):
         Raises:
             InputError: if so many stages cannot be placed.
         """
-        return Placement.of_stages(stages, self.chunks, folded=self.folded, schedule=self.name)
+        key = self.chunks, stages
+        if key not in self._placements:
+            self._placements[key] = Placement.of_stages(
+                stages, self.chunks, folded=self.folded, schedule=self.name
+            )
+        return self._placements[key]
 
     def compute(
         self,
@@ -80,22 +88,30 @@ class ChunkedSchedule(Schedule):
         """Return how many micro-batches `stage` holds at most between forward and gradients."""
         placement = self.placement(stages)
         device, chunk = placement.device(stage), placement.chunk(stage)
-        order = self._order_of(device, placement.devices, micro_batches_per_step)
-        return max(held[chunk] for held in _held(order))
+        together = self._in_flight_on(device, placement.devices, micro_batches_per_step)
+        return max(held[chunk] for held in together)
 
     def in_flight_together(
         self, device: int, stages: int, micro_batches_per_step: int
     ) -> set[tuple[int, ...]]:
         """Return how many micro-batches a device's chunks hold at the same time, in every case."""
-        order = self.step(device, stages, micro_batches_per_step)
-        return {tuple(held[chunk] for chunk in range(self.chunks)) for held in _held(order)}
+        return self._in_flight_on(device, self.placement(stages).devices, micro_batches_per_step)
 
     def ahead(self, stage: int, stages: int, micro_batches_per_step: int, lead: int) -> int:
         """Return by how many micro-batches forwards are ahead at most: all but one in flight."""
         return self.in_flight(stage, stages, micro_batches_per_step, lead) - 1
 
+    def _in_flight_on(self, device: int, devices: int, micro_batches: int) -> set[tuple[int, ...]]:
+        key = self.chunks, device, devices, micro_batches
+        if key not in self._in_flight:
+            # Not `step`, which keeps the passes of every device that it was asked for.
+            held = _held(self.order(device, devices, micro_batches))
+            self._in_flight[key] = {
+                tuple(of_chunk[chunk] for chunk in range(self.chunks)) for of_chunk in held
+            }
+        return self._in_flight[key]
+
     def _order_of(self, device: int, devices: int, micro_batches: int) -> list[Pass]:
-        # Copies with other chunks share what is kept.
         key = self.chunks, device, devices, micro_batches
         if key not in self._orders:
             self._orders[key] = list(self.order(device, devices, micro_batches))
@@ -109,15 +125,17 @@ class NumberedPasses:
     """
 
     def __init__(self) -> None:
-        self._begun: Counter[tuple[type[Pass], int]] = Counter()
+        self._begun: dict[type[Pass], Counter[int]] = defaultdict(Counter)
 
     def of(self, kind: type[PassT]) -> Callable[[int], PassT]:
         """Return what makes the next pass of this kind, given its chunk."""
         counted = (BackwardInput, BackwardWeights) if kind is Backward else (kind,)
+        begun = [self._begun[each] for each in counted]
 
         def following(chunk: int) -> PassT:
-            micro_batch = self._begun[counted[0], chunk]
-            self._begun.update((each, chunk) for each in counted)
+            micro_batch = begun[0][chunk]
+            for each in begun:
+                each[chunk] += 1
             return kind(micro_batch, chunk)
 
         return following

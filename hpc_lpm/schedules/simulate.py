@@ -80,19 +80,15 @@ def simulate(
     """
     stages = len(clock.forward_seconds)
     placement = schedule.placement(stages)
-    passes = [
-        DevicePasses.of(schedule, device, stages, micro_batches_per_step, total_micro_batches, lead)
-        for device in range(placement.devices)
-    ]
-    peaks = [0] * stages
-    for held, device in zip(placement.held, passes, strict=True):
-        for stage, most in zip(held, device.most_in_flight, strict=True):
+    peaks, codes = [0] * stages, list[Codes]()
+    for device, held in enumerate(placement.held):
+        # Of all devices together the passes take ten times the memory of their codes.
+        passes = DevicePasses.of(
+            schedule, device, stages, micro_batches_per_step, total_micro_batches, lead
+        )
+        for stage, most in zip(held, passes.most_in_flight, strict=True):
             peaks[stage] = most
-    codes = [
-        device.codes(replay=replay, replicas=replicas, flushes=schedule.flushes)
-        for device in passes
-    ]
-    del passes
+        codes.append(passes.codes(replay=replay, replicas=replicas, flushes=schedule.flushes))
     # Without jitter all replicas do the same at the same time, so that one stands for all.
     played = replicas if jitter else 1
     devices = _Devices(codes, clock, placement, played, max(peaks, default=0), jitter)

@@ -112,6 +112,29 @@ def test_where_nothing_changes_the_order_the_reasons_say_so():
     assert sentence.startswith("No link up to 256 times slower or faster changes")
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "remedy"),
+    [
+        (12, "profile a micro-batch of 4 samples, or of a number that divides them."),
+        (16, "give a --batch-size that is a multiple of 3."),
+    ],
+)
+def test_data_parallelism_that_no_profile_tells_of_is_named_beside_the_links(batch_size, remedy):
+    layers = [layer(f"l{n}", 1.0, 2.0, output=1) for n in range(4)]
+    asked = case(layers=layers, devices=3, batch_size=batch_size, micro_batches=(2, batch_size))
+    found = ranking(["zb-h1", "ddp", "fsdp", "fbp"], asked, batch_size=batch_size)
+    told = what_changes_it(found, subject())
+    if batch_size == 12:
+        # With micro-batches of 2 samples each of 3 devices has two.
+        assert not any("Data parallelism" in each for each in told)
+        asked = case(layers=layers, devices=3, batch_size=batch_size, micro_batches=(12,))
+        found = ranking(["zb-h1", "ddp", "fsdp", "fbp"], asked, batch_size=batch_size)
+        told = what_changes_it(found, subject())
+    (sentence,) = [each for each in told if "Data parallelism" in each]
+    assert sentence.startswith("Data parallelism (ddp, fsdp) is not among these ways: the ")
+    assert sentence.endswith(remedy)
+
+
 def test_refusals_of_a_strategy_leave_out_its_ways_one_by_one():
     asked = case(layers=[layer(f"l{n}", 1.0, 2.0) for n in range(4)], devices=4)
     found = ranking(["1f1b", "torch-1f1b"], asked)

@@ -110,6 +110,23 @@ def test_the_campaign_is_written_and_named_after_its_file(profile, tmp_path, cap
     assert len(document["strategies"]) == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ([], 0.1),
+        (["--optimizer", "sgd"], 0.1),
+        (["--optimizer", "AdamW"], 0.001),
+        (["--optimizer", "muon"], 0.003),
+        (["--optimizer", "RMSprop"], 0.01),
+        (["--optimizer", "adamw", "--lr", "0.02"], 0.02),
+    ],
+)
+def test_the_campaign_has_the_usual_rate_of_its_optimizer(options, rate, profile, tmp_path, capsys):
+    path = tmp_path / "race.yaml"
+    read(capsys, "--profile", str(profile), *options, "--write-campaign", str(path))
+    assert yaml.safe_load(path.read_text())["optimizer"]["lr"] == rate
+
+
 def test_several_profiles_are_compared(tmp_path, capsys):
     paths = [write(tmp_path / f"{size}.json", size) for size in (2, 4)]
     told = read(capsys, *(word for path in paths for word in ("--profile", str(path))))
@@ -123,6 +140,8 @@ def test_several_profiles_are_compared(tmp_path, capsys):
         (["--devices", "1"], "--devices is 1, accepted are whole numbers from 2"),
         (["--memory-limit", "1GiB,2GiB"], "--memory-limit has one entry per stage"),
         (["--memory-limit", "much"], "--memory-limit is 'much'"),
+        (["--memory-limit", "abc"], 'accepted is a whole number of bytes, "512MB" or "4GiB".'),
+        (["--memory-limit", "4XB"], 'accepted is a whole number of bytes, "512MB" or "4GiB".'),
         (["--memory-limit", "1kB"], "no strategy can train"),
         (["--node-link", "1ms:1e8"], "--devices-per-node is missing"),
         (["--devices-per-node", "2"], "--node-link is missing"),

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from test_forecasts import case, forecasts, layer
 
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.engine.checks import check_run
@@ -145,6 +146,17 @@ def test_a_search_over_devices_leaves_two_buffers_out() -> None:
     options = PlanOptions(weights="double-buffer")
     with pytest.raises(InputError, match=r"--weights is double-buffer.*--stages"):
         check_request([], 4, 64, options)
+
+
+def test_two_buffers_are_predicted_for_as_many_stages_as_they_are_enough_for() -> None:
+    layers = tuple(layer(f"layer{number}", 1.0, 2.0) for number in range(8))
+    two, four = forecasts("pipedream-2bw", case(layers=layers, devices=4, batch_size=16))
+    assert [(each.stages, each.replicas) for each in (two, four)] == [(2, 2), (4, 1)]
+    assert {(each.lag.mean, each.lag.largest) for each in (two, four)} == {(1, 1)}
+    # Gradients and two versions of four layers, and the activations of two micro-batches.
+    assert two.memory_bytes == 4 * (3 * 64 + 2 * 32)
+    with pytest.raises(InputError, match="more versions of the weights in use than two"):
+        forecasts("pipedream-2bw", case(layers=layers, devices=4, batch_size=8))
 
 
 @pytest.mark.parametrize(("micro_batches", "lead"), list(product([1, 2, 3], [1, 2])))

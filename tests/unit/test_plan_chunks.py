@@ -117,6 +117,16 @@ def test_what_splits_backwards_is_predicted_to_be_faster_than_what_does_not() ->
     assert rates["interleaved-1f1b"] < rates["zb-v"]
 
 
+@pytest.mark.parametrize("name", PLACED)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_one_device_alone_is_planned_and_simulated(name: str, overlap: bool) -> None:
+    profile = profile_of([1.0] * 4)
+    plan = hpc_lpm.plan(profile, stages=1, schedule=name, overlap=overlap)
+    assert (plan.devices, plan.chunks, plan.period_seconds) == (1, 2, 12)
+    options = PlanOptions(schedule=name, overlap=overlap)
+    assert predict(profile, plan, options).samples_per_second == pytest.approx(1 / 12)
+
+
 def test_speeds_limits_and_links_are_those_of_devices() -> None:
     profile = profile_of([1.0] * 8)
     model = model_of(profile, "zb-v", 2, speeds=(1.0, 2.0))

@@ -94,7 +94,7 @@ def test_without_a_link_given_a_profile_stays_as_it_is(graph_path):
     [
         (("--latency", "-1"), "--latency is '-1', accepted are seconds from 0"),
         (("--latency", "nan"), "--latency is 'nan'"),
-        (("--bandwidth", "0"), "--bandwidth is 0.0, accepted are bytes a second from 1"),
+        (("--bandwidth", "0"), "--bandwidth is 0.0, accepted are bytes a second from 1e-09"),
         (("--bandwidth", "inf"), "--bandwidth is inf"),
     ],
 )

@@ -57,6 +57,10 @@ class TensorSpec:
             self.shape, self.strides, dtype=self.dtype, device=device, pin_memory=pin_memory
         )
 
+    def ones(self, device: torch.device) -> Tensor:
+        """Return such a tensor in which all is one, as it would arrive."""
+        return self.arrived(self.crossing().empty(device).fill_(1))
+
     def arranged(self, tensor: Tensor) -> Tensor:
         """Return what crosses of a tensor, in this memory layout, copied only if it has another.
 

@@ -186,7 +186,7 @@ class StageRehearsal:
             found = self._messages.receive(self._place.next_rank)
             leaving = leaving.with_gradients(found)
             roots = [
-                (tensor, _ones(spec.of_gradient(), self._context.device))
+                (tensor, spec.of_gradient().ones(self._context.device))
                 for spec, tensor in zip(leaving.tensors, tensors_of(outputs), strict=True)
                 if spec.requires_gradient
             ]
@@ -262,7 +262,3 @@ class _Messages:
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def _ones(spec: TensorSpec, device: torch.device) -> Tensor:
-    return spec.arrived(spec.crossing().empty(device).fill_(1))

@@ -68,13 +68,15 @@ class Crossing:
                     "varies between micro-batches of the same size, but "
                     f"{_unvarying(self._engine)}."
                 )
-            if self._shows_graph and not all(map(self._is_seen, self._trained())):
+            unseen = [spec for spec in self._trained() if not is_history_seen(spec, self._device)]
+            if self._shows_graph and unseen:
                 raise InputError(
                     f"--strategy {context.settings.strategy} was given a plan that cuts behind "
-                    f"layer {self._layer} {context.model.layers[self._layer].name}, over which not "
-                    "one floating-point tensor with a gradient crosses, but "
-                    f"{self._engine} must see how it comes about to run the halves of backward "
-                    "passes apart: cut behind another layer or use another strategy."
+                    f"layer {self._layer} {context.model.layers[self._layer].name}, over which "
+                    f"{unseen[0]} crosses and not exactly one floating-point tensor with a "
+                    f"gradient, but {self._engine} must see how that one comes about to run the "
+                    "halves of backward passes apart: cut behind another layer or use another "
+                    "strategy."
                 )
 
         run_on_every_rank(
@@ -85,10 +87,6 @@ class Crossing:
         """Return what leaves the stage in training."""
         specs = self._boundaries.outgoing.specs.items()
         return [spec for (training, _), spec in specs if training]
-
-    def _is_seen(self, spec: BoundarySpec) -> bool:
-        shows_history = carrier_of(spec, self._device).shows_history
-        return shows_history and spec.tensors[0].requires_gradient
 
     def enter(self, *, training: bool, samples: int) -> Enter | None:
         """Return what unpacks a micro-batch of this kind and size, None on the first stage."""
@@ -117,6 +115,11 @@ class Crossing:
             return None
         spec = _agreed(boundary, training, samples)
         return carrier_of(spec, self._device).example().requires_grad_(training)
+
+
+def is_history_seen(spec: BoundarySpec, device: torch.device) -> bool:
+    """Tell if an engine can see the history of what crosses: of exactly one tensor that learns."""
+    return carrier_of(spec, device).shows_history and spec.tensors[0].requires_gradient
 
 
 def _agreed(boundary: Boundary, training: bool, samples: int) -> BoundarySpec:

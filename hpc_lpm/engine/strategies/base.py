@@ -81,6 +81,10 @@ class Strategy(ABC):
     """Whether weights may be updated between the forward and the backward of a micro-batch."""
     overlaps: bool = True
     """Whether it computes during its transfers, as far as the link allows."""
+    lone_crossing: bool = False
+    """Whether it is exactly one floating-point tensor with a gradient that crosses between stages.
+
+    Plans that are made for it cut behind no other layers."""
     baseline: bool = False
     """Whether speedups may be given relative to it."""
     rival: bool = False

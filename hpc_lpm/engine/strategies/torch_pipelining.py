@@ -51,8 +51,7 @@ class TorchPipelining(OutsidePipeline):
         """Return the runner of this rank's stage."""
         from hpc_lpm.engine.runners.torch_pipelining import TorchPipelineRunner
 
-        splits = schedule_named(self.order).splits_backward
-        return TorchPipelineRunner(context, self.schedule, splits_backward=splits)
+        return TorchPipelineRunner(context, self.schedule, splits_backward=self.lone_crossing)
 
 
 class TorchGPipe(TorchPipelining):
@@ -112,3 +111,4 @@ class TorchZeroBubble(TorchPipelining):
     description = "PyTorch's own pipeline engine: ZB-V, gradients of weights in idle time"
     schedule = "ScheduleZBVZeroBubble"
     order = "zb-v"
+    lone_crossing = True  # To run the halves of backward passes apart PyTorch must see its history.

@@ -96,6 +96,7 @@ class Reason(Enum):
     BATCH = "the global batch is not a multiple of micro-batch x replicas"
     MICRO_BATCHES = "another number of micro-batches than asked for"
     MEMORY = "over the memory limit"
+    VERSIONS = "more versions of the weights in use than two"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import DOUBLE_BUFFER
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.devices.candidates import Candidate, LeftOut, Reason
 from hpc_lpm.planning.options import PlanOptions
@@ -14,12 +15,28 @@ from hpc_lpm.schedules.registry import SCHEDULES, schedule_named
 def check_request(
     profiles: Sequence[Profile], devices: int, global_batch: int, options: PlanOptions
 ) -> None:
-    """Check the request for a search.
+    """Check the request for a search among schedules and weight policies.
 
     Raises:
-        InputError: if a number is below 1, an option has one entry for each stage,
-            weights are double-buffered, or the profiles are not those of one model with different
-            micro-batches.
+        InputError: as `check_case`; if weights are double-buffered.
+    """
+    if options.weights == DOUBLE_BUFFER:
+        raise InputError(
+            "--weights is double-buffer, which is what strategy pipedream-2bw does and no schedule "
+            "that --devices compares takes: leave it out, ask for --stages, or weigh that strategy "
+            "with `hpc-lpm advise`."
+        )
+    check_case(profiles, devices, global_batch, options)
+
+
+def check_case(
+    profiles: Sequence[Profile], devices: int, global_batch: int, options: PlanOptions
+) -> None:
+    """Check what is to be trained on which devices.
+
+    Raises:
+        InputError: if a number is below 1, an option has one entry for each stage, or the profiles
+            are not those of one model with different micro-batches.
     """
     for name, number in (("--devices", devices), ("--global-batch", global_batch)):
         if number < 1:
@@ -36,11 +53,6 @@ def check_request(
                 f"{name} has one entry per stage, but --devices searches the number of stages: "
                 "leave the list out, or ask for --stages."
             )
-    if options.weights == "double-buffer":
-        raise InputError(
-            "--weights is double-buffer, whose lag no schedule knows, so that --devices cannot "
-            "compare it: leave it out, or ask for --stages."
-        )
     _check_profiles(profiles)
 
 

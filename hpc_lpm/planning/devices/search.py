@@ -28,12 +28,14 @@ from hpc_lpm.planning.devices.candidates import (
 from hpc_lpm.planning.devices.flushing import flushing_step
 from hpc_lpm.planning.devices.refusals import (
     check_alternates,
+    check_case,
     check_request,
     check_steps_are_known,
     no_candidate,
     nothing_known,
 )
 from hpc_lpm.planning.devices.steady_state import SteadyStep, steady_step
+from hpc_lpm.planning.memory import is_buffer_enough
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.planning.search.cheapest import cheapest_within
@@ -152,7 +154,7 @@ def every_way(
         InputError: as `search_devices`; if a schedule neither alternates nor flushes.
     """
     for options in ways:
-        check_request(profiles, devices, global_batch, options)
+        check_case(profiles, devices, global_batch, options)
         check_steps_are_known(options)
     trial = _Trial(
         profiles, devices, global_batch, leads, None, _known(measured), wiring, fewest_stages
@@ -237,17 +239,28 @@ class _Trial:
                 "replicas": replicas,
                 "global_batch": self.global_batch,
             }
-            model = CostModel(profile, pieces, options.model_copy(update=update))
-            if cheapest_within(model, Limits(period=None)).cuts is None:
-                yield LeftOut(stages, replicas, profile.micro_batch, Reason.MEMORY, model)
+            found = self._at_lead(profile, stages, options.model_copy(update=update))
+            if isinstance(found, LeftOut):
+                yield found
                 return
-            cuts = evened_out(model, optimal_cuts(model))
-            step = step_of(model, cuts)
+            step = found.step
             if before is not None and not schedule.alternates and step.seconds >= before.seconds:
                 return
             before = step
-            lag = Lag.of(schedule, pieces, model.options)
-            expected = expected_steps(self.measured, lag, model.options, profile.model)
-            yield Candidate(model, cuts, step, expected)
+            yield found
             if schedule.alternates and not step.by_messages:
                 return
+
+    def _at_lead(self, profile: Profile, stages: int, options: PlanOptions) -> Candidate | LeftOut:
+        """Return what a plan for so many devices does with these options, or why there is none."""
+        schedule, pieces = options.scheduled, options.stages_on(stages)
+        left_out = stages, options.replicas, profile.micro_batch
+        if not is_buffer_enough(schedule, pieces, options):
+            return LeftOut(*left_out, Reason.VERSIONS)
+        model = CostModel(profile, pieces, options)
+        if cheapest_within(model, Limits(period=None)).cuts is None:
+            return LeftOut(*left_out, Reason.MEMORY, model)
+        cuts = evened_out(model, optimal_cuts(model))
+        lag = Lag.of(schedule, pieces, model.options)
+        expected = expected_steps(self.measured, lag, model.options, profile.model)
+        return Candidate(model, cuts, step_of(model, cuts), expected)
