@@ -4,9 +4,12 @@ from pathlib import Path
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import read_text
-from hpc_lpm.profile_file import LEAST_BYTES_PER_SECOND, LONGEST_SECONDS, LinkProfile, Profile
+from hpc_lpm.profile_file import LinkProfile, Profile
 from hpc_lpm.profile_formats.pipedream_graph import parse_pipedream_graph
 from hpc_lpm.quantities import parse_seconds
+
+LONGEST_SECONDS, LEAST_BYTES_PER_SECOND = 1e9, 1.0
+"""Nothing that can be trained takes longer or is slower; within them no plan overflows."""
 
 
 def read_profile(path: Path) -> Profile:
@@ -17,8 +20,28 @@ def read_profile(path: Path) -> Profile:
     PipeDream's own files are, after its folder.
 
     Raises:
-        InputError: if the file cannot be read or does not follow its format.
+        InputError: if the file cannot be read, does not follow its format, or has times and speeds
+            beyond anything real.
     """
+    profile = _read(path)
+    for layer in profile.layers:
+        if max(layer.forward_seconds, layer.backward_seconds) > LONGEST_SECONDS:
+            raise InputError(
+                f"profile {path} has a pass of more than {LONGEST_SECONDS:g} seconds in layer "
+                f"{layer.name}: make it again."
+            )
+    for link in (profile.link, *profile.links):
+        slow = link.bandwidth_bytes_per_second < LEAST_BYTES_PER_SECOND
+        if slow or link.latency_seconds > LONGEST_SECONDS:
+            raise InputError(
+                f"profile {path} has a link of {link.bandwidth_bytes_per_second:g} bytes a second "
+                f"and a latency of {link.latency_seconds:g} seconds, accepted are at least "
+                f"{LEAST_BYTES_PER_SECOND:g} and at most {LONGEST_SECONDS:g}: make it again."
+            )
+    return profile
+
+
+def _read(path: Path) -> Profile:
     try:
         text = read_text(path)
     except (OSError, UnicodeDecodeError):

@@ -10,7 +10,7 @@ from hpc_lpm.cli import plan, simulate  # noqa: F401  registers them
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_BAD_INPUT, EXIT_DONE, run_guarded
 from hpc_lpm.errors import InputError
-from hpc_lpm.profile_file import Profile
+from hpc_lpm.profile_file import LinkProfile, Profile
 from hpc_lpm.profile_formats.read import read_profile, with_link
 
 
@@ -94,7 +94,7 @@ def test_without_a_link_given_a_profile_stays_as_it_is(graph_path):
     [
         (("--latency", "-1"), "--latency is '-1', accepted are seconds from 0"),
         (("--latency", "nan"), "--latency is 'nan'"),
-        (("--bandwidth", "0"), "--bandwidth is 0.0, accepted are bytes a second from 1e-09"),
+        (("--bandwidth", "0"), "--bandwidth is 0.0, accepted are bytes a second from 1"),
         (("--bandwidth", "inf"), "--bandwidth is inf"),
     ],
 )
@@ -162,5 +162,32 @@ def test_what_is_no_profile_is_bad_input(tmp_path, name, content, sentence):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        read_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "sentence"),
+    [
+        ("layers", 1e10, r"has a pass of more than 1e\+09 seconds in layer node2 Conv2d"),
+        ("link", 1e10, r"a latency of 1e\+10 seconds, accepted are at least 1 and at most 1e\+09"),
+        ("link", 0.5, "has a link of 0.5 bytes a second"),
+    ],
+)
+def test_times_and_speeds_beyond_anything_real_are_refused(
+    graph_path, tmp_path, place, value, sentence
+):
+    profile = read_profile(graph_path)
+    first, *others = profile.layers
+    slow = LinkProfile(
+        latency_seconds=value if value > 1 else 0.0,
+        bandwidth_bytes_per_second=min(value, 1e9),
+    )
+    changes = {
+        "layers": (first.model_copy(update={"backward_seconds": value}), *others),
+        "link": slow,
+    }
+    path = tmp_path / "profile.json"
+    profile.model_copy(update={place: changes[place]}).write(path)
     with pytest.raises(InputError, match=sentence):
         read_profile(path)
