@@ -19,7 +19,9 @@ from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.engine.job import Job, start_job
 from hpc_lpm.engine.one_process.play import play_ranks, ranks_to_play
 from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.run_folder import check_run_folder
 from hpc_lpm.engine.run_reporter import (
+    METRICS,
     MetricsLog,
     PlainLines,
     ProgressDisplay,
@@ -72,6 +74,7 @@ def train(
     checked = _checked(settings, given)
 
     def train_rank(job: Job) -> RunResult | None:
+        check_run_folder(out, checked)
         check_can_write(out / RESULT)
         training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
         return training.finished or _run(training, out, resume=resume, quiet=json)
@@ -148,7 +151,7 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
         if tracking:
             resources.push(partial(_end_tracking, tracking))
         log = MetricsLog(
-            out / "metrics.jsonl",
+            out / METRICS,
             steps=history.step,
             epochs=history.epochs_evaluated,
             evaluated=history.evaluated_step,
