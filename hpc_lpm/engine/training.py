@@ -50,7 +50,7 @@ from hpc_lpm.engine.settings import TrainSettings, computing_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.stragglers import Pace
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy, placement_of
-from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.engine.strategies.registry import start_strategy, strategy_named
 from hpc_lpm.engine.times import TRACE, chrome_trace, times_and_losses, traced_intervals
 from hpc_lpm.engine.trackers import check_trackers
 from hpc_lpm.engine.updating import UpdatingBySettings
@@ -296,7 +296,7 @@ class Training:
             )
             engine = RankEngine(
                 context,
-                self.strategy.start(context),
+                start_strategy(self.strategy, context),
                 RankMeter(context.recorder, PeakMemory(context.device)),
                 looks_ahead=self.strategy.pipelined,
             )
