@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from hpc_lpm.documents import plain_number
 from hpc_lpm.quantities import Seconds
 from hpc_lpm.typed_values import TypedModel
 
@@ -139,7 +140,7 @@ class OptimizerSettings(TypedModel):
         for text in self.lr_scale:
             pattern, _, factor = text.rpartition("=")
             try:
-                accepted = bool(pattern) and 0 <= float(factor) < math.inf
+                accepted = bool(pattern) and 0 <= plain_number(factor) < math.inf
             except ValueError:
                 accepted = False
             if not accepted:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from hpc_lpm.documents import plain_number
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.clock import Jitter, PipelineClock
 
@@ -92,7 +93,7 @@ def _factors(
     for part in given.split(",") if given else ():
         before, _, behind = part.partition(":")
         try:
-            at, factor = float(before), float(behind)
+            at, factor = plain_number(before), plain_number(behind)
         except ValueError:
             at = factor = 0.0
         if not (accepts(at) and 0 < factor < float("inf")) or at in found:
