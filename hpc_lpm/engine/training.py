@@ -31,6 +31,7 @@ from hpc_lpm.engine.loading import (
     Loading,
     LoadingAhead,
     LoadingInTurn,
+    check_processes,
     deaths_explained,
     recipe_of,
 )
@@ -103,6 +104,7 @@ class Training:
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
+        check_processes(settings.loader_workers)
         self.dataset: Dataset = job.once(recipe_of(settings).load)
         self.model: LayeredModel = job.once(
             lambda: create_model(
