@@ -13,6 +13,7 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.forgiving_display import ForgivingDisplay
+from hpc_lpm.cli.idle_options import refuse_idle_options
 from hpc_lpm.cli.option_values import command_parameters, document_of
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.engine.checkpoint.store import FOLDER
@@ -35,7 +36,13 @@ from hpc_lpm.engine.trackers import Tracking, open_tracking
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError, InterruptedTrainingError
 from hpc_lpm.files import check_can_write
-from hpc_lpm.options import RUN, DescribedField, described_fields, merged_documents
+from hpc_lpm.options import (
+    RUN,
+    DescribedField,
+    described_fields,
+    flatten_settings,
+    merged_documents,
+)
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
 
@@ -134,7 +141,9 @@ def _checked(path: Path | None, given: Mapping[str, object]) -> TrainSettings:
             )
     if not merged.get("epochs") and not merged.get("steps"):
         merged["epochs"] = 1
-    return checked_settings(**merged)
+    checked = checked_settings(**merged)
+    refuse_idle_options(checked, flatten_settings(typed).keys())
+    return checked
 
 
 def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResult | None:
