@@ -19,7 +19,7 @@ from hpc_lpm.typed_values import describe_validation_error
 
 LONGEST_NAME_BYTES = 255
 """The longest name of a file that Linux file systems take."""
-_ENDING_BYTES = 20
+_ENDING_BYTES, _TRIED_BYTES = 20, 4096
 _GZIP = b"\x1f\x8b"
 
 MOST_BYTES = 2**28
@@ -105,7 +105,12 @@ def check_can_write(path: Path) -> None:
         missing = next(
             (each for each in (*reversed(target.parents), target) if not each.exists()), target
         )
-        _beside(missing).unlink()
+        tried = _beside(missing)
+        try:
+            tried.write_bytes(bytes(_TRIED_BYTES))  # a full disk takes empty files
+            _sync(tried)
+        finally:
+            tried.unlink()
     except OSError as error:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 

@@ -15,15 +15,11 @@ from hpc_lpm.engine.times import TRACE
 from hpc_lpm.engine.watchdog import FOLDER as HANG
 from hpc_lpm.engine.watchdog import is_own_report
 from hpc_lpm.errors import InputError
-from hpc_lpm.file_kinds import kind_of
+from hpc_lpm.file_kinds import is_log, kind_of
 from hpc_lpm.files import read_text
 
-_OF_STEPS = {"step", "epoch", "loss", "seconds", "lr"}
-_OF_EVALUATIONS = {"evaluation_seconds", "drain_seconds"}
-"""Keys of the lines of a log."""
-_LINES_TO_LOOK_AT, _LONGEST_LINE = 100, 2**20
-_BEGUN_LINE, _BEGUN_TRACE = '{"step": ', '{"traceEvents": ['
-"""What is left of a line of which a run that was killed has written a part, and of a trace."""
+_LONGEST_LINE = 2**20
+_BEGUN_TRACE = '{"traceEvents": ['
 
 
 def check_run_folder(out: Path, settings: TrainSettings) -> None:
@@ -54,7 +50,7 @@ def _foreign(out: Path, *, makes_plan: bool) -> Iterator[Path]:
     for name in (FOLDER, BEST):
         yield from foreign_entries(out / name)
     yield from _foreign_reports(out / HANG)
-    is_own = {RESULT: _is_result, METRICS: is_log, TRACE: _is_trace}
+    is_own = {RESULT: _is_result, METRICS: _is_log, TRACE: _is_trace}
     if makes_plan:
         is_own |= {PROFILE: _is_profile, PLAN: _is_plan}
     for name, check in is_own.items():
@@ -106,23 +102,9 @@ def _is_trace(path: Path) -> bool:
         return False
 
 
-def is_log(path: Path) -> bool:
-    """Tell if a file is the metrics.jsonl of a run, or empty."""
+def _is_log(path: Path) -> bool:
     try:
         with path.open(encoding="utf-8", errors="replace") as stream:
-            lines = [stream.readline(_LONGEST_LINE) for _ in range(_LINES_TO_LOOK_AT)]
+            return is_log(iter(lambda: stream.readline(_LONGEST_LINE), ""))
     except OSError:
         return False
-    complete = [line for line in lines if line.endswith("\n")]
-    if not complete:
-        return not lines[0] or lines[0].startswith(_BEGUN_LINE)
-    return any(map(_is_own_line, complete))
-
-
-def _is_own_line(line: str) -> bool:
-    try:
-        entry = parse_json(line)
-    except DocumentError:
-        return False
-    keys = entry.keys() if isinstance(entry, dict) else set()
-    return keys >= _OF_STEPS or keys >= _OF_EVALUATIONS
