@@ -52,6 +52,24 @@ def read_text(path: Path, errors: str = "strict") -> str:
     return path.read_text(encoding="utf-8", errors=errors)
 
 
+def unreadable(what: str, error: OSError | UnicodeDecodeError, form: str = "text") -> InputError:
+    """Return the error to raise if `read_text` raises one for a file that a user has to mend.
+
+    Args:
+        what: the kind of file and its path.
+        error: what `read_text` has raised.
+        form: what it is read as.
+    """
+    reason, remedy = str(error), "mend it"
+    if isinstance(error, UnicodeDecodeError):
+        byte = error.object[error.start]
+        reason = f"byte {error.start:,} of it, {byte:#04x}, is no UTF-8"
+        remedy = "save it in UTF-8"
+    return InputError(
+        f"{what} cannot be read as {form} ({reason}): {remedy}, or name another file."
+    )
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """Yield the path of a file beside `path`; what is written to it gets that name at the end.
@@ -217,9 +235,9 @@ class VersionedFile(BaseModel):
                 raise InputError(
                     f"{cls.kind} {path} is compressed by gzip: unpack it, and name the result."
                 ) from None
-            raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
+            raise unreadable(f"{cls.kind} {path}", error) from None
         except OSError as error:
-            raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
+            raise unreadable(f"{cls.kind} {path}", error) from None
         except DocumentError as error:
             if kind := kind_of_text(text):
                 raise cls._mistaken(path, describe_kind(kind)) from None
