@@ -93,6 +93,14 @@ def test_more_than_a_machine_has_a_use_for_are_refused(
         check_processes(513)
 
 
+def test_one_process_plays_so_many_ranks_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    played = ("--strategy", "fbp", "--in-one-process", "--ranks", "100000")
+    assert run_guarded(app, [*TRAIN, *played, "--out", str(tmp_path / "run")]) == 2
+    assert "is to play 100000 ranks, accepted are up to 1,024" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--loader-workers", "--threads"])
 def test_what_no_machine_has_a_use_for_is_refused(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -82,6 +82,14 @@ def test_a_number_with_underscores_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_batch_whose_divisors_nobody_can_try_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["advise", "mlp", "--dataset", "digits", "--devices", "2", "--batch-size"]
+    assert run_guarded(app, [*command, str(10**12)]) == 2
+    assert "from 1 to 10,000,000" in capsys.readouterr().err
+
+
 def test_texts_and_what_is_for_other_programs_may_have_underscores_and_be_empty(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
