@@ -19,7 +19,8 @@ from hpc_lpm.file_kinds import is_log, kind_of
 from hpc_lpm.files import read_text
 
 _LONGEST_LINE = 2**20
-_BEGUN_TRACE = '{"traceEvents": ['
+_BEGUN_TRACE, _BEGUN_FILE = '{"traceEvents": [', '{\n  "schema_version": '
+"""What files of ours begin with, of which the rest may be lost."""
 
 
 def check_run_folder(out: Path, settings: TrainSettings) -> None:
@@ -86,12 +87,15 @@ def _is_plan(path: Path) -> bool:
 
 
 def _is_of_kind(path: Path, kind: str) -> bool:
-    """Tell if a file is of a kind of ours, or empty, as a disk that was full may leave it."""
+    """Tell if a file is of a kind of ours, cut off or empty, as a full disk may leave it."""
     try:
         text = read_text(path)
-        return not text or kind_of(parse_json(text)) == kind
-    except (OSError, UnicodeDecodeError, DocumentError):
+    except (OSError, UnicodeDecodeError):
         return False
+    try:
+        return not text or kind_of(parse_json(text)) == kind
+    except DocumentError:
+        return text.startswith(_BEGUN_FILE)
 
 
 def _is_trace(path: Path) -> bool:

@@ -105,6 +105,11 @@ def empty_result(out: Path) -> None:
     (out / "result.json").write_text("")
 
 
+def half_a_result(out: Path) -> None:
+    result = out / "result.json"
+    result.write_text(result.read_text()[:-200])
+
+
 def half_a_line(out: Path) -> None:
     (out / "metrics.jsonl").write_text('{"step": 0, "epo')
 
@@ -119,7 +124,9 @@ def damaged_manifest(out: Path) -> None:
     manifest.write_text(manifest.read_text()[:-9])
 
 
-@pytest.mark.parametrize("damage", [empty_result, half_a_line, half_a_trace, damaged_manifest])
+@pytest.mark.parametrize(
+    "damage", [empty_result, half_a_result, half_a_line, half_a_trace, damaged_manifest]
+)
 def test_what_a_fault_has_left_of_a_run_is_a_runs(
     damage: Callable[[Path], None], run: Path, tmp_path: Path
 ) -> None:
