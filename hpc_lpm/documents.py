@@ -96,6 +96,17 @@ def parse_scalar(text: str) -> object:
         return text
 
 
+def plain_number(text: str) -> float:
+    """Return the number that a text stands for, without the underscores that Python reads over.
+
+    Raises:
+        ValueError: if it is no number.
+    """
+    if "_" in text:
+        raise ValueError(f"{shortened(text)} is no number")
+    return float(text)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) < len(pairs):

@@ -138,7 +138,7 @@ def import_attribute(
             f"module {module!r} of {kind} {text!r} cannot be imported, it raises "
             f"{describe_raised(error)}: {what_to_do}."
         ) from error
-    if not attribute or not hasattr(imported, attribute):
+    if not attribute or not _has(imported, attribute):
         names = [name for name in vars(imported) if not name.startswith("_")]
         raise InputError(
             f"module {module!r} has no {what} {attribute!r}{closest(attribute, names)}: name what "
@@ -148,14 +148,28 @@ def import_attribute(
     return found
 
 
+def _has(imported: object, attribute: str) -> bool:
+    """Tell if a module has an attribute; one whose own `__getattr__` raises has none."""
+    try:
+        return hasattr(imported, attribute)
+    except Exception:
+        return False
+
+
 def expect_type(kind: str, name: str, found: object, accepted: type[Entry]) -> Entry:
     """Return `found`, or an instance of it if it is a class of that type.
 
     Raises:
-        InputError: if it is neither.
+        InputError: if it is neither, or cannot be made without arguments.
     """
     if isinstance(found, type) and issubclass(found, accepted):
-        return found()
+        try:
+            return found()
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"{kind} {name!r} cannot be made, {describe_raised(error)}: define what it lacks, "
+                "and let it be made without arguments."
+            ) from error
     if isinstance(found, accepted):
         return found
     raise InputError(

@@ -19,7 +19,7 @@ from hpc_lpm.typed_values import describe_validation_error
 
 LONGEST_NAME_BYTES = 255
 """The longest name of a file that Linux file systems take."""
-_ENDING_BYTES = 20
+_ENDING_BYTES, _TRIED_BYTES = 20, 4096
 _GZIP = b"\x1f\x8b"
 
 MOST_BYTES = 2**28
@@ -52,6 +52,24 @@ def read_text(path: Path, errors: str = "strict") -> str:
         reason = f"it has {found.st_size:,} bytes, accepted are up to {MOST_BYTES:,}"
         raise OSError(errno.EFBIG, reason, str(path))
     return path.read_text(encoding="utf-8-sig", errors=errors)
+
+
+def unreadable(what: str, error: OSError | UnicodeDecodeError, form: str = "text") -> InputError:
+    """Return the error to raise if `read_text` raises one for a file that a user has to mend.
+
+    Args:
+        what: the kind of file and its path.
+        error: what `read_text` has raised.
+        form: what it is read as.
+    """
+    reason, remedy = str(error), "mend it"
+    if isinstance(error, UnicodeDecodeError):
+        byte = error.object[error.start]
+        reason = f"byte {error.start:,} of it, {byte:#04x}, is no UTF-8"
+        remedy = "save it in UTF-8"
+    return InputError(
+        f"{what} cannot be read as {form} ({reason}): {remedy}, or name another file."
+    )
 
 
 @contextmanager
@@ -107,7 +125,12 @@ def check_can_write(path: Path) -> None:
         missing = next(
             (each for each in (*reversed(target.parents), target) if not each.exists()), target
         )
-        _beside(missing).unlink()
+        tried = _beside(missing)
+        try:
+            tried.write_bytes(bytes(_TRIED_BYTES))  # a full disk takes empty files
+            _sync(tried)
+        finally:
+            tried.unlink()
     except OSError as error:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
@@ -214,9 +237,9 @@ class VersionedFile(BaseModel):
                 raise InputError(
                     f"{cls.kind} {path} is compressed by gzip: unpack it, and name the result."
                 ) from None
-            raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
+            raise unreadable(f"{cls.kind} {path}", error) from None
         except OSError as error:
-            raise InputError(f"{cls.kind} {path} cannot be read: {error}.") from None
+            raise unreadable(f"{cls.kind} {path}", error) from None
         except DocumentError as error:
             if kind := kind_of_text(text):
                 raise cls._mistaken(path, describe_kind(kind)) from None

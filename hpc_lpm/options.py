@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 from pydantic.fields import FieldInfo
 
+from hpc_lpm.documents import plain_number
 from hpc_lpm.quantities import Seconds
 from hpc_lpm.typed_values import TypedModel
 
@@ -42,6 +43,9 @@ MAX_SEED = 2**63 - 1
 
 DEFAULT_WEIGHT_POLICY: WeightPolicyName = "live"
 """What plans and strategies do about weights that lag unless told otherwise: what costs nothing."""
+
+MOST_THREADS, MOST_LOADER_WORKERS = 1024, 1024
+"""More threads or processes than any node has a use for exhaust it, or torch ends by a fault."""
 
 ACCURACY = "accuracy"
 """The name of the metric that results and tables lead with where there is one."""
@@ -139,7 +143,7 @@ class OptimizerSettings(TypedModel):
         for text in self.lr_scale:
             pattern, _, factor = text.rpartition("=")
             try:
-                accepted = bool(pattern) and 0 <= float(factor) < math.inf
+                accepted = bool(pattern) and 0 <= plain_number(factor) < math.inf
             except ValueError:
                 accepted = False
             if not accepted:
@@ -303,7 +307,11 @@ class RunOptions(TypedModel):
     ] = None
     loader_workers: Annotated[
         int,
-        Field(ge=0, description="processes that load samples ahead of each rank; 0: the rank"),
+        Field(
+            ge=0,
+            le=MOST_LOADER_WORKERS,
+            description="processes that load samples ahead of each rank; 0: the rank",
+        ),
         CommandOption(BATCHES, metavar="N", computes=False),
     ] = 0
     augment: Annotated[
@@ -419,7 +427,7 @@ class RunOptions(TypedModel):
     ] = "contiguous"
     threads: Annotated[
         int,
-        Field(gt=0, description="threads of each rank"),
+        Field(gt=0, le=MOST_THREADS, description="threads of each rank"),
         CommandOption(COMPUTING, metavar="N", computes=False),
     ] = 1
     receive_timeout_seconds: Annotated[

@@ -14,6 +14,18 @@ from types import FrameType
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
+_LEFT_ALONE = (signal.SIGHUP, signal.SIGINT)
+"""Signals that `nohup`, or a script which starts a command behind it, lets the command ignore.
+
+The others are taken over all the same: slurm/job.sh ignores them for all that it starts, and passes
+them on to those of us that ask for them.
+"""
+
+
+def inherited_as_ignored() -> frozenset[signal.Signals]:
+    """Return the signals that whoever has started this process wants it to ignore."""
+    return frozenset(each for each in _LEFT_ALONE if signal.getsignal(each) is signal.SIG_IGN)
+
 
 class StopSignals:
     """Records the name of the first signal that arrives."""
@@ -21,15 +33,21 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: str | None = None
         self._interrupted = False
+        self._ignored: frozenset[signal.Signals] | None = None
         self._watch: _Watch | None = None
 
     def install(self) -> None:
         """Take over the signals; after a first SIGINT, a second one interrupts at once.
 
-        Call it again once MPI has started, because UCX takes SIGHUP for itself.
+        Those that this process has inherited as ignored, as under `nohup`, stay so. Call it again
+        once MPI has started, because UCX takes SIGHUP for itself.
         """
+        if self._ignored is None:
+            self._ignored = inherited_as_ignored()
         for number in STOPPING:
-            if number != signal.SIGINT or not self._interrupted:
+            if number in self._ignored:
+                signal.signal(number, signal.SIG_IGN)
+            elif number != signal.SIGINT or not self._interrupted:
                 signal.signal(number, self._note)
 
     def end_process_by(self, end: Callable[[str], None]) -> None:

@@ -52,7 +52,7 @@ def user_function(
             return found(*arguments, **options)
         except InputError as error:
             raise InputError(f"{kind} {name!r}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"{kind} {name!r} raises {describe_raised(error)}: correct it; --debug shows the "
                 "traceback."

@@ -23,6 +23,7 @@ file. `python -m pytest` without `-n` runs all of them one after the other, and 
 """
 
 import gc
+import signal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ _ORDER = (
 
 No process is then left alone with a long one at the end.
 """
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Of a script that starts pytest behind it: what tests start would ignore the interrupts, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @cache

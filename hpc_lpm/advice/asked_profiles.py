@@ -22,6 +22,10 @@ _MULTIPLES = 3
 _PRECISIONS = {"bfloat16": "bf16"}
 
 
+REPEATS, CPU = 5, "cpu"
+"""How a model is profiled unless told otherwise."""
+
+
 @dataclass(frozen=True)
 class AskedProfiles:
     """How a user wants a model to be profiled.
@@ -29,14 +33,14 @@ class AskedProfiles:
     Attributes:
         read: profiles that were made before; nothing is measured if there are any.
         micro_batches: the sizes to profile at, empty for the usual ones.
-        repeats: timed sweeps over all layers.
-        device: `cpu` or `cuda`.
+        repeats: timed sweeps over all layers; None for the usual number.
+        device: `cpu` or `cuda`; None for `cpu`.
     """
 
     read: tuple[Profile, ...]
     micro_batches: tuple[int, ...]
-    repeats: int
-    device: str
+    repeats: int | None = None
+    device: str | None = None
 
     def made_for(
         self, shared: Mapping[str, Any], devices: int, nodes: Nodes | None
@@ -52,10 +56,11 @@ class AskedProfiles:
         settings = checked_settings(**shared, micro_batches=1, steps=1)
         if not self.read:
             return self._measured(dict(shared), devices, nodes)
-        if self.micro_batches:
+        asked = {"micro-batch": self.micro_batches, "repeats": self.repeats, "device": self.device}
+        for name in (name for name, value in asked.items() if value not in {None, ()}):
             raise InputError(
-                "--micro-batch and --profile are both given, but a profile has its own "
-                "micro-batch: leave one of the two out."
+                f"--{name} and --profile are both given, but a profile has its own {name}: leave "
+                "one of the two out."
             )
         first = self.read[0]
         found = _PRECISIONS.get(first.dtype, "fp32")
@@ -101,9 +106,9 @@ class AskedProfiles:
                 subject.model,
                 data,
                 size,
-                repeats=self.repeats,
+                repeats=REPEATS if self.repeats is None else self.repeats,
                 threads=threads,
-                device=self.device,
+                device=self.device or CPU,
                 compute_format=form,
             )
             for size in sizes
@@ -112,7 +117,7 @@ class AskedProfiles:
     def _has_threads_for(self, devices: int, nodes: Nodes | None) -> bool:
         """Tell if one process here can compute with a thread for each device, as a node there."""
         enough = len(os.sched_getaffinity(0)) >= devices
-        alone = self.device == "cpu" and ranks_from_environment() == 1
+        alone = (self.device or CPU) == CPU and ranks_from_environment() == 1
         return enough and alone and (nodes is None or nodes.devices >= devices)
 
 

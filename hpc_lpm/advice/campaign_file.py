@@ -11,6 +11,7 @@ from hpc_lpm.advice.ranking import Ranked, Ranking
 from hpc_lpm.advice.subject import Subject, own_options
 from hpc_lpm.campaign.config import campaign_from_document
 from hpc_lpm.campaign.validation import check_names
+from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY
 from hpc_lpm.files import write_text_atomically
 
 RACED = 3
@@ -42,6 +43,16 @@ def campaign_document(name: str, ranking: Ranking, subject: Subject) -> dict[str
     if case.nodes is not None:
         document["resources"] = {"nodes": -(-case.devices // case.nodes.devices)}
     return document
+
+
+def check_campaign_file(path: Path, model: str, dataset: str) -> None:
+    """Check, before anything is measured, that a campaign may be called as its file is.
+
+    Raises:
+        InputError: if not.
+    """
+    raced = {"models": [model], "datasets": [dataset], "strategies": [DEFAULT_STRATEGY]}
+    campaign_from_document({"name": path.stem, **raced, "steps": STEPS}, str(path))
 
 
 def write_campaign(path: Path, ranking: Ranking, subject: Subject, reasons: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from hpc_lpm.documents import DocumentError, parse_json, parse_yaml
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.file_kinds import mistaken_for
-from hpc_lpm.files import read_text
+from hpc_lpm.files import read_text, unreadable
 from hpc_lpm.options import MAX_SEED, LearningRateSettings, OptimizerSettings, RunOptions
 from hpc_lpm.typed_values import refusal
 
@@ -275,7 +275,7 @@ def read_campaign_document(path: Path) -> dict[str, Any]:
             "config/quick.yaml."
         ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"campaign file {path} cannot be read: {error}.") from None
+        raise unreadable(f"campaign file {path}", error) from None
     except DocumentError as error:
         raise InputError(f"campaign file {path} is not {kind} ({error}): correct it.") from None
     if what := mistaken_for("campaign file", document):

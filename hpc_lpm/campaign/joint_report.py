@@ -13,6 +13,7 @@ import pandas as pd
 from hpc_lpm.campaign.entrants import Entrant, entrant_colours, is_proposed
 from hpc_lpm.campaign.environment import read_environment
 from hpc_lpm.campaign.figures.style import TIMES
+from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.metrics import MEMORY, THROUGHPUT, TRAFFIC
 from hpc_lpm.campaign.pages import render_page
 from hpc_lpm.campaign.results import CampaignResults, load_results
@@ -23,6 +24,7 @@ from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.campaign.tuning.table import COLUMNS as TUNING_COLUMNS
 from hpc_lpm.campaign.tuning.table import read_tunings, tuning_rows
 from hpc_lpm.engine.strategies.registry import strategy_named
+from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
 
 PAGE, TABLE = "report.html", "cells.csv"
@@ -92,8 +94,13 @@ def write_joint_report(
         refused: why contestants could not enter, by the campaign's name and their labels.
 
     Raises:
-        InputError: if one of them is not the folder of a campaign.
+        InputError: if one of them is not the folder of a campaign, or `out` is one.
     """
+    if CampaignFolder(out).campaign.exists():
+        raise InputError(
+            f"--out {out} is the folder of a campaign, whose report the joint one would replace: "
+            "name another folder."
+        )
     campaigns = [load_results(root) for root in roots]
     cells = [
         cell

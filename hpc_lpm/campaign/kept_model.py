@@ -1,9 +1,10 @@
 """What a campaign keeps of a trained model."""
 
 from collections.abc import Callable
-from shutil import rmtree
+from contextlib import suppress
 
 from hpc_lpm.campaign.steps import WEIGHTS, Steps
+from hpc_lpm.engine.checkpoint.own_files import remove_checkpoints
 from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.errors import InputError
 
@@ -26,5 +27,6 @@ def keep_model(steps: Steps, name: str, say: Callable[[str], None]) -> int:
             return EXIT_NOT_KEPT
     if "checkpoints" not in keep:
         # Nobody needs it any more, and a campaign has many trials.
-        rmtree(folder / FOLDER, ignore_errors=True)
+        with suppress(OSError):
+            remove_checkpoints(folder / FOLDER)
     return 0

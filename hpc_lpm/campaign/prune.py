@@ -8,12 +8,23 @@ from pathlib import Path
 
 from hpc_lpm.campaign.driver import no_driver
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.identity import IDENTITY, Identity
+from hpc_lpm.campaign.identity import DIGITS, IDENTITY, Identity
+from hpc_lpm.campaign.steps import RUN_FILES
+from hpc_lpm.documents import DocumentError, parse_json
 from hpc_lpm.errors import InputError
+from hpc_lpm.file_kinds import kind_of
+from hpc_lpm.files import read_text
 
 _STEP_FILES = (".json", ".launch.json", ".log")
 _LAUNCH_LOG = re.compile(r"-[0-9]{1,4}\.log$")
 """The end of the name of the log of one launch of a tuning."""
+
+
+_ENDING = re.compile(r"(\.launch)?\.json$|(-[0-9]{1,4})?\.log$")
+_HASHED = re.compile(rf"-[0-9a-f]{{{DIGITS}}}$")
+"""The end of the names that campaigns give, without that of the file."""
+_OF_RUNS = (IDENTITY, *RUN_FILES)
+"""Files by which a run is known whose name has no hash, as earlier releases gave them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ def find_leftovers(root: Path) -> list[Leftover]:
     found: list[Leftover] = []
     kept = {folder.run_name(name): name for name in hashes.runs}
     for path in _in(root / "runs"):
-        if path.name not in kept:
+        if path.name not in kept and _is_own_run(path):
             found.append(Leftover(path, _why(path, folder)))
     kinds = {"plans": hashes.plans, "profiles": hashes.profiles, "tuned": hashes.tuned}
     for kind, named in kinds.items():
@@ -56,9 +67,30 @@ def find_leftovers(root: Path) -> list[Leftover]:
         found += [
             Leftover(path, "it is not of this campaign any more")
             for path in _in(root / kind)
-            if path.name not in files and _LAUNCH_LOG.sub(".log", path.name) not in files
+            if path.name not in files
+            and _LAUNCH_LOG.sub(".log", path.name) not in files
+            and _is_own_step_file(path)
         ]
     return found
+
+
+def _is_own_run(path: Path) -> bool:
+    """Tell if a campaign has made a folder in `runs`; what a user has put there is left alone."""
+    return _HASHED.search(path.name) is not None or any(
+        (path / name).is_file() for name in _OF_RUNS
+    )
+
+
+def _is_own_step_file(path: Path) -> bool:
+    """Tell the same of what is in the folder of plans, of profiles or of tunings."""
+    if _HASHED.search(_ENDING.sub("", path.name)):
+        return True
+    if path.suffix != ".json":
+        return path.suffix == ".log" and path.with_suffix(".json").exists()
+    try:
+        return kind_of(parse_json(read_text(path))) is not None
+    except (OSError, UnicodeDecodeError, DocumentError):
+        return False
 
 
 def remove_leftovers(root: Path, leftovers: list[Leftover]) -> None:

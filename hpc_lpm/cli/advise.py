@@ -3,9 +3,9 @@
 from hpc_lpm.cli import advise_options as given
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
+from hpc_lpm.cli.outputs import check_output, named_inputs
 from hpc_lpm.cli.plan_options import EfficiencyOption
 from hpc_lpm.cli.profile_options import BandwidthOption, LatencyOption
-from hpc_lpm.files import check_can_write
 from hpc_lpm.planning.forecast.case import Case, Nodes, check_numbers
 from hpc_lpm.planning.lists import memory_limit_of
 from hpc_lpm.planning.options import PlanOptions
@@ -24,8 +24,8 @@ def advise_command(
     batch_size: given.BatchSizeOption = 64,
     profile: given.ProfileOption = None,
     micro_batch: given.MicroBatchOption = None,
-    repeats: given.RepeatsOption = 5,
-    device: given.DeviceOption = "cpu",
+    repeats: given.RepeatsOption = None,
+    device: given.DeviceOption = None,
     optimizer: given.OptimizerOption = "momentum",
     lr: given.LearningRateOption = None,
     recipe: given.RecipeOption = AUTO,
@@ -48,6 +48,7 @@ def advise_command(
     """
     # Imported here, because models import torch, which takes seconds.
     from hpc_lpm.advice.asked_profiles import AskedProfiles
+    from hpc_lpm.advice.campaign_file import check_campaign_file
     from hpc_lpm.advice.campaign_file import write_campaign as write
     from hpc_lpm.advice.ranking import names_with, rank
     from hpc_lpm.advice.reasons import what_changes_it, why_first
@@ -56,7 +57,10 @@ def advise_command(
 
     check_numbers(devices, batch_size)
     if write_campaign is not None:
-        check_can_write(write_campaign)
+        inputs = [*(profile or ()), *([efficiency] if efficiency else [])]
+        inputs += named_inputs(model, dataset, loss, optimizer)
+        check_output("--write-campaign", write_campaign, kind="campaign file", inputs=inputs)
+        check_campaign_file(write_campaign, model, dataset)
     measured = measurements(efficiency)
     check_recipe(recipe, measured)
     shared = {

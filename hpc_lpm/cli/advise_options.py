@@ -28,8 +28,12 @@ MicroBatchOption = Annotated[
         help="Micro-batch to profile at, repeatable; by default some that divide the batch.",
     ),
 ]
-RepeatsOption = Annotated[int, typer.Option(help="Timed sweeps over all layers of a profile.")]
-DeviceOption = Annotated[str, typer.Option(help="Device to profile on, cpu or cuda.")]
+RepeatsOption = Annotated[
+    int | None, typer.Option(help="Timed sweeps over all layers of a profile, by default 5.")
+]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Device to profile on, cpu (by default) or cuda.")
+]
 OptimizerOption = Annotated[str, typer.Option(help="Optimizer, as `hpc-lpm train` takes it.")]
 LearningRateOption = Annotated[
     float | None,

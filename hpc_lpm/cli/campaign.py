@@ -9,6 +9,7 @@ import typer
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.errors import EXIT_NOT_HELD
 from hpc_lpm.cli.output import console
+from hpc_lpm.errors import InputError
 
 campaign_app = typer.Typer(
     name="campaign",
@@ -58,7 +59,6 @@ def submit(
     It is the job of slurm/campaign.sbatch, whose lines #SBATCH say what the driver needs itself.
     """
     from hpc_lpm.campaign.submission import submit_driver
-    from hpc_lpm.errors import InputError
 
     named = [] if config is None else [str(config)]
     if config is not None and config.is_file():
@@ -202,6 +202,11 @@ def expectations(
     from hpc_lpm.campaign.results import load_results
     from hpc_lpm.files import write_text_atomically
 
+    if out.exists() and not _holds_verdicts(out):
+        raise InputError(
+            f"--out {out} holds something else than the verdicts on a campaign, which this command "
+            "would replace or remove: name another file."
+        )
     results = load_results(folder)
     verdicts = judge(results.campaign, results.summary)
     for verdict in verdicts:
@@ -220,6 +225,19 @@ def expectations(
     write_text_atomically(out, json.dumps(sentences, indent=2) + "\n")
     write_crate(results, gather_provenance(results))
     return 0
+
+
+def _holds_verdicts(path: Path) -> bool:
+    """Tell if a file is empty, or holds the sentences of an earlier call."""
+    from hpc_lpm.documents import DocumentError, parse_json
+    from hpc_lpm.files import read_text
+
+    try:
+        text = read_text(path)
+        found = parse_json(text) if text.strip() else []
+    except (OSError, UnicodeDecodeError, DocumentError):
+        return False
+    return isinstance(found, list) and all(isinstance(each, str) for each in found)
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 import typer
 from pydantic import ValidationError
 
+from hpc_lpm.cli.typed_arguments import check_arguments
 from hpc_lpm.cli.unexpected import EXIT_UNEXPECTED, explain
 from hpc_lpm.engine.quiet_end import abort_ranks_after, complain, speak
 from hpc_lpm.errors import EXIT_INTERRUPTED, InputError, InterruptedTrainingError, TrainingError
@@ -57,7 +58,9 @@ def run_guarded(
     try:
         if register is not None:
             register(arguments)
-        result = typer.main.get_command(app).main(
+        command = typer.main.get_command(app)
+        check_arguments(command, arguments)
+        result = command.main(
             args=arguments or ["--help"], prog_name="hpc-lpm", standalone_mode=False
         )
     except (Exception, KeyboardInterrupt) as error:

@@ -7,7 +7,7 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
-from hpc_lpm.files import check_can_write
+from hpc_lpm.cli.outputs import check_output
 
 
 @app.command()
@@ -30,7 +30,7 @@ def export(
     """
     from hpc_lpm.engine.checkpoint.export import export_weights, write_weights
 
-    check_can_write(out)
+    check_output("--out", out)
     exported = export_weights(run, data_dir, best=best)
     size = write_weights(exported, out)
     tensors = exported.tensors

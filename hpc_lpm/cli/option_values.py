@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, cast, get_origin
 
 import typer
 from rich.markup import escape
@@ -42,13 +42,13 @@ def optimizer_steps(option: str, text: str | None) -> list[int]:
     """
     if text is None:
         return []
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
+    steps = [parse_scalar(part.strip()) for part in text.split(",")]
+    if not all(type(step) is int for step in steps):
         raise InputError(
             f"{option} is {text!r}, accepted are whole numbers of optimizer steps separated "
             "by commas, such as 100,200."
-        ) from None
+        )
+    return cast(list[int], steps)
 
 
 def command_parameters(fields: Iterable[DescribedField]) -> list[inspect.Parameter]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from hpc_lpm.cli import plan_options as given
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json
+from hpc_lpm.cli.outputs import check_output, named_inputs
 from hpc_lpm.cli.plan_devices import (
     search_document,
     show_command,
@@ -22,7 +23,6 @@ from hpc_lpm.cli.profile_options import (
     LatencyOption,
     link_document,
 )
-from hpc_lpm.files import check_can_write
 from hpc_lpm.planning.devices.candidates import THROUGHPUT
 from hpc_lpm.planning.explain import explain_in_layers
 from hpc_lpm.planning.request import Answer, PlanRequest, ProfileAndHash
@@ -65,9 +65,9 @@ def plan_command(
     as_json: given.JsonOption = False,
 ) -> None:
     """Merge neighbouring layers into stages."""
-    for path in (out, figure):
-        if path is not None:
-            check_can_write(path)
+    inputs = [*profiles, *([efficiency] if efficiency else []), *named_inputs(planner, schedule)]
+    check_output("--out", out, kind="plan", inputs=inputs)
+    check_output("--figure", figure, inputs=[*inputs, *([out] if out else [])])
     check_pareto_options(
         pareto=pareto, planner=planner, cuts=cuts, within=pareto_within, figure=figure
     )

@@ -13,13 +13,16 @@ import typer
 
 from hpc_lpm.cli.app import app
 from hpc_lpm.cli.forgiving_display import ForgivingDisplay
+from hpc_lpm.cli.idle_options import refuse_idle_options
 from hpc_lpm.cli.option_values import command_parameters, document_of
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.engine.checkpoint.store import FOLDER
 from hpc_lpm.engine.job import Job, start_job
 from hpc_lpm.engine.one_process.play import play_ranks, ranks_to_play
 from hpc_lpm.engine.result import RESULT, RunResult
+from hpc_lpm.engine.run_folder import check_run_folder
 from hpc_lpm.engine.run_reporter import (
+    METRICS,
     MetricsLog,
     PlainLines,
     ProgressDisplay,
@@ -33,7 +36,13 @@ from hpc_lpm.engine.trackers import Tracking, open_tracking
 from hpc_lpm.engine.training import Training
 from hpc_lpm.errors import InputError, InterruptedTrainingError
 from hpc_lpm.files import check_can_write
-from hpc_lpm.options import RUN, DescribedField, described_fields, merged_documents
+from hpc_lpm.options import (
+    RUN,
+    DescribedField,
+    described_fields,
+    flatten_settings,
+    merged_documents,
+)
 from hpc_lpm.stop_signals import STOP_SIGNALS
 
 
@@ -72,6 +81,7 @@ def train(
     checked = _checked(settings, given)
 
     def train_rank(job: Job) -> RunResult | None:
+        check_run_folder(out, checked)
         check_can_write(out / RESULT)
         training = Training(checked, job, resume_from=out if resume else None, plan_into=out)
         return training.finished or _run(training, out, resume=resume, quiet=json)
@@ -131,7 +141,9 @@ def _checked(path: Path | None, given: Mapping[str, object]) -> TrainSettings:
             )
     if not merged.get("epochs") and not merged.get("steps"):
         merged["epochs"] = 1
-    return checked_settings(**merged)
+    checked = checked_settings(**merged)
+    refuse_idle_options(checked, flatten_settings(typed).keys())
+    return checked
 
 
 def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResult | None:
@@ -148,7 +160,7 @@ def _run(training: Training, out: Path, *, resume: bool, quiet: bool) -> RunResu
         if tracking:
             resources.push(partial(_end_tracking, tracking))
         log = MetricsLog(
-            out / "metrics.jsonl",
+            out / METRICS,
             steps=history.step,
             epochs=history.epochs_evaluated,
             evaluated=history.evaluated_step,

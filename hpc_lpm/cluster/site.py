@@ -19,7 +19,7 @@ from hpc_lpm.cluster.container import Container
 from hpc_lpm.cluster.sbatch_options import check_options
 from hpc_lpm.documents import DocumentError, parse_yaml
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import read_text
+from hpc_lpm.files import read_text, unreadable
 from hpc_lpm.interfaces import OF_LIBRARIES
 from hpc_lpm.typed_values import TypedModel, describe_validation_error
 
@@ -125,7 +125,7 @@ class Site(TypedModel):
         except FileNotFoundError:
             return cls()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read: {error}.") from None
+            raise unreadable(str(path), error) from None
         except DocumentError as error:
             raise InputError(f"{path} is not YAML ({error}): correct it.") from None
         if document is None:  # nothing but comments

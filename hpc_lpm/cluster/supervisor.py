@@ -19,6 +19,7 @@ import psutil
 from hpc_lpm.cluster.roll_call import roll_call
 from hpc_lpm.launcher_watch import supervised
 from hpc_lpm.programs import family, kill, processes_with
+from hpc_lpm.stop_signals import inherited_as_ignored
 
 FORWARDED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE_SECONDS = 60.0
@@ -207,7 +208,8 @@ def _say_progress(progress: Callable[[], str | None], say: Callable[[str], None]
 class Forwarding:
     """Passes the signals that come while the `with` block runs on to the child of the moment.
 
-    One that comes while there is none is passed on to the next child.
+    Those that this process has inherited as ignored, as under `nohup`, stay so. One that comes
+    while there is none is passed on to the next child.
 
     Args:
         grace_seconds: time that a child has to end after a signal.
@@ -226,7 +228,10 @@ class Forwarding:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "Forwarding":
+        ignored = inherited_as_ignored()
         for number in FORWARDED_SIGNALS:
+            if number in ignored:
+                continue  # the child ignores it as well
             self._previous[number] = signal.signal(number, self._forward)
         return self
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hpc_lpm.data.images import split_by_class
 from hpc_lpm.data.locations import beside
+from hpc_lpm.documents import plain_number
 from hpc_lpm.errors import InputError
 
 DEFAULT_SHARE = 0.2
@@ -27,7 +28,7 @@ def test_part(owner: str, text: str | None, folder: Path) -> float | Path | None
     if text is None:
         return None
     try:
-        share = float(text)
+        share = plain_number(text)
     except ValueError:
         return beside(folder, text)
     if 0 < share < 1:

@@ -3,7 +3,11 @@
 Little is imported here, since each such process imports it when it starts.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,8 @@ from hpc_lpm.data.samples import Draws
 from hpc_lpm.errors import InputError
 from hpc_lpm.options import Normalization
 from hpc_lpm.stop_signals import STOPPING
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,8 +96,17 @@ class RequestedMicroBatches(torch.utils.data.Dataset[Any]):
             return Refusal(str(error))
 
 
-def leave_signals_to_the_rank(_: int) -> None:
-    """Ignore, in a process that loads, the signals by which a rank is asked to stop."""
+def serve_the_rank(_: int) -> None:
+    """Let a process that loads end with its rank, and leave the signals to stop to that rank."""
     for number in STOPPING:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_rank, name="rank watch", daemon=True).start()
+
+
+def _end_with_the_rank() -> None:
+    """End this process once its rank is gone, though it may wait for room in a queue."""
+    rank = multiprocessing.parent_process()
+    while rank is not None and os.getppid() == rank.pid:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)

@@ -26,7 +26,11 @@ from hpc_lpm.engine.script_end import Standing, guard_script
 from hpc_lpm.engine.script_updates import MakeOptimizer, UpdatingByScript
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy, placement_of
-from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, strategy_named
+from hpc_lpm.engine.strategies.registry import (
+    DEFAULT_STRATEGY,
+    start_strategy,
+    strategy_named,
+)
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.keyword_errors import options_as_keywords
 from hpc_lpm.models.example_inputs import made_up_inputs
@@ -219,7 +223,7 @@ class _Script:
             self.placement,
             resources,
         )
-        runner = self.strategy.start(context)
+        runner = start_strategy(self.strategy, context)
         given = GivenBatches(context, lambda samples: check_run(self.planned(job, samples)))
         return Engine(
             context,

@@ -4,6 +4,7 @@ Such processes are started anew (spawn) and load the data set themselves: a copy
 makes it, must not be made once MPI has started.
 """
 
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,12 +21,15 @@ from hpc_lpm.data.requests import (
     Refusal,
     Request,
     RequestedMicroBatches,
-    leave_signals_to_the_rank,
+    serve_the_rank,
 )
 from hpc_lpm.data.samples import Samples
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError, TrainingError
+from hpc_lpm.options import MOST_LOADER_WORKERS
+
+_PROCESSES_A_CORE, _ALWAYS_ACCEPTED = 8, 16
 
 
 class Loading(Protocol):
@@ -99,7 +103,7 @@ class LoadingAhead:
             sampler=self._order,
             num_workers=processes,
             multiprocessing_context="spawn",
-            worker_init_fn=leave_signals_to_the_rank,
+            worker_init_fn=serve_the_rank,
             persistent_workers=True,
         )
         self._part: Samples | None = None
@@ -107,6 +111,9 @@ class LoadingAhead:
         self._numbers: deque[int] = deque()
         self._held: dict[int, Any] = {}
         resources.callback(self._close)
+        with _main_program_unknown():
+            # Processes start before training begins: a signal still ends this one at once.
+            self._iterator = iter(self._loader)
 
     def begin(self, batches: MicroBatches, numbers: Iterable[int]) -> None:
         """Start to load these micro-batches."""
@@ -117,8 +124,7 @@ class LoadingAhead:
         self._numbers = deque(batches.number(n) for n in ordered)
         self._held.clear()
         self._part = batches.samples
-        with _main_program_unknown():
-            self._iterator = iter(self._loader)
+        self._iterator = iter(self._loader)
 
     def inputs(self, batches: MicroBatches, n: int) -> Activation:
         """Return the model's inputs of a micro-batch."""
@@ -153,6 +159,22 @@ class LoadingAhead:
     def _close(self) -> None:
         # The processes end once nothing refers to the iterator.
         self._iterator, self._loader = iter(()), None
+
+
+def check_processes(processes: int) -> None:
+    """Refuse more processes for a rank than this machine has a use for.
+
+    Raises:
+        InputError: saying how many are accepted here.
+    """
+    cores = os.cpu_count() or 1
+    most = min(MOST_LOADER_WORKERS, max(_ALWAYS_ACCEPTED, _PROCESSES_A_CORE * cores))
+    if processes > most:
+        raise InputError(
+            f"--loader-workers is {processes}, and this machine has {cores} cores: accepted are up "
+            f"to {most} for each rank, since each of them is a process with a copy of torch and of "
+            "the data; give fewer."
+        )
 
 
 @contextmanager

@@ -25,6 +25,8 @@ from hpc_lpm.engine.trackers import Tracking
 from hpc_lpm.errors import TrainingError
 from hpc_lpm.files import read_text, write_text_atomically
 
+METRICS = "metrics.jsonl"
+
 _PLAIN_LINE_SECONDS = 5.0
 
 

@@ -19,7 +19,7 @@ from hpc_lpm.documents import parse_json
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, STRATEGIES, strategy_named
 from hpc_lpm.errors import InputError, closest
 from hpc_lpm.file_kinds import mistaken_for
-from hpc_lpm.files import read_text
+from hpc_lpm.files import read_text, unreadable
 from hpc_lpm.options import (
     MAX_SEED,
     RUN,
@@ -146,6 +146,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     try:
         document = parse_json(read_text(path))
+    except UnicodeDecodeError as error:
+        raise unreadable(f"settings file {path}", error) from None
     except (OSError, ValueError) as error:
         raise InputError(
             f"settings file {path} cannot be read ({error}): name a JSON file of settings, such as "

@@ -9,6 +9,8 @@ import numpy as np
 
 from hpc_lpm.engine.records import SegmentRecord, TracedInstruction
 
+TRACE = "trace.json"
+
 _MICROSECONDS = 1e6
 
 Ranks = Sequence[SegmentRecord]

@@ -192,6 +192,10 @@ class _Follower:
         except InputError as error:
             answer.put(error)
             return
+        except BaseException as error:  # nothing else would hear of it in this thread
+            problem = f"tracker {self.name!r} raises {describe_raised(error)}: correct it."
+            answer.put(InputError(problem))
+            return
         answer.put(None)
         try:
             while not isinstance(entry := self._entries.get(), str):

@@ -14,13 +14,12 @@ from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.load import finished_result
 from hpc_lpm.engine.checkpoint.longer import changes_of_length, reopened, updates_of
+from hpc_lpm.engine.checkpoint.own_files import remove_checkpoints, remove_checkpoints_after
 from hpc_lpm.engine.checkpoint.store import (
     BEST,
     FOLDER,
     Checkpoint,
     newest_sound_checkpoint,
-    remove_checkpoints,
-    remove_checkpoints_after,
 )
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
@@ -32,6 +31,7 @@ from hpc_lpm.engine.loading import (
     Loading,
     LoadingAhead,
     LoadingInTurn,
+    check_processes,
     deaths_explained,
     recipe_of,
 )
@@ -51,8 +51,8 @@ from hpc_lpm.engine.settings import TrainSettings, computing_settings
 from hpc_lpm.engine.stop_agreement import StopAgreement
 from hpc_lpm.engine.stragglers import Pace
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy, placement_of
-from hpc_lpm.engine.strategies.registry import strategy_named
-from hpc_lpm.engine.times import chrome_trace, times_and_losses, traced_intervals
+from hpc_lpm.engine.strategies.registry import start_strategy, strategy_named
+from hpc_lpm.engine.times import TRACE, chrome_trace, times_and_losses, traced_intervals
 from hpc_lpm.engine.trackers import check_trackers
 from hpc_lpm.engine.updating import UpdatingBySettings
 from hpc_lpm.engine.watchdog import watched
@@ -104,6 +104,7 @@ class Training:
         self.job = job
         self.strategy: Strategy = strategy_named(settings.strategy)
         self.strategy.require_installed()
+        check_processes(settings.loader_workers)
         self.dataset: Dataset = job.once(recipe_of(settings).load)
         self.model: LayeredModel = job.once(
             lambda: create_model(
@@ -298,7 +299,7 @@ class Training:
             )
             engine = RankEngine(
                 context,
-                self.strategy.start(context),
+                start_strategy(self.strategy, context),
                 RankMeter(context.recorder, PeakMemory(context.device)),
                 looks_ahead=self.strategy.pipelined,
             )
@@ -332,7 +333,7 @@ class Training:
             result = self._result(context.settings, loop, records, fingerprint)
         segments = [*loop.history.earlier, *zip(*(each.segments for each in records), strict=True)]
         traced = segments if context.settings.trace_from is not None else segments[-1:]
-        write_text_atomically(out / "trace.json", chrome_trace(traced_intervals(traced)))
+        write_text_atomically(out / TRACE, chrome_trace(traced_intervals(traced)))
         result.write(out / RESULT)
         return result
 

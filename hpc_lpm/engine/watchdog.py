@@ -9,6 +9,7 @@ the end.
 import json
 import os
 import platform
+import re
 import sys
 import threading
 import time
@@ -18,7 +19,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import rmtree
 from types import FrameType
 from typing import Any
 
@@ -31,6 +31,7 @@ from hpc_lpm.files import read_text, write_text_atomically
 
 FOLDER = "hang"
 _ASKED = "asked"
+_OWN = re.compile(r"asked|rank-[0-9]{1,9}\.json|\.rank-[0-9]{1,9}\.json\..*\.tmp")
 _SHARE = 0.1
 """The part of the limit after which a wait is written down."""
 _LONGEST_PAUSE_SECONDS, _PAUSES = 5.0, 40
@@ -202,6 +203,20 @@ def _blame(found: dict[int, dict[str, Any]], rank: int, ranks: int) -> str:
     return f"all wait for rank {last}{where}, which does not wait itself: {report['doing']}"
 
 
+def is_own_report(path: Path) -> bool:
+    """Tell if an entry of the folder `hang` is what a rank has written there."""
+    return _OWN.fullmatch(path.name) is not None and not path.is_dir()
+
+
+def _remove_reports(folder: Path) -> None:
+    """Remove what ranks of an earlier run have written, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if is_own_report(path):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+
+
 @contextmanager
 def watched(
     folder: Path, rank: int, ranks: int, limit_seconds: float, doing: Callable[[], str]
@@ -211,7 +226,7 @@ def watched(
         yield
         return
     if rank == 0:
-        rmtree(folder / FOLDER, ignore_errors=True)
+        _remove_reports(folder / FOLDER)
     watchdog = Watchdog(folder, rank, ranks, limit_seconds, doing)
     WAITS.watchdog = watchdog.blame
     try:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from hpc_lpm.documents import plain_number
 from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.clock import Jitter, PipelineClock
 
@@ -31,7 +32,7 @@ class Disturbances:
         stalls: str | None = None,
         slow_stage: str | None = None,
         slow_link: str | None = None,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> Self:
         """Check what is asked for, as the command line spells it.
 
@@ -41,7 +42,7 @@ class Disturbances:
             stalls: `SHARE:FACTOR`, the share of passes that take so many times as long.
             slow_stage: `STAGE:FACTOR`, several separated by commas.
             slow_link: `BOUNDARY:FACTOR`, likewise; boundary k is the one behind stage k.
-            seed: decides which passes take how long.
+            seed: decides which passes take how long, 0 by default.
 
         Raises:
             InputError: if a value is not accepted.
@@ -51,7 +52,7 @@ class Disturbances:
                 f"--jitter is {jitter}, accepted is 0 to {_LARGEST_JITTER}, the standard deviation "
                 "of the logarithm of a pass's time: 0.1 makes it vary by about a tenth."
             )
-        if seed < 0:
+        if seed is not None and seed < 0:
             raise InputError(f"--seed is {seed}, at least 0 is accepted.")
         stalled = _factors(
             "--stalls",
@@ -63,7 +64,7 @@ class Disturbances:
         if len(stalled) > 1:
             raise InputError(f"--stalls is {stalls!r}, accepted is one SHARE:FACTOR, as 0.01:10.")
         share, factor = next(iter(stalled.items()), (0.0, 1.0))
-        varies = Jitter(jitter, share, factor, seed) if jitter or share else None
+        varies = Jitter(jitter, share, factor, seed or 0) if jitter or share else None
         return cls(
             varies,
             _factors("--slow-stage", slow_stage, _at("STAGE"), range(stages).__contains__),
@@ -105,7 +106,7 @@ def _factors(
     for part in given.split(",") if given else ():
         before, _, behind = part.partition(":")
         try:
-            at, factor = float(before), float(behind)
+            at, factor = plain_number(before), plain_number(behind)
         except ValueError:
             at = factor = 0.0
         if not (accepts(at) and 0 < factor < float("inf")) or at in found:

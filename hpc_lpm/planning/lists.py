@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
+from hpc_lpm.documents import plain_number
 from hpc_lpm.errors import InputError
 from hpc_lpm.quantities import parse_bytes
 
@@ -42,7 +43,9 @@ def speeds_of(speeds: str | Sequence[float] | None) -> tuple[float, ...] | None:
     if speeds is None:
         return None
     try:
-        return tuple(map(float, speeds.split(",") if isinstance(speeds, str) else speeds))
+        if isinstance(speeds, str):
+            return tuple(map(plain_number, speeds.split(",")))
+        return tuple(map(float, speeds))
     except (TypeError, ValueError):
         raise InputError(
             f"--speeds is {speeds!r}, accepted are numbers separated by commas, one for each stage."

@@ -18,6 +18,7 @@ from hpc_lpm.models.example_inputs import describe_inputs
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.mpi_start import start_mpi
 from hpc_lpm.native_waits import DEFAULT_LIMIT_SECONDS, bounded_by_thread
+from hpc_lpm.options import MOST_THREADS
 from hpc_lpm.processor import processor_name
 from hpc_lpm.profile_file import LayerProfile, Link, Profile
 from hpc_lpm.profiling.layers import profile_model
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _POLL_SECONDS = 1e-3
-_MOST_REPEATS, _MOST_THREADS = 100_000, 4096
+_MOST_REPEATS = 100_000
 
 
 def profile_in_job(
@@ -230,7 +231,7 @@ def _first_difference(
 
 
 def _check(repeats: int, threads: int, device: str) -> None:
-    asked = (("repeats", repeats, _MOST_REPEATS), ("threads", threads, _MOST_THREADS))
+    asked = (("repeats", repeats, _MOST_REPEATS), ("threads", threads, MOST_THREADS))
     for what, value, most in asked:
         if not 1 <= value <= most:
             raise InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpc_lpm.campaign.workflow import check_names_for_shells
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import write_text_atomically
+from hpc_lpm.files import unreadable, write_text_atomically
 from hpc_lpm.study.record import RECORD, StudyRecord, digest
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -143,7 +143,7 @@ def _text_of(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text ({error}): move it away.") from None
+        raise unreadable(str(path), error) from None
 
 
 def _difference(name: str, then: str | None, now: str | None) -> Iterator[str]:

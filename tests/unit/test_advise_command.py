@@ -153,6 +153,8 @@ def test_several_profiles_are_compared(tmp_path, capsys):
         (["--also", "nowhere:Own"], "module 'nowhere' of strategy 'nowhere:Own'"),
         (["--also", "nothing"], "strategy 'nothing' is unknown"),
         (["--micro-batch", "4"], "--micro-batch and --profile are both given"),
+        (["--repeats", "4"], "--repeats and --profile are both given"),
+        (["--device", "cpu"], "--device and --profile are both given"),
         (["--precision", "bf16"], "--precision is bf16, but --profile is of fp32"),
         (["--batch-size", "7"], "no strategy can train"),
         (["--lr", "-1"], "a number above 0, found -1.0"),

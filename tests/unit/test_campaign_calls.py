@@ -182,6 +182,24 @@ def test_what_is_left_of_other_settings_is_listed_and_removed_when_asked(
     assert "Nothing is left over" in capsys.readouterr().out
 
 
+def test_what_a_user_has_put_into_a_campaigns_folder_is_no_leftover(
+    called: CallCampaign, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called()
+    _, steps = called(optimizer={"lr": 0.01}, micro_batches=2)
+    root = steps.folder.root
+    users = [root / "runs" / "notes.txt", root / "runs" / "mine" / "weights.pt"]
+    users += [root / kind / name for kind in ("plans", "profiles") for name in ("a.json", "b.log")]
+    for path in users:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"mine": true}')
+    assert run_guarded(app, ["campaign", "prune", str(root), "--yes"]) == 0
+    said = capsys.readouterr().out
+    assert " removed." in said
+    assert not any(str(path) in said for path in users)
+    assert all(path.exists() for path in users)
+
+
 def test_a_finished_trial_waits_for_no_profile_that_comes_later(called: CallCampaign) -> None:
     _, steps = called()
     profile, plan = steps.runs[SEQUENTIAL].inputs[0], steps.runs[FBP].inputs[0]

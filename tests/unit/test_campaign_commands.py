@@ -177,6 +177,10 @@ def test_a_result_that_is_not_of_the_campaign_is_refused_by_all_commands(
     assert run_guarded(app, ["campaign", "expectations", root, "--out", out]) == 1
     assert "1 result is refused" in capsys.readouterr().err
     assert not Path(out).exists()
+    Path(out).write_text("mine")
+    assert run_guarded(app, ["campaign", "expectations", root, "--out", out]) == 2
+    assert "something else than the verdicts" in capsys.readouterr().err
+    assert Path(out).read_text() == "mine"
     for pair in ((root, str(whole.root)), (str(whole.root), root)):
         assert run_guarded(app, ["compare", *pair]) == 1
         assert "1 result is refused" in capsys.readouterr().err

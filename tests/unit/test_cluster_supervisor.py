@@ -104,6 +104,19 @@ def test_a_signal_is_passed_on_and_the_command_may_end_in_its_own_way(tmp_path: 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_a_signal_that_was_inherited_as_ignored_stops_nothing(name: str, tmp_path: Path) -> None:
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_IGN)
+    said: list[str] = []
+    signal_me_when_said(said, number)
+    try:
+        launch = run("import time; print('ready', flush=True); time.sleep(1)", tmp_path / "l", said)
+    finally:
+        signal.signal(number, before)
+    assert (launch.exit_code, launch.stopped_by) == (0, None)
+
+
 def test_a_command_that_ignores_the_end_is_killed_with_its_children(tmp_path: Path) -> None:
     said: list[str] = []
     signal_me_when_said(said, signal.SIGTERM)

@@ -46,6 +46,30 @@ def test_a_second_interrupt_interrupts_at_once(times: int) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_a_signal_that_was_inherited_as_ignored_stays_so(name: str) -> None:
+    number = getattr(signal, name)
+    signal.signal(number, signal.SIG_IGN)
+    signals = StopSignals()
+    signals.install()
+    signal.signal(number, signal.SIG_DFL)  # as UCX may do
+    signals.install()
+    os.kill(os.getpid(), number)
+    assert signals.received is None
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert signals.received == "SIGTERM"
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_signals_that_job_scripts_pass_on_are_taken_over_though_ignored(name: str) -> None:
+    number = getattr(signal, name)
+    signal.signal(number, signal.SIG_IGN)
+    signals = StopSignals()
+    signals.install()
+    os.kill(os.getpid(), number)
+    assert signals.received == name
+
+
 def test_until_training_begins_a_thread_hears_of_signals() -> None:
     heard: list[str] = []
     signals = StopSignals()

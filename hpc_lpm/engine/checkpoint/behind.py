@@ -21,9 +21,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from hpc_lpm.engine.checkpoint.copies import HostCopies
+from hpc_lpm.engine.checkpoint.own_files import MANIFEST
 from hpc_lpm.engine.checkpoint.save import WRITING_ERRORS, RankPart
 from hpc_lpm.engine.checkpoint.store import (
-    MANIFEST,
     CheckpointFile,
     Manifest,
     aside_of,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpc_lpm.engine.checkpoint.store import MANIFEST, Checkpoint, CheckpointFile
+from hpc_lpm.engine.checkpoint.own_files import MANIFEST
+from hpc_lpm.engine.checkpoint.store import Checkpoint, CheckpointFile
 from hpc_lpm.engine.checkpoint.tensors import (
     restore_groups,
     restore_kept,

@@ -1,12 +1,12 @@
 """The folder of a run's checkpoints: a checkpoint is in it as a whole or not at all."""
 
+import errno
 import hashlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -15,6 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from hpc_lpm.data.moments import Moments
+from hpc_lpm.engine.checkpoint.own_files import (
+    HIDDEN,
+    MANIFEST,
+    NAME,
+    PARTIAL,
+    PENDING,
+    REPLACED,
+    is_own_checkpoint,
+    own_leftovers,
+)
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
@@ -30,11 +40,7 @@ if TYPE_CHECKING:
     from hpc_lpm.data.dataset import Dataset
 
 FOLDER, BEST = "checkpoint", "best"
-MANIFEST = "manifest.json"
-_ASIDE = "."
-_PENDING = "-before-evaluation"
 _OF_LAYER = re.compile(r"layer\.([0-9]{1,9})\.(.+)")
-_NAME = re.compile(rf"step-([0-9]{{1,18}})({_PENDING})?")
 _ATTEMPTS, _BETWEEN_ATTEMPTS_SECONDS = 20, 0.05
 """To remove a folder in which another rank begins a file at the same moment."""
 
@@ -308,7 +314,7 @@ def _settings_up_to(step: int, settings: dict[str, object]) -> dict[str, object]
 
 def checkpoint_name(history: History, *, evaluation_is_due: bool) -> str:
     """Return the name of a checkpoint that is saved at this point of a training."""
-    return f"step-{history.step}{_PENDING if evaluation_is_due else ''}"
+    return f"step-{history.step}{PENDING if evaluation_is_due else ''}"
 
 
 def checkpoint_in(folder: Path) -> Checkpoint:
@@ -337,7 +343,7 @@ def checkpoints_of(folder: Path) -> list[Path]:
     """Return the complete checkpoints in a folder, the newest first."""
     found = []
     for path in folder.glob("step-*"):
-        if match := _NAME.fullmatch(path.name):
+        if match := NAME.fullmatch(path.name):
             found.append((int(match[1]), match[2] is None, path))
     return [path for *_, path in sorted(found, reverse=True)]
 
@@ -376,9 +382,12 @@ def begin_aside(path: Path) -> Path:
     removed.
 
     Raises:
-        OSError: if the folder cannot be made.
+        OSError: if the folder cannot be made, or what bears its name is no checkpoint of ours.
     """
-    for left in path.parent.glob(f"{_ASIDE}step-*"):
+    if path.exists() and not is_own_checkpoint(path):
+        reason = "it is no checkpoint of hpc-lpm, which one would replace"
+        raise FileExistsError(errno.EEXIST, reason, str(path))
+    for left in own_leftovers(path.parent):
         shutil.rmtree(left)
     aside = aside_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -388,7 +397,7 @@ def begin_aside(path: Path) -> Path:
 
 def aside_of(path: Path) -> Path:
     """Return the folder in which the checkpoint `path` is written before it gets its name."""
-    return path.with_name(f"{_ASIDE}{path.name}.partial")
+    return path.with_name(f"{HIDDEN}{path.name}{PARTIAL}")
 
 
 def publish(path: Path, keep: int = 1) -> None:
@@ -405,11 +414,12 @@ def publish(path: Path, keep: int = 1) -> None:
     follow_umask(aside)
     sync(aside)
     if path.exists():  # of another training that has saved here before
-        path.rename(path.with_name(f"{_ASIDE}{path.name}.replaced"))
+        path.rename(path.with_name(f"{HIDDEN}{path.name}{REPLACED}"))
     aside.rename(path)
     sync(path.parent)
-    others = [other for other in checkpoints_of(path.parent) if other != path]
-    for other in [*others[keep - 1 :], *path.parent.glob(f"{_ASIDE}step-*.replaced")]:
+    own = filter(is_own_checkpoint, checkpoints_of(path.parent))
+    others = [other for other in own if other != path]
+    for other in [*others[keep - 1 :], *own_leftovers(path.parent, REPLACED)]:
         shutil.rmtree(other)
 
 
@@ -421,7 +431,7 @@ def write_into(folder: Path, name: str, file: VersionedFile) -> Path:
     Raises:
         OSError: if that fails.
     """
-    written = folder / f"{_ASIDE}{name}"
+    written = folder / f"{HIDDEN}{name}"
     written.write_text(file.text(), encoding="utf-8")
     sync(written)
     return written.replace(folder / name)
@@ -434,19 +444,6 @@ def give_up(path: Path) -> None:
         if not aside_of(path).exists():
             return
         time.sleep(_BETWEEN_ATTEMPTS_SECONDS)
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Remove the folder of checkpoints with everything in it, if it exists."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
-
-
-def remove_checkpoints_after(folder: Path, step: int) -> None:
-    """Remove the checkpoints in a folder that were saved after a later optimizer step."""
-    for path in folder.glob("step-*"):
-        if (match := _NAME.fullmatch(path.name)) and int(match[1]) > step:
-            shutil.rmtree(path)
 
 
 def sha256_of(path: Path) -> str:

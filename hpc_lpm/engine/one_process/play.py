@@ -12,6 +12,8 @@ from hpc_lpm.ranks import agreed_claim
 
 Value = TypeVar("Value")
 
+MOST_PLAYED = 1024
+
 
 def ranks_to_play(settings: TrainSettings) -> int:
     """Return how many ranks this process is to play, 0 if it is one rank itself.
@@ -28,15 +30,21 @@ def ranks_to_play(settings: TrainSettings) -> int:
             "without mpirun, or leave it out."
         )
     ranks: int | None = getattr(settings.own, "ranks", None)
-    if ranks is not None:
-        return ranks
-    if settings.plan is None:
+    if ranks is None and settings.plan is None:
         raise InputError(
             "--in-one-process was given without --plan, so that nothing tells the number of "
             "stages: give a plan made by `hpc-lpm plan`, or --ranks N for one that is made for N "
             "ranks."
         )
-    return Plan.read(settings.plan).devices
+    if ranks is None:
+        assert settings.plan is not None
+        ranks = Plan.read(settings.plan).devices
+    if ranks > MOST_PLAYED:
+        raise InputError(
+            f"--in-one-process is to play {ranks} ranks, accepted are up to {MOST_PLAYED:,}, each "
+            "of which takes a thread: play fewer, or start them with mpirun."
+        )
+    return ranks
 
 
 def play_ranks(ranks: int, limit_seconds: float, part: Callable[[PlayedJob], Value]) -> list[Value]:

@@ -33,6 +33,10 @@ class Nodes:
         return cls(link_of("--node-link", node_link), devices_per_node)
 
 
+MOST_SAMPLES = 10_000_000
+"""The largest batch, of which every divisor is tried as a number of micro-batches."""
+
+
 def check_numbers(devices: int, batch_size: int) -> None:
     """Check what is asked for before anything is profiled.
 
@@ -44,8 +48,10 @@ def check_numbers(devices: int, batch_size: int) -> None:
             f"--devices is {devices}, accepted are whole numbers from 2 to {MOST_DEVICES:,}: on "
             "one device there is nothing to choose."
         )
-    if batch_size < 1:
-        raise InputError(f"--batch-size is {batch_size}, accepted are numbers from 1.")
+    if not 1 <= batch_size <= MOST_SAMPLES:
+        raise InputError(
+            f"--batch-size is {batch_size}, accepted are numbers from 1 to {MOST_SAMPLES:,}."
+        )
 
 
 @dataclass(frozen=True)

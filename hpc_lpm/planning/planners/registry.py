@@ -1,9 +1,11 @@
 """The planners by name. A new one is a file beside this one and a line in `PLANNERS`."""
 
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import getdoc
 from itertools import pairwise
+from typing import cast
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry, expect_type
@@ -12,6 +14,7 @@ from hpc_lpm.planning.planners.deepspeed import parameters_cuts, uniform_cuts
 from hpc_lpm.planning.planners.greedy import greedy_cuts
 from hpc_lpm.planning.planners.lpm import optimal_cuts
 from hpc_lpm.planning.planners.pipedream import pipedream_cuts
+from hpc_lpm.user_functions import user_function
 
 Cuts = Callable[[CostModel], tuple[int, ...]]
 
@@ -31,24 +34,35 @@ class Planner:
 
 def _adapt(name: str, found: object) -> Planner:
     """Return a user's planner, which may be simply a function from a cost model to cuts."""
-    if isinstance(found, Planner):
-        planner = replace(found, name=name)
-    elif callable(found) and not isinstance(found, type):
-        described = (getdoc(found) or "a planner of your own").splitlines()[0]
-        planner = Planner(name, described, found)
-    else:
-        planner = expect_type("planner", name, found, Planner)
-    return replace(planner, cuts=_checked(planner))
+    if callable(found) and not isinstance(found, type | Planner):
+        described = (getdoc(found) or "").partition("\n")[0] or "a planner of your own"
+        return Planner(name, described, _checked(name, found))
+    planner = expect_type("planner", name, found, Planner)
+    return Planner(name, planner.description, _checked(name, planner.cuts))
 
 
-def _checked(planner: Planner) -> Cuts:
+def _checked(name: str, found: object) -> Cuts:
+    """Return the function of a user's planner, whose mistakes come back as a sentence.
+
+    Raises:
+        InputError: if it is no function that takes a cost model.
+    """
+    returns = "the positions at which it cuts"
+    function = user_function("planner", name, found, "model", returns)
+
+    def positions(model: CostModel) -> tuple[int, ...]:
+        """Read the positions, which a generator has yet to compute."""
+        return tuple(operator.index(cut) for cut in function(model))  # type: ignore[attr-defined]
+
+    guarded = user_function("planner", name, positions, "model", returns)
+
     def cuts(model: CostModel) -> tuple[int, ...]:
-        found = tuple(int(cut) for cut in planner.cuts(model))
+        found = cast(tuple[int, ...], guarded(model))
         ascending = all(start < stop for start, stop in pairwise(found))
         ends = (found[0], found[-1]) if found else ()
         if len(found) != model.stages + 1 or not ascending or ends != (0, model.layers):
             raise InputError(
-                f"planner {planner.name!r} cut at {list(found)}, accepted for {model.stages} "
+                f"planner {name!r} cut at {list(found)}, accepted for {model.stages} "
                 f"stages of {model.layers} layers are {model.stages + 1} ascending positions from "
                 f"0 to {model.layers}: mend the planner."
             )

@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from hpc_lpm.errors import InputError
-from hpc_lpm.files import read_text
+from hpc_lpm.files import read_text, unreadable
 from hpc_lpm.options import DOUBLE_BUFFER, LAG_OF_DOUBLE_BUFFER, PlannedPolicyName
 from hpc_lpm.planning.options import MOST_DEVICES, MOST_IN_A_STEP
 from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
@@ -178,8 +178,10 @@ class Measurements:
                 f"{where} does not exist: name an existing file, or make one as the guide `Choose "
                 "stages and replicas` shows."
             ) from None
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{where} cannot be read as CSV: {error}.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise unreadable(where, error, "CSV") from None
+        except csv.Error as error:
+            raise InputError(f"{where} cannot be read as CSV ({error}): correct it.") from None
 
 
 def measurements(path: Path | str | None) -> Measurements:

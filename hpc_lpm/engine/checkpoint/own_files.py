@@ -1,0 +1,99 @@
+"""Which files in a folder of checkpoints are ours: whatever else is there is never removed."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from hpc_lpm.documents import DocumentError, parse_json
+from hpc_lpm.file_kinds import kind_of
+from hpc_lpm.files import read_text
+
+MANIFEST = "manifest.json"
+HIDDEN = "."
+"""What the name of a checkpoint begins with while it is written or replaced."""
+PENDING = "-before-evaluation"
+PARTIAL, REPLACED = ".partial", ".replaced"
+
+NAME = re.compile(rf"step-([0-9]{{1,18}})({PENDING})?")
+_ASIDE = re.compile(rf"\.step-[0-9]{{1,18}}({PENDING})?({PARTIAL}|{REPLACED})")
+_FILE = re.compile(r"\.?(manifest\.json|rank-[0-9]{1,9}\.(json|safetensors|written))")
+_NAMING = re.compile(r"manifest\.json|rank-[0-9]{1,9}\.json")
+"""Files by which a checkpoint is known, damaged or not; weights alone may be anybody's."""
+
+
+def is_own_checkpoint(path: Path) -> bool:
+    """Tell if a folder holds nothing but what we write into a checkpoint, damaged or not."""
+    return NAME.fullmatch(path.name) is not None and _holds_own_files(path)
+
+
+def is_own(path: Path) -> bool:
+    """Tell if an entry of a folder of checkpoints is a checkpoint of ours, or left of one."""
+    left = _ASIDE.fullmatch(path.name) is not None and _holds_own_files(path, written=False)
+    return left or is_own_checkpoint(path)
+
+
+def own_leftovers(folder: Path, ending: str = "") -> Iterator[Path]:
+    """Yield what earlier attempts to write checkpoints have left in a folder.
+
+    Args:
+        folder: of checkpoints, which need not exist.
+        ending: `PARTIAL` or `REPLACED`, if one kind alone is meant.
+    """
+    for path in folder.glob(f"{HIDDEN}step-*{ending}"):
+        if is_own(path):
+            yield path
+
+
+def foreign_entries(folder: Path) -> list[Path]:
+    """Return what is in a folder of checkpoints and is not ours, in order of its name.
+
+    A file in place of the folder is foreign itself; a folder that does not exist holds nothing.
+    """
+    if not folder.is_dir():
+        return [folder] if folder.exists() or folder.is_symlink() else []
+    return sorted(path for path in folder.iterdir() if not is_own(path))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of ours in a folder, and the folder if nothing else is in it."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if is_own(path):
+            shutil.rmtree(path)
+    with suppress(OSError):  # it holds something else, or is a link
+        folder.rmdir()
+
+
+def remove_checkpoints_after(folder: Path, step: int) -> None:
+    """Remove the checkpoints in a folder that were saved after a later optimizer step."""
+    for path in folder.glob("step-*"):
+        match = NAME.fullmatch(path.name)
+        if match and int(match[1]) > step and is_own_checkpoint(path):
+            shutil.rmtree(path)
+
+
+def _holds_own_files(folder: Path, *, written: bool = True) -> bool:
+    """Tell if nothing but our files is in a folder; `written`: among them one that names it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    try:
+        found = list(folder.iterdir())
+    except OSError:  # it is being removed, or nobody may look into it
+        return False
+    if not all(_FILE.fullmatch(path.name) and path.is_file() for path in found):
+        return False
+    if written and found and not any(_NAMING.fullmatch(path.name) for path in found):
+        return False
+    return _is_no_other_manifest(folder / MANIFEST)
+
+
+def _is_no_other_manifest(path: Path) -> bool:
+    """Tell if a manifest is ours or damaged, and not a sound document of something else."""
+    try:
+        document = parse_json(read_text(path))
+    except (OSError, UnicodeDecodeError, DocumentError):
+        return True
+    return kind_of(document) == "checkpoint manifest"
