@@ -86,9 +86,7 @@ def simulate_command(
             help="Let messages take longer; boundary 0 is the one behind stage 0.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Decides which passes vary by how much, by default 0.")
-    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which passes vary by how much.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Predict period, idle share, memory and the timeline of a plan."""

@@ -32,7 +32,7 @@ class Disturbances:
         stalls: str | None = None,
         slow_stage: str | None = None,
         slow_link: str | None = None,
-        seed: int | None = None,
+        seed: int = 0,
     ) -> Self:
         """Check what is asked for, as the command line spells it.
 
@@ -42,7 +42,7 @@ class Disturbances:
             stalls: `SHARE:FACTOR`, the share of passes that take so many times as long.
             slow_stage: `STAGE:FACTOR`, several separated by commas.
             slow_link: `BOUNDARY:FACTOR`, likewise; boundary k is the one behind stage k.
-            seed: decides which passes take how long, 0 by default.
+            seed: decides which passes take how long.
 
         Raises:
             InputError: if a value is not accepted.
@@ -52,7 +52,7 @@ class Disturbances:
                 f"--jitter is {jitter}, accepted is 0 to {_LARGEST_JITTER}, the standard deviation "
                 "of the logarithm of a pass's time: 0.1 makes it vary by about a tenth."
             )
-        if seed is not None and seed < 0:
+        if seed < 0:
             raise InputError(f"--seed is {seed}, at least 0 is accepted.")
         stalled = _factors(
             "--stalls",
@@ -64,7 +64,7 @@ class Disturbances:
         if len(stalled) > 1:
             raise InputError(f"--stalls is {stalls!r}, accepted is one SHARE:FACTOR, as 0.01:10.")
         share, factor = next(iter(stalled.items()), (0.0, 1.0))
-        varies = Jitter(jitter, share, factor, seed or 0) if jitter or share else None
+        varies = Jitter(jitter, share, factor, seed) if jitter or share else None
         return cls(
             varies,
             _factors("--slow-stage", slow_stage, _at("STAGE"), range(stages).__contains__),

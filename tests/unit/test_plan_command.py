@@ -238,7 +238,6 @@ def test_a_slow_stage_and_a_slow_link_bound_the_period(capsys, profile_path, pla
     [
         (("--jitter", "-1"), "--jitter is -1.0, accepted is 0 to 2.0"),
         (("--seed", "-1"), "--seed is -1, at least 0 is accepted"),
-        (("--seed", "3"), "--seed is 3 without --jitter and --stalls"),
         (("--stalls", "2:5"), "--stalls has '2:5', accepted is SHARE:FACTOR"),
         (("--stalls", "0:5"), "SHARE:FACTOR with a share of the passes above 0 and up to 1, and a"),
         (("--stalls", "0.1:5,0.2:5"), "accepted is one SHARE:FACTOR"),
