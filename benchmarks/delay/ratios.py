@@ -66,33 +66,48 @@ def steps_ratio(
     """Return the ratio of a contestant over one device, both tables of outcomes by length and seed.
 
     The target is the mean outcome of one device's runs of length 1, or what is worse than that by
-    `margin`. The interval is that of the bootstrap over the contestant's seeds and the baseline's.
+    `margin`; with a margin it is the mean over the seeds that has to reach it. The interval is that
+    of the bootstrap over the contestant's seeds and the baseline's.
     """
     ends = baseline[baseline["length"] == 1.0]["outcome"].to_numpy()
     ends = ends + margin if lower_is_better else ends - margin
     curves = [
-        (group["length"].to_list(), group["outcome"].to_list())
+        dict(zip(group["length"], group["outcome"], strict=True))
         for _, group in contestant.groupby("seed")
     ]
-    own = [
-        length_to_target(*curve, float(ends.mean()), lower_is_better=lower_is_better)
-        for curve in curves
-    ]
+
+    def lengths_of(chosen: Sequence[dict[float, float]], target: float) -> list[float]:
+        # Where outcomes end is mostly noise if there is a margin: the mean is what may miss it.
+        told = [_mean_curve(chosen)] if margin else chosen
+        return [
+            length_to_target(
+                list(curve), list(curve.values()), target, lower_is_better=lower_is_better
+            )
+            for curve in told
+        ]
+
+    own = lengths_of(curves, float(ends.mean()))
     random = np.random.default_rng(0)
     means = []
     for _ in range(_RESAMPLES if len(curves) > 1 else 0):
         target = float(random.choice(ends, len(ends)).mean())
-        chosen = random.integers(len(curves), size=len(curves))
-        drawn = [
-            length_to_target(*curves[i], target, lower_is_better=lower_is_better) for i in chosen
-        ]
-        means.append(float(np.mean(drawn)))
+        drawn = random.integers(len(curves), size=len(curves))
+        means.append(float(np.mean(lengths_of([curves[i] for i in drawn], target))))
     low, high = (
         np.quantile(means, [0.025, 0.975], method="nearest") if means else (math.nan, math.nan)
     )
-    reached = sum(math.isfinite(value) for value in own)
+    reached = sum(map(math.isfinite, own)) * len(curves) // len(own)
     longest = float(contestant["length"].max())
-    return StepsRatio(float(np.mean(own)), float(low), float(high), reached, len(own), longest)
+    return StepsRatio(float(np.mean(own)), float(low), float(high), reached, len(curves), longest)
+
+
+def _mean_curve(curves: Sequence[dict[float, float]]) -> dict[float, float]:
+    """Return the mean outcome at each length, of the seeds that were trained for so long."""
+    lengths = sorted({length for curve in curves for length in curve})
+    return {
+        length: float(np.mean([curve[length] for curve in curves if length in curve]))
+        for length in lengths
+    }
 
 
 def final_outcome(rows: pd.DataFrame) -> Estimate:

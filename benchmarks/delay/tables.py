@@ -75,7 +75,10 @@ def outcomes_table(rows: pd.DataFrame) -> str:
     text = markdown([*columns, "steps to one device's outcome", "seeds"], lines)
     margins = {f"{FAMILIES[name].margin:g}" for name in rows["family"] if FAMILIES[name].margin}
     if margins:
-        text += f"\nAn accuracy is reached within {' or '.join(sorted(margins))} points of it.\n"
+        text += (
+            f"\nAn accuracy is reached within {' or '.join(sorted(margins))} points of it, by the "
+            "mean over the seeds.\n"
+        )
     if any(ratio.reached < ratio.seeds for ratio in known.values()):
         text += (
             "\n`0 of 3 within 1.5` means that none of 3 seeds reached the outcome in runs of up to "

@@ -72,6 +72,24 @@ def test_an_outcome_within_the_margin_counts_as_reached() -> None:
     assert steps_ratio(outcomes(8, NONE, {0: {1.0: 1.4}}), ONE, **accuracies).mean == math.inf
 
 
+def test_where_there_is_a_margin_the_mean_over_seeds_has_to_reach_the_outcome() -> None:
+    # One device ends at 2; of these the second misses 1.5 alone, and they do not together.
+    noisy = outcomes(8, NONE, {0: {1.0: 2.2}, 1: {1.0: 1.4}, 2: {1.0: 2.0}})
+    ratio = steps_ratio(noisy, ONE, lower_is_better=False, margin=0.5)
+    assert (ratio.mean, ratio.reached, ratio.seeds) == (1.0, 3, 3)
+    assert ratio.high == math.inf  # three of the second one would
+    short = outcomes(8, NONE, {0: {1.0: 1.3, 2.0: 1.7}, 1: {1.0: 1.3, 2.0: 1.5}})
+    half_way = 2 ** ((1.5 - 1.3) / (1.6 - 1.3))
+    ratio = steps_ratio(short, ONE, lower_is_better=False, margin=0.5)
+    assert ratio.mean == pytest.approx(half_way)
+
+
+def test_a_target_that_was_tried_for_longer_in_vain_is_told_to_the_planner() -> None:
+    late = outcomes(8, NONE, {seed: {1.0: 2.9, 1.5: 2.6} for seed in (0, 1)})
+    (row,) = worth_rows(pd.concat([ONE, late]), "a test").to_dict("records")
+    assert (row["steps_ratio"], row["low"], row["high"]) == (math.inf, 1.5, math.inf)
+
+
 def test_a_ratio_of_one_seed_has_no_interval() -> None:
     alone = outcomes(8, NONE, {0: {1.0: 2.2, 4.0: 1.8}})
     assert str(steps_ratio(alone, ONE, lower_is_better=True)) == "2.00"
