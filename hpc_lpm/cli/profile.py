@@ -9,6 +9,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.cli.outputs import check_output, named_inputs
 from hpc_lpm.data.registry import dataset_files, load_dataset
+from hpc_lpm.files import check_can_write
 from hpc_lpm.models.compute_format import compute_format_named
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.profile_file import LayerProfile, Profile
@@ -45,6 +46,7 @@ def profile_command(
 ) -> None:
     """Measure each layer's passes, memory and output, and the link under mpirun."""
     if rank_from_environment() == 0:
+        check_can_write(out)
         inputs = [*named_inputs(model, dataset, loss), *(dataset_files(dataset, data_dir) or ())]
         check_output("--out", out, kind="profile", inputs=inputs)
     data = load_dataset(dataset, data_dir)

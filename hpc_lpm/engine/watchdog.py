@@ -103,7 +103,11 @@ class Watchdog:
 
     def blame(self) -> str | None:
         """Say which rank all wait for, None if this one does not wait, or not for long."""
-        if WAITS.current is None or WAITS.current.since != self._reported:
+        wait = WAITS.current
+        if wait is None or self._reported is None:
+            return None
+        # A call of a library may fail for another reason than that it has waited.
+        if wait.in_library and wait.since != self._reported:
             return None
         time.sleep(3 * self._pause_seconds)  # what others wait for may only just have been asked
         found = {report["rank"]: report for report in self._reports()}

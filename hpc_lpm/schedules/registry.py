@@ -31,7 +31,9 @@ def _adapt(name: str, found: object) -> Schedule:
     if isinstance(found, TableSchedule):
         return found
     try:
-        schedule = copy(expect_type("schedule", name, found, Schedule))  # type: ignore[type-abstract]
+        # Whatever fails, the making of it included, is told in the same words.
+        made = found() if isinstance(found, type) and issubclass(found, Schedule) else found
+        schedule = copy(expect_type("schedule", name, made, Schedule))  # type: ignore[type-abstract]
         schedule.name = name
         check_schedule(schedule)
     except InputError:

@@ -135,7 +135,10 @@ def test_what_cannot_be_trained_or_tuned_is_a_row_and_no_failure(
         assert "micro_batches is 1" in programs.refused[name]["pipedream-2bw"]
 
 
-def test_all_contestants_of_the_repository_can_be_asked_what_they_would_try() -> None:
+def test_all_contestants_of_the_repository_can_be_asked_what_they_would_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(bench.REPOSITORY)
     for path, document in bench.chosen_documents(full=True).items():
         accepted, refused = bench.split(document, str(path))
         assert accepted
