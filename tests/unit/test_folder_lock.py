@@ -25,8 +25,9 @@ if sys.argv[2] != "0":
     fcntl.flock = flock
 folder_lock.SIGNS_SECONDS = 0.05
 held = folder_lock.FolderLock(Path(sys.argv[1]) / ".driver")
-print("held", flush=True)
 try:
+    # Within it: what reads this line may have the process interrupted at once.
+    print("held", flush=True)
     sys.stdin.read()
 except KeyboardInterrupt:
     print("interrupted", flush=True)
