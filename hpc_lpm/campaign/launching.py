@@ -14,9 +14,7 @@ from hpc_lpm.campaign.shorter_runs import copy_progress, shorter_run
 from hpc_lpm.campaign.starting_again import StartAgain
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trial_attempts import train_until_done, would_fail_again
-from hpc_lpm.cluster.allocation import signals_of_job_script
 from hpc_lpm.cluster.container import Container
-from hpc_lpm.cluster.supervisor import supervise
 from hpc_lpm.engine.checkpoint.store import FOLDER, newest_checkpoint
 from hpc_lpm.errors import InputError
 from hpc_lpm.files import write_text_atomically
@@ -48,15 +46,7 @@ def launch_step(
     """
     container = None if outside else Container.of_jobs()
     start = prepare_start(campaign, arguments, ranks, mpi, threads=1, container=container)
-    with signals_of_job_script():
-        done = supervise(
-            start.command,
-            start.environment,
-            ranks,
-            log,
-            say=say,
-            ranks_within_seconds=campaign.receive_timeout_seconds,
-        )
+    done = start.supervised(log, say, campaign.receive_timeout_seconds)
     Launch.of(done, start.where).write(log.with_suffix(".launch.json"))
     return done.exit_code
 

@@ -1,11 +1,12 @@
 """How the ranks of a step of a campaign are started, and on which nodes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpc_lpm.campaign.config import Campaign
-from hpc_lpm.cluster.allocation import check_allocation, with_allocation
+from hpc_lpm.cluster.allocation import check_allocation, signals_of_job_script, with_allocation
 from hpc_lpm.cluster.container import Container
 from hpc_lpm.cluster.launchers import (
     launcher_options,
@@ -14,6 +15,7 @@ from hpc_lpm.cluster.launchers import (
     rank_environment,
 )
 from hpc_lpm.cluster.rank_nodes import RankNodes, find_rank_nodes
+from hpc_lpm.cluster.supervisor import CommandOutcome, supervise
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,26 @@ class Start:
     ranks: int
     where: RankNodes
     planned_for: int | None = None
+
+    def supervised(
+        self, log: Path, say: Callable[[str], None], ranks_within_seconds: float
+    ) -> CommandOutcome:
+        """Run the ranks once, and return how they ended.
+
+        Args:
+            log: the file that their output goes to.
+            say: called with each line for the user.
+            ranks_within_seconds: how long they may take to come to life.
+        """
+        with signals_of_job_script():
+            return supervise(
+                self.command,
+                self.environment,
+                self.ranks,
+                log,
+                say=say,
+                ranks_within_seconds=ranks_within_seconds,
+            )
 
 
 def prepare_start(

@@ -15,9 +15,7 @@ from hpc_lpm.campaign.shared_launch import SharedFolder, Turn, Turns
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.trial_attempts import ATTEMPTS
 from hpc_lpm.campaign.trials import Trial
-from hpc_lpm.cluster.allocation import signals_of_job_script
 from hpc_lpm.cluster.container import Container
-from hpc_lpm.cluster.supervisor import supervise
 from hpc_lpm.engine.result import RESULT
 from hpc_lpm.errors import EXIT_INTERRUPTED
 from hpc_lpm.files import write_text_atomically
@@ -59,15 +57,7 @@ def train_on_shared_ranks(
             choice.style if choice else None,
             Container.of_jobs(),
         )
-        with signals_of_job_script():
-            done = supervise(
-                start.command,
-                start.environment,
-                ranks,
-                log,
-                say=say,
-                ranks_within_seconds=steps.campaign.receive_timeout_seconds,
-            )
+        done = start.supervised(log, say, steps.campaign.receive_timeout_seconds)
         if done.stopped_by is not None:
             return EXIT_INTERRUPTED
         for each in waiting:
