@@ -35,6 +35,7 @@ def check_output(
     """
     if path is None:
         return
+    check_can_write(path)
     for read in inputs:
         if _is_same_file(path, read):
             raise InputError(
@@ -54,7 +55,6 @@ def check_output(
             f"{option} {path} is {describe_kind(str(found))}, which this command would replace by "
             "another kind of file: name another file, or remove this one first."
         )
-    check_can_write(path)
 
 
 def named_inputs(*identifiers: str | None) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """`hpc-lpm profile`: measure what each layer and the link cost."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,6 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.output import console, print_json, print_table
 from hpc_lpm.cli.outputs import check_output, named_inputs
 from hpc_lpm.data.registry import dataset_files, load_dataset
-from hpc_lpm.files import check_can_write
 from hpc_lpm.models.compute_format import compute_format_named
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.profile_file import LayerProfile, Profile
@@ -46,9 +46,7 @@ def profile_command(
 ) -> None:
     """Measure each layer's passes, memory and output, and the link under mpirun."""
     if rank_from_environment() == 0:
-        check_can_write(out)
-        inputs = [*named_inputs(model, dataset, loss), *(dataset_files(dataset, data_dir) or ())]
-        check_output("--out", out, kind="profile", inputs=inputs)
+        check_output("--out", out, kind="profile", inputs=_inputs(model, dataset, loss, data_dir))
     data = load_dataset(dataset, data_dir)
     profile = profile_in_job(
         create_model(model, data.shape, loss=loss),
@@ -67,6 +65,12 @@ def profile_command(
         return
     _show(profile)
     console().print(f"Written to {out}.", soft_wrap=True)
+
+
+def _inputs(model: str, dataset: str, loss: str | None, data_dir: Path | None) -> Iterator[Path]:
+    """Yield the files that the command reads, as far as known."""
+    yield from named_inputs(model, dataset, loss)
+    yield from dataset_files(dataset, data_dir) or ()
 
 
 def _show(profile: Profile) -> None:
