@@ -4,6 +4,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch._C._distributed_c10d import TCPStore
@@ -66,14 +67,14 @@ def test_a_port_that_is_taken_is_left_to_its_owner(monkeypatch: pytest.MonkeyPat
 
 
 def listens_at(port: int) -> set[str]:
-    """Return the addresses at which this machine listens at a port, as the kernel writes them."""
-    lines = [
-        line.split()
-        for table in ("tcp", "tcp6")
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-    ]
-    ends = [fields[1].split(":") for fields in lines if fields[3] == "0A"]
-    return {address for address, number in ends if int(number, 16) == port}
+    """Return the addresses at which this process listens at a port.
+
+    Another process may listen at the same port of another address.
+    """
+    ends = psutil.Process().net_connections("tcp")
+    return {
+        end.laddr.ip for end in ends if end.status == psutil.CONN_LISTEN and end.laddr.port == port
+    }
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -81,16 +82,16 @@ def test_the_store_listens_on_the_interface_of_the_job_alone(
     monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     limit = timedelta(seconds=20)
-    assert listens_at(open_store(LOOPBACK, limit).port) == {"0100007F"}
+    assert listens_at(open_store(LOOPBACK, limit).port) == {LOOPBACK}
     # Another address of the loopback stands for an interface that joins nodes.
     found = Interface("eth0", "127.0.0.7", "127.0.0.0/8") if known else None
     monkeypatch.setattr(process_group, "interface_of_job", lambda: found)
     store = open_store("localhost", limit)
     if known:
-        assert (listens_at(store.port), store.host) == ({"0700007F"}, "127.0.0.7")
+        assert (listens_at(store.port), store.host) == ({"127.0.0.7"}, "127.0.0.7")
     else:
         assert store.host == "localhost"
-        assert listens_at(store.port) <= {"00000000", "0" * 32}
+        assert listens_at(store.port) <= {"0.0.0.0", "::"}
     other = TCPStore(store.host, store.port, is_master=False, timeout=limit)
     other.set("key", "value")
     assert store.get("key") == b"value"
