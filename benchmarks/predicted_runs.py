@@ -126,7 +126,7 @@ def report(rows: pd.DataFrame) -> str:
         ]
         lines.append([*cells, f"{errors.max():.1f}", f"{100 * found['error'].median():+.1f}"])
     columns = ["runs", "n", "median error, %", "9 of 10 within, %", "worst, %", "median bias, %"]
-    worst = rows.reindex(rows["error"].abs().sort_values(ascending=False).index).head(5)
+    worst = rows.sort_values("error", key=abs, ascending=False).head(5)
     shown = [
         [
             str(row["label"]),
@@ -158,7 +158,7 @@ def main() -> None:
             contestants = list(emulated_runs(random, runs, devices, Path(folder)))
             found = race(contestants, devices, 1, PROGRAM)
             tables.append(found.assign(kind="emulated devices", stages=devices))
-    rows = pd.concat(tables).drop(columns="repeat")
+    rows = pd.concat(tables, ignore_index=True).drop(columns="repeat")
     rows.to_csv(arguments.out / "predicted-runs.csv", index=False)
     text = report(rows)
     (arguments.out / "predicted-runs.md").write_text(text)
