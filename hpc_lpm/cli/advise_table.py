@@ -8,13 +8,13 @@ from hpc_lpm.advice.ranking import Ranked, Ranking
 from hpc_lpm.cli.output import console
 from hpc_lpm.cli.plan_table import NARROW_COLUMNS
 from hpc_lpm.cli.profile_options import assumptions, link_document, link_sentence, link_words
-from hpc_lpm.schedules.base import LEAD
+from hpc_lpm.schedules.base import CHUNKS, LEAD
 
 _COLUMNS = (
     "strategy",
     "stages x\nreplicas",
     "micro-\nbatches",
-    "lead",
+    "lead or\nchunks",
     "samples/s",
     "memory\nMiB",
     "sent KiB\na sample",
@@ -66,7 +66,7 @@ def _row(each: Ranked) -> list[str]:
         each.name,
         f"{forecast.stages} x {forecast.replicas}",
         str(forecast.micro_batches),
-        str(forecast.options.get(LEAD, "-")),
+        str(forecast.options.get(LEAD, forecast.options.get(CHUNKS, "-"))),
         f"{bound}{forecast.samples_per_second:.1f}",
         f"{forecast.memory_bytes / 2**20:.2f}",
         f"{forecast.sent_bytes / forecast.samples / 1024:.1f}",

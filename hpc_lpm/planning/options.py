@@ -62,6 +62,9 @@ def asked_optimizer(name: str) -> str:
 MOST_IN_A_STEP, MOST_DEVICES = 100_000, 2**16
 """More micro-batches than any optimizer step has, and more devices than a model is trained on."""
 
+TRIED_CHUNKS = (2, 3, 4)
+"""How many stages a device holds where a search chooses it, under a schedule that takes any."""
+
 Bytes = Annotated[int, Field(gt=0)]
 Speed = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
 

@@ -19,8 +19,9 @@ from hpc_lpm.schedules.instructions import Instruction, Programme
 from hpc_lpm.schedules.ordering import check_arguments, forwards_ahead
 from hpc_lpm.schedules.placement import Placement
 
-LEAD, WEIGHTS = "lead", "weights"
-"""The options that only some schedules take: the lead, and the policy for lagged weights."""
+LEAD, WEIGHTS, CHUNKS = "lead", "weights", "chunks"
+"""The options that only some schedules take: the lead, the policy for lagged weights, and how many
+stages a device holds."""
 
 _NOTHING: dict[str, object] = {LEAD: 1, WEIGHTS: "live"}
 """Values of these options that ask for nothing."""

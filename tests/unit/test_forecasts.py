@@ -257,6 +257,22 @@ def test_a_way_has_on_other_links_the_step_that_is_predicted_there(name):
         assert moved.cuts == each.cuts
 
 
+def test_chunks_are_chosen_where_the_strategy_takes_them():
+    asked = case(layers=[layer(f"layer {number}", 1.0, 2.0) for number in range(8)], bandwidth=1e12)
+    found = forecasts("interleaved-1f1b", asked)
+    steps = {each.options["chunks"]: each.step_seconds for each in found}
+    # Each device computes 4 layers of 4 micro-batches, and is idle for both passes of one chunk: 4
+    # layers in v parts (Narayanan et al. 2021, section 2.2). Three parts cannot be equal.
+    assert steps[2] == pytest.approx(4 * 12 + 12 / 2)
+    assert steps[4] == pytest.approx(4 * 12 + 12 / 4)
+    assert found[0].options["chunks"] == 4
+    assert set(steps) == {2, 3, 4}
+    # PyTorch's engine is given two chunks, whatever is best.
+    (elsewhere,) = forecasts("torch-interleaved", asked)
+    assert elsewhere.options == {}
+    assert elsewhere.step_seconds >= steps[2]
+
+
 class Own(Strategy):
     """A strategy that says nothing of its times."""
 

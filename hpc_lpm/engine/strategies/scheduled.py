@@ -13,7 +13,7 @@ from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
 from hpc_lpm.engine.strategies.recipe_choice import with_recipe
 from hpc_lpm.errors import InputError
-from hpc_lpm.planning.options import PlanOptions, planned_optimizer
+from hpc_lpm.planning.options import TRIED_CHUNKS, PlanOptions, planned_optimizer
 from hpc_lpm.planning.worth.expected import expected_steps
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.planning.worth.measured import packaged_measurements
@@ -24,7 +24,7 @@ from hpc_lpm.prediction_rules import (
     is_of_sgd,
     rule_of,
 )
-from hpc_lpm.schedules.base import LEAD, WEIGHTS, Schedule
+from hpc_lpm.schedules.base import CHUNKS, LEAD, WEIGHTS, Schedule
 from hpc_lpm.schedules.placement import Placement
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _PLAYED_REPLICAS = 2
 _TRIED: dict[str, tuple[Any, ...]] = {
     LEAD: (1, 2, 3),
     WEIGHTS: ("live", "replay", "stash"),
-    "chunks": (2, 3, 4),
+    CHUNKS: TRIED_CHUNKS,
 }
 """The values of options of its own that a search for the best ones tries, where it takes them."""
 
@@ -115,7 +115,7 @@ class Scheduled(Strategy):
         own, rules = LaggingOptions.of(settings.own), self.pass_rules(settings)
         taken = {name: getattr(rules, name) for name in self.schedule.own_options}
         if self.schedule.takes_chunks:
-            taken["chunks"] = self.schedule_of(settings).chunks
+            taken[CHUNKS] = self.schedule_of(settings).chunks
         if own.prediction:
             taken["prediction_rule"] = rule_of(own.prediction_rule, settings.optimizer)
         return {**super().plan_options(settings), "schedule": self.schedule.name, **taken}

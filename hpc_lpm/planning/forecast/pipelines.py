@@ -13,9 +13,9 @@ from hpc_lpm.planning.devices.refusals import least_bytes
 from hpc_lpm.planning.devices.search import LEADS, every_way, step_of
 from hpc_lpm.planning.forecast.case import Case
 from hpc_lpm.planning.forecast.forecast import Forecast
-from hpc_lpm.planning.options import PlanOptions
+from hpc_lpm.planning.options import TRIED_CHUNKS, PlanOptions
 from hpc_lpm.recipes import NO_RECIPE
-from hpc_lpm.schedules.base import LEAD
+from hpc_lpm.schedules.base import CHUNKS, LEAD
 from hpc_lpm.schedules.registry import schedule_named
 
 RECIPE = "recipe"
@@ -30,8 +30,8 @@ def forecast_pipeline(
     """Return all ways to train by a schedule on a case's devices, best first.
 
     Every number of stages that divides the devices is tried with as many replicas, at every
-    profiled micro-batch, and at the leads that the schedule takes; where weights lag, with the
-    case's recipe and without.
+    profiled micro-batch, and at the leads or the chunks that the schedule takes; where weights lag,
+    with the case's recipe and without.
 
     Args:
         case: what is trained, on what.
@@ -50,6 +50,8 @@ def forecast_pipeline(
     ways = [options.model_copy(update={"recipe": NO_RECIPE})]
     if not schedule.flushes and options.recipe != NO_RECIPE and RECIPE in taken:
         ways.insert(0, options)
+    if schedule.takes_chunks and CHUNKS in taken:
+        ways = [way.model_copy(update={CHUNKS: each}) for way in ways for each in TRIED_CHUNKS]
     blocks = {profile.micro_batch: Blocks.of(profile) for profile in case.profiles}
     candidates, left_out = every_way(
         [each.merged for each in blocks.values()],
@@ -83,6 +85,8 @@ def _forecast(case: Case, candidate: Candidate, blocks: Blocks, taken: frozenset
     own = {name: getattr(options, name) for name in model.schedule.own_options}
     if not model.schedule.flushes:
         own[RECIPE] = options.recipe
+    if model.schedule.takes_chunks:
+        own[CHUNKS] = model.schedule.chunks
     return Forecast(
         way=options.schedule,
         stages=candidate.stages,
