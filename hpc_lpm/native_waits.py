@@ -15,6 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
+
+from hpc_lpm.ranks import rank_from_environment
+
 DEFAULT_LIMIT_SECONDS = 600.0
 """How long a rank waits for another one unless told otherwise."""
 
@@ -102,7 +106,12 @@ def bounded_by_child(limit_seconds: float, rank: int, what: str) -> Iterator[Non
     child = os.fork()
     if child == 0:
         os.close(writer)
-        _guard(reader, parent, _patience(limit_seconds, rank), _sentence(limit_seconds, rank, what))
+        _guard(
+            reader,
+            parent,
+            _patience(limit_seconds, rank),
+            lambda: _sentence(limit_seconds, rank, what, _stopped_beside(parent)),
+        )
     os.close(reader)
     try:
         yield
@@ -128,14 +137,31 @@ def _end(sentence: bytes) -> None:
     os._exit(EXIT_CODE)
 
 
-def _guard(reader: int, parent: int, seconds: float, sentence: bytes) -> None:
+def _stopped_beside(process: int) -> str | None:
+    """Say which ranks that the launcher of a process has started on this machine are stopped."""
+    stopped = []
+    with suppress(psutil.Error):
+        for each in psutil.Process(psutil.Process(process).ppid()).children():
+            with suppress(psutil.Error):  # it may end meanwhile
+                if each.status() == psutil.STATUS_STOPPED:
+                    stopped.append((rank_from_environment(each.environ()), each.pid))
+    if not stopped:
+        return None
+    ranks = " and ".join(f"rank {rank} (process {number})" for rank, number in sorted(stopped))
+    return (
+        f"another rank hangs or is gone: {ranks}, stopped by a signal, goes on after `kill -CONT`; "
+        "raise --receive-timeout if it is only slow."
+    )
+
+
+def _guard(reader: int, parent: int, seconds: float, sentence: Callable[[], bytes]) -> None:
     """End the parent, unless it closes its end of the pipe in time; never return."""
     try:
         # What stops the ranks must not take their guard first.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         if not select.select([reader], [], [], seconds)[0] and os.getppid() == parent:
-            _say(sentence)
+            _say(sentence())
             os.kill(parent, signal.SIGALRM)
             time.sleep(1.0)
             if os.getppid() == parent:

@@ -75,9 +75,9 @@ def agreed_claim(environment: Mapping[str, str] = os.environ) -> Claim | None:
     return next((claim for claim in found if claim.by_mpi), found[0] if found else None)
 
 
-def rank_from_environment() -> int:
-    """Return this process's rank, 0 outside a job."""
-    return next((claim.rank for claim in claims()), 0)
+def rank_from_environment(environment: Mapping[str, str] = os.environ) -> int:
+    """Return this process's rank, or that of one with another environment; 0 outside a job."""
+    return next((claim.rank for claim in claims(environment)), 0)
 
 
 def ranks_from_environment() -> int:
