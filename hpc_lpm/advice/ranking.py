@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from hpc_lpm.advice.subject import Subject
+from hpc_lpm.engine.lone_crossings import lone_crossings_named
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
@@ -157,14 +158,10 @@ def _forecasts(strategy: Strategy, subject: Subject, case: Case) -> Sequence[For
     if strategy.lone_crossing:
         case = subject.with_lone_crossings(case)
     try:
-        return strategy.forecasts(usual, case)
-    except InputError as error:
-        if not strategy.lone_crossing:
-            raise
-        raise InputError(
-            f"{error}, where it is only cut behind layers that hand on exactly one floating-point "
-            "tensor with a gradient"
-        ) from None
+        with lone_crossings_named(strategy):
+            return strategy.forecasts(usual, case)
+    except InputError:
+        raise
     except Exception as error:
         # Advice on all others is worth more than none; the tests find what is the toolkit's fault.
         raise InputError(

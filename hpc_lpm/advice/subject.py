@@ -1,11 +1,11 @@
 """The subject of advice: a model, its data, and the settings that all strategies would share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hpc_lpm.advice.lone_crossings import with_lone_crossings
 from hpc_lpm.data.registry import dataset_shape
+from hpc_lpm.engine.lone_crossings import with_lone_crossings
 from hpc_lpm.engine.settings import TrainSettings, checked_settings
 from hpc_lpm.engine.strategies.base import Strategy
 from hpc_lpm.engine.strategies.registry import DEFAULT_STRATEGY, strategy_named
@@ -60,7 +60,8 @@ class Subject:
         """
         settings = self.settings(strategy_named(DEFAULT_STRATEGY))
         shape = dataset_shape(settings.dataset, settings.data_dir)
-        return with_lone_crossings(case, self.model, example_input(shape))
+        inputs = example_input(shape)
+        return replace(case, profiles=with_lone_crossings(case.profiles, self.model, inputs))
 
     def check_profiles(self, profiles: Sequence[Profile]) -> None:
         """Check that profiles are of this model's layers, each at another micro-batch.

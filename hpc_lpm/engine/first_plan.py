@@ -6,6 +6,7 @@ import torch
 
 from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.job import Job
+from hpc_lpm.engine.lone_crossings import lone_crossings_named, with_lone_crossings
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.errors import InputError
@@ -50,7 +51,11 @@ def make_plan(
         **strategy.plan_options(settings),
     )
     stages = options.stages_on(job.size)
-    Blocks.of(profile, options.cut_only_at).allowed.check_stages(stages)
+    if strategy.lone_crossing:
+        inputs = dataset.train.inputs(torch.arange(settings.micro_batch_size))
+        (profile,) = with_lone_crossings([profile], model, inputs)
+    with lone_crossings_named(strategy):
+        Blocks.of(profile, options.cut_only_at).allowed.check_stages(stages)
     if job.rank == 0:
         profile.write(folder / PROFILE)
         sha256 = ProfileAndHash.of(profile).sha256

@@ -76,6 +76,17 @@ def test_pytorchs_pipelines_of_chunks_are_sequential_training_bit_for_bit(tmp_pa
             assert got[figure] == expected[figure], (model, figure)
 
 
+def test_without_a_plan_a_model_is_only_cut_where_pytorchs_zero_bubble_trains_it(
+    tmp_path: Path,
+) -> None:
+    # Two tensors cross inside of every residual block.
+    uncut = {"model": "resnet20", "micro_batches": 4}
+    (cut,) = train_cases(2, [case("", "torch-zb", **uncut)], tmp_path)
+    (alone,) = train_cases(1, [case("", "sequential", **uncut)], tmp_path)
+    assert len(cut["cuts"]) == 5
+    assert cut["weights_sha256"] == alone["weights_sha256"]
+
+
 def test_pytorchs_pipelines_of_chunks_refuse_what_they_would_train_otherwise(
     tmp_path: Path,
 ) -> None:

@@ -3,7 +3,8 @@
 What crosses is found as the rehearsal before a training finds it, a layer at a time.
 """
 
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -11,41 +12,60 @@ from hpc_lpm.activation import Activation, copied, leaves_like, tensors_of
 from hpc_lpm.engine.pipeline.boundary import BoundarySpec, TensorSpec
 from hpc_lpm.engine.rehearsal import rehearse_backward
 from hpc_lpm.engine.runners.crossing import is_history_seen
+from hpc_lpm.engine.strategies.base import Strategy
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.examination import failing_layer
 from hpc_lpm.models.layered import LayeredModel
-from hpc_lpm.planning.forecast.case import Case
+from hpc_lpm.profile_file import Profile
 from hpc_lpm.random_streams import generators_kept, set_generators
 
 _SEED = 0
 _HOST = torch.device("cpu")
 
 
-def with_lone_crossings(case: Case, model: LayeredModel, inputs: Activation) -> Case:
-    """Return the case with cuts only where exactly one tensor that learns crosses.
+def with_lone_crossings(
+    profiles: Sequence[Profile], model: LayeredModel, inputs: Activation
+) -> tuple[Profile, ...]:
+    """Return the profiles with cuts only where exactly one tensor that learns crosses.
 
     Args:
-        case: whose profiles are of the model's layers.
+        profiles: of the model's layers.
         model: whose layers are run, forward and backward.
         inputs: what its first layer takes.
 
     Raises:
         InputError: naming the first layer that fails on what it is given.
     """
-    alone = [is_history_seen(spec, _HOST) for spec in crossings(model, inputs)]
-    return replace(
-        case,
-        profiles=tuple(
-            profile.model_copy(
-                update={
-                    "layers": tuple(
-                        layer.model_copy(update={"cut_after": layer.cut_after and seen})
-                        for layer, seen in zip(profile.layers, [*alone, True], strict=True)
-                    )
-                }
-            )
-            for profile in case.profiles
-        ),
+    alone = [*(is_history_seen(spec, _HOST) for spec in crossings(model, inputs)), True]
+    return tuple(
+        profile.model_copy(
+            update={
+                "layers": tuple(
+                    layer.model_copy(update={"cut_after": layer.cut_after and seen})
+                    for layer, seen in zip(profile.layers, alone, strict=True)
+                )
+            }
+        )
+        for profile in profiles
     )
+
+
+@contextmanager
+def lone_crossings_named(strategy: Strategy) -> Iterator[None]:
+    """Say of what is refused inside that only such cuts are left, where the strategy needs them.
+
+    Raises:
+        InputError: instead of the one that is raised inside.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not strategy.lone_crossing:
+            raise
+        raise InputError(
+            f"{str(error).rstrip('.')}, where it is only cut behind layers that hand on exactly "
+            "one floating-point tensor with a gradient"
+        ) from None
 
 
 def crossings(model: LayeredModel, inputs: Activation) -> list[BoundarySpec]:

@@ -11,11 +11,11 @@ from test_forecasts import case, layer
 from torch import nn
 
 from hpc_lpm.advice.campaign_file import write_campaign
-from hpc_lpm.advice.lone_crossings import crossings
 from hpc_lpm.advice.ranking import rank
 from hpc_lpm.advice.subject import Subject
 from hpc_lpm.campaign.validation import read_checked_campaign
 from hpc_lpm.data.registry import dataset_shape
+from hpc_lpm.engine.lone_crossings import crossings
 from hpc_lpm.engine.pipeline.boundary import Boundary, StageBoundaries
 from hpc_lpm.engine.runners.crossing import Crossing, is_history_seen
 from hpc_lpm.engine.strategies.registry import STRATEGIES, strategy_named
