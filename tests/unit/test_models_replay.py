@@ -1,11 +1,11 @@
 """Emulated layers: true durations, true message sizes, real gradients."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from set_clock import OF_READINGS, SetClock
 from torch import nn
 
 from hpc_lpm.data.dataset import DataShape
@@ -56,29 +56,6 @@ def model(tmp_path: Path) -> LayeredModel:
 
 def built(model: LayeredModel, seed: int = 0) -> list[nn.Module]:
     return [model.build_layer(index, seed) for index in range(len(model.layers))]
-
-
-class SetClock:
-    """Stands for the module `time`: sleeping takes its time, reading the clock a microsecond."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        self.now += 1e-6
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def seconds_of(self, act: Callable[[], object]) -> float:
-        began = self.now
-        act()
-        return self.now - began
-
-
-OF_READINGS = 1e-4
-"""More than all readings of the clock in one pass take."""
 
 
 @pytest.fixture
