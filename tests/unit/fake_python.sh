@@ -24,6 +24,8 @@ make_environment() {
 # The two variables are patterns on purpose.
 # shellcheck disable=SC2053
 pip() {
+    # As Python does; bash alone goes on if the `sleep` that it waits for has ended just before.
+    trap 'trap - INT; kill -INT $$' INT
     echo "pip $*" >>"$FAKE_LOG"
     while [[ -n ${FAKE_WAITS:-} && "$*" == $FAKE_WAITS && ! -e $FAKE_LOG.go ]]; do sleep 0.05; done
     if [[ -n ${FAKE_FAILS:-} && "$*" == $FAKE_FAILS ]]; then

@@ -1,7 +1,6 @@
 """What the recorder says is what happened."""
 
 import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -23,16 +22,33 @@ def recorder(trace_steps: int = 100) -> tuple[Recorder, Reported]:
     return Recorder(trace_steps, lambda *values: reported.append(values)), reported
 
 
+class SetClock:
+    """A timer by which time passes only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def mark(self) -> float:
+        return self.now
+
+    def seconds(self, start: object, stop: object) -> float:
+        assert isinstance(start, float) and isinstance(stop, float)
+        return stop - start
+
+
 def test_busy_time_counts_computing_and_nothing_else() -> None:
-    made, _ = recorder()
+    clock = SetClock()
+    made = Recorder(100, lambda *values: None, clock)
     made.begin_segment()
-    for kind in ("forward", "receive", "backward", "send", "update"):
+    durations = {"forward": 1.0, "receive": 2.0, "backward": 4.0, "send": 8.0, "update": 16.0}
+    for kind, seconds in durations.items():
         start = made.start()
-        time.sleep(0.02)
+        clock.now += seconds
         made.add(kind, 0, start)
+    clock.now += 32.0
     made.end_segment()
-    assert made.segments[0].busy_seconds == pytest.approx(0.06, abs=0.02)
-    assert made.segments[0].end_seconds == pytest.approx(0.1, abs=0.03)
+    assert made.segments[0].busy_seconds == 1.0 + 4.0 + 16.0
+    assert made.segments[0].end_seconds == 63.0
     assert [i.kind for i in made.segments[0].intervals] == [
         "forward",
         "receive",

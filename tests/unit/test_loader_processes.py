@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,24 +35,36 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def loading_for(rank: psutil.Process) -> list[psutil.Process]:
-    return [each for each in rank.children() if "spawn_main" in " ".join(each.cmdline())]
+    found = []
+    for each in rank.children():
+        with suppress(psutil.NoSuchProcess):  # others come and go meanwhile
+            if "spawn_main" in " ".join(each.cmdline()):
+                found.append(each)
+    return found
 
 
 @pytest.fixture
 def rank(tmp_path: Path) -> Iterator[psutil.Popen]:
-    command = [*TRAIN, "--loader-workers", "3", "--out", str(tmp_path / "run")]
+    command = [*TRAIN, "--loader-workers", "2", "--out", str(tmp_path / "run")]
     started = psutil.Popen(
         [sys.executable, "-m", "hpc_lpm", *command],
         stdout=subprocess.DEVNULL,
         stderr=(tmp_path / "said").open("w"),
     )
-    until(lambda: len(loading_for(started)) == 3)
-    processes = loading_for(started)
-    yield started
-    for each in (started, *processes):
-        if each.is_running():
-            each.kill()
-    started.wait()
+    processes: list[psutil.Process] = []
+
+    def loading() -> bool:
+        processes[:] = loading_for(started)
+        return len(processes) == 2
+
+    try:
+        until(loading)
+        yield started
+    finally:
+        for each in (started, *processes):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+        started.wait()
 
 
 def is_gone(process: psutil.Process) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from campaign_folders import campaign
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpc_lpm.campaign.folder import CampaignFolder
@@ -23,6 +23,7 @@ LONGEST = 255
 """Bytes of a name on Linux."""
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.text(min_size=1, max_size=400), min_size=1, max_size=6))
 def test_a_file_name_is_short_plain_and_its_own(parts: list[str]) -> None:
     name = file_name(*parts)

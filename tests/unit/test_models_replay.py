@@ -1,11 +1,11 @@
 """Emulated layers: true durations, true message sizes, real gradients."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from set_clock import OF_READINGS, SetClock
 from torch import nn
 
 from hpc_lpm.data.dataset import DataShape
@@ -58,14 +58,11 @@ def built(model: LayeredModel, seed: int = 0) -> list[nn.Module]:
     return [model.build_layer(index, seed) for index in range(len(model.layers))]
 
 
-def shortest_seconds(act: Callable[[], object]) -> float:
-    """Time `act` so that other processes on the machine hardly count."""
-    durations = []
-    for _ in range(40):
-        start = time.perf_counter()
-        act()
-        durations.append(time.perf_counter() - start)
-    return min(durations)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
+    made = SetClock()
+    monkeypatch.setattr("hpc_lpm.models.replay.time", made)
+    return made
 
 
 def test_there_is_a_layer_for_each_layer_of_the_profile(model: LayeredModel) -> None:
@@ -118,7 +115,7 @@ def test_weights_depend_on_seed_and_index(model: LayeredModel) -> None:
 
 @pytest.mark.parametrize("samples", [MICRO_BATCH, MICRO_BATCH // 2])
 def test_passes_last_as_long_as_profiled_in_proportion_to_the_samples(
-    tmp_path: Path, samples: int
+    tmp_path: Path, clock: SetClock, samples: int
 ) -> None:
     path = write_profile(tmp_path / "p.json", forward_seconds=0.01, backward_seconds=0.02)
     layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
@@ -126,10 +123,23 @@ def test_passes_last_as_long_as_profiled_in_proportion_to_the_samples(
     share = samples / MICRO_BATCH
     outputs = layer(inputs)
     gradient = torch.ones_like(outputs)
-    forward = shortest_seconds(lambda: layer(inputs))
-    backward = shortest_seconds(lambda: outputs.backward(gradient, retain_graph=True))
-    assert share * 0.01 <= forward < share * 0.01 * 1.1
-    assert share * 0.02 <= backward < share * 0.02 * 1.1
+    forward = clock.seconds_of(lambda: layer(inputs))
+    backward = clock.seconds_of(lambda: outputs.backward(gradient))
+    assert share * 0.01 <= forward < share * 0.01 + OF_READINGS
+    assert share * 0.02 <= backward < share * 0.02 + OF_READINGS
+
+
+def test_passes_really_take_their_time(tmp_path: Path) -> None:
+    path = write_profile(tmp_path / "p.json", forward_seconds=0.01, backward_seconds=0.02)
+    layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
+    inputs = torch.rand(MICRO_BATCH, *SHAPE.input_shape)
+    marks = [time.perf_counter()]
+    outputs = layer(inputs)
+    marks.append(time.perf_counter())
+    outputs.backward(torch.ones_like(outputs))
+    marks.append(time.perf_counter())
+    assert marks[1] - marks[0] >= 0.01
+    assert marks[2] - marks[1] >= 0.02
 
 
 @pytest.mark.parametrize(
@@ -138,7 +148,11 @@ def test_passes_last_as_long_as_profiled_in_proportion_to_the_samples(
     ids=["inside", "not profiled", "first"],
 )
 def test_a_backward_pass_in_halves_lasts_as_long_as_the_whole(
-    tmp_path: Path, inputs_learn: bool, waiting: float | None, seconds: tuple[float, float]
+    tmp_path: Path,
+    clock: SetClock,
+    inputs_learn: bool,
+    waiting: float | None,
+    seconds: tuple[float, float],
 ) -> None:
     path = write_profile(
         tmp_path / "p.json", backward_seconds=0.02, weight_gradient_seconds=waiting
@@ -146,34 +160,26 @@ def test_a_backward_pass_in_halves_lasts_as_long_as_the_whole(
     layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
     inputs = torch.rand(MICRO_BATCH, *SHAPE.input_shape, requires_grad=inputs_learn)
     gradient = torch.ones_like(layer(inputs))
-    first, second, whole = [], [], []
-    for _ in range(20):
-        split = SplitBackward()
-        outputs = layer(inputs)
-        marks = [time.perf_counter()]
-        split.input_half([outputs], [gradient], [inputs])
-        marks.append(time.perf_counter())
-        split.weight_half()
-        marks.append(time.perf_counter())
-        first.append(marks[1] - marks[0])
-        second.append(marks[2] - marks[1])
-        outputs = layer(inputs)
-        start = time.perf_counter()
-        outputs.backward(gradient)
-        whole.append(time.perf_counter() - start)
+    split = SplitBackward()
+    outputs = layer(inputs)
+    first = clock.seconds_of(lambda: split.input_half([outputs], [gradient], [inputs]))
+    second = clock.seconds_of(split.weight_half)
+    again = layer(inputs)
+    whole = clock.seconds_of(lambda: again.backward(gradient))
     for half, expected in zip((first, second), seconds, strict=True):
-        assert expected - 0.001 <= min(half) < expected + 0.002
-    assert 0.02 <= min(whole) < 0.022
+        assert half == pytest.approx(expected, abs=OF_READINGS)
+    assert 0.02 <= first + second < 0.02 + OF_READINGS
+    assert 0.02 <= whole < 0.02 + OF_READINGS
 
 
-def test_evaluation_takes_no_time_and_gives_the_same(tmp_path: Path) -> None:
+def test_evaluation_takes_no_time_and_gives_the_same(tmp_path: Path, clock: SetClock) -> None:
     path = write_profile(tmp_path / "p.json", forward_seconds=0.05)
     layer = create_model(f"replay:{path}", SHAPE).build_layer(0, 0)
     inputs = torch.rand(MICRO_BATCH, *SHAPE.input_shape)
     trained = layer(inputs)
     layer.eval()
     assert torch.equal(layer(inputs), trained)
-    assert shortest_seconds(lambda: layer(inputs)) < 0.01
+    assert clock.seconds_of(lambda: layer(inputs)) < OF_READINGS
 
 
 @pytest.mark.parametrize(

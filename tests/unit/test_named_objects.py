@@ -160,13 +160,15 @@ def test_an_object_that_cannot_be_used_is_named_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(folder)
+    # What would be waited for is waited for longer than a slow machine needs.
+    monkeypatch.setattr("hpc_lpm.engine.trackers._OPENING_SECONDS", 600.0)
     capsys.readouterr()
     began = time.monotonic()
     assert run_guarded(app, command(kind, name, tmp_path / "run")) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert name.partition(":")[2] in said
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     assert not list(folder.glob("hpc-lpm-fault-*"))
 
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,15 @@ OWN = "tests.mpi.own_updates"
 OF_TORCH = "torch.optim.lr_scheduler"
 
 Schedule = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bits are compared with those of torch alone, which must not be summed in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def plain_training(optimizer: Callable, schedule: Schedule) -> tuple[list[Tensor], list[float]]:
@@ -136,7 +145,6 @@ class Stopping(RunReporter):
 def test_training_that_stops_and_goes_on_is_that_of_plain_torch(
     optimizer: dict, rate: dict, made: Callable, schedule: Schedule, tmp_path: Path
 ) -> None:
-    torch.set_num_threads(1)
     chosen = checked_settings(**settings(optimizer=optimizer, learning_rate=rate))
     stopped = Training(chosen, SingleProcess())
     reporter = Stopping(tmp_path, stopped)
@@ -160,7 +168,6 @@ def test_training_that_stops_and_goes_on_is_that_of_plain_torch(
 def test_skipped_updates_are_counted_also_before_a_resumption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.set_num_threads(1)
     batches = {"batch_size": 12, "micro_batches": 3, "seed": 3}
     run = settings(model=f"{OWN}:spoiled,where=loss", **batches)
     with pytest.raises(TrainingError, match=r"step 1.*the loss is"):
@@ -182,7 +189,6 @@ def test_skipped_updates_are_counted_also_before_a_resumption(
 
 
 def test_norms_are_logged_as_plain_torch_finds_them_before_clipping(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     run = checked_settings(**settings(optimizer=SGD, steps=5, log_norms=2, clip_norm=0.1))
     training = Training(run, SingleProcess())
     training.run(tmp_path, Stopping(tmp_path, training))

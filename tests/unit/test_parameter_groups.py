@@ -1,6 +1,7 @@
 """Patterns of names choose parameters that have a learning rate or a weight decay of their own."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ from hpc_lpm.options import OptimizerSettings
 MLP = "mlp,width=12,layers=3"
 DATA = "digits,size=8"
 TIED = "gpt,layers=1,width=8,heads=2,tied=true"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bits are compared with those of torch alone, which must not be summed in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def grouped(
@@ -191,7 +201,6 @@ def plain_training(steps: int, size: int) -> list[Tensor]:
 
 
 def test_training_with_groups_is_that_of_plain_torch_and_says_its_groups(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     training = Training(
         checked_settings(
             model=MLP,

@@ -159,9 +159,9 @@ def test_a_long_chain_is_read_in_seconds():
     count = 10_000
     lines = [node(f"n{i}", "Linear(1, 1)", "0.001", "0.002", 4, 4) for i in range(count)]
     lines += [f"\tn{i} -- n{i + 1}" for i in range(count - 1)]
-    began = time.monotonic()
+    began = time.process_time()
     layers = parsed("\n".join(lines)).layers
-    assert time.monotonic() - began < 10
+    assert time.process_time() - began < 10
     assert [layer.name for layer in layers[-2:]] == ["n9998 Linear", "n9999 Linear"]
     assert len(layers) == count
 

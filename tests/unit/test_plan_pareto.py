@@ -211,10 +211,10 @@ def test_front_of_a_measured_profile_is_that_of_trying_all_partitions():
 @pytest.mark.parametrize("weights", ["replay", "live", "stash"])
 def test_front_of_a_deep_network_is_found_in_seconds(weights):
     profile = Profile.read(PROFILES / "profile-resnet110.json")
-    began = time.monotonic()
+    began = time.process_time()
     model = CostModel(profile, 8, PlanOptions(weights=weights))
     front = pareto_front(model)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
     assert len(front.points) > 100
     for point in front.points:
         assert (point.period, point.boundary_bytes, point.memory_bytes) == (

@@ -164,10 +164,10 @@ def test_large_networks_are_planned_in_seconds(overlap):
     layers, stages = (4000, 256) if overlap else (1000, 32)
     seconds = [(number * 7919 % 1009) / 1e6 + 1e-4 for number in range(layers)]
     profile = profile_of([number * 104729 % 9973 for number in range(layers)], seconds)
-    began = time.monotonic()
+    began = time.process_time()
     options = PlanOptions(weights="live", overlap=overlap)
     plan = make_plan(profile, "0" * 64, stages, "lpm", options)
-    assert time.monotonic() - began < 30
+    assert time.process_time() - began < 30
     model = CostModel(profile, stages, options)
     least = sum(2 * value for value in seconds) / stages
     assert least <= plan.period_seconds < 1.3 * least

@@ -98,8 +98,8 @@ def test_a_long_chain_with_skips_takes_linear_time():
         successors[numbers[place]].append(numbers[place + 1])
         if place % 4 == 0 and place + 3 < count:
             successors[numbers[place]].append(numbers[place + 3])
-    began = time.monotonic()
+    began = time.process_time()
     found = articulation_nodes(successors, topological_order(successors))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     # Of four places the two inside the skip are not crossed by it.
     assert found == [n for place, n in enumerate(numbers) if place % 4 in {0, 3}]

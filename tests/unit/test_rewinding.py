@@ -13,7 +13,7 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.data.registry import load_dataset
-from hpc_lpm.engine.checkpoint import save
+from hpc_lpm.engine.checkpoint import behind, save
 from hpc_lpm.engine.checkpoint.store import checkpoints_of
 from hpc_lpm.models.registry import create_model
 from tests.mpi.spoiled_digits import SAMPLES
@@ -167,6 +167,7 @@ def test_a_fault_while_a_checkpoint_is_written_does_not_cost_it(
         written(*arguments)
 
     monkeypatch.setattr(save, "save_file", slowly)
+    monkeypatch.setattr(behind, "_LEAVE_SECONDS", 120.0)
     out = tmp_path / "run"
     options = ("--steps", str(AN_EPOCH), "--checkpoint-steps", str(EVERY), "--non-finite", "stop")
     assert train(out, *options, fault=EVERY + 1) == 1

@@ -251,6 +251,7 @@ def test_a_disk_that_hangs_holds_nobody_longer_than_the_limit(
 def test_a_rank_that_fails_lets_it_become_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(behind, "_LEAVE_SECONDS", PATIENCE_SECONDS)
     writer = CheckpointWriter(SingleProcess(), SavingSeconds())
     with held_writing(monkeypatch) as go_on:
         begin(writer, tmp_path, state_of(1))

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,6 +12,24 @@ import pytest
 
 from hpc_lpm.engine.waits import WAITS
 from hpc_lpm.engine.watchdog import FOLDER, Watchdog, _blame, _waits
+
+LONG_SECONDS = 120.0
+"""Longer than anything takes that is waited for here."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_waited_for() -> Iterator[None]:
+    """A wait that has ended with an error stays, and other tests of this process have some."""
+    WAITS.end()
+    yield
+    WAITS.end()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def told(**by_rank: int | str | None) -> dict[int, dict[str, object]]:
@@ -52,14 +71,12 @@ def test_a_rank_answers_again_after_the_clock_was_set_back(tmp_path: Path) -> No
     watchdog = Watchdog(tmp_path, 0, 2, 2.0, lambda: "busy")
     try:
         for asked in (2_000_000_000, 1_000_000_000):
-            (folder / "asked").touch()
-            os.utime(folder / "asked", (asked, asked))
-            report, deadline = folder / "rank-0.json", time.monotonic() + 10
-            while not report.exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            # It is asked before it is dated, so that it may answer twice.
-            time.sleep(0.2)
-            report.unlink()
+            # It appears with its date, so that it is answered once.
+            (folder / "asking").touch()
+            os.utime(folder / "asking", (asked, asked))
+            (folder / "asking").rename(folder / "asked")
+            until((folder / "rank-0.json").exists)
+            (folder / "rank-0.json").unlink()
     finally:
         watchdog.close()
 
@@ -73,9 +90,7 @@ def test_an_answer_to_an_earlier_question_is_none(tmp_path: Path) -> None:
     watchdog = Watchdog(tmp_path, 0, 2, 1.0, lambda: "its last instruction was a test")
     try:
         WAITS.begin(time.perf_counter(), None)
-        deadline = time.monotonic() + 20
-        while not (folder / "rank-0.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until((folder / "asked").exists)
         assert "all wait for rank 1, which gives no answer" in str(watchdog.blame())
         # What it says now counts.
         (folder / "rank-1.json").write_text(json.dumps(report))

@@ -109,7 +109,7 @@ class _Writer:
     def _keep_inputs(self, part: Part) -> None:
         """Copy what the user's forward would change in place: a layer leaves its input alone."""
         written = {target for step in part.steps() for target in mutated(step)}
-        for node in written & set(self._values):
+        for node in [node for node in self._values if node in written]:
             self._values[node] = self._graph.call_method("clone", (self._values[node],))
 
     def _tells_batch(self, node: Node) -> bool:
