@@ -69,13 +69,18 @@ def train(
 
 def left_behind(marker: str) -> list[psutil.Process]:
     """Return the processes that have `marker` among their arguments and do not end."""
-    found = [
+    deadline = time.monotonic() + ENDED_WITHIN_SECONDS
+    while (found := processes_with(marker)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def processes_with(marker: str) -> list[psutil.Process]:
+    return [
         process
         for process in psutil.process_iter(["cmdline"])
         if any(marker in argument for argument in process.info["cmdline"] or [])
     ]
-    _, alive = psutil.wait_procs(found, timeout=60)
-    return alive
 
 
 def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:

@@ -311,8 +311,10 @@ def starts_of(run: Path) -> list[dict]:
 
 def left_of(root: Path) -> list[psutil.Process]:
     """Return the processes of a campaign that do not end."""
-    _, alive = psutil.wait_procs(processes_of(root), timeout=PATIENCE_SECONDS)
-    return alive
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while (left := processes_of(root)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def check_as_undisturbed(trial: Trial, kills: Sequence[Kill], outcome: Outcome) -> None:
