@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -26,15 +25,16 @@ TRAINING = (
 
 
 def ranks_of(launcher: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Return the processes of the ranks, once both run Python: the launcher waits for that."""
+    """Return the processes of the ranks, once their programs run: the launcher waits for that."""
     deadline = time.monotonic() + STARTED_WITHIN_SECONDS
     while time.monotonic() < deadline:
         assert launcher.poll() is None, launcher.communicate()
         found = {}
         for process in psutil.Process(launcher.pid).children():
             with suppress(psutil.Error):
+                # Before it runs a program of its own, it has the environment of the launcher.
                 number = process.environ().get("OMPI_COMM_WORLD_RANK")
-                if number is not None and process.cmdline()[:1] == [sys.executable]:
+                if number is not None:
                     found[int(number)] = process
         if len(found) == 2:
             return [found[rank] for rank in sorted(found)]
