@@ -42,6 +42,8 @@ _ORDER = (
 
 No process is then left alone with a long one at the end.
 """
+_LAST_OF_ITS_GROUP = "tests/mpi/test_emulated_devices.py"
+"""Uses more ranks than may wait beside those of other tests, which would have to start again."""
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -77,9 +79,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         places = {name: place for place, name in enumerate(_ORDER)}
 
-        def place(item: pytest.Item) -> int:
-            group = _group(item.nodeid.split("::")[0])
-            return places.get(group, places.get(group.split("/")[0], len(places)))
+        def place(item: pytest.Item) -> tuple[int, bool]:
+            file = item.nodeid.split("::")[0]
+            group = _group(file)
+            of_group = places.get(group, places.get(group.split("/")[0], len(places)))
+            return of_group, file == _LAST_OF_ITS_GROUP
 
         items.sort(key=place)
 

@@ -14,7 +14,7 @@ from hpc_lpm.ranks import rank_from_environment, started_by_launcher
 from hpc_lpm.stop_signals import STOP_SIGNALS, nothing_to_save
 
 _PATIENCE_SECONDS = 5.0
-_TURN_SECONDS = 0.2
+_TURN_SECONDS = 0.5
 _TERMINATED_WITHIN_SECONDS = 0.5
 _KILLED_WITHIN_SECONDS = 3.0
 

@@ -45,7 +45,8 @@ def flip(newest: Path, _: Path, draw: random.Random) -> None:
 
 def cut_off(newest: Path, _: Path, draw: random.Random) -> None:
     path = draw.choice(sorted(newest.iterdir()))
-    os.truncate(path, draw.randrange(path.stat().st_size))
+    # More than the end of its last line.
+    os.truncate(path, draw.randrange(path.stat().st_size - 1))
 
 
 def swap(newest: Path, _: Path, draw: random.Random) -> None:

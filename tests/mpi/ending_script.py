@@ -44,7 +44,7 @@ def main() -> None:
         end(how)
     job.barrier()
     if how == "wait":
-        time.sleep(60)
+        time.sleep(600)
 
 
 main()

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,7 +46,13 @@ def _stop_second(x: Tensor) -> Tensor:
 
 
 def _dawdle(x: Tensor) -> Tensor:
-    time.sleep(1.0)
+    """Take a second, or a minute from when an interruption was noted, which a file then tells."""
+    deadline = time.monotonic() + 1.0
+    while time.monotonic() < deadline:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            Path(__file__).with_name("noted").touch()
+            time.sleep(60.0)
+        time.sleep(0.01)
     return x
 
 

@@ -3,7 +3,8 @@
     guarded_commands.py COMMANDS OUT
 
 Starting ranks takes longer than refusing bad input, so all commands share them. OUT gets, for each
-command, every rank's exit code and what it wrote.
+command, every rank's exit code, what it wrote, and whether it has met the others at the end of
+each of its refusals.
 """
 
 import contextlib
@@ -19,20 +20,37 @@ from hpc_lpm.cli.app import app
 from hpc_lpm.cli.commands import register
 from hpc_lpm.cli.errors import run_guarded
 from hpc_lpm.data import fashion_mnist
+from hpc_lpm.engine import quiet_end
+
+meetings: list[bool] = []
+"""Whether the other ranks came, each time that this one waited for them to stop as well."""
+others_stopped_too = quiet_end.others_stopped_too
+
+
+def noted_meeting() -> bool:
+    meetings.append(others_stopped_too())
+    return meetings[-1]
 
 
 def run(arguments: list[str]) -> dict[str, object]:
     """Run one command on this rank."""
     written = io.StringIO()
+    meetings.clear()
     start = time.monotonic()
     with contextlib.redirect_stderr(written), contextlib.redirect_stdout(written):
         code = run_guarded(app, arguments)
-    return {"code": code, "written": written.getvalue(), "seconds": time.monotonic() - start}
+    return {
+        "code": code,
+        "written": written.getvalue(),
+        "met": all(meetings),
+        "seconds": time.monotonic() - start,
+    }
 
 
 def main() -> None:
     # On this machine nobody installed the data for all users.
     fashion_mnist.DEBIAN_FOLDER = Path("/not/installed")
+    quiet_end.others_stopped_too = noted_meeting
     world = MPI.COMM_WORLD
     register([])
     commands = json.loads(Path(sys.argv[1]).read_text())

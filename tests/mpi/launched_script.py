@@ -39,7 +39,7 @@ def main() -> None:
         world, tags = MPI.COMM_WORLD, range(200)
         other = 1 - world.rank
         requests = [world.isend("mine", other, tag) for tag in tags]
-    job = start_job(parallel=False, limit_seconds=30)
+    job = start_job(parallel=False, limit_seconds=120)
     told = {
         "rank": job.rank,
         "size": job.size,
@@ -65,33 +65,40 @@ def main() -> None:
 
 
 def exchange(job: Job) -> dict[str, object]:
-    """Exchange messages with the other of two ranks, then wait in vain."""
+    """Exchange messages with the other of two ranks, then wait in vain, each wait with a limit."""
     other = 1 - job.rank
-    first, second = job.own_tag(), job.own_tag()
+    first, second, third = job.own_tag(), job.own_tag(), job.own_tag()
     job.send("later", other, second)
     for number in range(3):
         job.send([number, job.rank], other, first)
     received = [job.receive(other, first) for _ in range(3)]
     nothing = job.arrived(other, first)
     received.append(job.receive(other, second))
+    usual = job.limit_seconds
     start = time.monotonic()
     job.limit_seconds = 1
     try:
         job.receive(other, first)
     except TimeoutError:
         received.append("nothing more")
+    waited = [time.monotonic() - start]
+    job.limit_seconds = usual
     job.barrier()
     if job.rank == 0:
+        start = time.monotonic()
+        job.limit_seconds = 1
         try:
             job.barrier()
         except TrainingError as error:
             received.append(str(error))
+        waited.append(time.monotonic() - start)
+        job.limit_seconds = usual
+        job.send("refused", other, third)
     else:
-        time.sleep(1.5)
-        job.limit_seconds = 30
+        # It stays away for as long as the other waits.
+        job.receive(other, third)
         job.barrier()
-    job.limit_seconds = 30
-    return {"received": received, "nothing": nothing, "waited": time.monotonic() - start}
+    return {"received": received, "nothing": nothing, "waited": waited}
 
 
 main()

@@ -17,8 +17,11 @@ from safetensors.torch import save_file
 from hpc_lpm.engine.checkpoint import save
 from hpc_lpm.ranks import rank_from_environment
 
-FULL_BYTES = 8192
-"""More than the log of metrics has by then."""
+FULL_BYTES = 20_000
+"""Less than a rank's tensors, and more than the log of metrics may have by then: 150 lines of 100.
+
+This rank writes to that log, too, while its thread writes tensors.
+"""
 
 written: list[Path] = []
 

@@ -19,10 +19,8 @@ pytestmark = pytest.mark.mpi
 MODEL, DATASET = "mlp,width=8", "digits,size=8"
 LAYERS = 4
 NAMES = ("hidden1", "hidden2", "hidden3", "output")
-REFUSED_WITHIN_SECONDS = 4.0
-"""A refusal itself, on ranks that are there: no rank waits in vain for another."""
-ENDED_WITHIN_SECONDS = 30.0
-"""A whole command with the start of its ranks, on a busy machine."""
+ENDED_WITHIN_SECONDS = 120.0
+"""A whole command with the start of its ranks on a crowded machine; a hang lasts 600 s."""
 
 
 def write_plan(
@@ -187,7 +185,9 @@ def _without_horovod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sentences(written: str) -> list[str]:
-    return [line for line in written.splitlines() if line.startswith("hpc-lpm:")]
+    # mpirun ends some of its own writes with a zero byte.
+    lines = written.replace("\0", "").splitlines()
+    return [line for line in lines if line.startswith("hpc-lpm:")]
 
 
 def check_helpful(sentence: str, named: Sequence[str]) -> None:
@@ -214,7 +214,8 @@ def test_every_kind_of_bad_input_is_refused_by_all_ranks_in_one_sentence(tmp_pat
 
 def check_refusal(ranks: list[dict], named: list[str]) -> None:
     assert [rank["code"] for rank in ranks] == [2, 2]
-    assert max(rank["seconds"] for rank in ranks) < REFUSED_WITHIN_SECONDS
+    assert all(rank["met"] for rank in ranks), "a rank has waited in vain for another"
+    assert max(rank["seconds"] for rank in ranks) < ENDED_WITHIN_SECONDS
     written = "".join(rank["written"] for rank in ranks)
     assert len(written.splitlines()) == 1, f"not one line: {written!r}"
     assert written == ranks[0]["written"], "another rank than the first spoke"
@@ -238,7 +239,7 @@ def test_a_command_under_mpirun_ends_with_code_2_and_one_sentence(
     done = timed(2, "-m", "hpc_lpm", *command)
     assert done.returncode == 2
     (sentence,) = sentences(done.stdout + done.stderr)
-    assert sentence in done.stderr.splitlines()
+    assert sentences(done.stderr) == [sentence]
     check_helpful(sentence, named)
 
 

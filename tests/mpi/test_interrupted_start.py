@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hpc_lpm.engine import quiet_end
 from tests.mpi.ranks import finished, start
 from tests.mpi.test_failures import sentences
 
@@ -36,7 +37,7 @@ def within_a_library(data_dir):
 def reached():
     open(f"reached-{os.getpid()}", "w").close()
 """
-ENDED_WITHIN_SECONDS = 12.0
+ENDED_WITHIN_SECONDS = 60.0
 PATIENCE_SECONDS = 120.0
 
 
@@ -94,7 +95,8 @@ def test_one_process_ends_at_once(folder: Path, function: str, name: str) -> Non
     sent = time.monotonic()
     process.send_signal(getattr(signal, name))
     done = finished(process, ENDED_WITHIN_SECONDS)
-    assert time.monotonic() - sent < 2
+    # What a process without a launcher need not wait for, as a rank does.
+    assert time.monotonic() - sent < quiet_end._KILLED_WITHIN_SECONDS
     assert done.returncode == 75
     assert done.stderr == (
         f"hpc-lpm: interrupted by {name} before the first step: there is nothing to save, run the "

@@ -17,7 +17,7 @@ SCRIPT = str(PROGRAMS / "launched_script.py")
 def learned(folder: Path, launcher: str, ranks: int, *own: str) -> list[dict[str, object]]:
     """Run the script on so many ranks and return what each has learned."""
     out = folder / "rank"
-    done = finished(start_script(launcher, ranks, SCRIPT, str(out), *own), 120)
+    done = finished(start_script(launcher, ranks, SCRIPT, str(out), *own), 240)
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(Path(f"{out}-{rank}").read_text()) for rank in range(ranks)]
 
@@ -39,7 +39,8 @@ def test_ranks_find_each_other_whoever_started_them(
         *messages, refusal = [*told["received"], None][:6]
         assert messages == [*([n, 1 - rank] for n in range(3)), "later", "nothing more"]
         assert told["nothing"] is False
-        assert 1 < told["waited"] < 10
+        # Neither shorter than the limit of a second, nor as long as the usual one.
+        assert all(1 <= seconds < 120 for seconds in told["waited"])
         if rank == 0:
             assert "rank 0: not all 2 ranks reached a barrier within 1 s" in refusal
         if own == ["torch"]:
@@ -69,7 +70,7 @@ def test_a_training_ends_in_the_same_bits_under_mpirun_and_torchrun(tmp_path: Pa
             *("--strategy", "fbp", "--batch-size", "32", "--micro-batches", "4", "--steps", "30"),
             *("--plan", str(tmp_path / "plan.json"), "--out", str(tmp_path / launcher)),
         ]
-        done = finished(start_script(launcher, 2, *command), 120)
+        done = finished(start_script(launcher, 2, *command), 240)
         assert done.returncode == 0, done.stdout + done.stderr
         result = RunResult.read(tmp_path / launcher / "result.json")
         assert result.settings["transport"] == {"mpirun": "mpi", "torchrun": "torch"}[launcher]

@@ -23,7 +23,7 @@ from tests.mpi.test_interruption import (
 
 pytestmark = pytest.mark.mpi
 
-STEPS = 100
+STEPS = 300
 PLAYED = ("--strategy", "fbp", "--in-one-process", "--ranks", "2", "--steps", str(STEPS))
 
 
@@ -80,7 +80,12 @@ def test_a_second_interruption_by_hand_ends_a_run_at_once(tmp_path: Path) -> Non
 
     def twice() -> None:
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        # Two at the same moment are one.
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (tmp_path / "noted").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
 
     done = ended_by(process, tmp_path / "run", 1, twice)

@@ -48,10 +48,19 @@ def case(model: str, strategy: str, stages: int = 1, **more: object) -> dict:
 
 
 def refusal(ranks: int, refused: dict, folder: Path) -> str:
-    """What is said where a run ends with an error."""
+    """What is said where a run ends with an error, which costs the ranks."""
     with pytest.raises(AssertionError) as raised:
         train_cases(ranks, [refused], folder)
     return str(raised.value)
+
+
+def refused_alike(ranks: int, case: dict, folder: Path) -> str:
+    """What all ranks say of bad input, which they outlive: new ones take long to start."""
+    (outcome,) = train_cases(ranks, [{**case, "refused": True}], folder)
+    said = outcome["refused"]
+    assert len(said) == ranks
+    assert len(set(said)) == 1
+    return str(said[0])
 
 
 def test_stock_pipelines_are_sequential_training_bit_for_bit(tmp_path: Path) -> None:
@@ -90,10 +99,10 @@ def test_without_a_plan_a_model_is_only_cut_where_pytorchs_zero_bubble_trains_it
 def test_pytorchs_pipelines_of_chunks_refuse_what_they_would_train_otherwise(
     tmp_path: Path,
 ) -> None:
-    said = refusal(2, case("auxiliary", "torch-zb", 4), tmp_path)
+    said = refused_alike(2, case("auxiliary", "torch-zb", 4), tmp_path)
     assert "--strategy torch-zb was given a plan that cuts behind layer" in said
     assert "crosses and not exactly one floating-point tensor with a gradient" in said
-    said = refusal(2, case("unused", "torch-interleaved", 4, micro_batches=7), tmp_path)
+    said = refused_alike(2, case("unused", "torch-interleaved", 4, micro_batches=7), tmp_path)
     assert "--micro-batches is 7 with a plan for 2 devices" in said
 
 
@@ -137,17 +146,17 @@ def test_stock_deepspeed_clips_gradients_of_all_types_and_shapes(tmp_path: Path)
 def test_stock_pipelines_refuse_what_varies_between_micro_batches(
     engine: str, named: str, tmp_path: Path
 ) -> None:
-    said = refusal(2, case("varying", engine, 2), tmp_path)
-    assert f"InputError: --strategy {engine} was given a plan that cuts behind layer 1" in said
+    said = refused_alike(2, case("varying", engine, 2), tmp_path)
+    assert said.startswith(f"--strategy {engine} was given a plan that cuts behind layer 1")
     said = refusal(2, case("later_varying", engine, 2), tmp_path)
     assert "stage 0 (rank 0), micro-batch 2, layer 1 part1: the layer, the stage's last" in said
     assert f"{named} only sends what is of one kind" in said
 
 
 def test_pytorchs_pipelines_refuse_replicas_and_too_few_micro_batches(tmp_path: Path) -> None:
-    said = refusal(4, case("unused", "torch-gpipe", 2, batch_size=56), tmp_path)
+    said = refused_alike(4, case("unused", "torch-gpipe", 2, batch_size=56), tmp_path)
     assert "started on 4 ranks with a plan of 2 stages, but trains one replica" in said
-    said = refusal(2, case("unused", "torch-1f1b", 2, micro_batches=1), tmp_path)
+    said = refused_alike(2, case("unused", "torch-1f1b", 2, micro_batches=1), tmp_path)
     assert "--micro-batches is 1 with a plan of 2 stages, but PyTorch's pipeline takes" in said
 
 

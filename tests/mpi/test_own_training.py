@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
 
 def plain_loop() -> tuple[list[nn.Module], list[int]]:
     """Train with nothing but torch; return the layers and the numbers of the held-out samples."""
-    torch.set_num_threads(1)
     model = create_model("tests.mpi.own_training:joined", DataShape("other", (), 2), SEED)
     layers = [build() for build in own_training.joined(None)]  # type: ignore[operator]
     for index, layer in enumerate(layers):
@@ -106,6 +106,15 @@ def passed(chain: nn.Sequential, numbers: list[int]) -> tuple[torch.Tensor, torc
     return chain(inputs), torch.tensor(labels)
 
 
+@pytest.fixture
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_one_thread")
 def test_an_own_run_is_a_plain_loop_and_its_evaluations_are_those_of_the_held_out_samples(
     alone: list[dict],
 ) -> None:

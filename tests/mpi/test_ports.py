@@ -100,7 +100,7 @@ class Strangers:
                     with suppress(OSError):
                         self._say(port, words, stay=new and len(words) < 10)
             self.ports |= present
-            time.sleep(0.05)
+            time.sleep(0.02)
 
     def _words(self, generator: random.Random, *, full: bool) -> Iterator[bytes]:
         yield b""

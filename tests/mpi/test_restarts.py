@@ -3,12 +3,10 @@
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from hpc_lpm.campaign.orphans import processes_of
 from hpc_lpm.campaign.results import load_results
 from tests.mpi.ranks import mpirun
 from tests.mpi.test_bad_input import LAYERS, write_plan
@@ -23,6 +21,7 @@ from tests.soak.kill_ranks import (
     check_as_undisturbed,
     disturbed,
     end,
+    left_of,
     result_of,
     starts_of,
 )
@@ -73,7 +72,7 @@ def test_a_layer_that_fails_at_the_same_step_again_ends_a_trial_by_a_sentence(
     assert 0 < first["step"] == second["step"]
     (sentence,) = [line for line in said.splitlines() if line.startswith(f"{trial.name} ends: ")]
     assert f"failed after step {first['step']} (exit code 1), and had come as far" in sentence
-    assert processes_of(trial.root) == []
+    assert left_of(trial.root) == []
 
 
 def test_a_trial_whose_device_is_gone_goes_on_with_one_less_as_if_resumed_by_hand(
@@ -89,9 +88,11 @@ def test_a_trial_whose_device_is_gone_goes_on_with_one_less_as_if_resumed_by_han
     try:
         killer = Killer(trial, launched)
         killer.kill(Kill("training", 2, 12))
-        shutil.copytree(trial.run, by_hand, ignore=shutil.ignore_patterns("hang", ".*"))
         third = killer.ranks()[2]
-        os.kill(third.pid, signal.SIGKILL)
+        # Without it the others train nothing meanwhile.
+        third.suspend()
+        shutil.copytree(trial.run, by_hand, ignore=shutil.ignore_patterns("hang", ".*"))
+        third.kill()
         launched.wait(timeout=2 * PATIENCE_SECONDS)
     finally:
         end(launched)
@@ -99,7 +100,7 @@ def test_a_trial_whose_device_is_gone_goes_on_with_one_less_as_if_resumed_by_han
     assert launched.returncode == 0, said
     assert "planned again for 2 of 3 ranks" in said
     assert [each["planned_for"] for each in starts_of(trial.run)] == [None, None, 2]
-    assert processes_of(trial.root) == []
+    assert left_of(trial.root) == []
 
     found = result_of(trial.run)
     assert found["ranks"] == 2 and len(found["cuts"]) == 3
@@ -125,5 +126,4 @@ def test_a_launch_that_is_asked_to_stop_starts_nothing_again(tmp_path: Path) -> 
         end(launched)
     assert launched.returncode == 75, trial.said()
     assert [each["exit_code"] for each in starts_of(trial.run)] == [75]
-    time.sleep(0.2)
-    assert processes_of(trial.root) == []
+    assert left_of(trial.root) == []

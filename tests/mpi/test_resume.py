@@ -24,9 +24,7 @@ def run_cases(ranks: int, cases: list[dict], folder: Path) -> list[dict]:
     folder.mkdir(exist_ok=True)
     (folder / "cases.json").write_text(json.dumps(cases))
     done = run_in_ranks(
-        ranks,
-        *("resume_cases.py", str(folder / "cases.json"), str(folder / "out.json")),
-        timeout_seconds=240,
+        ranks, "resume_cases.py", str(folder / "cases.json"), str(folder / "out.json")
     )
     assert done.returncode == 0, done.stdout + done.stderr
     outcomes: list[dict] = json.loads((folder / "out.json").read_text())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.mpi.ranks import mpirun
 from tests.mpi.test_exactness import GPT, MLP, RESNET, case, reference_sha256, train_cases
-from tests.mpi.test_failures import left_behind, sentences, write_plan
+from tests.mpi.test_failures import LIMIT_SECONDS, left_behind, sentences, write_plan
 
 pytestmark = pytest.mark.mpi
 
@@ -70,8 +70,8 @@ def test_gradients_and_activations_that_face_each_other_never_wait_for_each_othe
     [
         (
             "stop",
-            ("--receive-timeout", "2"),
-            "stage 0 (rank 0), micro-batch 3: no word from rank 1 for 2 s",
+            ("--receive-timeout", str(LIMIT_SECONDS)),
+            f"stage 0 (rank 0), micro-batch 3: no word from rank 1 for {LIMIT_SECONDS} s",
         ),
         ("forward", (), "stage 1 (rank 1), micro-batch 5, layer 2 third: ValueError: an odd pixel"),
         ("kill", (), None),

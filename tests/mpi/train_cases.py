@@ -3,6 +3,7 @@
     train_cases.py CASES OUT
 
 Starting ranks takes longer than training a tiny model, so all cases of one rank count share them.
+A case that is to be `refused` has no result but what each rank says of it.
 """
 
 import json
@@ -20,6 +21,7 @@ from hpc_lpm.engine.job import start_job
 from hpc_lpm.engine.recorder import Recorder
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.training import Training
+from hpc_lpm.errors import InputError
 
 
 def sleep_at_random(seed: int) -> None:
@@ -48,10 +50,16 @@ def main() -> None:
             if (cuts := case.pop("cuts", None)) is not None:
                 write_plan(cuts, case["model"], plan, **placing(case))
                 case["plan"] = str(plan)
-            with evaluated_on_few(case):
-                result = Training(checked_settings(**case), job).run(Path(folder), None)
-            if result is not None:
-                outcomes.append(result.model_dump(mode="json"))
+            refused = case.pop("refused", False)
+            try:
+                with evaluated_on_few(case):
+                    result = Training(checked_settings(**case), job).run(Path(folder), None)
+                if result is not None:
+                    outcomes.append(result.model_dump(mode="json"))
+            except InputError as error:
+                if not refused:
+                    raise
+                outcomes.append({"refused": job.all_gather(str(error))})
             Recorder.start = sleepless  # type: ignore[method-assign]
             end_groups(job)
     if job.rank == 0:

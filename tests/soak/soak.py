@@ -45,7 +45,7 @@ _DAMAGED_SHARE = 0.5
 """After so many of them a bit of the newest checkpoint is flipped too."""
 _ENDED_WITHIN_SECONDS = 60.0
 _CALIBRATED_STEPS = 60
-_SAMPLES_SECONDS = 0.1
+_SAMPLES_SECONDS = 0.05
 _IN_FLIGHT_STEPS = 4
 
 
@@ -129,7 +129,7 @@ def soak(
         folder: in which it trains.
         minutes: of training, without what faults cost.
         save_seconds: between two checkpoints.
-        fault_seconds: between two faults, on average.
+        fault_seconds: between two faults, on average, at the pace of the calibration.
         seed: of what happens when.
         most_faults: how many there are at most.
     """
@@ -144,8 +144,9 @@ def soak(
     try:
         while not (run.out / "result.json").exists():
             wanted = most_faults is None or len(found.faults) < most_faults
-            fault_at = draw.uniform(0.5, 1.5) * fault_seconds if wanted else math.inf
-            _train(run, draw, fault_at, save_every, found)
+            # Steps, so that a run has room for its faults however fast it becomes.
+            seconds = draw.uniform(0.5, 1.5) * fault_seconds if wanted else math.inf
+            _train(run, draw, seconds / step_seconds, save_every, found)
         found.seconds = time.monotonic() - began
         result = run.finish()
     finally:
@@ -182,7 +183,7 @@ def _calibrated(folder: Path) -> tuple[float, Path]:
 
 
 def _train(
-    run: FaultedRun, draw: random.Random, fault_after_seconds: float, save_every: int, found: Soak
+    run: FaultedRun, draw: random.Random, fault_after_steps: float, save_every: int, found: Soak
 ) -> None:
     """Start the run, train until a fault or the end, and say what the fault before has cost."""
     damaged = None
@@ -200,17 +201,17 @@ def _train(
         found.resumed_seconds.append(seconds)
         Outcome(*FAULTS[found.faults[-1]], ended.seconds, seconds).record()
     assert run.launcher is not None
-    fault_at = time.monotonic() + fault_after_seconds
+    fault_at = step + fault_after_steps
     ranks, memory, newest, saves = run.ranks(), Memory(), run.saved_step(), 0
     while run.launcher.poll() is None:
         if run.saved_step() != newest:
             newest, saves = run.saved_step(), saves + 1
         memory.sample(saves, ranks)
         is_over = (run.out / "result.json").exists()
-        if time.monotonic() >= fault_at and newest and not is_over and len(run.ranks()) == 2:
+        if run.last_step() >= fault_at and newest and not is_over and len(run.ranks()) == 2:
             kind = list(FAULTS)[len(found.faults) % len(FAULTS)]
             found.faults.append(kind)
-            time.sleep(draw.uniform(0.0, _SAMPLES_SECONDS))
+            time.sleep(draw.uniform(0.0, 2 * _SAMPLES_SECONDS))
             run.end_by(partial(_hit, run, kind, draw), _ENDED_WITHIN_SECONDS)
             break
         time.sleep(_SAMPLES_SECONDS)
@@ -226,7 +227,8 @@ def _judge(run: FaultedRun, ended: Ended, damaged: Path | None, step: int, save_
     assert len(ended.said) <= 2, ended.said
     behind = save_every if damaged else 0
     assert step >= ended.saved_step - behind
-    assert ended.step - step <= save_every + behind + _IN_FLIGHT_STEPS, (step, ended)
+    # Training goes on until the next checkpoint while one is written, which the fault may prevent.
+    assert ended.step - step <= 2 * save_every + behind + _IN_FLIGHT_STEPS, (step, ended)
     if damaged is not None:
         assert step < int(damaged.name.split("-")[1])
         assert damaged.name in run.log()
