@@ -18,7 +18,7 @@ from tests.slurm.testbed import REPOSITORY, Shell
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
-ENDED_WITHIN_SECONDS = 20.0
+ENDED_WITHIN_SECONDS = 60.0
 
 
 class LocalCampaign(ClusterCampaign):
