@@ -85,7 +85,10 @@ def long_campaign(shell: Shell, launcher: str = "mpirun", epochs: int = 6) -> Cl
 
 
 def train_slowly(shell: Shell) -> None:
-    """Have the trial that trains now take minutes, and those that start from now on as before."""
+    """Have the trial that trains now take minutes, and those that start from now on as before.
+
+    However long it takes until somebody stops it, it has not ended by then.
+    """
     (shell.folder / "slowly").touch()
 
 
@@ -121,6 +124,7 @@ def test_a_cancelled_job_goes_on_and_ends_in_the_same_weights(shell: Shell, laun
     driver = campaign.start()
     try:
         campaign.wait_for_steps("fbp", 30)
+        train_slowly(shell)
         shell.output("scancel", *campaign.jobs())
         assert driver.wait(timeout=PATIENCE_SECONDS) == 0
     finally:
@@ -136,7 +140,6 @@ def test_a_driver_that_is_killed_is_followed_by_one_that_repeats_nothing(shell: 
     campaign = long_campaign(shell)
     first = campaign.start()
     campaign.wait_for_steps("fbp", 30)
-    # However long the next driver takes to start, it finds the job.
     train_slowly(shell)
     first.kill()
     first.wait()
@@ -192,6 +195,7 @@ def test_a_driver_that_is_a_job_can_be_cancelled_and_submitted_again(shell: Shel
     campaign = long_campaign(shell)
     driver = shell.output("sbatch", "--parsable", "slurm/campaign.sbatch", "tiny.yaml").strip()
     campaign.wait_for_steps("fbp", 30)
+    train_slowly(shell)
     shell.output("scancel", driver)
     wait_for(lambda: not shell.output("squeue", "--noheader"), "the end of driver and job")
     assert campaign.exit_codes("fbp") == [75]
