@@ -32,8 +32,9 @@ class BrokenDisk:
     def unmount(self) -> None:
         """Unmount it, whoever still uses it."""
         subprocess.run(["umount", "--lazy", str(self.folder)], check=False, capture_output=True)
-        deadline = time.monotonic() + 10
-        while self._is_in_a_loop() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 60
+        while self._is_in_a_loop():
+            assert time.monotonic() < deadline, f"{self.folder} is still in use"
             time.sleep(0.05)
 
     def make_read_only(self) -> None:

@@ -32,6 +32,7 @@ class Ended:
         log: all that was written.
         seconds: from the fault until the last process was gone.
         saved_step: the step of the newest checkpoint that was whole when the fault came.
+        begun_step: that of the newest which was whole or being written then.
         step: the last step that was reported by then.
     """
 
@@ -40,6 +41,7 @@ class Ended:
     log: str
     seconds: float
     saved_step: int
+    begun_step: int
     step: int
 
 
@@ -124,8 +126,15 @@ class FaultedRun:
 
     def saved_step(self) -> int:
         """Return the step of the newest checkpoint, 0 if there is none."""
-        names = [path.name for path in (self.out / "checkpoint").glob("step-*")]
-        return max((int(found[1]) for name in names if (found := _STEP.match(name))), default=0)
+        return self._newest_step("step-*")
+
+    def begun_step(self) -> int:
+        """Return the step of the newest checkpoint that is whole or is being written."""
+        return max(self.saved_step(), self._newest_step(".step-*"))
+
+    def _newest_step(self, pattern: str) -> int:
+        names = [path.name for path in (self.out / "checkpoint").glob(pattern)]
+        return max((int(found[1]) for name in names if (found := _STEP.search(name))), default=0)
 
     def end_by(self, fault: Callable[[], object], limit_seconds: float) -> Ended:
         """Do something to the run, and wait until all its processes have ended.
@@ -134,7 +143,7 @@ class FaultedRun:
         """
         assert self.launcher is not None
         everyone = [*self.ranks(), psutil.Process(self.launcher.pid)]
-        saved, step = self.saved_step(), self.last_step()
+        saved, begun, step = self.saved_step(), self.begun_step(), self.last_step()
         began = time.monotonic()
         fault()
         try:
@@ -150,7 +159,8 @@ class FaultedRun:
         text = self.log()
         assert "Traceback" not in text
         said = [line for line in text.splitlines() if line.startswith("hpc-lpm: ")]
-        self.ended = Ended(self.launcher.returncode, said, text, seconds, saved, step)
+        code = self.launcher.returncode
+        self.ended = Ended(code, said, text, seconds, saved, begun, step)
         return self.ended
 
     def finish(self, limit_seconds: float = 300.0) -> dict[str, object]:

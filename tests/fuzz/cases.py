@@ -273,8 +273,12 @@ def _write_data(folder: Path) -> None:
     cifar_copies.write_python(folder / "cifar" / "cifar-10-batches-py")
     cifar_copies.write_binary(folder / "binary" / "cifar-10-batches-bin")
     (folder / "packed").mkdir()
-    with tarfile.open(folder / "packed" / "cifar-10-python.tar.gz", "w:gz") as archive:
-        archive.add(folder / "cifar" / "cifar-10-batches-py", "cifar-10-batches-py")
+    with (
+        gzip.GzipFile(folder / "packed" / "cifar-10-python.tar.gz", "wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
+        name = "cifar-10-batches-py"
+        archive.add(folder / "cifar" / name, name, filter=_without_dates)
     for number, ending in enumerate(("png", "jpg", "gif", "bmp", "tiff", "webp")):
         for name in ("cat", "dog"):
             path = folder / "images" / ending / name / f"spoilt.{ending}"
@@ -293,6 +297,12 @@ def _write_data(folder: Path) -> None:
     (folder / "text").mkdir()
     (folder / "text" / "a.txt").write_text("to be or not to be, that is the question\n" * 20)
     _write_tokenizer(folder / "tokenizer.json")
+
+
+def _without_dates(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Return a member of an archive as it is on each run, so that it is spoilt alike."""
+    member.mtime = 0
+    return member
 
 
 def _table(path: Path) -> Any:

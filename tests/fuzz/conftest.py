@@ -1,6 +1,6 @@
 """Valid files to spoil, and the numbers of inputs that were tried, which pytest's summary shows."""
 
-import os
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +10,21 @@ COUNTED = "spoilt inputs"
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a valid file of each kind, which is the current one."""
+def written_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a valid file of each kind."""
     from tests.fuzz.cases import write_files
 
-    folder, before = tmp_path_factory.mktemp("files"), Path.cwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("files")
+    with contextlib.chdir(folder):
         write_files(folder)
-        yield folder
-    finally:
-        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def files(written_files: Path) -> Iterator[Path]:
+    """The same, as the current folder of a test alone."""
+    with contextlib.chdir(written_files):
+        yield written_files
 
 
 @pytest.hookimpl

@@ -1,6 +1,7 @@
 """up, down, status and env: also twice, after a crash, without rights, with bad options."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,9 @@ def traces() -> set[str]:
     """Return everything of this cluster that can be seen from outside."""
     found = set()
     links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
-    found |= {line for line in links.stdout.splitlines() if f" lpm{network_of(NAME)}" in line}
+    # Another cluster may have a number that begins alike.
+    ours = re.compile(rf"\blpm{network_of(NAME)}\b")
+    found |= {line for line in links.stdout.splitlines() if ours.search(line)}
     if Path("/run/netns").is_dir():
         found |= {path.name for path in Path("/run/netns").glob(f"lpm-{NAME}-*")}
     for process in psutil.process_iter(["cmdline"]):
@@ -108,7 +111,7 @@ def test_up_with_other_options_makes_another_cluster() -> None:
 def test_a_daemon_that_died_is_seen_and_up_mends_it(crashed: str) -> None:
     up()
     os.kill(pid_of(crashed), signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (status := cluster("status", name=NAME)).returncode == 0:
         assert time.monotonic() < deadline, status.stdout
         time.sleep(0.1)
@@ -133,14 +136,17 @@ def test_two_clusters_run_jobs_side_by_side(shell: Shell, cluster_name: str) -> 
     up()
     other = Shell(variables(NAME), shell.folder)
     script = "hostname -i; scontrol show config | grep -o 'ClusterName.*'"
-    jobs = [one.start("srun", "-n1", "bash", "-c", f"sleep 1; {script}") for one in (shell, other)]
-    assert [job.wait(timeout=60) for job in jobs] == [0, 0]
+    # Quiet, since what they say besides goes to the same file.
+    command = ("srun", "--quiet", "-n1", "bash", "-c", f"sleep 1; {script}")
+    jobs = [one.start(*command) for one in (shell, other)]
+    assert [job.wait(timeout=120) for job in jobs] == [0, 0]
     said = sorted(path.read_text() for path in shell.folder.glob("srun-*.out"))
     assert {text.split()[-1] for text in said} == {NAME, cluster_name}
     assert said[0].split()[0] != said[1].split()[0]
     assert cluster("down", name=NAME).returncode == 0
     assert not traces()
     assert cluster("status", name=cluster_name).returncode == 0
+    shell.end_jobs()  # the first node is free again
     assert shell.output("srun", "-n1", "hostname").strip() == "n1"
 
 
@@ -158,7 +164,7 @@ def test_a_cluster_of_the_tests_goes_with_them_however_they_end() -> None:
         assert tests.stdout.readline() == b"0\n"
         assert traces()
         tests.kill()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while traces():
         assert time.monotonic() < deadline, traces()
         time.sleep(0.2)
@@ -166,7 +172,7 @@ def test_a_cluster_of_the_tests_goes_with_them_however_they_end() -> None:
 
 def test_jobs_of_the_cluster_end_with_it() -> None:
     up()
-    marker = "3141.59"
+    marker = f"3141.{os.getpid()}"  # of these tests alone
     environment = variables(NAME)
     submit = ["sbatch", "--output=/dev/null", "--wrap", f"setsid sleep {marker} & sleep {marker}"]
     subprocess.run(submit, env=environment, check=True, capture_output=True)
@@ -175,7 +181,7 @@ def test_jobs_of_the_cluster_end_with_it() -> None:
         listed = psutil.process_iter(["cmdline"])
         return [str(p) for p in listed if p.info["cmdline"] == ["sleep", marker]]
 
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(sleepers()) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.1)

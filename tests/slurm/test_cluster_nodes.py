@@ -25,7 +25,8 @@ from mpi4py import MPI
 import numpy, time
 world = MPI.COMM_WORLD
 message, times = numpy.zeros(4 << 20, numpy.uint8), []
-for _ in range(20):
+# As often as it takes until neither side has to wait for its core; 20 times to see a link too fast.
+for number in range(300):
     world.Barrier()
     start = time.perf_counter()
     if world.rank == 0:
@@ -35,8 +36,11 @@ for _ in range(20):
         world.Recv(message, 0)
         world.Send(message, 0)
     times.append(time.perf_counter() - start)
+    rate = 2 * 8 * message.nbytes / min(times)
+    if world.bcast(number >= 19 and rate > 0.5e9):
+        break
 if world.rank == 0:
-    print(2 * 8 * message.nbytes / min(times))
+    print(rate)
 """
 
 
@@ -50,7 +54,9 @@ def test_every_node_has_its_own_name_address_core_and_shared_memory(shell: Shell
     assert set(nodes) == {"n1", "n2"}
     (address, core, files), (other_address, other_core, other_files) = nodes["n1"], nodes["n2"]
     assert address != other_address
-    assert (files, other_files) == ("n1,", "n2,")
+    # Ranks of earlier tests that were killed may have left something beside these.
+    assert {"n1", "n2"} & set(files.split(",")) == {"n1"}
+    assert {"n1", "n2"} & set(other_files.split(",")) == {"n2"}
     assert core.isdigit()
     assert other_core.isdigit()
 

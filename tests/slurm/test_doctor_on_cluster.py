@@ -13,6 +13,8 @@ pytestmark = pytest.mark.slurm
 
 DOCTOR = [sys.executable, "-m", "hpc_lpm", "doctor", "--json"]
 JOB = ["--nodes=2", "--ntasks=2", "--time=8"]
+BURST_BYTES = 256 * 2**10
+"""That of tc in slurm/testbed."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +51,12 @@ def test_the_nodes_of_a_job_and_their_link_are_examined(shell: Shell, start: lis
     assert found(document, "placement") == ("ok", "n1: rank 0; n2: rank 1")
     (link,) = document["links"]
     assert link["nodes"] == ["n1", "n2"]
-    assert 0.05e9 < link["bandwidth_bytes_per_second"] < 0.2e9  # a link of 1 Gbit/s
+    # A link of 1 Gbit/s, which lets a burst through at once. How much slower it seems is a matter
+    # of what else the machine does.
+    size, bandwidth = link["message_bytes"], link["bandwidth_bytes_per_second"]
+    seconds = size / bandwidth + 2 * link["latency_seconds"]
+    assert seconds > (size - BURST_BYTES) / 0.125e9
+    assert bandwidth > 0.005e9
     assert "2 nodes write" in found(document, "shared files")[1]
     assert "on all 2 nodes" in found(document, "environment")[1]
     assert "starts our ranks (tried)" in found(document, "mpi plugin")[1]

@@ -1,8 +1,6 @@
 """Faults of a cluster while a campaign trains on it: each costs at most the work since a save."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -43,11 +41,11 @@ class Cluster:
         pid = processes.running(daemon, self.layout.folder)
         assert pid is not None
         family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in family:
-            if process.name() == ("slurmctld" if daemon == "slurmctld" else "slurmd"):
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        psutil.wait_procs(family, timeout=10)
+        name = "slurmctld" if daemon == "slurmctld" else "slurmd"
+        victim = next(process for process in family if _name_of(process) == name)
+        victim.kill()
+        ending = [victim] if name == "slurmctld" else family
+        wait_for(lambda: not any(map(_name_of, ending)), f"the end of {name}")
 
     def start_controller(self) -> None:
         """Start slurmctld again, which remembers its jobs."""
@@ -74,6 +72,15 @@ class Cluster:
             lambda: testbed.node_states(self.layout).get(self.node.name) in {"idle", "allocated"},
             "the node",
         )
+
+
+def _name_of(process: psutil.Process) -> str | None:
+    """Return the name of a process, None if it has ended."""
+    try:
+        is_there = process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return process.name() if is_there else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def test_a_campaign_outlives_its_links_its_controller_and_its_node(

@@ -19,7 +19,7 @@ from tests.slurm.testbed import REPOSITORY, Shell
 from tests.workflow.test_container_campaign import APPTAINER
 from tests.workflow.test_names_for_shells import EXECUTED, ODD, study
 
-pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 LOOK = """
 from pathlib import Path

@@ -110,7 +110,7 @@ class Shell:
 
     def end_jobs(self) -> None:
         """Leave the cluster to the next test without a job, whatever became of this one."""
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 180
         while self.output("squeue", "--noheader"):
             assert time.monotonic() < deadline, "jobs do not end"
             self.run("scancel", "--user=root")

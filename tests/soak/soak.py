@@ -3,7 +3,7 @@
     python -m tests.soak.soak --minutes 60 --save-seconds 60 --fault-seconds 180 --out FOLDER
 
 FBP on two ranks saves a checkpoint every so many seconds. At random moments, on average every so
-many seconds, a rank or the launcher is killed, or a rank is stopped; after some of these a bit of
+many seconds, a rank or the launcher is killed, or a rank is stopped; after half of these a bit of
 the newest checkpoint is flipped. Then the run is started again, as a person or a campaign would.
 
 In the end its weights must be those of a run that nothing disturbed, with the same drains; and
@@ -41,11 +41,9 @@ FAULTS = {
     "0": ("kill -9 of a rank", "the launcher ends the others at once"),
 }
 """What happens in turn: its name in the table of faults, and what becomes of the run."""
-_DAMAGED_SHARE = 0.5
-"""After so many of them a bit of the newest checkpoint is flipped too."""
 _ENDED_WITHIN_SECONDS = 60.0
 _CALIBRATED_STEPS = 60
-_SAMPLES_SECONDS = 0.05
+_SAMPLES_SECONDS, _MOMENT_SECONDS = 0.02, 0.1
 _IN_FLIGHT_STEPS = 4
 
 
@@ -129,14 +127,16 @@ def soak(
         folder: in which it trains.
         minutes: of training, without what faults cost.
         save_seconds: between two checkpoints.
-        fault_seconds: between two faults, on average, at the pace of the calibration.
+        fault_seconds: between two faults, on average; half to one and a half times as many.
         seed: of what happens when.
         most_faults: how many there are at most.
     """
     folder.mkdir(parents=True, exist_ok=True)
     draw, found = random.Random(seed), Soak()
     step_seconds, plan = _calibrated(folder)
+    # In steps, whose number does not depend on what else the machine does meanwhile.
     save_every = max(1, round(save_seconds / step_seconds))
+    fault_every = max(1, round(fault_seconds / step_seconds))
     found.steps = max(2 * save_every, round(60 * minutes / step_seconds))
     options = training(found.steps, save_every, plan)
     run = FaultedRun(folder / "run", folder, *options)
@@ -144,9 +144,8 @@ def soak(
     try:
         while not (run.out / "result.json").exists():
             wanted = most_faults is None or len(found.faults) < most_faults
-            # Steps, so that a run has room for its faults however fast it becomes.
-            seconds = draw.uniform(0.5, 1.5) * fault_seconds if wanted else math.inf
-            _train(run, draw, seconds / step_seconds, save_every, found)
+            fault_after = draw.uniform(0.5, 1.5) * fault_every if wanted else math.inf
+            _train(run, draw, fault_after, save_every, found)
         found.seconds = time.monotonic() - began
         result = run.finish()
     finally:
@@ -183,13 +182,18 @@ def _calibrated(folder: Path) -> tuple[float, Path]:
 
 
 def _train(
-    run: FaultedRun, draw: random.Random, fault_after_steps: float, save_every: int, found: Soak
+    run: FaultedRun, draw: random.Random, fault_after: float, save_every: int, found: Soak
 ) -> None:
-    """Start the run, train until a fault or the end, and say what the fault before has cost."""
+    """Start the run, train until a fault or the end, and say what the fault before has cost.
+
+    The fault comes after so many steps.
+    """
     damaged = None
     if run.ended is not None:
         saved = list((run.out / "checkpoint").glob("step-*"))
-        if len(saved) > 1 and draw.random() < _DAMAGED_SHARE:
+        # After every second fault, in the next round after the others.
+        number = len(found.faults)
+        if len(saved) > 1 and (number + (number - 1) // len(FAULTS)) % 2 == 0:
             damaged = newest_checkpoint(run.out)
             flip_a_bit(draw.choice(sorted(damaged.iterdir())), draw)
             found.damaged.append(damaged.name)
@@ -201,17 +205,18 @@ def _train(
         found.resumed_seconds.append(seconds)
         Outcome(*FAULTS[found.faults[-1]], ended.seconds, seconds).record()
     assert run.launcher is not None
-    fault_at = step + fault_after_steps
+    fault_at = step + fault_after
     ranks, memory, newest, saves = run.ranks(), Memory(), run.saved_step(), 0
     while run.launcher.poll() is None:
         if run.saved_step() != newest:
             newest, saves = run.saved_step(), saves + 1
         memory.sample(saves, ranks)
         is_over = (run.out / "result.json").exists()
-        if run.last_step() >= fault_at and newest and not is_over and len(run.ranks()) == 2:
+        is_due = run.last_step() >= fault_at
+        if is_due and newest and not is_over and len(run.ranks()) == 2:
             kind = list(FAULTS)[len(found.faults) % len(FAULTS)]
             found.faults.append(kind)
-            time.sleep(draw.uniform(0.0, 2 * _SAMPLES_SECONDS))
+            time.sleep(draw.uniform(0.0, _MOMENT_SECONDS))
             run.end_by(partial(_hit, run, kind, draw), _ENDED_WITHIN_SECONDS)
             break
         time.sleep(_SAMPLES_SECONDS)
@@ -227,8 +232,10 @@ def _judge(run: FaultedRun, ended: Ended, damaged: Path | None, step: int, save_
     assert len(ended.said) <= 2, ended.said
     behind = save_every if damaged else 0
     assert step >= ended.saved_step - behind
-    # Training goes on until the next checkpoint while one is written, which the fault may prevent.
-    assert ended.step - step <= 2 * save_every + behind + _IN_FLIGHT_STEPS, (step, ended)
+    # One that was being written is lost, and what came between it and the one before.
+    unwritten = ended.begun_step - ended.saved_step
+    most = save_every + behind + unwritten + _IN_FLIGHT_STEPS
+    assert ended.step - step <= most, (step, ended)
     if damaged is not None:
         assert step < int(damaged.name.split("-")[1])
         assert damaged.name in run.log()

@@ -3,8 +3,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -25,6 +28,11 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 time.sleep(60)
 """
+UNTIL = """
+import pathlib, time
+while not pathlib.Path("{path}").exists():
+    time.sleep(0.01)
+"""
 
 
 def run(code: str, log: Path, said: list[str], **options: object) -> CommandOutcome:
@@ -38,24 +46,25 @@ def run(code: str, log: Path, said: list[str], **options: object) -> CommandOutc
     )
 
 
-def signal_me_when_said(said: list[str], number: int) -> None:
+def signal_me_when_said(
+    said: list[str], number: int, then: Callable[[], object] = lambda: None
+) -> None:
     def wait_and_kill() -> None:
         while not said:
             time.sleep(0.01)
         os.kill(os.getpid(), number)
+        then()
 
     threading.Thread(target=wait_and_kill, daemon=True).start()
 
 
 def assert_ended(pid: int) -> None:
     """Wait until a process has ended, whether or not anybody has taken note of that."""
-    gone = time.monotonic() + 5
-    while psutil.pid_exists(pid) and time.monotonic() < gone:
-        if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-            break
-        time.sleep(0.05)
-    else:
-        assert not psutil.pid_exists(pid)
+    deadline = time.monotonic() + 60
+    with suppress(psutil.NoSuchProcess):
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline, f"process {pid} lives on"
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 75])
@@ -79,8 +88,14 @@ def test_output_reaches_the_log_and_the_terminal(tmp_path: Path) -> None:
 
 def test_with_progress_the_output_stays_in_the_log(tmp_path: Path) -> None:
     said: list[str] = []
-    code = "import time; print('noise', flush=True); time.sleep(1)"
-    run(code, tmp_path / "log", said, progress=lambda: "half done", interval_seconds=0.2)
+    asked = tmp_path / "asked"
+
+    def progress() -> str:
+        asked.touch()
+        return "half done"
+
+    code = f"print('noise', flush=True)\n{UNTIL.format(path=asked)}"
+    run(code, tmp_path / "log", said, progress=progress, interval_seconds=0.2)
     assert set(said) == {"half done"}
     assert (tmp_path / "log").read_text() == "noise\n"
 
@@ -109,9 +124,12 @@ def test_a_signal_that_was_inherited_as_ignored_stops_nothing(name: str, tmp_pat
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_IGN)
     said: list[str] = []
-    signal_me_when_said(said, number)
+    sent = tmp_path / "sent"
+    signal_me_when_said(said, number, sent.touch)
     try:
-        launch = run("import time; print('ready', flush=True); time.sleep(1)", tmp_path / "l", said)
+        # It goes on until the signal was sent, which would end whoever does not ignore it.
+        code = f"print('ready', flush=True)\n{UNTIL.format(path=sent)}"
+        launch = run(code, tmp_path / "log", said)
     finally:
         signal.signal(number, before)
     assert (launch.exit_code, launch.stopped_by) == (0, None)
@@ -168,16 +186,37 @@ def test_the_death_of_a_command_that_we_killed_ourselves_is_not_explained(tmp_pa
 NEVER_STARTED = """
 import os, subprocess, sys, time
 from pathlib import Path
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(child.pid, flush=True)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 for rank in sys.argv[1:]:
     Path(os.environ["HPC_LPM_ROLL_CALL"], rank).touch()
-time.sleep(60)
+print(child.pid, flush=True)
+time.sleep(600)
 """
 
 
-def test_a_launcher_whose_ranks_do_not_come_to_life_is_ended_by_a_sentence(tmp_path: Path) -> None:
+def time_is_up_once(
+    said: list[str], monkeypatch: pytest.MonkeyPatch, then: Callable[[], object] = lambda: None
+) -> None:
+    """Let an hour pass for the supervisor once something was said; call `then` a while later."""
+    readings = 0
+
+    def monotonic() -> float:
+        nonlocal readings
+        readings += bool(said)
+        if readings == 5:
+            then()
+        # Another one at the second reading: the first may be that of the beginning.
+        return time.monotonic() + 3600 * min(readings, 2)
+
+    clock = SimpleNamespace(monotonic=monotonic, sleep=time.sleep)
+    monkeypatch.setattr(supervisor, "time", clock)
+
+
+def test_a_launcher_whose_ranks_do_not_come_to_life_is_ended_by_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
+    time_is_up_once(said, monkeypatch)
     began = time.monotonic()
     outcome = supervise(
         [sys.executable, "-c", NEVER_STARTED, "0", "2"],
@@ -185,13 +224,14 @@ def test_a_launcher_whose_ranks_do_not_come_to_life_is_ended_by_a_sentence(tmp_p
         4,
         tmp_path / "log",
         say=said.append,
-        ranks_within_seconds=3.0,
+        ranks_within_seconds=300.0,
     )
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert outcome.exit_code == 128 + signal.SIGKILL
     assert_ended(int(said[0]))
     assert (
-        f"{tmp_path / 'log'}: of 4 ranks these have not come to life within 3 s: 1, 3; " in said[-1]
+        f"{tmp_path / 'log'}: of 4 ranks these have not come to life within 300 s: 1, 3; "
+        in said[-1]
     )
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
@@ -201,20 +241,26 @@ import os, sys, time
 from pathlib import Path
 for rank in sys.argv[1:]:
     Path(os.environ["HPC_LPM_ROLL_CALL"], rank).touch()
-time.sleep(6)
+print("ready", flush=True)
 """
 
 
-def test_ranks_that_have_come_to_life_may_take_their_time(tmp_path: Path) -> None:
+def test_ranks_that_have_come_to_life_may_take_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    go_on = tmp_path / "go on"
+    time_is_up_once(said, monkeypatch, go_on.touch)
     outcome = supervise(
-        [sys.executable, "-c", ANSWERED, "0", "1"],
+        [sys.executable, "-c", ANSWERED + UNTIL.format(path=go_on), "0", "1"],
         os.environ,
         2,
         tmp_path / "log",
-        say=lambda line: None,
-        ranks_within_seconds=5.0,
+        say=said.append,
+        ranks_within_seconds=300.0,
     )
     assert outcome.exit_code == 0
+    assert said == ["ready"]
 
 
 LEAVES_A_PROCESS = """

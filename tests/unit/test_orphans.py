@@ -22,7 +22,7 @@ def save(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, save)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 STUBBORN = PATIENT.replace("signal.SIGTERM, save", "signal.SIGTERM, signal.SIG_IGN")
 
@@ -55,7 +55,7 @@ def test_a_training_saves_its_progress_before_it_ends(
     orphan = run(started, tmp_path, PATIENT, "hpc_lpm", "campaign", "launch")
     said: list[str] = []
     take_over(tmp_path, Driver.here(None), said.append).close()
-    assert orphan.wait(timeout=5) == 75
+    assert orphan.wait(timeout=60) == 75
     assert (tmp_path / "saved").read_text() == "saved"
     (sentence,) = said
     assert sentence.endswith(f"once it is saved: process {orphan.pid}")
@@ -66,7 +66,7 @@ def test_ranks_whose_launcher_is_gone_are_told_themselves(
 ) -> None:
     ranks = [run(started, tmp_path, PATIENT, "-m", "hpc_lpm", "train") for _ in range(2)]
     end_orphans(tmp_path, lambda _: None)
-    assert [rank.wait(timeout=5) for rank in ranks] == [75, 75]
+    assert [rank.wait(timeout=60) for rank in ranks] == [75, 75]
 
 
 def test_what_does_not_end_in_time_is_killed(
@@ -76,8 +76,8 @@ def test_what_does_not_end_in_time_is_killed(
     helper = run(started, tmp_path, STUBBORN)
     began = time.monotonic()
     end_orphans(tmp_path, lambda _: None, grace_seconds=0.5)
-    assert time.monotonic() - began < 10
-    assert [each.wait(timeout=5) for each in (orphan, helper)] == [-signal.SIGKILL] * 2
+    assert time.monotonic() - began < 60
+    assert [each.wait(timeout=60) for each in (orphan, helper)] == [-signal.SIGKILL] * 2
 
 
 def test_other_campaigns_and_the_process_itself_are_left_alone(

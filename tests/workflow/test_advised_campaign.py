@@ -19,7 +19,7 @@ ASKED = [
     *("--repeats", "1", "--also", "toys:Eager", "--also", "toys:Relay", "--lr", "0.05"),
 ]
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 
 def test_the_campaign_that_advice_writes_races_the_first_three_of_its_table(
@@ -43,7 +43,7 @@ def test_the_campaign_that_advice_writes_races_the_first_three_of_its_table(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=900,
         check=False,
     )
     assert raced.returncode == 0, raced.stdout + raced.stderr

@@ -32,7 +32,7 @@ expect:
   - {{metric: samples_per_second, strategy: fbp, relative_to: sequential, at_least: 0.001}}
 """
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 
 def snakemake(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,7 @@ def snakemake(folder: Path, *options: str, **variables: str) -> subprocess.Compl
         env=os.environ | variables,
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
 

@@ -17,7 +17,7 @@ from hpc_lpm.doctor.site import check_site
 from hpc_lpm.doctor.situation import Finding
 from tests.unit.doctor_situations import situation
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).parents[2]
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
@@ -84,7 +84,7 @@ def test_profiles_and_trials_run_in_it_the_driver_outside_and_files_follow_the_u
         [SNAKEMAKE, "--cores", "2", "--configfile", "tiny.yaml"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
         umask=0o027,
     )

@@ -41,7 +41,7 @@ VALUES: dict[str, list[Any]] = {
     "width": [3, 4],
 }
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 
 def snakemake(folder: Path, *options: str) -> str:

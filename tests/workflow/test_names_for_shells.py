@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -43,6 +43,7 @@ signs = st.sampled_from("ab1 .,-_/\\'\"$`;&|<>(){}[]*?!#~%=:@^é\n\t\0")
 names = st.one_of(st.text(signs, max_size=30), st.text(max_size=20))
 
 
+@settings(deadline=None, derandomize=True)
 @given(name=names)
 def test_the_name_of_a_campaign_is_a_folder_in_results_or_is_refused(name: str) -> None:
     document = {"models": ["mlp"], "datasets": ["digits"], "strategies": ["fbp"], "epochs": 1}
@@ -55,6 +56,7 @@ def test_the_name_of_a_campaign_is_a_folder_in_results_or_is_refused(name: str) 
     assert root.parent == Path("results")
 
 
+@settings(deadline=None, derandomize=True)
 @given(parts=st.lists(names, min_size=2, max_size=4), other=names)
 def test_what_is_made_of_names_is_one_file_of_plain_signs_and_differs_if_they_do(
     parts: list[str], other: str
@@ -67,6 +69,7 @@ def test_what_is_made_of_names_is_one_file_of_plain_signs_and_differs_if_they_do
         assert file_name(*parts[:-1], other) != name
 
 
+@settings(deadline=None, derandomize=True)
 @given(key=st.sampled_from(["account", "partition", "qos", "reservation", "interface"]), name=names)
 def test_what_a_site_names_is_a_word_without_signs_of_shells_or_is_refused(
     key: str, name: str

@@ -58,7 +58,7 @@ def submit(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
         env=os.environ | {"SLURM_SUBMIT_DIR": str(folder)} | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -124,12 +124,13 @@ def test_the_end_of_its_time_stops_the_driver_in_order(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "c", PATIENT_STAND_IN)
     job = subprocess.Popen(["bash", "slurm/campaign.sbatch"], cwd=folder)
     calls = folder / "calls.txt"
-    deadline = time.monotonic() + 20
-    while not calls.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
     try:
-        assert job.wait(timeout=30) == 1
+        deadline = time.monotonic() + 120
+        while not calls.exists():
+            assert time.monotonic() < deadline, "the driver does not start"
+            time.sleep(0.05)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(timeout=120) == 1
     finally:
         end_with_children(job)
     assert calls.read_text().splitlines() == ["started", "interrupt 1", "interrupt 2"]

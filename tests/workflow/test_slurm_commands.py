@@ -39,6 +39,14 @@ OTHERS = {
     "squeue": "true",
     "scancel": "true",
 }
+# Once a job was submitted the controller is away, until the executor has asked sacct for it, which
+# knows nothing without a database.
+AWAY = {
+    "sbatch": "echo $$ >> submitted; echo $$",
+    "scontrol": f"[ ! -e submitted ] || [ -e asked ] || exit 1; {OTHERS['scontrol']}",
+    "sacct": "touch asked; exit 1",
+    "squeue": "[ -e asked ] || exit 1; sed 's/$/|FAILED/' submitted",
+}
 
 
 OF_THE_CHECKOUT = (
@@ -47,22 +55,24 @@ OF_THE_CHECKOUT = (
 )
 
 
-def snakemake(folder: Path, *options: str) -> list[list[str]]:
-    """Run the campaign of a folder, by default with the checkout's rules and profile.
-
-    Returns what was submitted.
-    """
+def called(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the campaign of a folder, by default with the checkout's rules and profile."""
     path = f"{folder / 'programs'}{os.pathsep}{os.environ['PATH']}"
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
-    done = subprocess.run(
+    return subprocess.run(
         [SNAKEMAKE, *(options or OF_THE_CHECKOUT), "--retries", "0"],
         cwd=folder,
         env=environment | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
+
+
+def snakemake(folder: Path, *options: str) -> list[list[str]]:
+    """Run the campaign of a folder and return what was submitted."""
+    done = called(folder, *options)
     assert "this is a stand-in" in done.stdout + done.stderr, done.stdout + done.stderr
     lines = (folder / "submitted").read_text().splitlines()
     (folder / "submitted").unlink()
@@ -93,16 +103,22 @@ def _by_option(words: list[str]) -> list[str]:
     return lines
 
 
+def scripts(commands: dict[str, str]) -> dict[str, str]:
+    return {name: f"#!/bin/sh\n{text}\n" for name, text in commands.items()}
+
+
+def install(folder: Path, programs: dict[str, str]) -> None:
+    for name, text in programs.items():
+        (folder / "programs" / name).write_text(text)
+        (folder / "programs" / name).chmod(0o755)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a campaign that has been begun, and stand-ins for Slurm's programs."""
     folder = tmp_path / "a folder"
-    programs = folder / "programs"
-    programs.mkdir(parents=True)
-    scripts = {"sbatch": SBATCH} | {n: f"#!/bin/sh\n{text}\n" for n, text in OTHERS.items()}
-    for name, text in scripts.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+    (folder / "programs").mkdir(parents=True)
+    install(folder, {"sbatch": SBATCH} | scripts(OTHERS))
     (folder / "tiny.yaml").write_text(CAMPAIGN)
     provenance = folder / "results" / "tiny" / "provenance"
     provenance.mkdir(parents=True)
@@ -192,7 +208,7 @@ def test_a_wrong_site_is_refused_before_anything_is_submitted(folder: Path) -> N
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode != 0
@@ -214,3 +230,16 @@ def test_trials_ask_for_what_their_plan_and_profile_say(folder: Path) -> None:
     assert commands == {
         name: (GOLDEN / f"{name}.txt").read_text() for name in ("sequential", "fbp")
     }
+
+
+def test_a_driver_goes_on_once_a_controller_that_was_away_answers(folder: Path) -> None:
+    write_profile_and_plan(folder)
+    install(folder, scripts(AWAY))
+    done = called(folder)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert (folder / "asked").exists()
+    jobs = (folder / "submitted").read_text().split()
+    assert len(jobs) == 2
+    for job in jobs:
+        assert f"SLURM-job '{job}' failed, SLURM status is: 'FAILED'" in said

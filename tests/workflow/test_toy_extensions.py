@@ -39,7 +39,7 @@ expect:
   - {metric: "toys:STEPS_A_SECOND", strategy: relay, relative_to: sequential, at_least: 0.0001}
 """
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_a_campaign_validates_trains_and_reports_them(folder: Path) -> None:
         [*command, "--configfile", "toys.yaml"],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -26,7 +26,7 @@ optimizer: {name: momentum, lr: 0.05}
 steps: 3
 """
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.timeout(1200)]
 
 
 def snakemake(folder: Path) -> str:

@@ -20,6 +20,7 @@ from hpc_lpm.campaign.calls import CALL
 from hpc_lpm.campaign.damage import find_damage
 from hpc_lpm.campaign.driver import Driver, take_over
 from hpc_lpm.campaign.orphans import mark
+from hpc_lpm.campaign.remote_jobs import keep_jobs
 from hpc_lpm.campaign.resources import UNPROFILED_MEGABYTES, UNPROFILED_MINUTES, check_leaves_time
 from hpc_lpm.campaign.workflow import (
     any_of,
@@ -400,14 +401,14 @@ rule expectations:
 
 
 onstart:
+    executor = getattr(workflow.scheduler, "_executor", None)
+    keep_jobs(executor)
     try:
         # Keep the lock as long as this driver lives.
         LOCK = take_over(
             STEPS.folder.root,
             # The Slurm executor gives all its jobs one name; other executors give none.
-            Driver.here(
-                getattr(getattr(workflow.scheduler, "_executor", None), "run_uuid", None)
-            ),
+            Driver.here(getattr(executor, "run_uuid", None)),
             print,
         )
         THIS_CALL.begin(STEPS.folder.root)

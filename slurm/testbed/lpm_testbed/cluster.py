@@ -26,7 +26,7 @@ from lpm_testbed.packages import check_rights, ensure_installed
 MACHINE_CONFIGURATION = Path("/etc/slurm/slurm.conf")
 """Where Slurm's commands look by default; used where the machine has no Slurm of its own."""
 
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 _MUNGED, _SLURMCTLD = "munged", "slurmctld"
 
 
