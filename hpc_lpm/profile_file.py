@@ -28,9 +28,10 @@ class LayerProfile(BaseModel):
     `matrix_parameter_bytes` are those of the parameters that optimizer `muon` takes as matrices,
     likewise. `weight_gradient_seconds` are those of `backward_seconds` that can be spent after the
     gradients of the layer's inputs are known: all of them in the first layer, whose inputs need
-    none. They are None where they were not measured, as in imported profiles and those of earlier
-    releases. `ends` are the modules that end with the layer, and no stage may end with it if
-    `cut_after` is False.
+    none. `split_backward_seconds` are what the two halves take together if they run apart, which
+    costs something: never less than `backward_seconds`. Both are None where they were not measured,
+    as in imported profiles and those of earlier releases. `ends` are the modules that end with the
+    layer, and no stage may end with it if `cut_after` is False.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,18 +44,40 @@ class LayerProfile(BaseModel):
     activation_bytes: int = Field(ge=0)
     matrix_parameter_bytes: int | None = Field(default=None, ge=0)
     weight_gradient_seconds: Seconds | None = None
+    split_backward_seconds: Seconds | None = None
     fingerprint: str | None = None
     ends: tuple[ProfiledEnd, ...] = ()
     cut_after: bool = True
 
     @model_validator(mode="after")
-    def _weight_gradients_are_a_part(self) -> Self:
+    def _halves_fit_the_whole(self) -> Self:
         if (self.weight_gradient_seconds or 0.0) > self.backward_seconds:
             raise ValueError(
                 f"weight_gradient_seconds is {self.weight_gradient_seconds:g}, accepted is a part "
                 f"of backward_seconds, {self.backward_seconds:g}"
             )
+        split = self.split_backward_seconds
+        if split is not None and split < self.backward_seconds:
+            raise ValueError(
+                f"split_backward_seconds is {split:g}, accepted is at least backward_seconds, "
+                f"{self.backward_seconds:g}"
+            )
         return self
+
+    def halves_seconds(self, *, first_stage: bool) -> tuple[float, float]:
+        """Return what the halves of a backward pass take where they run apart, the weights' last.
+
+        The first stage has no gradient of its input to compute, so that all of it can wait. Where
+        the part that can wait is not known, nothing waits.
+        """
+        whole, waiting = self.backward_seconds, self.weight_gradient_seconds or 0.0
+        if first_stage:
+            return 0.0, whole
+        both = self.split_backward_seconds
+        if both is not None and whole:
+            waiting *= both / whole
+            return both - waiting, waiting
+        return whole - waiting, waiting
 
 
 class Link(BaseModel):

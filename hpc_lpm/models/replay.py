@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hpc_lpm.data.dataset import DataShape, require_images
 from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd
 from hpc_lpm.profile_formats.read import read_profile
-from hpc_lpm.split_backward.deferred_work import defer
+from hpc_lpm.split_backward.deferred_work import defer, is_put_off
 
 _SPIN_SECONDS = 0.2e-3
 _BYTES_PER_ELEMENT = 4
@@ -27,11 +27,10 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
     """Build one emulated layer for each layer of the profile at `path`, in either format.
 
     In training each pass of a layer lasts as long as profiled, in proportion to the samples of the
-    micro-batch; in evaluation it takes no time. If backward passes run in halves, a layer's
-    `weight_gradient_seconds` are spent in the second; in a profile without them, all in the first.
-    Layers return [n, width] float32, where `width` is
-    chosen so that the profile's micro-batch gives its `output_bytes`, rounded to at least one whole
-    element per sample; the last layer returns logits [n, classes].
+    micro-batch; in evaluation it takes no time. The halves of backward passes that run apart take
+    what `LayerProfile.halves_seconds` tells of them. Layers return [n, width] float32, where
+    `width` is chosen so that the profile's micro-batch gives its `output_bytes`, rounded to at
+    least one whole element per sample; the last layer returns logits [n, classes].
 
     Raises:
         InputError: if the data are not images, or the profile is missing or broken.
@@ -43,12 +42,13 @@ def replay(shape: DataShape, path: Path) -> LayeredModel:
     for index, layer in enumerate(profile.layers):
         elements = layer.output_bytes / (_BYTES_PER_ELEMENT * profile.micro_batch)
         width = shape.classes if index == last else max(1, round(elements))
+        first, second = layer.halves_seconds(first_stage=False)
         build = partial(
             EmulatedLayer,
             width,
             forward_seconds=layer.forward_seconds / profile.micro_batch,
             backward_seconds=layer.backward_seconds / profile.micro_batch,
-            weight_gradient_seconds=(layer.weight_gradient_seconds or 0.0) / profile.micro_batch,
+            halves_seconds=(first / profile.micro_batch, second / profile.micro_batch),
             stands_for=layer.fingerprint,
         )
         ends = tuple(ModuleEnd(end.path, end.type) for end in layer.ends)
@@ -61,8 +61,8 @@ class EmulatedLayer(nn.Module):
 
     The result depends on every element that arrives and on the layer's one weight, so that the
     trained weights tell bit for bit whether the messages were right. The ramp makes the classes
-    differ. `forward_seconds` and `backward_seconds` are the times of one sample, and of the latter
-    `weight_gradient_seconds` can wait for the second half of a backward pass. `stands_for` is the
+    differ. `forward_seconds` and `backward_seconds` are the times of one sample, and so are
+    `halves_seconds` of the two halves of a backward pass where they run apart. `stands_for` is the
     fingerprint of the layer that is emulated, None if it is not known.
     """
 
@@ -72,7 +72,7 @@ class EmulatedLayer(nn.Module):
         *,
         forward_seconds: float,
         backward_seconds: float,
-        weight_gradient_seconds: float = 0.0,
+        halves_seconds: tuple[float, float],
         stands_for: str | None = None,
     ) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class EmulatedLayer(nn.Module):
         self._width = width
         self._forward_seconds = forward_seconds
         self._backward_seconds = backward_seconds
-        self._weight_gradient_seconds = weight_gradient_seconds
+        self._halves_seconds = halves_seconds
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Compute, and in training take the time of `len(inputs)` samples."""
@@ -93,7 +93,7 @@ class EmulatedLayer(nn.Module):
             self._width,
             start_seconds + samples * self._forward_seconds,
             samples * self._backward_seconds,
-            samples * self._weight_gradient_seconds,
+            *(samples * seconds for seconds in self._halves_seconds),
         )
         return outputs
 
@@ -109,21 +109,25 @@ class _Emulated(torch.autograd.Function):
         width: int,
         forward_end_seconds: float,
         backward_seconds: float,
-        weight_gradient_seconds: float,
+        first_half_seconds: float,
+        second_half_seconds: float,
     ) -> Tensor:
         means = inputs.flatten(1).mean(dim=1, keepdim=True)
         activations = torch.tanh(weight * means)
         ctx.save_for_backward(weight, means, activations)
         ctx.input_shape = inputs.shape
         ctx.backward_seconds = backward_seconds
-        ctx.weight_gradient_seconds = weight_gradient_seconds
+        ctx.halves_seconds = first_half_seconds, second_half_seconds
         outputs = activations * _ramp(width, inputs)
         sleep_until(forward_end_seconds)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        end_seconds = time.perf_counter() + ctx.backward_seconds
+        first_seconds, second_seconds = ctx.backward_seconds, 0.0
+        if is_put_off():
+            first_seconds, second_seconds = ctx.halves_seconds
+        first_end_seconds = time.perf_counter() + first_seconds
         weight, means, activations = ctx.saved_tensors
         (gradient,) = gradients
         activation_gradient = (gradient * _ramp(gradient.shape[1], gradient)).sum(
@@ -137,13 +141,12 @@ class _Emulated(torch.autograd.Function):
             each = product_gradient * weight / elements
             # Of the real size in memory too: of an expanded tensor one slice would be sent.
             input_gradient = each.repeat(1, elements).reshape(ctx.input_shape)
-        first_end_seconds = end_seconds - ctx.weight_gradient_seconds
         overrun_seconds = max(0.0, time.perf_counter() - first_end_seconds)
         sleep_until(first_end_seconds)
-        if ctx.weight_gradient_seconds:
+        if second_seconds:
             # The arithmetic may take longer than the first half was to take.
-            defer(partial(_sleep, ctx.weight_gradient_seconds - overrun_seconds))
-        return input_gradient, weight_gradient, None, None, None, None
+            defer(partial(_sleep, second_seconds - overrun_seconds))
+        return input_gradient, weight_gradient, None, None, None, None, None
 
 
 def _ramp(width: int, like: Tensor) -> Tensor:

@@ -54,13 +54,10 @@ def _merged(layers: Sequence[LayerProfile]) -> LayerProfile:
         name: sum((Fraction(getattr(layer, name)) for layer in layers), Fraction(0))
         for name in ("forward_seconds", "backward_seconds")
     }
-    weights = [
-        Fraction(layer.weight_gradient_seconds)
-        for layer in layers
-        if layer.weight_gradient_seconds is not None
-    ]
-    if len(weights) == len(layers):
-        sums["weight_gradient_seconds"] = sum(weights, Fraction(0))
+    for name in ("weight_gradient_seconds", "split_backward_seconds"):
+        times = [getattr(layer, name) for layer in layers]
+        if None not in times:
+            sums[name] = sum(map(Fraction, times), Fraction(0))
     return LayerProfile.model_construct(
         **sums,
         name=f"{layers[0].name}..{layers[-1].name}",

@@ -78,8 +78,9 @@ class Disturbances:
             clock,
             forward_seconds=[a * b for a, b in zip(clock.forward_seconds, stages, strict=True)],
             backward_seconds=[a * b for a, b in zip(clock.backward_seconds, stages, strict=True)],
-            weight_gradient_seconds=[
-                a * b for a, b in zip(clock.weight_gradient_seconds, stages, strict=False)
+            halves_seconds=[
+                (first * factor, second * factor)
+                for (first, second), factor in zip(clock.halves_seconds, stages, strict=False)
             ],
             boundary_seconds=[
                 seconds * self.slow_links.get(boundary, 1.0)

@@ -188,9 +188,8 @@ def clock_of(model: CostModel, cuts: Sequence[int]) -> PipelineClock:
             float(sum(layer.backward_seconds for layer in stage)) / speed
             for stage, speed in of_stages
         ],
-        weight_gradient_seconds=[
-            # The first stage has no gradient of its input to compute, so that all of it can wait.
-            float(sum(_can_wait_seconds(layer, first=number == 0) for layer in stage)) / speed
+        halves_seconds=[
+            _halves_seconds(stage, speed, first_stage=number == 0)
             for number, (stage, speed) in enumerate(of_stages)
         ],
         boundary_seconds=[
@@ -201,6 +200,9 @@ def clock_of(model: CostModel, cuts: Sequence[int]) -> PipelineClock:
     )
 
 
-def _can_wait_seconds(layer: LayerProfile, *, first: bool) -> float:
-    """Return the part of a layer's backward that a schedule may put off, 0 if it is not known."""
-    return layer.backward_seconds if first else layer.weight_gradient_seconds or 0.0
+def _halves_seconds(
+    layers: Sequence[LayerProfile], speed: float, *, first_stage: bool
+) -> tuple[float, float]:
+    halves = [layer.halves_seconds(first_stage=first_stage) for layer in layers]
+    first, second = (float(sum(half)) / speed for half in zip(*halves, strict=True))
+    return first, second

@@ -25,7 +25,8 @@ def read_profile(path: Path) -> Profile:
     """
     profile = _read(path)
     for layer in profile.layers:
-        if max(layer.forward_seconds, layer.backward_seconds) > LONGEST_SECONDS:
+        backward = layer.split_backward_seconds or layer.backward_seconds
+        if max(layer.forward_seconds, backward) > LONGEST_SECONDS:
             raise InputError(
                 f"profile {path} has a pass of more than {LONGEST_SECONDS:g} seconds in layer "
                 f"{layer.name}: make it again."

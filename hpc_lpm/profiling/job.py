@@ -179,12 +179,13 @@ def _median_layer(same: Sequence[LayerProfile]) -> LayerProfile:
         "forward_seconds": median(each.forward_seconds for each in same),
         "backward_seconds": median(each.backward_seconds for each in same),
     }
-    weights = [
-        each.weight_gradient_seconds for each in same if each.weight_gradient_seconds is not None
-    ]
-    if len(weights) == len(same):
-        # Each is a part of its own rank's time, and so may not be one of the median.
-        times["weight_gradient_seconds"] = min(median(weights), times["backward_seconds"])
+    # Each fits the time of its own rank's whole pass, and so may not fit the median of all.
+    for name, fitted in (("weight_gradient_seconds", min), ("split_backward_seconds", max)):
+        found: list[float] = [
+            seconds for each in same if (seconds := getattr(each, name)) is not None
+        ]
+        if len(found) == len(same):
+            times[name] = fitted(median(found), times["backward_seconds"])
     return same[0].model_copy(update=times)
 
 

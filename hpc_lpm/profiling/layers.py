@@ -72,10 +72,10 @@ def profile_model(
     `repeats` sweeps after two sweeps to warm up. A sweep runs the forward passes of all layers and
     then their backward passes, each timed on its own, so that caches are as cold as in training.
     The first layer's backward pass does not compute a gradient of the inputs, the others' do. In
-    half as many sweeps more, backward passes run in halves, and `weight_gradient_seconds` is the
-    second half's share in the time of both, of the time of the whole pass. The loss is part of the
-    last layer. Activation bytes come from `measure_activation_bytes`; output bytes are the sum over
-    all tensors that cross, of whatever type.
+    half as many sweeps more, backward passes run in halves: `split_backward_seconds` is the time of
+    both, and `weight_gradient_seconds` the second half's share in it, of the time of the whole
+    pass. The loss is part of the last layer. Activation bytes come from `measure_activation_bytes`;
+    output bytes are the sum over all tensors that cross, of whatever type.
 
     Of blocks that repeat (`Layer.same_as`) only as many are swept as `shorten` says, and all
     layers in one place of a block get the median over those that are.
@@ -125,26 +125,30 @@ def profile_model(
         timed = [at[other] for other in short.timed_by[index]]
         return median(sweep[which][place] for sweep in sweeps for place in timed)
 
-    def weight_gradient_seconds(index: int) -> float:
-        if index == 0:
-            # Nobody waits for a gradient of the data.
-            return seconds(index, found.sweeps, 1)
-        first, second = (seconds(index, found.halves, half) for half in range(2))
-        # Of the whole pass, because the halves also take the time to part them.
-        return seconds(index, found.sweeps, 1) * second / (first + second) if second else 0.0
+    def backward_seconds(index: int) -> dict[str, float]:
+        whole = seconds(index, found.sweeps, 1)
+        share, both = 1.0, whole
+        if index:  # nobody waits for a gradient of the data
+            first, second = (seconds(index, found.halves, half) for half in range(2))
+            share = second / (first + second) if second else 0.0
+            both = max(whole, first + second) if second else whole
+        return {
+            "backward_seconds": whole,
+            "weight_gradient_seconds": share * whole,
+            "split_backward_seconds": both,
+        }
 
     return tuple(
         LayerProfile(
             name=layer.name,
             forward_seconds=seconds(index, found.sweeps, 0),
-            backward_seconds=seconds(index, found.sweeps, 1),
+            **backward_seconds(index),
             output_bytes=found.output_bytes[at[short.sized_by[index]]],
             parameter_bytes=known[index].parameter_bytes,
             activation_bytes=found.activation_bytes[at[short.sized_by[index]]],
             matrix_parameter_bytes=sum(
                 size for name, size in known[index].sizes_bytes.items() if (index, name) in matrices
             ),
-            weight_gradient_seconds=weight_gradient_seconds(index),
             fingerprint=known[index].fingerprint,
             ends=known[index].ends,
             cut_after=layer.cut_after,

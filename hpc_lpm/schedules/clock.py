@@ -24,8 +24,9 @@ class PipelineClock:
 
     `forward_seconds` and `backward_seconds` have one entry per stage, `boundary_seconds` one less.
     `averaging_seconds` has what a stage's replicas take to average the gradients of a step, one
-    entry per stage; without replicas there is none. `weight_gradient_seconds` has the part of each
-    backward that a schedule may put off, `BackwardWeights`; without it this is half of a backward.
+    entry per stage; without replicas there is none. `halves_seconds` has what the halves of each
+    stage's backward take where a schedule runs them apart, `BackwardInput` and `BackwardWeights`;
+    without it they take half of a backward each.
     """
 
     forward_seconds: Sequence[float]
@@ -33,7 +34,7 @@ class PipelineClock:
     boundary_seconds: Sequence[float]
     overlap: bool = True
     averaging_seconds: Sequence[float] = ()
-    weight_gradient_seconds: Sequence[float] = ()
+    halves_seconds: Sequence[tuple[float, float]] = ()
 
     def compute_seconds(self, stage: int, instruction: Computation) -> float:
         """Return the seconds of a pass; an optimizer step is taken to cost nothing."""
@@ -43,16 +44,16 @@ class PipelineClock:
             case Backward():
                 return self.backward_seconds[stage]
             case BackwardInput():
-                return self.backward_seconds[stage] - self.half_seconds(stage)
+                return self.halves_at(stage)[0]
             case BackwardWeights():
-                return self.half_seconds(stage)
+                return self.halves_at(stage)[1]
         return 0.0
 
-    def half_seconds(self, stage: int) -> float:
-        """Return the seconds of a backward's second half, the gradients of the weights."""
-        if self.weight_gradient_seconds:
-            return self.weight_gradient_seconds[stage]
-        return self.backward_seconds[stage] / 2
+    def halves_at(self, stage: int) -> tuple[float, float]:
+        """Return the seconds of a backward's halves: gradients of the input, of the weights."""
+        if self.halves_seconds:
+            return self.halves_seconds[stage]
+        return self.backward_seconds[stage] / 2, self.backward_seconds[stage] / 2
 
     def transfer_seconds(self, boundary: int) -> float:
         """Return the seconds of a message between stages `boundary` and `boundary + 1`."""

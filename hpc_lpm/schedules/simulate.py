@@ -279,13 +279,13 @@ _WAY = {FORWARD: 1, LAST_FORWARD: 1, BACKWARD: -1, BACKWARD_INPUT: -1}
 
 def _durations(clock: PipelineClock, stage: int) -> dict[int, float]:
     """Return the seconds of each kind of pass."""
-    half = clock.half_seconds(stage)
+    first_half, second_half = clock.halves_at(stage)
     return {
         FORWARD: clock.forward_seconds[stage],
         BACKWARD: clock.backward_seconds[stage],
         REPLAY: clock.forward_seconds[stage],
-        BACKWARD_INPUT: clock.backward_seconds[stage] - half,
-        BACKWARD_WEIGHTS: half,
+        BACKWARD_INPUT: first_half,
+        BACKWARD_WEIGHTS: second_half,
         LAST_FORWARD: clock.forward_seconds[stage],
     }
 

@@ -18,10 +18,15 @@ def defer(work: Work) -> None:
     Args:
         work: has no result that the gradient of an input depends on.
     """
-    if _queues:
+    if is_put_off():
         _queues[-1].append(work)
     else:
         work()
+
+
+def is_put_off() -> bool:
+    """Tell if `defer` puts work off: whether this is the first half of a split backward pass."""
+    return bool(_queues)
 
 
 @contextmanager

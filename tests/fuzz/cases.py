@@ -143,6 +143,7 @@ def _write_profile(path: Path, model: str) -> None:
             parameter_bytes=1000,
             activation_bytes=70000,
             weight_gradient_seconds=0.001,
+            split_backward_seconds=0.0025,
             fingerprint="0" * 16,
         )
         for index in range(4)

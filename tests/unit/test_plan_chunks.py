@@ -13,6 +13,7 @@ from hpc_lpm.engine.strategies.registry import strategy_named
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.chunks import evened_out
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.disturbances import Disturbances
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.prediction import clock_of, predict
@@ -98,9 +99,25 @@ def test_a_device_is_said_to_hold_what_it_holds_when_its_programme_runs(
 def test_all_of_the_first_stage_and_what_the_profile_tells_of_others_can_wait() -> None:
     model = model_of(profile_of([1, 1, 1, 1], weights=0.25), "zb-h1", 4)
     clock = clock_of(model, (0, 1, 2, 3, 4))
-    assert list(clock.weight_gradient_seconds) == [2, 0.5, 0.5, 0.5]
+    assert list(clock.halves_seconds) == [(0, 2), *[(1.5, 0.5)] * 3]
     unknown = model_of(profile_of([1, 1, 1, 1], weights=None), "zb-h1", 4)
-    assert list(clock_of(unknown, (0, 1, 2, 3, 4)).weight_gradient_seconds) == [2, 0, 0, 0]
+    assert list(clock_of(unknown, (0, 1, 2, 3, 4)).halves_seconds) == [(0, 2), *[(2, 0)] * 3]
+
+
+def test_what_it_costs_to_part_the_halves_is_spent_by_schedules_that_do_and_not_on_stage_0() -> (
+    None
+):
+    layers = [
+        layer.model_copy(update={"split_backward_seconds": 3.0})
+        for layer in profile_of([1, 1, 1, 1], weights=0.25).layers
+    ]
+    profile = profile_of([1, 1, 1, 1], weights=0.25).model_copy(update={"layers": tuple(layers)})
+    clock = clock_of(model_of(profile, "zb-h1", 4), (0, 1, 2, 3, 4))
+    # A quarter of both halves, as of the whole pass of 2 s, can wait.
+    assert list(clock.halves_seconds) == [(0, 2), *[(2.25, 0.75)] * 3]
+    assert list(clock.backward_seconds) == [2, 2, 2, 2]
+    slowed = Disturbances(slow_stages={1: 2.0}).slowed(clock)
+    assert list(slowed.halves_seconds) == [(0, 2), (4.5, 1.5), *[(2.25, 0.75)] * 2]
 
 
 def test_what_splits_backwards_is_predicted_to_be_faster_than_what_does_not() -> None:

@@ -234,6 +234,7 @@ def test_layers_that_are_merged_let_wait_what_they_let_wait_together(waiting, me
             forward_seconds=1,
             backward_seconds=1,
             weight_gradient_seconds=seconds,
+            split_backward_seconds=None if seconds is None else 1 + seconds,
             output_bytes=1,
             parameter_bytes=1,
             activation_bytes=1,
@@ -247,3 +248,5 @@ def test_layers_that_are_merged_let_wait_what_they_let_wait_together(waiting, me
     )
     found = Blocks.of(profile).merged.layers
     assert [layer.weight_gradient_seconds for layer in found] == [merged, 0.5]
+    both = None if merged is None else Fraction(1.1) + Fraction(1.2)
+    assert [layer.split_backward_seconds for layer in found] == [both, 1.5]

@@ -18,7 +18,7 @@ from hpc_lpm.profile_file import LayerProfile
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.job import compute_threads, median_over_ranks, profile_in_job
 from hpc_lpm.profiling.layers import profile_model
-from hpc_lpm.split_backward.deferred_work import defer
+from hpc_lpm.split_backward.deferred_work import defer, is_put_off
 
 INPUTS = torch.randn(6, 10, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(6)
@@ -115,6 +115,10 @@ def test_the_loss_is_part_of_the_last_layer() -> None:
     assert last.backward_seconds == pytest.approx(0.03, abs=OF_READINGS)
 
 
+PARTED = 1.25
+"""How many times as long halves take that run apart."""
+
+
 class SleepingInHalves(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, inputs: Tensor, weight: Tensor, first: float, later: float) -> Tensor:
@@ -124,8 +128,9 @@ class SleepingInHalves(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         first, later = context.seconds
-        CLOCK.sleep(first)
-        defer(lambda: CLOCK.sleep(later))
+        factor = PARTED if is_put_off() else 1.0
+        CLOCK.sleep(factor * first)
+        defer(lambda: CLOCK.sleep(factor * later))
         return gradients[0], gradients[0].sum(0), None, None
 
 
@@ -148,6 +153,11 @@ def test_what_can_wait_of_a_backward_pass_is_measured() -> None:
     assert second.weight_gradient_seconds == pytest.approx(0.03, abs=OF_READINGS)
     assert third.weight_gradient_seconds == pytest.approx(0.01, abs=OF_READINGS)
     assert last.weight_gradient_seconds == 0.0
+    assert first.split_backward_seconds == first.backward_seconds
+    assert last.split_backward_seconds == last.backward_seconds
+    for layer in (second, third):
+        assert layer.backward_seconds == pytest.approx(0.04, abs=OF_READINGS)
+        assert layer.split_backward_seconds == pytest.approx(0.05, abs=OF_READINGS)
 
 
 def test_bytes_equal_the_hand_count() -> None:
@@ -259,23 +269,28 @@ def test_ranks_are_joined_by_their_median_layer_by_layer() -> None:
     assert [layer.backward_seconds for layer in joined] == [20, 80]
     assert [layer.name for layer in joined] == ["layer0", "layer1"]
     assert [layer.weight_gradient_seconds for layer in joined] == [None, None]
+    assert [layer.split_backward_seconds for layer in joined] == [None, None]
 
 
 def test_ranks_are_joined_to_a_part_of_the_backward_pass_that_can_wait() -> None:
-    def rank(backward: float, waiting: float) -> tuple[LayerProfile, ...]:
+    def rank(backward: float, waiting: float, both: float = 6.0) -> tuple[LayerProfile, ...]:
         layer = LayerProfile(
             name="layer",
             forward_seconds=1,
             backward_seconds=backward,
             weight_gradient_seconds=waiting,
+            split_backward_seconds=both,
             output_bytes=1,
             parameter_bytes=2,
             activation_bytes=3,
         )
         return (layer,)
 
-    (joined,) = median_over_ranks([rank(4, 1), rank(6, 3), rank(8, 2)])
+    (joined,) = median_over_ranks([rank(4, 1), rank(6, 3, 7), rank(8, 2, 9)])
     assert (joined.backward_seconds, joined.weight_gradient_seconds) == (6, 2)
+    assert joined.split_backward_seconds == 7
+    (joined,) = median_over_ranks([rank(4, 1, 4), rank(6, 1, 6), rank(7, 1, 7), rank(8, 1, 8)])
+    assert joined.split_backward_seconds == joined.backward_seconds == 6.5
     (joined,) = median_over_ranks([rank(4, 1), rank(5, 5), rank(6, 6), rank(4, 4)])
     assert (joined.backward_seconds, joined.weight_gradient_seconds) == (4.5, 4.5)
 
@@ -287,6 +302,19 @@ def test_more_than_the_backward_pass_cannot_wait() -> None:
             forward_seconds=1,
             backward_seconds=2,
             weight_gradient_seconds=3,
+            output_bytes=1,
+            parameter_bytes=1,
+            activation_bytes=1,
+        )
+
+
+def test_halves_cannot_take_less_than_the_backward_pass() -> None:
+    with pytest.raises(ValueError, match=r"split_backward_seconds is 1, accepted is at least"):
+        LayerProfile(
+            name="layer",
+            forward_seconds=1,
+            backward_seconds=2,
+            split_backward_seconds=1,
             output_bytes=1,
             parameter_bytes=1,
             activation_bytes=1,

@@ -9,6 +9,7 @@ from set_clock import OF_READINGS, SetClock
 from torch import nn
 
 from hpc_lpm.models.layered import Layer, LayeredModel, ModuleEnd, count_correct, cross_entropy
+from hpc_lpm.profile_file import LayerProfile
 from hpc_lpm.profiling import repeats
 from hpc_lpm.profiling.layers import profile_model
 from hpc_lpm.profiling.repeats import Run, find_runs, shorten
@@ -97,7 +98,7 @@ def blocks(keyed, activations=nn.ReLU):
 
 def facts(profile):
     """Everything about layers but their times."""
-    times = {"forward_seconds", "backward_seconds", "weight_gradient_seconds"}
+    times = {name for name in LayerProfile.model_fields if name.endswith("_seconds")}
     return [layer.model_dump(exclude=times) for layer in profile]
 
 

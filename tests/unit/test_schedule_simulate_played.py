@@ -73,14 +73,18 @@ class Case:
         replicas = random.choice([1, 1, 2, 3])
         averages = [random.randint(0, 40) / 8 for _ in range(stages)] if replicas > 1 else ()
         backwards = [random.randint(1, 32) / 8 for _ in range(stages)]
-        weights = [seconds * random.randint(0, 8) / 8 for seconds in backwards]
+        # Both halves together may take longer than a whole backward.
+        halves = [
+            (seconds * random.randint(0, 8) / 8, seconds * random.randint(0, 8) / 8)
+            for seconds in backwards
+        ]
         clock = PipelineClock(
             [random.randint(1, 16) / 8 for _ in range(stages)],
             backwards,
             [random.choice([0, 0, random.randint(1, 40)]) / 8 for _ in range(stages - 1)],
             overlap=random.random() < 0.7,
             averaging_seconds=averages,
-            weight_gradient_seconds=random.choice([weights, ()]),
+            halves_seconds=random.choice([halves, ()]),
         )
         total = micro_batches * random.randint(1, 12) - random.randint(0, micro_batches - 1)
         more = {"replay": random.random() < 0.4, "replicas": replicas}
@@ -233,14 +237,16 @@ class Follower:
     def seconds(self, item, stage) -> float:
         clock = self.clock
         backward = clock.backward_seconds[stage]
-        weights = [*clock.weight_gradient_seconds, *(each / 2 for each in clock.backward_seconds)]
+        first = second = backward / 2
+        if clock.halves_seconds:
+            first, second = clock.halves_seconds[stage]
         match item:
             case Backward():
                 return backward
             case BackwardInput():
-                return backward - weights[stage]
+                return first
             case BackwardWeights():
-                return weights[stage]
+                return second
         return clock.forward_seconds[stage]
 
     def way(self, device, item) -> tuple[int, int, float]:
