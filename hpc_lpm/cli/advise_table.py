@@ -14,7 +14,7 @@ _COLUMNS = (
     "strategy",
     "stages x\nreplicas",
     "micro-\nbatches",
-    "lead or\nchunks",
+    "lead,\nchunks",
     "samples/s",
     "memory\nMiB",
     "sent KiB\na sample",
