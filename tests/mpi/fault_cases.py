@@ -24,12 +24,13 @@ def main() -> None:
         # Messages of a case that failed must not reach the next one.
         job.communicator = world.Dup()
         message = ""
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as own:
+            folder = Path(world.bcast(own))  # all ranks have one run's folder
             try:
-                Training(checked_settings(**case), job).run(Path(folder), None)
+                Training(checked_settings(**case), job).run(folder, None)
             except TrainingError as error:
                 message = str(error)
-        outcomes.append(world.allgather(message))
+            outcomes.append(world.allgather(message))
     if world.Get_rank() == 0:
         Path(sys.argv[2]).write_text(json.dumps(outcomes))
 
