@@ -133,6 +133,12 @@ def test_a_plan_is_priced_anew_for_muon_with_and_without_its_profile():
     assert "made for no prediction, and is used for prediction by last-update" in use.notice
 
 
+def test_too_little_memory_is_said_where_more_stages_would_use_more_versions_than_are_kept():
+    profile = profile_of([(100, 100, 7, 1.0)] * 4)
+    with pytest.raises(InputError, match="no plan of 2 stages is within the memory limits: stage"):
+        hpc_lpm.plan(profile, stages=2, micro_batches=1, weights="double-buffer", memory_limit=10)
+
+
 def test_plans_within_memory_limits_are_those_of_trying_every_partition():
     random = Random(3)
     compared = refused = 0
