@@ -80,6 +80,19 @@ def test_predicted_weights_hold_the_past_updates_and_themselves_where_weights_la
     assert held(TWO, optimizer="sgd", prediction_rule=rule, schedule="1f1b") == [214, 105]
 
 
+@pytest.mark.parametrize(("rule", "kept"), [("spectrain", 0), ("last-update", 1), ("balanced", 2)])
+def test_stashed_predictions_are_held_for_every_micro_batch_in_flight(rule, kept):
+    profile = profile_of([(100, 100, 7, 1.0)] * 4)
+    for micro_batches, versions in ((1, 3), (2, 2), (8, 1)):
+        options = PlanOptions(weights="stash", optimizer="sgd", micro_batches=micro_batches)
+        first = CostModel(profile, 4, options).factors[0].memory
+        assert (first.parameters, first.activations) == (2 + versions, 4)
+        predicting = options.model_copy(update={"prediction_rule": rule})
+        held = [stage.memory.parameters for stage in CostModel(profile, 4, predicting).factors]
+        # The first stage is three micro-batches ahead and has one more in its passes.
+        assert held == [2 + kept + 4, 2 + kept + 3, 2 + kept + 2, 2]
+
+
 @pytest.mark.parametrize(
     ("optimizer", "recipe", "rule"),
     [
