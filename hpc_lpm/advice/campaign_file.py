@@ -21,7 +21,7 @@ STEPS, REPEATS = 40, 3
 """The optimizer steps of a run, and how often each is run."""
 
 _COMMENT_COLUMNS = 98
-_SHARED = ("data_dir", "loss", "precision", "optimizer")
+_SHARED = ("data_dir", "loss", "precision", "memory_format", "optimizer")
 
 
 def campaign_document(name: str, ranking: Ranking, subject: Subject) -> dict[str, Any]:

@@ -204,7 +204,9 @@ def _seconds(results: CampaignResults, who: Entrant, ratio: float | None) -> flo
 
 def _steps_ratio(results: CampaignResults, trial: Trial) -> float | None:
     settings = settings_of(results.campaign, results.folder, trial)
-    return strategy_named(trial.strategy).expected_steps_ratio(settings, trial.ranks, trial.model)
+    return strategy_named(trial.strategy).expected_steps_ratio(
+        settings, trial.ranks, trial.model, replicas=trial.replicas
+    )
 
 
 def _missing(results: CampaignResults, who: Entrant) -> Row:

@@ -13,6 +13,7 @@ from hpc_lpm.cli.plan_devices import (
     show_search,
 )
 from hpc_lpm.cli.plan_pareto import (
+    check_one_stage_each,
     check_pareto_options,
     check_stages_given,
     plan_pareto,
@@ -102,6 +103,7 @@ def plan_command(
     if pareto:
         check_stages_given(request.stages)
         model, blocks = request.in_stages()
+        check_one_stage_each(model)
         plan_pareto(
             model,
             blocks,

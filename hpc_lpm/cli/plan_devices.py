@@ -15,6 +15,7 @@ from hpc_lpm.planning.devices.candidates import Candidate, DeviceSearch
 from hpc_lpm.planning.options import OTHER_OPTIMIZER
 from hpc_lpm.planning.worth.lag import Lag
 from hpc_lpm.recipes import NO_RECIPE
+from hpc_lpm.schedules.base import CHUNKS
 
 MOST_ROWS = 8
 _COLUMNS = (
@@ -86,6 +87,8 @@ def train_command(candidate: Candidate, out: Path | None) -> str:
     command += ["--micro-batches", str(options.micro_batches)]
     for name in candidate.model.schedule.own_options:
         command += [f"--{name}", str(getattr(options, name))]
+    if candidate.model.schedule.takes_chunks:
+        command += [f"--{CHUNKS}", str(candidate.model.schedule.chunks)]
     if not candidate.model.schedule.flushes:
         if options.recipe != NO_RECIPE:
             command += ["--recipe", options.recipe]

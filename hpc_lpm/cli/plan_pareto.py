@@ -69,6 +69,20 @@ def check_stages_given(stages: int | None) -> None:
         )
 
 
+def check_one_stage_each(model: CostModel) -> None:
+    """Refuse a front where devices hold several stages, whose times and bytes add up.
+
+    Raises:
+        InputError: if they do.
+    """
+    if model.placement.chunks > 1:
+        raise InputError(
+            f"--pareto is given with --schedule {model.schedule.name}, under which each device "
+            f"holds {model.placement.chunks} stages, but a front weighs stages that have a device "
+            "each: leave --pareto out, or use another schedule."
+        )
+
+
 def plan_pareto(
     model: CostModel,
     blocks: Blocks,

@@ -45,7 +45,8 @@ class Explanation:
     plan's that would reach the same period. `stretch` is the share by which messages under way
     lengthen the period with the plan's lead; None where the cost model does not cover that for the
     plan's schedule. `sufficient_lead` is the least lead that hides the messages; None where the
-    plan's own lead does, up to its tolerance or a hundredth, and where the schedule takes no lead.
+    plan's own lead does, up to its tolerance or a hundredth, where the schedule takes no lead, and
+    where the weight policy keeps too few versions of the weights for one that does.
     `hints` say what a user can do about all this, and `not_covered` which effects of the schedule
     the cost model leaves out.
     """
@@ -113,10 +114,7 @@ def explain(model: CostModel, cuts: Sequence[int]) -> Explanation:
         and LEAD in model.schedule.own_options
     ):
         lead = sufficient_lead(model, cuts)
-        hints.append(
-            f"messages on their way stretch the period by {float(stretch):.0%} with lead "
-            f"{model.options.lead}: --lead {lead} hides them and holds more activations."
-        )
+        hints.append(_lead_hint(model, stretch, lead))
     return Explanation(
         bottleneck=bottleneck.description,
         speedup=replicas * _ratio(alone, period),
@@ -262,6 +260,19 @@ def _bound_hint(
         return f"{advice}."
     many = "1 stage" if enough_stages == 1 else f"{enough_stages} stages"
     return f"{advice}; {many} would do as well."
+
+
+def _lead_hint(model: CostModel, stretch: Fraction, lead: int | None) -> str:
+    options = model.options
+    stretched = (
+        f"messages on their way stretch the period by {float(stretch):.0%} with lead {options.lead}"
+    )
+    if lead is not None:
+        return f"{stretched}: --lead {lead} hides them and holds more activations."
+    return (
+        f"{stretched}: a larger lead would hide them, but uses more versions of the weights than "
+        f"--weights {options.weights} keeps; use more micro-batches, or --weights stash."
+    )
 
 
 def _ratio(numerator: Fraction, denominator: Fraction) -> float:

@@ -3,8 +3,10 @@
 (2 + optimizer copies + stashed versions + predicted copies) x parameters + micro-batches in flight
 x activations: the weights, their gradients, the optimizer's state, the older weights that policies
 `stash` and `double-buffer` keep, where weights are predicted what the rule keeps and the prediction
-itself, and what the passes in flight keep for their backwards. Optimizer `muon` has a copy less of
-the parameters that are matrices: its second copy of the others is counted beside the formula.
+itself, and what the passes in flight keep for their backwards. Where predicted weights are stashed,
+each micro-batch in flight keeps its own in place of older versions. Optimizer `muon` has a copy
+less of the parameters that are matrices: its second copy of the others is counted beside the
+formula.
 """
 
 from collections.abc import Sequence
@@ -46,6 +48,9 @@ class MemoryFactors:
         rule = options.prediction_rule
         if rule is not None and schedule.lagged(*place, replicas=options.replicas):
             predicted = UPDATES_KEPT[rule] + 1
+            if options.weights == "stash":
+                # Each micro-batch in flight keeps the weights that were predicted for it.
+                stashed, predicted = schedule.in_flight(*place), UPDATES_KEPT[rule]
         return cls(
             parameters=2 + MATRIX_COPIES[options.optimizer] + stashed + predicted,
             activations=schedule.in_flight(*place),

@@ -53,7 +53,7 @@ def plan_for(
 
     Raises:
         InputError: if an option is not accepted, or the plan was made with a memory limit that a
-            stage exceeds in the other use. A plan that was made for this use is not checked.
+            device exceeds in the other use. A plan that was made for this use is not checked.
     """
     given = {name: value for name, value in asked.items() if value is not None}
     own, used = schedule_name(plan), given.get("schedule")
@@ -187,14 +187,18 @@ def _memory_bytes(
 
 
 def _check_limits(options: PlanOptions, memory: Sequence[int], where: Path, used: str) -> None:
+    """Refuse a use in which a device, with all stages that it holds, exceeds its memory limit."""
     limits = options.memory_limit
     if limits is None:
         return
-    allowed = limits if isinstance(limits, tuple) else (limits,) * len(memory)
-    for stage, (needed, limit) in enumerate(zip(memory, allowed, strict=True)):
+    placement = options.scheduled.placement(len(memory))
+    allowed = limits if isinstance(limits, tuple) else (limits,) * placement.devices
+    place = "in stage" if placement.chunks == 1 else "on device"
+    for device, (stages, limit) in enumerate(zip(placement.held, allowed, strict=True)):
+        needed = sum(memory[stage] for stage in stages)
         if needed > limit:
             raise InputError(
-                f"plan {where} needs {needed:,} bytes in stage {stage} for {used}, above the "
+                f"plan {where} needs {needed:,} bytes {place} {device} for {used}, above the "
                 f"memory limit of {limit:,} bytes that it was made with: make a plan with "
                 f"`hpc-lpm plan --schedule {options.schedule}` and this limit, or raise the limit."
             )

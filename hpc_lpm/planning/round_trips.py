@@ -18,6 +18,8 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 
 from hpc_lpm.planning.cost import CostModel
+from hpc_lpm.planning.memory import is_buffer_enough
+from hpc_lpm.planning.options import PlanOptions
 
 ENOUGH_LEAD = 3
 
@@ -37,16 +39,24 @@ def round_trip_period(model: CostModel, cuts: Sequence[int]) -> Fraction:
     )
 
 
-def sufficient_lead(model: CostModel, cuts: Sequence[int]) -> int:
+def sufficient_lead(model: CostModel, cuts: Sequence[int]) -> int | None:
     """Return the least lead, from the plan's own upwards, with which round trips are hidden.
 
     Hidden means that, up to the plan's tolerance, they take no longer than the slowest stage or
-    message does with that lead (which, where weights are replayed, computes more).
+    message does with that lead (which, where weights are replayed, computes more). None where the
+    weight policy keeps fewer versions than so large a lead uses.
     """
-    for lead in range(model.options.lead, ENOUGH_LEAD):
-        options = model.options.model_copy(update={"lead": lead})
-        candidate = CostModel(model.profile, model.stages, options)
-        longest = (1 + Fraction(options.tolerance)) * candidate.period(cuts)
-        if round_trip_period(candidate, cuts) <= longest:
+    lead, options = model.options.lead, model.options
+    while is_buffer_enough(model.schedule, model.stages, options):
+        if lead >= ENOUGH_LEAD or _are_hidden(model, cuts, options):
             return lead
-    return max(model.options.lead, ENOUGH_LEAD)
+        lead += 1
+        options = model.options.model_copy(update={"lead": lead})
+    return None
+
+
+def _are_hidden(model: CostModel, cuts: Sequence[int], options: PlanOptions) -> bool:
+    """Tell if round trips take no longer than what is slowest with these options."""
+    candidate = CostModel(model.profile, model.stages, options)
+    longest = (1 + Fraction(options.tolerance)) * candidate.period(cuts)
+    return round_trip_period(candidate, cuts) <= longest

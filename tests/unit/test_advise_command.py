@@ -23,7 +23,7 @@ def profile(tmp_path):
     return write(tmp_path / "profile.json")
 
 
-def write(path, micro_batch=4, dtype="float32", names=None):
+def write(path, micro_batch=4, dtype="float32", names=None, **fields):
     model = create_model(MODEL, dataset_shape("digits"))
     names = names or [each.name for each in model.layers]
     Profile(
@@ -34,6 +34,7 @@ def write(path, micro_batch=4, dtype="float32", names=None):
         layers=tuple(layer(name, 1.0, 2.0, output=1, parameters=6400) for name in names),
         link=LinkProfile(latency_seconds=0.0, bandwidth_bytes_per_second=6400.0),
         environment={"link": "measured"},
+        **fields,
     ).write(path)
     return path
 
@@ -125,6 +126,13 @@ def test_the_campaign_has_the_usual_rate_of_its_optimizer(options, rate, profile
     path = tmp_path / "race.yaml"
     read(capsys, "--profile", str(profile), *options, "--write-campaign", str(path))
     assert yaml.safe_load(path.read_text())["optimizer"]["lr"] == rate
+
+
+def test_the_campaign_keeps_images_in_the_order_that_was_profiled(tmp_path, capsys):
+    profile = write(tmp_path / "profile.json", memory_format="channels_last")
+    path = tmp_path / "race.yaml"
+    read(capsys, "--profile", str(profile), "--write-campaign", str(path))
+    assert yaml.safe_load(path.read_text())["memory_format"] == "channels_last"
 
 
 def test_several_profiles_are_compared(tmp_path, capsys):

@@ -52,6 +52,16 @@ def test_the_time_to_the_target_is_that_of_a_step_times_the_expected_steps(
     assert "n = 7" in ratio
 
 
+def test_the_steps_of_a_contestant_with_replicas_are_those_of_its_stages(tmp_path: Path) -> None:
+    chosen = campaign(
+        name="shared", stages=12, repeats=7, strategies=["sequential", {"fbp": {"replicas": 2}}]
+    )
+    write_folder(tmp_path / "shared", chosen)
+    (cell,) = write_joint_report([tmp_path / "shared"], tmp_path / "joint").cells
+    # Six stages lag by 6 / 4 updates with the average. Twelve would by 11 / 4, which is unknown.
+    assert told(cell, "fbp")["steps"] == "1.00"
+
+
 def test_a_contestant_without_a_run_is_a_row_that_says_why(
     folders: list[Path], tmp_path: Path
 ) -> None:

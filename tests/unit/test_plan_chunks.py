@@ -179,3 +179,21 @@ def test_a_plan_is_used_by_strategies_that_place_as_many_stages(tmp_path: Path) 
         placement_of(strategy_named("fbp"), settings, plan)
     with pytest.raises(InputError, match="schedule 1f1b places 1 there: make a plan with"):
         plan_for(plan, tmp_path / "plan.json", schedule="1f1b")
+
+
+@pytest.mark.parametrize("one_for_each", [False, True])
+def test_all_stages_of_a_device_together_keep_its_memory_limit_in_another_use(
+    one_for_each: bool, tmp_path: Path
+) -> None:
+    profile, where = profile_of([1.0] * 8), tmp_path / "plan.json"
+    given = {"stages": 2, "schedule": "zb-v"}
+    fullest = max(stage.memory_bytes for stage in hpc_lpm.plan(profile, **given).stages)
+    limit = 2 * fullest
+    limits = (limit, limit) if one_for_each else limit
+    plan = hpc_lpm.plan(profile, **given, memory_limit=limits)
+    lighter = plan_for(plan, where, optimizer="sgd").memory_bytes
+    assert lighter is not None
+    assert max(lighter) < fullest
+    # No stage alone needs more than the limit then, but the two of the first device do.
+    with pytest.raises(InputError, match=f"bytes on device 0 for .* limit of {limit:,} bytes"):
+        plan_for(plan, where, micro_batch=2)

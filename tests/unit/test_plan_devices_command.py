@@ -213,6 +213,10 @@ def test_one_device_needs_no_launcher(capsys, profiles):
         ((*SEARCH, "--speeds", "1,1,1,1"), "--speeds has one entry per stage"),
         ((*SEARCH, "--memory-limit", "9,9,9,9"), "--memory-limit has one entry per stage"),
         ((*SEARCH, "--memory-limit", "9"), "within the memory limit of 9 bytes"),
+        (
+            (*SEARCH, *TARGET, "--schedule", "interleaved-1f1b", "--chunks", 9),
+            "places 9 stages on each device, but toy has 8 layers that may be cut apart: ask",
+        ),
         ((*SEARCH, "--lead", "0"), "lead"),
         ((*SEARCH, "--links", "measured"), "links between stages are given without --stages"),
         ((*SEARCH, "--node-link", "0:1e9"), "links between stages are given without --stages"),
@@ -310,6 +314,13 @@ def test_the_command_names_recipe_and_rule_where_there_are_any(capsys, profiles)
     document = searched(capsys, profiles[0], *SEARCH, *options, "last-update")
     assert "--prediction --prediction-rule last-update" in document["search"]["command"]
     assert "--recipe auto" in document["search"]["command"]
+
+
+def test_the_command_names_the_chunks_that_the_plan_has(capsys, profiles):
+    given = (*TARGET, "--schedule", "interleaved-1f1b", "--chunks", 4)
+    search = searched(capsys, profiles[0], "--devices", 2, "--global-batch", 64, *given)["search"]
+    assert "--strategy interleaved-1f1b " in search["command"]
+    assert "--chunks 4 " in search["command"]
 
 
 def test_several_profiles_are_for_devices_alone(capsys, profiles):

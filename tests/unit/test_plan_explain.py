@@ -82,6 +82,21 @@ def test_a_lead_that_hides_messages_is_advised_where_the_plans_does_not():
     assert found(overlap=False).stretch == 0
 
 
+def test_no_lead_is_advised_that_uses_more_versions_of_the_weights_than_are_kept():
+    def found(**options):
+        profile = profile_of([4, 4, 4], output_bytes=2, bandwidth=1.0, overlap=True)
+        return explained(profile, (0, 1, 2, 3), weights="double-buffer", **options)
+
+    # The first stage is two micro-batches ahead with lead 1, and four with lead 2.
+    assert found(micro_batches=4).sufficient_lead == 2
+    assert found(micro_batches=2).sufficient_lead is None
+    assert found(micro_batches=2).hints == (
+        "messages on their way stretch the period by 67% with lead 1: a larger lead would hide "
+        "them, but uses more versions of the weights than --weights double-buffer keeps; use more "
+        "micro-batches, or --weights stash.",
+    )
+
+
 def test_nothing_is_advised_where_the_devices_are_fully_used():
     found = explained(profile_of([2, 2, 2]), (0, 1, 2, 3))
     assert (found.dominant_layer, found.enough_stages, found.hints) == (None, None, ())

@@ -80,6 +80,19 @@ def test_predicted_weights_hold_the_past_updates_and_themselves_where_weights_la
     assert held(TWO, optimizer="sgd", prediction_rule=rule, schedule="1f1b") == [214, 105]
 
 
+@pytest.mark.parametrize(("rule", "kept"), [("spectrain", 0), ("last-update", 1), ("balanced", 2)])
+def test_stashed_predictions_are_held_for_every_micro_batch_in_flight(rule, kept):
+    profile = profile_of([(100, 100, 7, 1.0)] * 4)
+    for micro_batches, versions in ((1, 3), (2, 2), (8, 1)):
+        options = PlanOptions(weights="stash", optimizer="sgd", micro_batches=micro_batches)
+        first = CostModel(profile, 4, options).factors[0].memory
+        assert (first.parameters, first.activations) == (2 + versions, 4)
+        predicting = options.model_copy(update={"prediction_rule": rule})
+        held = [stage.memory.parameters for stage in CostModel(profile, 4, predicting).factors]
+        # The first stage is three micro-batches ahead and has one more in its passes.
+        assert held == [2 + kept + 4, 2 + kept + 3, 2 + kept + 2, 2]
+
+
 @pytest.mark.parametrize(
     ("optimizer", "recipe", "rule"),
     [
@@ -131,6 +144,12 @@ def test_a_plan_is_priced_anew_for_muon_with_and_without_its_profile():
     use = plan_for(plan, Path("plan.json"), prediction_rule="last-update")
     assert use.memory_bytes == (414, 105)
     assert "made for no prediction, and is used for prediction by last-update" in use.notice
+
+
+def test_too_little_memory_is_said_where_more_stages_would_use_more_versions_than_are_kept():
+    profile = profile_of([(100, 100, 7, 1.0)] * 4)
+    with pytest.raises(InputError, match="no plan of 2 stages is within the memory limits: stage"):
+        hpc_lpm.plan(profile, stages=2, micro_batches=1, weights="double-buffer", memory_limit=10)
 
 
 def test_plans_within_memory_limits_are_those_of_trying_every_partition():

@@ -187,3 +187,10 @@ def test_a_front_needs_its_number_of_stages(capsys, profile_path):
     code, _, err = call(capsys, "plan", profile_path, *options)
     assert code == EXIT_BAD_INPUT
     assert "--pareto is given without --stages" in err
+
+
+def test_a_front_of_devices_that_hold_several_stages_is_refused(capsys, profile_path):
+    command = ("plan", profile_path, "--stages", 2, "--schedule", "zb-v", "--pareto")
+    code, out, err = call(capsys, *command)
+    assert (code, out) == (EXIT_BAD_INPUT, "")
+    assert "--pareto is given with --schedule zb-v, under which each device holds 2 stages" in err

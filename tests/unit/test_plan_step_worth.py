@@ -274,6 +274,16 @@ def test_double_buffered_weights_lag_by_one_update_and_count_for_themselves(tmp_
         )
 
 
+def test_between_two_lags_without_an_upper_end_a_step_may_be_worth_nothing(tmp_path: Path) -> None:
+    rows = (
+        "gpt,adamw,none,4,4,1,live,0.75,1.5,1.0,inf,3,by hand",
+        "gpt,adamw,none,8,4,1,live,1.75,2.5,2.0,inf,3,by hand",
+    )
+    found = looked_up(Measurements.read(written(tmp_path / "own.csv", *rows)), "5/4")
+    assert found.ratio == 2
+    assert (found.worth.low, found.worth.high) == (0.0, pytest.approx(1 / 1.5))
+
+
 @pytest.mark.parametrize(
     ("strategy", "own", "ratio"),
     [
@@ -329,3 +339,26 @@ def test_a_lag_may_be_rounded_in_a_file_and_still_counts_exactly(tmp_path: Path)
 def test_the_packaged_measurements_are_those_of_the_delay_benchmark() -> None:
     assert packaged_measurements().rows
     assert PACKAGED.read_bytes() == BENCHMARK.read_bytes()
+
+
+def test_replicas_lag_as_their_stages_do_and_one_micro_batch_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "own.csv", "gpt,adamw,none,8,8,1,live,0.875,1.875,,,1,me")
+    monkeypatch.setattr(
+        "hpc_lpm.engine.strategies.scheduled.packaged_measurements", lambda: Measurements.read(path)
+    )
+    settings = TrainSettings.model_validate(
+        {
+            "model": "gpt",
+            "dataset": "text",
+            "strategy": "fbp",
+            "optimizer": {"name": "adamw"},
+            "steps": 9,
+            "micro_batches": 8,
+        }
+    )
+    strategy = strategy_named("fbp")
+    assert strategy.expected_steps_ratio(settings, 8, "gpt") == 1.875
+    # The first of four stages lags by three micro-batches, and by one that the average takes.
+    assert strategy.expected_steps_ratio(settings, 8, "gpt", replicas=2) == 1.5

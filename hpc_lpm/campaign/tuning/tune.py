@@ -139,7 +139,10 @@ class _Search:
     def steps_ratio(self, number: int) -> float | None:
         """Return the expected steps of a candidate over those of synchronous training."""
         return self._entry.expected_steps_ratio(
-            self.settings(number), self._trial.ranks, self._trial.model
+            self.settings(number),
+            self._trial.ranks,
+            self._trial.model,
+            replicas=self._trial.replicas,
         )
 
     def score(self, number: int, seconds: float) -> tuple[float, ...]:

@@ -192,7 +192,7 @@ class Strategy(ABC):
         return {"micro_batches": near_micro_batches(settings.batch_size, settings.micro_batches)}
 
     def expected_steps_ratio(
-        self, settings: "TrainSettings", devices: int, model: str
+        self, settings: "TrainSettings", devices: int, model: str, *, replicas: int = 1
     ) -> float | None:
         """Return the steps to a target over those of synchronous training, None if unknown.
 
@@ -202,6 +202,7 @@ class Strategy(ABC):
             settings: the settings of a run.
             devices: the number of devices that train it.
             model: the name of its model.
+            replicas: the number of copies of every stage that these devices hold.
         """
         return 1.0
 

@@ -126,7 +126,7 @@ class Scheduled(Strategy):
         return {**super().tunable(settings), **taken}
 
     def expected_steps_ratio(
-        self, settings: "TrainSettings", devices: int, model: str
+        self, settings: "TrainSettings", devices: int, model: str, *, replicas: int = 1
     ) -> float | None:
         """Return what the lag of these settings costs in steps, as far as it was measured."""
         if not self.lags:
@@ -139,8 +139,9 @@ class Scheduled(Strategy):
             weights=rules.weights,
             optimizer=planned_optimizer(settings.optimizer),
             recipe=LaggingOptions.of(settings.own).recipe,
+            replicas=replicas,
         )
-        lag = Lag.of(self.schedule, devices, options)
+        lag = Lag.of(self.schedule, devices // replicas, options)
         measured = replace(packaged_measurements(), gradient_shrink=rules.gradient_shrink)
         ratio = expected_steps(measured, lag, options, model).ratio
         return None if ratio is None else float(ratio)

@@ -115,6 +115,8 @@ def no_candidate(
 
     It names the combination that needs the least memory, or the next global batch that would do.
     """
+    if all(item.reason is Reason.LAYERS for item in left_out):
+        return _too_few_layers(profiles[0], options)
     beyond = [item.model for item in left_out if item.model is not None]
     others = [item for item in left_out if item.reason is Reason.MICRO_BATCHES]
     if not beyond and others:
@@ -143,6 +145,17 @@ def nothing_known(candidates: Sequence[Candidate], devices: int) -> InputError:
         f"{len(candidates)} ways to use {devices} devices ({candidates[0].expected.worth.reason}): "
         "give measurements of your own with --efficiency, leave --schedule out so that a flush may "
         "be chosen, or leave --objective out."
+    )
+
+
+def _too_few_layers(profile: Profile, options: PlanOptions) -> InputError:
+    """Return the error for a schedule that places more stages on one device than there are."""
+    schedule, layers = options.scheduled, len(profile.layers)
+    fewer = "ask for fewer --chunks, or " if schedule.takes_chunks else ""
+    return InputError(
+        f"--schedule is {options.schedule}, which places {schedule.chunks} stages on each device, "
+        f"but {profile.model} has {layers} layer{'s' * (layers > 1)} that may be cut apart: "
+        f"{fewer}use another schedule."
     )
 
 

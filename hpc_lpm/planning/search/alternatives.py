@@ -71,7 +71,11 @@ def _fewest_within_memory(model: CostModel) -> int | None:
         return None
     chunks = model.placement.chunks
     for stages in range(model.stages + chunks, model.layers + 1, chunks):
-        candidate = _with(model, stages, limit)
+        try:
+            candidate = _with(model, stages, limit)
+        except InputError:
+            # A table has one number of stages, and two buffers are too few for many more.
+            return None
         if reach(candidate, Limits(None)).feasible and (
             cheapest_within(candidate, Limits(None)).cuts is not None
         ):

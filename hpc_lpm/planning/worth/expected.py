@@ -214,6 +214,8 @@ def _exact(value: float) -> Number:
 
 
 def _mixed(one: Number, two: Number, share: Fraction) -> Number:
+    if isinf(one) and isinf(two):
+        return one
     if isinf(one):
         return _mixed(two, one, 1 - share)
     if isinf(two):
