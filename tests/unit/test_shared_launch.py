@@ -7,9 +7,16 @@ import pytest
 from campaign_folders import campaign, write_plan
 
 from hpc_lpm.campaign.folder import CampaignFolder
+from hpc_lpm.campaign.resources import (
+    MEMORY_MARGIN,
+    PROCESS_MEGABYTES,
+    UNPROFILED_MINUTES,
+    Request,
+)
 from hpc_lpm.campaign.shared_launch import SharedFolder
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.plan import Plan
 
 
 def shared(tmp_path: Path, **changes: Any) -> tuple[Steps, SharedFolder]:
@@ -78,3 +85,20 @@ def test_shared_ranks_and_a_target_exclude_each_other() -> None:
     target = {"metric": "train_loss", "value": "baseline"}
     with pytest.raises(InputError, match="share_launch and target"):
         campaign(share_launch=True, target=target)
+
+
+def test_a_job_whose_ranks_may_train_others_asks_for_what_each_of_them_needs(
+    tmp_path: Path,
+) -> None:
+    chosen = campaign(share_launch=True, strategies=["fbp", "gpipe"], repeats=3)
+    steps = Steps(chosen, CampaignFolder(tmp_path))
+    small, large, *_ = steps.trials.values()
+    write_plan(steps.folder, chosen, small)
+    # Until the plan of the other is there, nobody knows better.
+    assert steps.request(small.name) == Request(PROCESS_MEGABYTES + 1, 6 * UNPROFILED_MINUTES)
+    write_plan(steps.folder, chosen, large)
+    plan = Plan.read(steps.folder.plan(large))
+    stages = tuple(each.model_copy(update={"memory_bytes": 2**30}) for each in plan.stages)
+    plan.model_copy(update={"stages": stages}).write(steps.folder.plan(large))
+    needed = Request(PROCESS_MEGABYTES + int(1024 * MEMORY_MARGIN), 6 * UNPROFILED_MINUTES)
+    assert steps.request(small.name) == steps.request(large.name) == needed
