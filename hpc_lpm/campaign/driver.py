@@ -14,8 +14,10 @@ from pydantic import TypeAdapter, ValidationError
 from hpc_lpm.campaign.folder_lock import FolderLock, InUseError
 from hpc_lpm.campaign.orphans import end_orphans, processes_of
 from hpc_lpm.errors import InputError
-from hpc_lpm.programs import ask
+from hpc_lpm.programs import Answer, ask, installed
 
+_RECORD = ".driver"
+"""The file in the folder of a campaign that is locked, and tells of its last driver."""
 _GONE_SECONDS = 120.0
 """How long cancelled jobs may take to save their checkpoints and end."""
 _QUEUE_SECONDS = 60.0
@@ -55,14 +57,19 @@ def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> FolderL
         say: called with a line for the user if something is ended.
 
     Raises:
-        InputError: if another driver works on the campaign, or its folder cannot be written to.
+        InputError: if another driver works on the campaign, its folder cannot be written to, or
+            Slurm does not tell what the one before has left in its queue.
     """
     lock, before = _lock(
         root, "wait for it, stop it, or give this campaign another name (--config name=...)"
     )
-    if before is not None and before.job_name:
-        _end_jobs(before.job_name, say)
-    end_orphans(root, say)
+    try:
+        if before is not None and before.job_name:
+            _end_jobs(root, before.job_name, say)
+        end_orphans(root, say)
+    except BaseException:
+        lock.close()  # the next driver finds the record of the one before
+        raise
     lock.stream.truncate(0)
     lock.stream.write(json.dumps(asdict(driver)) + "\n")
     lock.stream.flush()
@@ -88,7 +95,7 @@ def no_driver(root: Path) -> Iterator[None]:
 
 def _lock(root: Path, what_to_do: str) -> tuple[FolderLock, Driver | None]:
     """Return a lock that is held until it is closed, and the driver that held it before."""
-    path = root / ".driver"
+    path = root / _RECORD
     try:
         lock = FolderLock(path)
     except InUseError:
@@ -110,17 +117,27 @@ def _read(text: str) -> Driver | None:
         return None
 
 
-def _end_jobs(name: str, say: Callable[[str], None]) -> None:
-    left = _jobs_named(name)
+def _end_jobs(root: Path, name: str, say: Callable[[str], None]) -> None:
+    asked = _ask_for_jobs(name)
+    if not asked.done and installed("squeue"):
+        raise InputError(
+            f"{root} may still be worked on by jobs of a driver that is gone, which squeue does "
+            f"not tell ({asked.complaint()}): wait until it answers, or, if none of them is left, "
+            f"remove {root / _RECORD}."
+        )
+    left = asked.output.split()
     if not left:
         return
     say(f"ending {len(left)} jobs of a driver that is gone: {', '.join(left)}")
     ask(["scancel", *left], seconds=_QUEUE_SECONDS)
     deadline = time.monotonic() + _GONE_SECONDS
-    while _jobs_named(name) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        asked = _ask_for_jobs(name)
+        if asked.done and not asked.output.split():
+            return
         time.sleep(1.0)
 
 
-def _jobs_named(name: str) -> list[str]:
+def _ask_for_jobs(name: str) -> Answer:
     command = ["squeue", "--noheader", f"--name={name}", "--format=%i"]
-    return ask(command, seconds=_QUEUE_SECONDS).output.split()
+    return ask(command, seconds=_QUEUE_SECONDS)

@@ -4,6 +4,7 @@ A cell is one model and data set of one campaign. Contestants of a cell are comp
 other, never with those of another.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +169,9 @@ def _row(
 ) -> Row:
     summary, ratio = results.summary, ratios[who]
     runs = runs_of(summary, who)
-    speed = estimate(runs[THROUGHPUT.name].tolist())
+    speeds = runs[THROUGHPUT.name].dropna().tolist()
+    # One process that plays several devices has none of theirs.
+    speed = estimate(speeds) if speeds else None
     batch = results.campaign.batch_size
     of_limit = paired_ratio(summary, who, limit, THROUGHPUT.name) if limit else None
     over = ""
@@ -179,14 +182,14 @@ def _row(
     return Row(
         who.label,
         (
-            speed.text(1),
+            speed.text(1) if speed else "",
             of_limit.text(3) if of_limit and who != limit else "",
-            f"{1000 * batch / speed.median:.1f}",
+            f"{1000 * batch / speed.median:.1f}" if speed else "",
             "" if who == limit else "unknown" if ratio is None else f"{ratio:.2f}",
             f"{1000 * seconds:.1f}" if seconds is not None else "",
             over,
-            f"{MEMORY.scale * runs[MEMORY.name].median():.0f}",
-            f"{sent / 1000:.1f}",
+            _shown(MEMORY.scale * runs[MEMORY.name].median(), 0),
+            _shown(sent / 1000, 1),
             str(len(runs)),
         ),
         seconds,
@@ -195,11 +198,19 @@ def _row(
 
 
 def _seconds(results: CampaignResults, who: Entrant, ratio: float | None) -> float | None:
-    """Return the seconds in which a contestant comes as far as a synchronous step comes."""
+    """Return the seconds in which a contestant comes as far as a synchronous step comes.
+
+    None where steps or speed are unknown, as where one process has played all devices.
+    """
     if ratio is None or strategy_named(who.strategy).independent:
         return None
-    speed = runs_of(results.summary, who)[THROUGHPUT.name].median()
-    return float(ratio * results.campaign.batch_size / speed)
+    speed = float(runs_of(results.summary, who)[THROUGHPUT.name].median())
+    return None if math.isnan(speed) else ratio * results.campaign.batch_size / speed
+
+
+def _shown(value: float, digits: int) -> str:
+    """Return a number, nothing where there is none."""
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _steps_ratio(results: CampaignResults, trial: Trial) -> float | None:

@@ -25,6 +25,8 @@ class ProgressLine:
     ) -> None:
         self._steps = steps
         self._trial = steps.trials[name]
+        # A contestant, and a run for a target, may have a length of its own.
+        self._settings = steps.settings(name)
         self._clock = clock
         self._started = clock()
 
@@ -53,16 +55,16 @@ class ProgressLine:
         return f"{position} {' '.join(words)} seed {trial.seed} repeat {trial.repeat}{length}"
 
     def _trial_parts(self, log: RunLog) -> list[str]:
-        campaign = self._steps.campaign
+        settings = self._settings
         done = len(log.step_seconds)
-        if campaign.steps is not None:
-            parts = [f"step {done}/{campaign.steps}" if done else "starting"]
+        if settings.steps is not None:
+            parts = [f"step {done}/{settings.steps}" if done else "starting"]
         else:
-            epoch = min(len(log.epoch_ends) + 1, campaign.epochs or 1)
-            parts = [f"epoch {epoch}/{campaign.epochs}" if done else "starting"]
+            epoch = min(len(log.epoch_ends) + 1, settings.epochs or 1)
+            parts = [f"epoch {epoch}/{settings.epochs}" if done else "starting"]
         recent = log.step_seconds[-STEPS_OF_THROUGHPUT:]
         if recent and median(recent) > 0:
-            parts.append(f"{campaign.batch_size / median(recent):.1f} samples/s")
+            parts.append(f"{settings.batch_size / median(recent):.1f} samples/s")
         if log.evaluations:
             parts += _shown(log.evaluations[-1].values)
         return parts
@@ -78,14 +80,14 @@ class ProgressLine:
 
     def _share(self, log: RunLog) -> float:
         """Return how much of this trial is done, 0 while the length of an epoch is unknown."""
-        campaign = self._steps.campaign
+        settings = self._settings
         done = len(log.step_seconds)
-        if campaign.steps is not None:
-            return min(done / campaign.steps, 1.0)
-        assert campaign.epochs is not None
+        if settings.steps is not None:
+            return min(done / settings.steps, 1.0)
+        assert settings.epochs is not None
         if log.epoch_ends:
             steps_an_epoch = log.epoch_ends[0]
-            return min(done / (steps_an_epoch * campaign.epochs), 1.0)
+            return min(done / (steps_an_epoch * settings.epochs), 1.0)
         return 0.0
 
     def _finished_seconds(self) -> dict[str, float]:

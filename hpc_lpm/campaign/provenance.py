@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from hpc_lpm.campaign.environment import campaign_sha256, read_environment
+from hpc_lpm.campaign.folder import CampaignFolder
 from hpc_lpm.campaign.launch_records import Attempt, Launch, read_attempts
 from hpc_lpm.campaign.results import CampaignResults
 from hpc_lpm.campaign.tuning.table import read_tunings
@@ -72,7 +73,7 @@ class CampaignProvenance(VersionedFile):
 
 def gather_provenance(results: CampaignResults) -> CampaignProvenance:
     """Collect the provenance of a campaign from the records in its folder."""
-    launches, steps = results.launches(), _read_steps(results.folder.root)
+    launches, steps = results.launches(), _read_steps(results.folder)
     weights = {run.trial.name: run.result.weights_sha256 for run in results.runs}
     trials: dict[str, TrialProvenance] = {}
     for trial in results.trials:
@@ -139,12 +140,18 @@ def _attempts(run: Path, launch: Launch | None) -> tuple[Attempt, ...]:
     )
 
 
-def _read_steps(root: Path) -> dict[str, Launch]:
+def _read_steps(folder: CampaignFolder) -> dict[str, Launch]:
+    """Return the launches of profiles and plans, but for those of settings of earlier calls."""
     found: dict[str, Launch] = {}
-    for kind in ("profiles", "plans"):
-        for path in sorted((root / kind).glob("*.launch.json")):
+    named = {"profiles": folder.hashes.profiles, "plans": folder.hashes.plans}
+    for kind, hashes in named.items():
+        of_campaign = {f"{name}-{digest}" for name, digest in hashes.items()}
+        for path in sorted((folder.root / kind).glob("*.launch.json")):
+            name = path.name.removesuffix(".launch.json")
+            if folder.hashes_file.exists() and name not in of_campaign:
+                continue
             try:
-                found[f"{kind}/{path.name.removesuffix('.launch.json')}"] = Launch.read(path)
+                found[f"{kind}/{name}"] = Launch.read(path)
             except InputError:  # of another release
                 continue
     return found

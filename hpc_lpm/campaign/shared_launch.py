@@ -70,6 +70,10 @@ class SharedFolder:
         """Note that a shared launch has ended with a trial."""
         Failed(trials=(*self.failed(), name)).write(self._failed)
 
+    def trained(self, name: str) -> bool:
+        """Tell if a launch has trained a trial, and has recorded how it went."""
+        return all((self.run(name) / file).exists() for file in (RESULT, LAUNCH))
+
     def take_over(self, name: str) -> bool:
         """Move what was trained of a trial to its folder; tell if there was a result."""
         found = self.run(name)
@@ -89,7 +93,7 @@ class SharedFolder:
         """Return the trials that can share a launch with one, itself included, in their order.
 
         They are those of its model and data set that start as many ranks in the same way, have not
-        been trained, and wait for nothing that is not there.
+        been trained, by an earlier launch either, and wait for nothing that is not there.
         """
         steps, first = self._steps, self._steps.trials[name]
         alike = _start_of(steps, first)
@@ -100,7 +104,9 @@ class SharedFolder:
             same = (trial.model, trial.dataset) == (first.model, first.dataset)
             if not same or trial.name in left_out or _start_of(steps, trial) != alike:
                 continue
-            if any((steps.folder.run(trial) / file).exists() for file in steps.run_files):
+            run = steps.folder.run(trial)
+            finished = any((run / file).exists() for file in steps.run_files)
+            if finished or self.trained(trial.name):
                 continue
             if not all(Path(path).exists() for path in _needed(steps, trial)):
                 continue

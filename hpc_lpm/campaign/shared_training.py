@@ -1,6 +1,7 @@
 """Trains trials that take turns on the ranks of one launch."""
 
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,8 +40,11 @@ def train_on_shared_ranks(
     shared = SharedFolder(steps, call.identifier)
     if name in shared.failed():
         return None
-    if not (shared.run(name) / RESULT).exists():
+    if not shared.trained(name):
         waiting = shared.waiting(name)
+        for each in waiting:
+            # What a launch that was killed has left: nobody knows how that went.
+            shutil.rmtree(shared.run(each.name), ignore_errors=True)
         request = shared.root / f"{steps.folder.run_name(name)}.turns.json"
         documents = {each.name: steps.settings(each.name) for each in waiting}
         Turns(
@@ -58,11 +62,11 @@ def train_on_shared_ranks(
             Container.of_jobs(),
         )
         done = start.supervised(log, say, steps.campaign.receive_timeout_seconds)
-        if done.stopped_by is not None:
-            return EXIT_INTERRUPTED
         for each in waiting:
             if (shared.run(each.name) / RESULT).exists():
                 Launch.of(done, start.where).write(shared.run(each.name) / SHARED_LAUNCH)
+        if done.stopped_by is not None:
+            return EXIT_INTERRUPTED
         turn = request.with_suffix(".turn.json")
         if done.exit_code:
             culprit = Turn.read(turn).running if turn.exists() else None
@@ -81,8 +85,13 @@ def train_on_shared_ranks(
     )
     attempts = end_attempt(record, begin_attempt(record, attempt), launch.ended, 0)
     kept = keep_model(steps, name, say)
-    # Of a launch that has ended with another trial, this one is done all the same.
-    own = {"attempts": attempts, "source": describe_source(CHECKOUT), "exit_code": 0}
+    # Of a launch that was stopped or has ended with another trial, this one is done all the same.
+    own = {
+        "attempts": attempts,
+        "source": describe_source(CHECKOUT),
+        "exit_code": 0,
+        "stopped_by": None,
+    }
     launch.model_copy(update=own).write(folder / "launch.json")
     (folder / SHARED_LAUNCH).unlink()
     if not log.exists():

@@ -1,7 +1,7 @@
 """The steps of a campaign: its profiles, plans, tunings and trials, with the command of each."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,22 +128,35 @@ class Steps:
             FileNotFoundError: while the plan or profile that determines it does not exist.
         """
         trial = self.trials[name]
-        plan = self.folder.plan(trial) if trial.planner else None
-        found = request_of(
-            self.settings(name),
-            self.campaign.resources,
-            self._profile_of(trial),
-            plan,
-            played=trial.played,
-        )
+        found = self._own_request(trial)
         if not self.campaign.share_launch:
             return found
-        # Its ranks may have to train all others that can share them.
+        # Its ranks may have to train all others that can share them, some of which need more.
         group = (trial.model, trial.dataset, trial.processes)
-        trials = sum(
-            (each.model, each.dataset, each.processes) == group for each in self.trials.values()
+        known: dict[tuple[str, int | None], Request] = {}
+        minutes = 0
+        for each in self.trials.values():
+            if (each.model, each.dataset, each.processes) == group:
+                kind = (each.label, each.length)  # seeds and repeats request the same
+                if kind not in known:
+                    known[kind] = self._known_request(each) or found
+                minutes += known[kind].minutes
+        return Request(max(one.rank_megabytes for one in known.values()), minutes)
+
+    def _own_request(self, trial: Trial) -> Request:
+        return request_of(
+            self.settings(trial.name),
+            self.campaign.resources,
+            self._profile_of(trial),
+            self.folder.plan(trial) if trial.planner else None,
+            played=trial.played,
         )
-        return replace(found, minutes=found.minutes * trials)
+
+    def _known_request(self, trial: Trial) -> Request | None:
+        try:
+            return self._own_request(trial)
+        except FileNotFoundError:  # as long as its plan is to come
+            return None
 
     def tuned_trial(self, name: str) -> Trial | None:
         """Return a trial of the contestant that a tuning is about, None if there is none."""

@@ -56,8 +56,9 @@ def in_allocation(environment: Mapping[str, str]) -> bool:
 @contextmanager
 def signals_of_job_script(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
     """Have the signals of the job's script sent to this process, too, while the block runs."""
-    folder = Path(environment.get(FOLDER_VARIABLE, ""))
-    if FOLDER_VARIABLE not in environment or not folder.is_dir():
+    named = environment.get(FOLDER_VARIABLE)
+    # Without a name, as where no folder could be made, it would be the current one.
+    if not named or not (folder := Path(named)).is_dir():
         yield
         return
     entry = folder / str(os.getpid())

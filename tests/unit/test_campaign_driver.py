@@ -74,6 +74,23 @@ def test_jobs_of_a_driver_that_was_killed_are_ended_once(tmp_path: Path, queue: 
     assert json.loads((tmp_path / "c" / ".driver").read_text())["job_name"] == "uuid-of-second"
 
 
+def test_no_driver_starts_while_nobody_knows_what_the_one_before_has_left(
+    tmp_path: Path, queue: Path
+) -> None:
+    first = other_driver(tmp_path / "c", "uuid-of-first")
+    first.kill()
+    first.communicate()
+    squeue = queue.with_name("squeue")
+    answering = squeue.read_text()
+    squeue.write_text("#!/bin/sh\necho 'cannot reach slurmctld' >&2\nexit 1\n")
+    with pytest.raises(InputError, match=r"squeue does not tell \(cannot reach slurmctld\): wait"):
+        take_over(tmp_path / "c", Driver.here(None), pytest.fail)
+    squeue.write_text(answering)
+    said: list[str] = []
+    take_over(tmp_path / "c", Driver.here(None), said.append).close()
+    assert said == ["ending 2 jobs of a driver that is gone: 11, 12"]
+
+
 def test_without_slurm_nothing_is_asked(tmp_path: Path, queue: Path) -> None:
     take_over(tmp_path / "c", Driver.here(None), print).close()
     take_over(tmp_path / "c", Driver.here(None), print).close()

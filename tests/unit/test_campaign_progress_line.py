@@ -1,6 +1,7 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from campaign_folders import STARTED, campaign, write_run
@@ -64,6 +65,25 @@ def test_a_trial_of_so_many_steps_counts_steps(tmp_path: Path) -> None:
     name = next(iter(steps.trials))
     write_metrics(folder, name, [{"step": 0, "epoch": 0, "loss": 2, "seconds": 2.0}])
     assert "step 1/4 | 32.0 samples/s | campaign 25 %" in ProgressLine(steps, name).line()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategies": [{"fbp": {"steps": 8}}]},
+        {"strategies": ["fbp"], "epochs": None, "steps": 4, "lengths": [8]},
+    ],
+    ids=["of a contestant", "for a target"],
+)
+def test_a_run_of_another_length_than_usual_counts_up_to_its_own(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    folder = CampaignFolder(tmp_path)
+    steps = Steps(campaign(**changes, repeats=1), folder)
+    name = next(iter(steps.trials))
+    done = [{"step": step, "epoch": 0, "loss": 2, "seconds": 2.0} for step in range(2)]
+    write_metrics(folder, name, done)
+    assert "step 2/8 | 32.0 samples/s" in ProgressLine(steps, name).line()
 
 
 @pytest.mark.parametrize(("exit_code", "word"), [(0, "done in 7 s"), (1, "failed after 7 s")])

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from campaign_folders import STARTED, campaign, write_folder
 
+from hpc_lpm.campaign.folder import Hashes
 from hpc_lpm.campaign.launch_records import Attempt, AttemptRecord, Launch
 from hpc_lpm.campaign.provenance import CampaignProvenance, gather_provenance
 from hpc_lpm.campaign.report import write_report
@@ -30,6 +31,18 @@ def test_one_document_tells_what_ran_from_what_and_what_came_out(tmp_path: Path)
         name: f"{name}-3" for name in found.trials
     }
     assert all(len(trial.attempts) == 1 for trial in found.trials.values())
+
+
+def test_profiles_of_settings_that_are_gone_are_none_of_the_campaign(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "c", campaign())
+    Hashes(profiles={"some": "0" * 10}).write(folder.hashes_file)
+    launch = Launch.read(folder.run(TRIAL) / "launch.json")
+    for name, job, days in (("some-0000000000", "7", 0), ("some-1111111111", "6", 9)):
+        changes = {"started": STARTED - timedelta(days=days), "slurm": SlurmJob(job_id=job)}
+        launch.model_copy(update=changes).write(folder.root / "profiles" / f"{name}.launch.json")
+    found = gather_provenance(load_results(folder.root))
+    assert found.steps.keys() == {"profiles/some-0000000000"}
+    assert (found.started, found.job_ids) == (STARTED, ("7",))
 
 
 def test_jobs_and_nodes_of_every_launch_are_gathered(tmp_path: Path) -> None:

@@ -115,6 +115,14 @@ def test_the_shells_in_between_do_not_die_of_signals_to_the_whole_job(tmp_path: 
     assert job.wait(LONG_SECONDS) == 75
 
 
+def test_signals_have_their_folder_where_that_of_temporary_files_is_not_on_the_node(
+    tmp_path: Path,
+) -> None:
+    gone = str(tmp_path / "of another node")
+    done = run(tmp_path, 'test -d "$HPC_LPM_SIGNALLED"', TMPDIR=gone, **JOB)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     done = run(tmp_path, 'echo "$HPC_LPM_SIGNALLED"', **JOB)
     folder = Path(done.stdout.strip())

@@ -80,6 +80,17 @@ def test_a_contestant_without_a_run_is_a_row_that_says_why(
     assert "it takes 31 micro-batches" in outcome.path.read_text()
 
 
+def test_one_process_that_plays_all_devices_has_none_of_their_numbers(tmp_path: Path) -> None:
+    played = {"fbp": {"name": "played", "in_one_process": True}}
+    write_folder(tmp_path / "c", campaign(strategies=[played, "fbp", "sequential"], repeats=7))
+    (cell,) = write_joint_report([tmp_path / "c"], tmp_path / "joint").cells
+    assert cell.rows[-1].label == "played"
+    found = {heading: text for heading, text in told(cell, "played").items() if text}
+    assert found.keys() == {"steps", "runs"}
+    assert told(cell, "sequential")["over the proposed"]
+    assert "nan" not in (tmp_path / "joint" / "cells.csv").read_text()
+
+
 def test_the_command_takes_several_folders_and_says_where_the_report_goes(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,15 +1,30 @@
 """Which trials share one launch of their ranks, and how their jobs take over what it trained."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from campaign_folders import campaign, write_plan
+from campaign_folders import STARTED, campaign, write_plan
 
+from hpc_lpm.campaign import shared_training
+from hpc_lpm.campaign.calls import Call
+from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.shared_launch import SharedFolder
+from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.resources import (
+    MEMORY_MARGIN,
+    PROCESS_MEGABYTES,
+    UNPROFILED_MINUTES,
+    Request,
+)
+from hpc_lpm.campaign.shared_launch import SharedFolder, Turns
+from hpc_lpm.campaign.shared_training import train_on_shared_ranks
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.cluster.rank_nodes import RankNodes
+from hpc_lpm.cluster.supervisor import CommandOutcome
 from hpc_lpm.errors import InputError
+from hpc_lpm.planning.plan import Plan
 
 
 def shared(tmp_path: Path, **changes: Any) -> tuple[Steps, SharedFolder]:
@@ -74,7 +89,82 @@ def test_a_job_takes_over_the_result_of_its_trial_once(tmp_path: Path) -> None:
     assert not folder.take_over(name)
 
 
+class Ranks:
+    """Stands for ranks that train so many of the trials that they are asked for, and end."""
+
+    where = RankNodes(None, ("n1",), ())
+
+    def __init__(self, arguments: Sequence[str], trains: int, stopped_by: str | None) -> None:
+        self.folders = list(Turns.read(Path(arguments[-1])).folders.values())[:trains]
+        self.stopped_by = stopped_by
+
+    def supervised(self, _log: Path, _say: object, _seconds: float) -> CommandOutcome:
+        for folder in map(Path, self.folders):
+            folder.mkdir(parents=True)
+            (folder / "result.json").write_text("trained")
+        code = 75 if self.stopped_by else 0
+        return CommandOutcome(("mpirun",), 2, STARTED, STARTED, code, self.stopped_by)
+
+
+def train(
+    steps: Steps, name: str, monkeypatch: pytest.MonkeyPatch, trains: int, stopped_by: str | None
+) -> int | None:
+    """Train a trial, and others, on ranks that train so many of them; 0 allows no launch."""
+
+    def prepare(_campaign: Campaign, arguments: Sequence[str], *_: object) -> Ranks:
+        assert trains
+        return Ranks(arguments, trains, stopped_by)
+
+    monkeypatch.setattr(shared_training, "prepare_start", prepare)
+    trial, log = steps.trials[name], steps.folder.run(name) / "train.log"
+    call = Call.model_construct(identifier="a-call")
+    return train_on_shared_ranks(steps, trial, 2, "mpirun", log, lambda _: None, call)
+
+
+def test_what_a_launch_that_was_stopped_has_trained_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, folder = shared(tmp_path, strategies=["limit", "fbp"])
+    first, second, third, _ = steps.trials
+    assert train(steps, first, monkeypatch, 2, "SIGUSR2") == 75
+    assert [trial.name for trial in folder.waiting(third)] == list(steps.trials)[2:]
+    for name in (first, second):
+        assert train(steps, name, monkeypatch, 0, None) == 0
+        assert (steps.folder.run(name) / "result.json").read_text() == "trained"
+        launch = Launch.read(steps.folder.run(name) / "launch.json")
+        assert (launch.exit_code, launch.stopped_by) == (0, None)
+
+
+def test_what_a_launch_that_was_killed_has_left_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, folder = shared(tmp_path, strategies=["limit", "fbp"], repeats=1)
+    for name in steps.trials:
+        folder.run(name).mkdir(parents=True)
+        (folder.run(name) / "result.json").write_text("of a launch without a record")
+    for name, trains in zip(steps.trials, (2, 0), strict=True):
+        assert train(steps, name, monkeypatch, trains, None) == 0
+        assert (steps.folder.run(name) / "result.json").read_text() == "trained"
+
+
 def test_shared_ranks_and_a_target_exclude_each_other() -> None:
     target = {"metric": "train_loss", "value": "baseline"}
     with pytest.raises(InputError, match="share_launch and target"):
         campaign(share_launch=True, target=target)
+
+
+def test_a_job_whose_ranks_may_train_others_asks_for_what_each_of_them_needs(
+    tmp_path: Path,
+) -> None:
+    chosen = campaign(share_launch=True, strategies=["fbp", "gpipe"], repeats=3)
+    steps = Steps(chosen, CampaignFolder(tmp_path))
+    small, large, *_ = steps.trials.values()
+    write_plan(steps.folder, chosen, small)
+    # Until the plan of the other is there, nobody knows better.
+    assert steps.request(small.name) == Request(PROCESS_MEGABYTES + 1, 6 * UNPROFILED_MINUTES)
+    write_plan(steps.folder, chosen, large)
+    plan = Plan.read(steps.folder.plan(large))
+    stages = tuple(each.model_copy(update={"memory_bytes": 2**30}) for each in plan.stages)
+    plan.model_copy(update={"stages": stages}).write(steps.folder.plan(large))
+    needed = Request(PROCESS_MEGABYTES + int(1024 * MEMORY_MARGIN), 6 * UNPROFILED_MINUTES)
+    assert steps.request(small.name) == steps.request(large.name) == needed

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.workflow import load_call
 from hpc_lpm.planning.plan import Plan, StagePlan
 from hpc_lpm.profile_file import LayerProfile, LinkProfile, Profile
@@ -128,8 +129,25 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_profile_and_plan(folder: Path, campaign: Path | None = None) -> None:
-    results = folder / "results"
-    steps = load_call({}, [], campaign or folder / "tiny.yaml", results).steps(results)
+    steps = steps_of(campaign or folder / "tiny.yaml", folder / "results")
+    write_profile(steps)
+    (plan,) = steps.plans.values()
+    stage = StagePlan(start=0, stop=1, compute_seconds=1.5, send_bytes=2**20, memory_bytes=2**30)
+    Plan(
+        planner="lpm",
+        model="mlp",
+        stages=(stage, stage.model_copy(update={"start": 1, "stop": 2})),
+        period_seconds=1.5,
+        boundary_bytes=2**20,
+        profile_sha256="0" * 64,
+    ).write(Path(plan.output))
+
+
+def steps_of(campaign: Path, results: Path) -> Steps:
+    return load_call({}, [], campaign, results).steps(results)
+
+
+def write_profile(steps: Steps) -> None:
     layer = LayerProfile(
         name="layer",
         forward_seconds=0.5,
@@ -149,16 +167,6 @@ def write_profile_and_plan(folder: Path, campaign: Path | None = None) -> None:
         train_samples=1600,
         test_samples=160,
     ).write(Path(profile.output))
-    (plan,) = steps.plans.values()
-    stage = StagePlan(start=0, stop=1, compute_seconds=1.5, send_bytes=2**20, memory_bytes=2**30)
-    Plan(
-        planner="lpm",
-        model="mlp",
-        stages=(stage, stage.model_copy(update={"start": 1, "stop": 2})),
-        period_seconds=1.5,
-        boundary_bytes=2**20,
-        profile_sha256="0" * 64,
-    ).write(Path(plan.output))
 
 
 SITE = """
@@ -230,6 +238,17 @@ def test_trials_ask_for_what_their_plan_and_profile_say(folder: Path) -> None:
     assert commands == {
         name: (GOLDEN / f"{name}.txt").read_text() for name in ("sequential", "fbp")
     }
+
+
+def test_tunings_take_turns_with_each_other_and_with_trials(folder: Path) -> None:
+    tuned = ", ".join(f"{{{name}: {{tune: true, micro_batches: 4}}}}" for name in ("fbp", "gpipe"))
+    (folder / "tiny.yaml").write_text(CAMPAIGN.replace("sequential, fbp", tuned))
+    write_profile(steps_of(folder / "tiny.yaml", folder / "results"))
+    commands = snakemake(folder)
+    assert len(commands) == 2
+    for command in commands:
+        assert any(word.startswith("rule_tune_ranks") for word in command)
+        assert "--dependency=singleton" in " ".join(command)
 
 
 def test_a_driver_goes_on_once_a_controller_that_was_away_answers(folder: Path) -> None:

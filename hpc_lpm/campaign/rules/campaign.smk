@@ -86,7 +86,7 @@ else:
 WHOLE_MACHINE = 4096
 # The number of nodes for the ranks, where the campaign sets it.
 SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
-# A trial waits for the one before it where trials take turns.
+# A trial, or a tuning, waits for the one before it where they take turns.
 IN_TURN = "--dependency=singleton" if "turns" in workflow.global_resources else ""
 ASKED_OF_SITE, ASKED_OF_TRIALS = SITE.resources(EXTRA), SITE.resources(EXTRA, IN_TURN)
 SOFTWARE = config.get("software")
@@ -222,7 +222,7 @@ rule tune_alone:
         SOFTWARE
     threads: WHOLE_MACHINE
     resources:
-        **ASKED_OF_SITE,
+        **ASKED_OF_TRIALS,
         **SITE.memory_resources(
             mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
                 STEPS.tuning_threads(wildcards.tuned)
@@ -254,7 +254,7 @@ rule tune_ranks:
     threads: WHOLE_MACHINE
     resources:
         **SPREAD,
-        **ASKED_OF_SITE,
+        **ASKED_OF_TRIALS,
         **SITE.memory_resources(
             mem_mb_per_cpu=lambda wildcards: STEPS.tuning_request(wildcards.tuned).core_megabytes(
                 STEPS.tuning_threads(wildcards.tuned)

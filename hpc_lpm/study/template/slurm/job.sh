@@ -30,7 +30,8 @@ if [ -n "${SLURM_JOB_ID:-}" ] && [ "${HPC_LPM_SLURM_JOB_ID:-}" != "$SLURM_JOB_ID
     for name in $(env | sed -n 's/^\(SLURM_[A-Z_]*\)=.*/\1/p'); do
         eval "export HPC_LPM_$name=\"\$$name\""
     done
-    HPC_LPM_SIGNALLED=$(mktemp -d)
+    # TMPDIR may name a folder that only the node has which submitted this.
+    HPC_LPM_SIGNALLED=$(mktemp -d 2>/dev/null || TMPDIR=/tmp mktemp -d)
     export HPC_LPM_SIGNALLED
 
     # Run the script once more, as a child that these signals do not end, and wait for it.
