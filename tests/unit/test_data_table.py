@@ -217,6 +217,19 @@ def test_what_is_not_understood_is_refused(
         load_dataset(f"table:{path},{options}")
 
 
+@pytest.mark.parametrize("values", [("yes", "no"), ("True", "3"), ("2024-01-01", "2024-01-02")])
+def test_truth_values_are_truth_values_in_every_part(
+    tmp_path: Path, values: tuple[str, str]
+) -> None:
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("a,t\nTrue,0\nFalse,1\n")
+    test.write_text(f"a,t\n{values[0]},0\n{values[1]},1\n")
+    with pytest.raises(InputError, match="other values in column 'a' where the training part has"):
+        load_dataset(f"table:{train},target=t,test={test}")
+    test.write_text("a,t\n1,0\n0,1\n")
+    assert columns_of(load_dataset(f"table:{train},target=t,test={test}").test) == [[1, 0]]
+
+
 def test_parts_must_have_the_same_columns(tmp_path: Path) -> None:
     train, test = tmp_path / "a.csv", tmp_path / "b.csv"
     train.write_text("a,b,t\n1,2,0\n3,4,1\n")

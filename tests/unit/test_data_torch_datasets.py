@@ -174,7 +174,7 @@ class Broken(Drawing):
         ({"train": [1], "test": [1], "tset": 1}, [], "the key 'tset', did you mean 'test'"),
         ((Unsized(), [1]), [], "the training part .* is Unsized, which has no length"),
         (([(torch.ones(2), 0)], []), [], "the test part of data set 'mine' is empty"),
-        (([(torch.ones(2), 0)], None), [], "the test part of data set 'mine' is NoneType, accepted"),
+        (([(torch.ones(2), 0)], None), [], "the test part of data set 'mine' is NoneType"),
         ((Broken(), [1]), [3], "sample 3 of the training part .*OSError: disk on fire"),
         ((Broken(), [1]), [0, 1], "samples 0 to 1 cannot be made one micro-batch.*collate"),
         (([torch.ones(2)] * 4, [1]), [0, 1, 2], "micro-batches of type Tensor, accepted are pairs"),
