@@ -194,7 +194,11 @@ def declared_classes(part: object) -> int | None:
         return classes
     if isinstance(classes, Sized):
         return len(classes)
-    targets = getattr(part, "targets", None)
+    return _classes_among(getattr(part, "targets", None))
+
+
+def _classes_among(targets: object) -> int | None:
+    """Return the number of classes that targets have, None if they are no whole numbers from 0."""
     if not isinstance(targets, Tensor | list | tuple) or not len(targets):
         return None
     try:
