@@ -12,6 +12,7 @@ from hpc_lpm.errors import InputError
 
 CHANCES = np.random.default_rng(0)
 X, Y = CHANCES.normal(size=(20, 3)), np.arange(20) % 2
+PARTS = ("x", "y", "x_test", "y_test")
 
 
 def saved(folder: Path, **arrays: Any) -> str:
@@ -179,6 +180,11 @@ def test_targets_tell_the_task(
             {"x": X, "y": np.array(["1.5", "nan"] * 10)},
             ",task=regression",
             "has 10 targets that are missing or infinite in float32",
+        ),
+        (
+            {name: np.ones((4, 7 if "_" in name else 5), int) for name in PARTS},
+            "",
+            "the test part of .* has samples of 7 tokens, accepted are 5 as in the training part",
         ),
         ({"x": X, "y": np.arange(20.0) * 1j}, "", "targets of type complex128"),
         ({"x": X.astype(str), "y": Y}, "", "inputs of type <U"),
