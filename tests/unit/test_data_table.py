@@ -130,6 +130,7 @@ def test_parquet_files_may_hold_columns_of_any_plain_type(tmp_path: Path) -> Non
         ({"t": [5, 3] * 4}, "target=t,task=regression", "regression", 1, [[5.0], [3.0]]),
         ({"a": [0, 1] * 4, "b": [1, 1] * 4}, "target=a+b", "multi-label", 2, [[0, 1], [1, 1]]),
         ({"a": [0, 1] * 4, "b": [1.5, 1] * 4}, "target=a+b", "regression", 2, [[0, 1.5]]),
+        ({"a": [3, 1] * 4, "b": [1, 7] * 4}, "target=a+b", "regression", 2, [[3, 1], [1, 7]]),
         ({"a+b": ["u", "v"] * 4}, "target=a+b", "classes", 2, [0, 1]),
         ({"t": [True, False] * 4}, "target=t", "classes", 2, [1, 0]),
     ],
@@ -158,6 +159,14 @@ def test_a_share_is_held_out_and_standardised_by_the_rest(tmp_path: Path) -> Non
     assert inputs.mean().item() == pytest.approx(0, abs=1e-5)
     assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
     assert len(dataset.test) == 20
+
+
+def test_a_share_is_held_out_of_samples_with_several_classes_too(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "t.csv", np.arange(50)
+    table = pd.DataFrame({"x": numbers, "a": numbers % 3, "b": numbers % 2 + 1})
+    table.to_csv(path, index=False)
+    dataset = load_dataset(f"table:{path},target=a+b,task=classes,test=0.2")
+    assert (len(dataset.train), len(dataset.test)) == (40, 10)
 
 
 def test_missing_values_are_refused_replaced_or_dropped(tmp_path: Path) -> None:
