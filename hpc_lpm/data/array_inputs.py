@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hpc_lpm.data.images import byte_moments
-from hpc_lpm.data.targets import Values
+from hpc_lpm.data.targets import LARGEST_NUMBER, Values
 from hpc_lpm.errors import InputError
 
 Layout = Literal["channels-first", "channels-last", "grey", "as-is"]
@@ -96,10 +96,14 @@ def _likely_layout(array: Values) -> Layout:
 
 def _numbers(array: Values, owner: str) -> Tensor:
     for start in range(0, len(array), _AT_ONCE):
-        if not np.isfinite(array[start : start + _AT_ONCE]).all():
+        # As training takes them, in which larger numbers would become infinite without a word.
+        with np.errstate(over="ignore"):
+            taken = array[start : start + _AT_ONCE].astype(np.float32, copy=False)
+        if not np.isfinite(taken).all():
             raise InputError(
-                f"{owner} has inputs that are missing or infinite, from sample {start} on: leave "
-                "these samples out or replace the values."
+                f"{owner} has inputs that are missing or infinite, from sample {start} on, in "
+                f"float32, which holds numbers up to {LARGEST_NUMBER}: leave these samples out or "
+                "replace the values."
             )
     return torch.from_numpy(array)
 

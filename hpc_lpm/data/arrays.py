@@ -212,6 +212,12 @@ def _token_dataset(owner: str, parts: dict[str, ArrayPart], share: float | None)
         )
     vocabulary = 1 + max(int(array.max()) for array in arrays)
     length = parts["training"].inputs.shape[1]
+    for name, part in parts.items():
+        if part.inputs.shape[1] != length:
+            raise InputError(
+                f"the {name} part of {owner} has samples of {part.inputs.shape[1]} tokens, "
+                f"accepted are {length} as in the training part: make them equal."
+            )
     shape = DataShape("text", (length,), vocabulary, NEXT_TOKEN)
     tensors = {
         name: (_integers(part.inputs), _integers(part.targets)) for name, part in parts.items()

@@ -10,7 +10,8 @@ It returns one of these:
 
 Inputs and targets are tensors or any pytrees of tensors. Without a shape, it is found out from the
 samples: integer targets are classes, floating-point targets are numbers to predict, or labels if
-there are several and all are 0 or 1.
+there are several and all are 0 or 1. Classes and tokens are counted over all parts, since an
+evaluation of one that the training part lacks would fail after all the training.
 """
 
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def own_dataset(name: str, made: object) -> Dataset:
             given[key], f"the {called.get(key, key)} part of data set {name!r}", collate
         )
         for key in ("train", "validation", "test")
-        if given.get(key) is not None
+        if key != "validation" or given.get(key) is not None
     }
     for key, samples in parts.items():
         if len(samples) == 0:
@@ -75,7 +76,7 @@ def own_dataset(name: str, made: object) -> Dataset:
             )
     shape = given.get("shape")
     if shape is None:
-        shape = _found_shape(name, parts["train"], declared_classes(given["train"]))
+        shape = _found_shape(name, parts, _declared({key: given[key] for key in parts}))
     return Dataset(name, shape, parts["train"], parts["test"], parts.get("validation"))
 
 
@@ -99,7 +100,16 @@ def _by_name(name: str, made: object) -> Mapping[str, Any]:
     )
 
 
-def _found_shape(name: str, train: Samples, declared: int | None) -> DataShape:
+def _declared(given: Mapping[str, Any]) -> int | None:
+    """Return the number of classes that the training part tells, or another part if it is more."""
+    declared = declared_classes(given["train"])
+    if declared is None:
+        return None
+    return max(declared, *(declared_classes(part) or 0 for part in given.values()))
+
+
+def _found_shape(name: str, parts: Mapping[str, Samples], declared: int | None) -> DataShape:
+    train = parts["train"]
     several = torch.arange(min(_EXAMPLE_SAMPLES, len(train)))
     inputs, targets = train.inputs(several), train.targets(several)
     kind, input_shape = _kind_of(inputs)
@@ -113,10 +123,10 @@ def _found_shape(name: str, train: Samples, declared: int | None) -> DataShape:
     tokens = isinstance(inputs, Tensor) and targets.shape == inputs.shape and kind == "text"
     task = NEXT_TOKEN if tokens else CLASSES
     if declared is None:
-        declared = _largest(name, train, of_inputs=False) + 1
+        declared = _largest(name, parts, of_inputs=False) + 1
     if kind != "text":
         return DataShape(kind, input_shape, declared, task, example=example)
-    vocabulary = _largest(name, train, of_inputs=True) + 1
+    vocabulary = _largest(name, parts, of_inputs=True) + 1
     if task == NEXT_TOKEN:
         declared = vocabulary = max(declared, vocabulary)
     return DataShape(kind, input_shape, declared, task, vocabulary=vocabulary)
@@ -137,12 +147,23 @@ def _are_labels(train: Samples) -> bool:
     return bool(((targets == 0) | (targets == 1)).all())
 
 
-def _largest(name: str, train: Samples, *, of_inputs: bool) -> int:
-    """Return the largest of all tokens or classes, for which every sample is loaded."""
-    largest = 0
-    for indices in torch.split(torch.arange(len(train)), _SAMPLES_AT_ONCE):
-        values = train.inputs(indices) if of_inputs else train.targets(indices)
-        largest = max(largest, int(values.max()))
-    if largest < 0:
-        raise InputError(f"data set {name!r} has negative classes: number them from 0.")
+def _largest(name: str, parts: Mapping[str, Samples], *, of_inputs: bool) -> int:
+    """Return the largest of all tokens or classes, for which every sample is loaded.
+
+    Raises:
+        InputError: if any of them is negative.
+    """
+    least = largest = 0
+    for samples in parts.values():
+        for indices in torch.split(torch.arange(len(samples)), _SAMPLES_AT_ONCE):
+            values = samples.inputs(indices) if of_inputs else samples.targets(indices)
+            if not isinstance(values, Tensor) or values.is_floating_point():
+                continue  # unlike the training part: `check_dataset` says so
+            least, largest = min(least, int(values.min())), max(largest, int(values.max()))
+    if least < 0:
+        what = "token" if of_inputs else "class"
+        raise InputError(
+            f"data set {name!r} has the {what} {least}, accepted are whole numbers from 0: number "
+            "them from 0."
+        )
     return largest

@@ -3,7 +3,7 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -106,10 +106,11 @@ def load_table(
         _chosen(target, other, "target", f"table:{held_out}")
         frames.append(other)
     frames = [_without_gaps(frame, features, targets, missing, owner) for frame in frames]
-    encoded = encode_targets([_target_values(frame[targets]) for frame in frames], owner, task)
+    values = [_target_values(frame[targets]) for frame in frames]
+    encoded = encode_targets(values, owner, task or _task_of_several(values))
     labels = list(encoded.parts)
     if not isinstance(held_out, Path):
-        by_class = labels[0] if encoded.task == "classes" else None
+        by_class = labels[0] if encoded.task == "classes" and labels[0].dim() == 1 else None
         train, tested = split_share(len(frames[0]), held_out, owner, by_class)
         frames = [frames[0].iloc[train.numpy()], frames[0].iloc[tested.numpy()]]
         labels = [labels[0][train], labels[0][tested]]
@@ -212,6 +213,17 @@ def _target_values(columns: "pd.DataFrame") -> Values:
     """Return targets [rows] of one column or [rows, columns] of several."""
     arrays = [_values(columns[name]) for name in columns.columns]
     return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
+
+
+def _task_of_several(parts: Sequence[Values]) -> Task | None:
+    """Return that several columns of numbers other than flags are regressed, None of all others.
+
+    In a single column whole numbers are classes.
+    """
+    numbers = all(part.ndim == 2 and part.dtype.kind in "iuf" for part in parts)
+    if not numbers or all(((part == 0) | (part == 1)).all() for part in parts):
+        return None
+    return "regression"
 
 
 def _values(column: "pd.Series[Any]") -> Values:

@@ -95,7 +95,7 @@ def _fitted(column: "pd.Series[Any]", owner: str) -> FeatureColumn:
 
     name = str(column.name)
     if types.is_bool_dtype(column.dtype):
-        return FeatureColumn(name, 1, _truths)
+        return FeatureColumn(name, 1, lambda column: _truths(column, name, owner))
     if isinstance(column.dtype, _categorical()) or not _as_numbers(column, name, owner):
         return _categories(column, name, owner)
     return _standardised(column, name, owner)
@@ -140,8 +140,19 @@ def _categories(column: "pd.Series[Any]", name: str, owner: str) -> FeatureColum
     return FeatureColumn(name, len(known), encode)
 
 
-def _truths(column: "pd.Series[Any]") -> Floats:
-    return column.astype("float64").to_numpy(dtype=np.float64, na_value=0.0)[:, None]
+def _truths(column: "pd.Series[Any]", name: str, owner: str) -> Floats:
+    """Return truth values as 0 and 1; a missing one counts as false."""
+    try:
+        values: Floats = column.astype("float64").to_numpy(dtype=np.float64, na_value=0.0)
+    except (TypeError, ValueError):
+        values = np.full(len(column), np.nan)  # such as texts, of which none is a truth value
+    if not np.isin(values, (0.0, 1.0)).all():
+        raise InputError(
+            f"{owner} has other values in column {name!r} where the training part has truth "
+            "values, accepted are True and False: correct them or leave the column out with "
+            ",drop=."
+        )
+    return values[:, None]
 
 
 def _as_numbers(column: "pd.Series[Any]", name: str, owner: str) -> bool:

@@ -16,6 +16,9 @@ Task = Literal["classes", "multi-label", "regression"]
 
 Values = NDArray[Any]
 
+LARGEST_NUMBER = f"{np.finfo(np.float32).max:.2g}"
+"""The largest number that training computes with, for messages."""
+
 _MANY_CLASSES = 20
 """So many classes or fewer are never doubted."""
 
@@ -141,12 +144,19 @@ def _numbered(part: Values, known: Values, owner: str) -> Tensor:
 
 def _as_numbers(part: Values, owner: str, task: Task) -> NDArray[np.float32]:
     try:
-        numbers = part.astype(np.float32)
+        with np.errstate(over="ignore"):
+            numbers: NDArray[np.float32] = part.astype(np.float32)
     except (TypeError, ValueError):
         raise InputError(
             f"{owner} has targets that are no numbers, accepted for task={task} are numbers: "
             "correct them or say task=classes."
         ) from None
+    lost = int((~np.isfinite(numbers)).sum())
+    if lost:
+        raise InputError(
+            f"{owner} has {lost} targets that are missing or infinite in float32, accepted are "
+            f"numbers up to {LARGEST_NUMBER}: scale them or leave these samples out."
+        )
     return numbers.reshape(len(numbers), -1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
-from hpc_lpm.activation import Activation, mapped
+from hpc_lpm.activation import Activation, differentiable, mapped
 from hpc_lpm.data.samples import Draws, Samples
 from hpc_lpm.errors import InputError
 from hpc_lpm.random_streams import generators_kept, set_generators
@@ -183,7 +183,8 @@ _WHOLE_NUMBERS = {torch.int8, torch.int16, torch.int32}
 def declared_classes(part: object) -> int | None:
     """Return the number of classes that a data set tells by `num_classes`, `classes` or `targets`.
 
-    These are the attributes by which torchvision's data sets tell it; None without any.
+    These are the attributes by which torchvision's data sets tell it; None without any, or where
+    `targets` are anything but whole numbers from 0, such as texts or boxes.
     """
     number = getattr(part, "num_classes", None)
     if isinstance(number, int):
@@ -193,7 +194,17 @@ def declared_classes(part: object) -> int | None:
         return classes
     if isinstance(classes, Sized):
         return len(classes)
-    targets = getattr(part, "targets", None)
-    if isinstance(targets, Tensor | list | tuple) and len(targets):
-        return int(torch.as_tensor(targets).max()) + 1
-    return None
+    return _classes_among(getattr(part, "targets", None))
+
+
+def _classes_among(targets: object) -> int | None:
+    """Return the number of classes that targets have, None if they are no whole numbers from 0."""
+    if not isinstance(targets, Tensor | list | tuple) or not len(targets):
+        return None
+    try:
+        numbers = torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+    if differentiable(numbers) or not numbers.numel() or int(numbers.min()) < 0:
+        return None
+    return int(numbers.max()) + 1

@@ -1,6 +1,6 @@
 """A network as a list of fine-grained layers, each of which can be built on its own."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -106,10 +106,11 @@ class LayeredModel:
     a scalar integer tensor; it is None where predictions are neither right nor wrong. `aliases` are
     further names in the state_dict of the user's module, of tensors that the layers' `original`
     knows under the name given here. `metrics` are computed beside the share of right predictions.
+    The owner of each tie is the first of all that are tied, also where a copy was given as owner.
 
     Raises:
-        InputError: if there is no layer, one is not a `Layer`, or a tie names a layer that there is
-            not.
+        InputError: if there is no layer, one is not a `Layer`, a tie names a layer that there is
+            not, or a parameter is tied to two that are not tied to each other.
     """
 
     name: str
@@ -133,6 +134,7 @@ class LayeredModel:
                     f"model {self.name!r} ties layers {tie.owner_layer} and {tie.copy_layer}, "
                     f"accepted are 0 to {len(self.layers) - 1}: correct the model's ties."
                 )
+        object.__setattr__(self, "ties", _tied_to_first_owners(self.name, self.ties))
 
     @property
     def evaluation_metrics(self) -> tuple[EvaluationMetric, ...]:
@@ -167,9 +169,17 @@ class LayeredModel:
         for tie in self.ties:
             if tie.copy_layer == index:
                 owner = self._build_untied(tie.owner_layer, seed)
+                copy = parameter_named(layer, tie.copy_parameter)
+                values = parameter_named(owner, tie.owner_parameter)
+                if copy.shape != values.shape:
+                    raise InputError(
+                        f"{self._describe(index)} ties {tie.copy_parameter!r}, of shape "
+                        f"{list(copy.shape)}, to {tie.owner_parameter!r} of layer "
+                        f"{tie.owner_layer}, of shape {list(values.shape)}, accepted is one "
+                        "shape: make the two equal or leave the tie out."
+                    )
                 with torch.no_grad():
-                    copy = parameter_named(layer, tie.copy_parameter)
-                    copy.copy_(parameter_named(owner, tie.owner_parameter))
+                    copy.copy_(values)
         return layer
 
     def _build_untied(self, index: int, seed: int) -> nn.Module:
@@ -208,3 +218,35 @@ def parameter_named(layer: nn.Module, name: str) -> nn.Parameter:
             f"{', '.join(parameters) or 'none'}: correct the model's ties."
         )
     return parameters[name]
+
+
+def _tied_to_first_owners(model: str, ties: Sequence[Tie]) -> tuple[Tie, ...]:
+    """Return the ties, each once, with owners that are copies of no other parameter.
+
+    The gradient of a copy's copy would reach the owner, and its values the copy, a step too late.
+
+    Raises:
+        InputError: if a parameter is a copy of two that are not tied to each other.
+    """
+    owner_of: dict[tuple[int, str], tuple[int, str]] = {}
+    for tie in ties:
+        copy = tie.copy_layer, tie.copy_parameter
+        owner_of.setdefault(copy, (tie.owner_layer, tie.owner_parameter))
+
+    def first(end: tuple[int, str]) -> tuple[int, str]:
+        while end in owner_of:  # ends, since each owner's layer comes before its copy's
+            end = owner_of[end]
+        return end
+
+    found: dict[Tie, None] = {}
+    for tie in ties:
+        copy = tie.copy_layer, tie.copy_parameter
+        owner, other = first((tie.owner_layer, tie.owner_parameter)), first(copy)
+        if owner != other:
+            raise InputError(
+                f"model {model!r} ties parameter {copy[1]!r} of layer {copy[0]} to {other[1]!r} of "
+                f"layer {other[0]} and to {owner[1]!r} of layer {owner[0]}, accepted is one owner: "
+                "tie these two to each other, or leave one tie out."
+            )
+        found[Tie(*owner, *copy)] = None
+    return tuple(found)

@@ -1,11 +1,13 @@
 """A list of layers that a user's function returns: modules, builders, or DeepSpeed's LayerSpecs."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from hpc_lpm.activation import Activation
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.layered import Layer, LayeredModel, Tie
 from hpc_lpm.models.sharing import with_shared_parts_known
 
@@ -18,12 +20,13 @@ def listed_model(name: str, made: Sequence[Any]) -> LayeredModel:
     specifications, other callables are functions of the activation, as DeepSpeed takes them.
 
     Raises:
-        InputError: if an entry is none of these.
+        InputError: if an entry is none of these, or specifications with one key have no parameter
+            in common or cannot be built.
     """
     specified = any(_is_specification(entry) for entry in made)
     layers = [_layer(f"layer{number}", entry, specified) for number, entry in enumerate(made)]
-    ties = tuple(_ties_by_key(made))
-    return with_shared_parts_known(LayeredModel(name, tuple(layers), ties=ties))
+    model = LayeredModel(name, tuple(layers))
+    return with_shared_parts_known(replace(model, ties=tuple(_ties_by_key(model, made))))
 
 
 def _layer(name: str, entry: Any, specified: bool) -> Layer:
@@ -46,20 +49,53 @@ def _is_specification(entry: object) -> bool:
     )
 
 
-def _ties_by_key(made: Sequence[Any]) -> list[Tie]:
-    """Return the ties of all parameters of specifications with the same key."""
+def _ties_by_key(model: LayeredModel, made: Sequence[Any]) -> list[Tie]:
+    """Return the ties of the parameters that specifications with the same key have in common."""
     owners: dict[str, int] = {}
-    ties = []
+    ties: list[Tie] = []
     for number, entry in enumerate(made):
         if not _is_specification(entry) or not hasattr(entry, "key"):
             continue
         owner = owners.setdefault(entry.key, number)
         if owner < number:
-            known = dict(_Specified(made[owner])().named_parameters())
-            for name, _ in _Specified(entry)().named_parameters():
-                plain = name.removeprefix("module.")
-                found = next(n for n in known if n.removeprefix("module.") == plain)
-                ties.append(Tie(owner, found, number, name))
+            ties += _ties_between(model, owner, number, entry.key)
+    return ties
+
+
+def _ties_between(model: LayeredModel, owner: int, copy: int, key: str) -> list[Tie]:
+    """Return the ties of the parameters that two layers have under the same name.
+
+    As in DeepSpeed, each layer has the others for itself, such as the bias of a last projection
+    whose weight is that of the embedding.
+
+    Raises:
+        InputError: if there are none, or they differ in shape.
+    """
+    known, own = (
+        {
+            name.removeprefix("module."): (name, tuple(parameter.shape))
+            for name, parameter in model.build_layer(index, 0).named_parameters()
+        }
+        for index in (owner, copy)
+    )
+    ties = []
+    for plain, (name, shape) in own.items():
+        if plain not in known:
+            continue
+        first, expected = known[plain]
+        if shape != expected:
+            raise InputError(
+                f"layers {owner} and {copy} have the key {key!r}, but {plain} of the shapes "
+                f"{list(expected)} and {list(shape)}, accepted is one shape: make them equal or "
+                "give the layers keys of their own."
+            )
+        ties.append(Tie(owner, first, copy, name))
+    if own and not ties:
+        raise InputError(
+            f"layers {owner} and {copy} have the key {key!r}, but no parameter under the same "
+            f"name: {', '.join(known) or 'none'} and {', '.join(own)}: give them the same name, or "
+            "the layers keys of their own."
+        )
     return ties
 
 

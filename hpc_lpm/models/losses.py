@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hpc_lpm.activation import device_of
 from hpc_lpm.data.dataset import CLASSES, MULTI_LABEL, NEXT_TOKEN, REGRESSION
 from hpc_lpm.errors import InputError
 from hpc_lpm.extensions import Registry
@@ -127,7 +128,19 @@ class _LossOfClass:
                 f"loss {self.name!r} has parameters, which no stage would train: make them a layer "
                 "of the model."
             )
-        return lambda outputs, targets: _one_number(self.name, module(outputs, targets))
+        reduction = getattr(module, "reduction", "mean")
+        if reduction in {"none", "sum"}:
+            raise InputError(
+                f"loss {self.name!r} has reduction={reduction!r}, accepted is a loss that returns "
+                "the mean over the micro-batch: leave reduction out."
+            )
+
+        def loss(outputs: Any, targets: Any) -> Tensor:
+            # What the module holds, such as the weights of classes, goes where the outputs are.
+            module.to(device_of(outputs))
+            return _one_number(self.name, module(outputs, targets))
+
+        return loss
 
     def __call__(self, outputs: Any, targets: Any, **options: object) -> Tensor:
         return self.with_options(options)(outputs, targets)

@@ -48,6 +48,7 @@ from hpc_lpm.identifiers import (
     find_entry,
     option_defaults,
     parse_identifier,
+    user_path,
 )
 from hpc_lpm.models.gpt import gpt
 from hpc_lpm.models.layered import LayeredModel
@@ -90,7 +91,7 @@ class ModelEntry:
             InputError: if an option or a value is unknown, or does not suit the data.
         """
         parsed = parse_identifier(identifier)
-        fixed = self._fixed_at(Path(parsed.argument or ""))
+        fixed = self._fixed_at(user_path(parsed.argument or ""))
         options = convert_options(parsed, self.factory, fixed)
         return replace(self.factory(shape, **fixed, **options), name=identifier)
 

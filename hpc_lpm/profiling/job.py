@@ -150,7 +150,10 @@ def _all_or_none(communicator: "MPI.Intracomm | None", limit_seconds: float) -> 
     except Exception as error:
         own = error
     _meet(communicator, limit_seconds)
-    everywhere = [] if communicator is None else communicator.allgather(own and str(own))
+    everywhere: list[str | None] = []
+    if communicator is not None:
+        with bounded_by_thread(limit_seconds, communicator.rank, "a gathering of errors"):
+            everywhere = communicator.allgather(own and str(own))
     if own is not None:
         raise own
     for rank, found in enumerate(everywhere):

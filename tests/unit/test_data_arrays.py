@@ -12,6 +12,7 @@ from hpc_lpm.errors import InputError
 
 CHANCES = np.random.default_rng(0)
 X, Y = CHANCES.normal(size=(20, 3)), np.arange(20) % 2
+PARTS = ("x", "y", "x_test", "y_test")
 
 
 def saved(folder: Path, **arrays: Any) -> str:
@@ -173,6 +174,18 @@ def test_targets_tell_the_task(
         ({"x": X, "y": Y[:19]}, "", "training part of .* has 20 inputs and 19 targets"),
         ({"x": X * np.nan, "y": Y}, "", "inputs that are missing or infinite, from sample 0 on"),
         ({"x": X, "y": np.full(20, np.inf)}, "", "has 20 targets that are missing or infinite"),
+        ({"x": X * 1e39, "y": Y}, "", r"infinite, from sample 0 on, in float32, .* to 3.4e\+38"),
+        ({"x": X, "y": np.full(20, -1e39)}, "", r"has 20 targets .* infinite in float32, accepted"),
+        (
+            {"x": X, "y": np.array(["1.5", "nan"] * 10)},
+            ",task=regression",
+            "has 10 targets that are missing or infinite in float32",
+        ),
+        (
+            {name: np.ones((4, 7 if "_" in name else 5), int) for name in PARTS},
+            "",
+            "the test part of .* has samples of 7 tokens, accepted are 5 as in the training part",
+        ),
         ({"x": X, "y": np.arange(20.0) * 1j}, "", "targets of type complex128"),
         ({"x": X.astype(str), "y": Y}, "", "inputs of type <U"),
         ({"x": X[:0], "y": Y[:0]}, "", r"has the shape \(0, 3\), accepted is a sample a row"),

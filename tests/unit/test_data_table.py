@@ -130,6 +130,7 @@ def test_parquet_files_may_hold_columns_of_any_plain_type(tmp_path: Path) -> Non
         ({"t": [5, 3] * 4}, "target=t,task=regression", "regression", 1, [[5.0], [3.0]]),
         ({"a": [0, 1] * 4, "b": [1, 1] * 4}, "target=a+b", "multi-label", 2, [[0, 1], [1, 1]]),
         ({"a": [0, 1] * 4, "b": [1.5, 1] * 4}, "target=a+b", "regression", 2, [[0, 1.5]]),
+        ({"a": [3, 1] * 4, "b": [1, 7] * 4}, "target=a+b", "regression", 2, [[3, 1], [1, 7]]),
         ({"a+b": ["u", "v"] * 4}, "target=a+b", "classes", 2, [0, 1]),
         ({"t": [True, False] * 4}, "target=t", "classes", 2, [1, 0]),
     ],
@@ -158,6 +159,14 @@ def test_a_share_is_held_out_and_standardised_by_the_rest(tmp_path: Path) -> Non
     assert inputs.mean().item() == pytest.approx(0, abs=1e-5)
     assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
     assert len(dataset.test) == 20
+
+
+def test_a_share_is_held_out_of_samples_with_several_classes_too(tmp_path: Path) -> None:
+    path, numbers = tmp_path / "t.csv", np.arange(50)
+    table = pd.DataFrame({"x": numbers, "a": numbers % 3, "b": numbers % 2 + 1})
+    table.to_csv(path, index=False)
+    dataset = load_dataset(f"table:{path},target=a+b,task=classes,test=0.2")
+    assert (len(dataset.train), len(dataset.test)) == (40, 10)
 
 
 def test_missing_values_are_refused_replaced_or_dropped(tmp_path: Path) -> None:
@@ -215,6 +224,19 @@ def test_what_is_not_understood_is_refused(
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         load_dataset(f"table:{path},{options}")
+
+
+@pytest.mark.parametrize("values", [("yes", "no"), ("True", "3"), ("2024-01-01", "2024-01-02")])
+def test_truth_values_are_truth_values_in_every_part(
+    tmp_path: Path, values: tuple[str, str]
+) -> None:
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("a,t\nTrue,0\nFalse,1\n")
+    test.write_text(f"a,t\n{values[0]},0\n{values[1]},1\n")
+    with pytest.raises(InputError, match="other values in column 'a' where the training part has"):
+        load_dataset(f"table:{train},target=t,test={test}")
+    test.write_text("a,t\n1,0\n0,1\n")
+    assert columns_of(load_dataset(f"table:{train},target=t,test={test}").test) == [[1, 0]]
 
 
 def test_parts_must_have_the_same_columns(tmp_path: Path) -> None:

@@ -109,6 +109,40 @@ def test_text_has_a_vocabulary_and_either_the_next_token_or_a_class_as_target() 
     assert (judged.task, judged.classes, judged.vocabulary) == ("classes", 2, 10)
 
 
+class Telling(TensorDataset):
+    """Samples with an attribute that tells of their targets, as those of torchvision have."""
+
+    def __init__(self, targets: list[int], told: list[Any]) -> None:
+        super().__init__(torch.randn(len(targets), 4), torch.tensor(targets))
+        self.targets = told
+
+
+def test_what_only_another_part_has_is_counted_too() -> None:
+    tokens, others = torch.tensor([[1, 5, 2], [0, 3, 4]]), torch.tensor([[0, 8, 1]])
+    parts = TensorDataset(tokens, tokens), TensorDataset(others, others)
+    assert own_dataset("mine", parts).shape.vocabulary == 9
+    inputs = torch.randn(2, 4)
+    first, second = (TensorDataset(inputs, torch.tensor(each)) for each in ([0, 1], [0, 3]))
+    assert own_dataset("mine", (first, second)).shape.classes == 4
+    told = Telling([0, 1], [0, 1]), Telling([0, 5], [0, 5])
+    assert own_dataset("mine", told).shape.classes == 6
+
+
+@pytest.mark.parametrize(
+    "told",
+    [["one.xml", "two.xml", "three.xml"], [{"box": 1}] * 3, [0.5, float("nan"), 1.0], [-1, 0, 1]],
+)
+def test_an_attribute_that_tells_no_classes_is_left_alone(told: list[Any]) -> None:
+    part = Telling([0, 4, 1], told)
+    assert own_dataset("mine", (part, part)).shape.classes == 5
+
+
+def test_classes_below_zero_are_refused_whichever_sample_has_them() -> None:
+    part = TensorDataset(torch.randn(3, 4), torch.tensor([1, -1, 1]))
+    with pytest.raises(InputError, match=r"data set 'mine' has the class -1, accepted are whole"):
+        own_dataset("mine", (part, part))
+
+
 def test_inputs_of_any_kind_come_with_an_example_and_three_parts_have_a_validation_part() -> None:
     part = [({"a": torch.ones(2), "b": n}, {"box": torch.zeros(4)}) for n in range(5)]
     dataset = own_dataset("mine", (part, part[:2], part[:1]))
@@ -140,6 +174,7 @@ class Broken(Drawing):
         ({"train": [1], "test": [1], "tset": 1}, [], "the key 'tset', did you mean 'test'"),
         ((Unsized(), [1]), [], "the training part .* is Unsized, which has no length"),
         (([(torch.ones(2), 0)], []), [], "the test part of data set 'mine' is empty"),
+        (([(torch.ones(2), 0)], None), [], "the test part of data set 'mine' is NoneType"),
         ((Broken(), [1]), [3], "sample 3 of the training part .*OSError: disk on fire"),
         ((Broken(), [1]), [0, 1], "samples 0 to 1 cannot be made one micro-batch.*collate"),
         (([torch.ones(2)] * 4, [1]), [0, 1, 2], "micro-batches of type Tensor, accepted are pairs"),

@@ -8,6 +8,7 @@ from deepspeed.pipe import LayerSpec, TiedLayerSpec
 from torch import Tensor, nn
 
 from hpc_lpm.data.dataset import DataShape
+from hpc_lpm.errors import InputError
 from hpc_lpm.models.capture import layers_of
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.listed import listed_model
@@ -171,6 +172,41 @@ def test_specifications_are_built_and_tied_by_their_keys() -> None:
         activation = layer(activation)
     expected = torch.tanh(nn.functional.embedding(ids, words) @ inner.T * 2) @ words.T
     assert torch.equal(activation, expected)
+
+
+def test_specifications_of_two_classes_share_what_both_have() -> None:
+    made = [
+        TiedLayerSpec("words", nn.Embedding, 11, 4),
+        LayerSpec(nn.Linear, 4, 4),
+        TiedLayerSpec("words", nn.Linear, 4, 11),
+    ]
+    model = listed_model("net", made)
+    [tie] = model.ties
+    assert (tie.owner_parameter, tie.copy_layer, tie.copy_parameter) == ("weight", 2, "weight")
+    words, head = (model.build_layer(index, 7) for index in (0, 2))
+    assert torch.equal(words.weight, head.weight)
+    assert head.bias.shape == (11,)
+
+
+@pytest.mark.parametrize(
+    ("second", "sentence"),
+    [
+        (
+            TiedLayerSpec("words", nn.PReLU),
+            r"layers 0 and 1 have the key 'words', but weight of the shapes \[11, 4\] and \[1\]",
+        ),
+        (
+            TiedLayerSpec("words", nn.GRU, 4, 4),
+            "layers 0 and 1 have the key 'words', but no parameter under the same name: weight and",
+        ),
+        (TiedLayerSpec("words", nn.Linear), r"layer 1 \(layer1\) .* cannot be built, TypeError"),
+    ],
+)
+def test_specifications_that_cannot_share_are_refused_in_a_sentence(
+    second: TiedLayerSpec, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
+        listed_model("net", [TiedLayerSpec("words", nn.Embedding, 11, 4), second])
 
 
 def test_modules_that_share_a_buffer_are_one_layer_beside_builders_too() -> None:

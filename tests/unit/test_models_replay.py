@@ -206,6 +206,15 @@ def test_wrong_identifiers_are_explained(identifier: str, message: str) -> None:
         create_model(identifier, SHAPE)
 
 
+def test_a_profile_may_lie_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_profile(tmp_path / "p.json")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = create_model("replay:~/p.json", SHAPE)
+    assert (model.name, len(model.layers)) == ("replay:~/p.json", len(OUTPUT_BYTES))
+
+
 def test_text_is_refused(tmp_path: Path) -> None:
     path = write_profile(tmp_path / "p.json")
     with pytest.raises(InputError, match=r"replay takes images .* holds text"):

@@ -37,6 +37,12 @@ class Learning(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(2))
+class Weighted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weights", torch.ones(2))
+    def forward(self, outputs, targets):
+        return (self.weights * (outputs - targets)).mean()
 NUMBER = 3
 """
 
@@ -93,6 +99,11 @@ def test_a_loss_by_name_is_the_one_of_torch(name: str, reference: nn.Module) -> 
     assert torch.equal(loss_named(name)(outputs, targets), reference(outputs, targets))
 
 
+def test_what_a_loss_holds_is_where_the_outputs_are() -> None:
+    elsewhere = torch.zeros(3, 2, device="meta")
+    assert loss_named("own_objectives:Weighted")(elsewhere, elsewhere).device.type == "meta"
+
+
 def test_one_number_a_sample_is_never_spread_over_all_targets() -> None:
     outputs, targets = torch.randn(6, 1), torch.randn(6)
     loss = loss_named("mse")
@@ -124,6 +135,8 @@ def test_classes_may_stand_behind_the_samples_as_torch_has_them() -> None:
         ("own_objectives:NUMBER", "is not callable but of type int"),
         ("own_objectives:Learning", "has parameters, which no stage would train"),
         ("own_objectives:Learning,size=3", "cannot be made, TypeError.*size"),
+        ("torch.nn:MSELoss,reduction=sum", "has reduction='sum', accepted is a loss that returns"),
+        ("torch.nn:MSELoss,reduction=none", "has reduction='none', accepted is a loss that"),
         ("own_objectives:several", r"returned \[3, 2\], accepted is a tensor of one number"),
         ("own_objectives:number", "returned float, accepted is a tensor of one number"),
         ("own_objectives:failing", "raises KeyError: 'boxes' .*own_objectives.py, line"),

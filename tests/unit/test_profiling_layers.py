@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from hpc_lpm.models.layered import Layer, LayeredModel, count_correct, cross_ent
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.sharing import with_shared_parts_known
 from hpc_lpm.profile_file import LayerProfile
+from hpc_lpm.profiling import job
 from hpc_lpm.profiling.chain import DetachedChain
 from hpc_lpm.profiling.job import compute_threads, median_over_ranks, profile_in_job
 from hpc_lpm.profiling.layers import profile_model
@@ -247,6 +249,41 @@ def test_threads_are_set_inside_alone() -> None:
     with compute_threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_ranks_that_tell_each_other_of_errors_wait_no_longer_than_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bounded: list[float] = []
+
+    @contextmanager
+    def noted(limit_seconds: float, _rank: int, _what: str) -> Iterator[None]:
+        bounded.append(limit_seconds)
+        yield
+        bounded.pop()
+
+    class Met:
+        def Test(self) -> bool:
+            return True
+
+    class TwoRanks:
+        rank, size = 0, 2
+
+        def Ibarrier(self) -> Met:
+            return Met()
+
+        def allgather(self, told: object) -> list[object]:
+            assert bounded == [5.0]
+            return [told, told]
+
+    monkeypatch.setattr(job, "bounded_by_thread", noted)
+    with job._all_or_none(TwoRanks(), 5.0):
+        pass
+    with (
+        pytest.raises(InputError, match="layer 3 fails"),
+        job._all_or_none(TwoRanks(), 5.0),
+    ):
+        raise InputError("layer 3 fails")
 
 
 def test_ranks_are_joined_by_their_median_layer_by_layer() -> None:

@@ -71,3 +71,42 @@ def test_a_module_that_cannot_be_copied_is_named() -> None:
     once = Uncopiable(2, 2)
     with pytest.raises(InputError, match=r"layer 'layer1' .* cannot be copied, TypeError: not me"):
         known(nn.ReLU, lambda: once)
+
+
+def weight(owner: int, copy: int) -> Tie:
+    return Tie(owner, "weight", copy, "weight")
+
+
+def tied(*ties: Tie) -> LayeredModel:
+    layers = tuple(Layer(f"layer{number}", lambda: nn.Linear(2, 2)) for number in range(3))
+    return LayeredModel("own", layers, ties=ties)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ((weight(0, 1), weight(1, 2)), (weight(0, 1), weight(0, 2))),
+        ((weight(1, 2), weight(0, 1)), (weight(0, 2), weight(0, 1))),
+        ((weight(0, 1), weight(0, 2), weight(1, 2)), (weight(0, 1), weight(0, 2))),
+    ],
+)
+def test_what_is_tied_to_a_copy_is_a_copy_of_the_first(
+    given: tuple[Tie, ...], kept: tuple[Tie, ...]
+) -> None:
+    model = tied(*given)
+    assert model.ties == kept
+    first, *others = (model.build_layer(index, 3).get_parameter("weight") for index in range(3))
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_a_copy_of_two_that_are_not_tied_is_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"'weight' of layer 2 to 'weight' of layer 0 and to 'weight' of layer 1,"
+    ):
+        tied(weight(0, 2), weight(1, 2))
+
+
+def test_parameters_of_two_shapes_are_not_tied() -> None:
+    model = tied(Tie(0, "bias", 1, "weight"))
+    with pytest.raises(InputError, match=r"layer 1 .* 'weight', of shape \[2, 2\], to 'bias' of"):
+        model.build_layer(1, 0)
