@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,6 +25,7 @@ from hpc_lpm.engine.checkpoint.own_files import (
     REPLACED,
     is_own_checkpoint,
     own_leftovers,
+    remove_checkpoint,
 )
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
@@ -403,6 +405,8 @@ def aside_of(path: Path) -> Path:
 def publish(path: Path, keep: int = 1) -> None:
     """Give a completely written checkpoint its name, then remove older ones but for the newest.
 
+    What cannot be removed now is removed with the next one.
+
     Args:
         path: the checkpoint.
         keep: how many there may be, this one included.
@@ -420,7 +424,9 @@ def publish(path: Path, keep: int = 1) -> None:
     own = filter(is_own_checkpoint, checkpoints_of(path.parent))
     others = [other for other in own if other != path]
     for other in [*others[keep - 1 :], *own_leftovers(path.parent, REPLACED)]:
-        shutil.rmtree(other)
+        # Over NFS, a folder stays as long as somebody reads a file in it.
+        with suppress(OSError):
+            remove_checkpoint(other)
 
 
 def write_into(folder: Path, name: str, file: VersionedFile) -> Path:
