@@ -301,6 +301,24 @@ class Checkpoint:
                 f"{now!r}: give the same settings, or another --out."
             )
 
+    def check_data(self, steps_an_epoch: int) -> None:
+        """Check that a run has as much training data as the run that saved this checkpoint.
+
+        With the same batches, an epoch of other data would be taken for one of these.
+
+        Args:
+            steps_an_epoch: the optimizer steps of a whole epoch of the run.
+
+        Raises:
+            InputError: if its epochs are longer or shorter.
+        """
+        if steps_an_epoch != (saved := self.manifest.steps_an_epoch):
+            raise InputError(
+                f"--resume: checkpoint {self.path} was saved with data of {saved} optimizer steps "
+                f"an epoch, this run has data of {steps_an_epoch}: give the same data, or another "
+                "--out."
+            )
+
 
 def _settings_up_to(step: int, settings: dict[str, object]) -> dict[str, object]:
     """Return the settings that determine what the first steps compute, under dotted names."""
