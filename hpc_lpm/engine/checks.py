@@ -58,8 +58,8 @@ def _check_rewinds(settings: TrainSettings) -> None:
 
 def _check_replicas(run: PlannedRun) -> None:
     settings, replicas = run.settings, run.replicas
-    if run.stages == 1:
-        return
+    if not strategy_named(settings.strategy).needs_plan:
+        return  # ranks that hold the whole model share micro-batches, as their strategy checks
     if settings.batch_size % (settings.micro_batches * replicas):
         raise InputError(
             f"--batch-size {settings.batch_size} is not divisible by --micro-batches "

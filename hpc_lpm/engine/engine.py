@@ -329,10 +329,18 @@ class Engine(RankEngine):
     def close(self) -> None:
         """Drain, and release what the engine holds; it cannot be used afterwards (collective).
 
+        An engine that has failed waits for no other rank any more, so that a script may close it in
+        any case without hiding why it ends.
+
         Raises:
             TrainingError: on every rank, if a checkpoint could not be written behind training.
         """
         if self._closed:
+            return
+        if self._failed:
+            # What it holds stays: others would report closed connections instead of the failure.
+            self.leave_saving(TrainingError)
+            self._closed = True
             return
         self._drain("close")
         with self._for_script():

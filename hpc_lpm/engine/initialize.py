@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -62,6 +63,9 @@ _OF_COMMAND = ("synchronous_head", "synchronous_tail", "in_one_process", "ranks"
 
 _NO_END = 2**31 - 1
 """The steps of a training whose end nobody knows."""
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""Where an object is in the memory of this process, as Python shows it."""
 
 
 def initialize(
@@ -315,8 +319,10 @@ def _compare(job: Job, script: _Script, module: nn.Module | LayeredModel) -> Non
         InputError: on every rank, naming what differs on which rank.
     """
     plan = script.plan
+    # Without the option, torch has as many threads as a rank may use cores, which nodes differ in.
+    settings = script.settings.model_copy(update={"threads": 1})
     own = {
-        "other options": script.settings.model_dump_json(),
+        "other options": settings.model_dump_json(),
         "another plan": None if plan is None else plan.sealed().content_sha256,
         "another model": _architecture(module, script.model),
         "other initial weights": layer_sha256(module) if isinstance(module, nn.Module) else None,
@@ -334,7 +340,7 @@ def _compare(job: Job, script: _Script, module: nn.Module | LayeredModel) -> Non
 
 def _architecture(module: nn.Module | LayeredModel, model: LayeredModel) -> str:
     """Return a hash of what a model is, but for its weights."""
-    described = [repr(module), *(layer.name for layer in model.layers)]
+    described = [_ADDRESS.sub("", repr(module)), *(layer.name for layer in model.layers)]
     if isinstance(module, nn.Module):
         tensors = module.state_dict().items()
         described += [f"{name} {tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors]

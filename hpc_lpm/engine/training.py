@@ -180,6 +180,8 @@ class Training:
         if checkpoint is None:
             return
         checkpoint.check(document, self.job.size // self.stages, layers)
+        if self.finished is None:
+            checkpoint.check_data(self.steps_an_epoch)
         self.resume_changes = changes_of_length(checkpoint, settings)
         history = checkpoint.manifest.history
         if not self.watched.stop(history.evaluations, history.step):

@@ -109,3 +109,41 @@ def test_as_many_are_kept_as_were_asked_for(tmp_path: Path) -> None:
         losses = result(out)["train_loss"]
         assert isinstance(losses, list)
         assert checkpoints(out)[-1].name == f"step-{len(losses)}"
+
+
+OWN_DATA = """
+from pathlib import Path
+
+import torch
+from hpc_lpm.data.dataset import Dataset, DataShape, Split
+
+
+def points(data_dir):
+    inputs = torch.randn(int(Path("samples").read_text()), 2)
+    targets = (inputs[:, 0] > 0).long()
+    parts = [Split(inputs, targets) for _ in range(2)]
+    return Dataset("points", DataShape("image", (2,), 2), *parts)
+"""
+
+
+def test_more_data_than_were_trained_on_are_refused_unless_the_run_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"own_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(OWN_DATA)
+    monkeypatch.chdir(tmp_path)
+
+    def train_on(samples: int, epochs: int) -> int:
+        Path("samples").write_text(str(samples))
+        run = ("train", "--model", "mlp,layers=2,width=4", "--dataset", f"{name}:points")
+        length = ("--batch-size", "8", "--epochs", str(epochs))
+        return run_guarded(app, [*run, *length, "--out", "run", "--resume"])
+
+    assert train_on(16, 1) == 0
+    assert train_on(32, 1) == 0
+    capsys.readouterr()
+    assert train_on(32, 2) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "with data of 2 optimizer steps an epoch, this run has data of 4: give the" in said
+    assert train_on(16, 2) == 0

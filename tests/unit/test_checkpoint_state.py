@@ -133,6 +133,24 @@ def test_a_failure_to_write_is_one_sentence_and_harms_no_older_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == [newer.name]
 
 
+def test_an_older_checkpoint_in_which_somebody_reads_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = fresh("sgd")
+    save(state, tmp_path, 2)
+
+    def in_use(*_: object, **__: object) -> None:
+        raise OSError(39, "Directory not empty")  # as over NFS
+
+    monkeypatch.setattr("os.rmdir", in_use)
+    newer = save(state, tmp_path, 3)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("step-*")] == [newer.name]
+    assert newest_checkpoint(tmp_path) == newer
+    newest = save(state, tmp_path, 4)
+    assert [path.name for path in tmp_path.iterdir()] == [newest.name]
+
+
 def test_of_one_step_the_checkpoint_after_the_evaluation_is_the_newer(tmp_path: Path) -> None:
     for step, due in [(9, False), (12, True), (12, False)]:
         (tmp_path / checkpoint_name(History(step=step), evaluation_is_due=due)).mkdir()

@@ -218,3 +218,23 @@ def test_directions_are_saved_and_restored_by_parameter() -> None:
     fresh = extrapolation("second-order", weight)
     fresh.restore({})
     assert not fresh.is_ahead(1)
+
+
+def test_parameters_that_are_predicted_together_do_without_what_one_of_them_lacks() -> None:
+    weight, fresh = (nn.Parameter(torch.tensor([10.0])) for _ in range(2))
+    trained = extrapolation("second-order", weight)
+    step(trained, weight, [2.0])
+    step(trained, weight, [1.0])
+    updates = momentum_of(weight, 1.0, 0.0)
+    updates.optimizer.param_groups[0]["params"].append(fresh)
+    # As after a cut that has brought them together, or once a layer learns that did not before.
+    both = Extrapolation("second-order", updates, [weight, fresh], {}, in_place=True)
+    both.restore(trained.saved())
+    assert not both.is_ahead(1)
+    assert both.saved() == {}
+    with both.update(skipped=False), torch.no_grad():
+        weight.sub_(2.0)
+        fresh.sub_(1.0)
+    with both.applied(2):
+        assert (weight.item(), fresh.item()) == (3.0, 8.0)
+    assert (weight.item(), fresh.item()) == (5.0, 9.0)

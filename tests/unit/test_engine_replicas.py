@@ -6,7 +6,11 @@ from deepspeed.runtime.pipe.topology import PipeDataParallelTopology
 
 from hpc_lpm.data.dataset import Split
 from hpc_lpm.engine.batches import evaluation_micro_batches, training_micro_batches
+from hpc_lpm.engine.checks import check_run
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.topology import PipelineTopology
+from hpc_lpm.errors import InputError
 from hpc_lpm.schedules.placement import Placement
 
 SPLIT = Split(torch.arange(40, dtype=torch.float32)[:, None], torch.arange(40))
@@ -49,3 +53,16 @@ def test_the_only_replica_takes_everything() -> None:
 def test_a_replica_may_have_nothing_to_evaluate() -> None:
     batches = evaluation_micro_batches(SPLIT, 30)
     assert [len(batches.share(replica, 3)) for replica in range(3)] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_replicas_of_few_stages_too_share_a_batch_evenly(stages: int) -> None:
+    run = {"model": "mlp", "dataset": "digits", "strategy": "fbp", "epochs": 1}
+    uneven = checked_settings(**run, batch_size=20, micro_batches=4)
+    check_run(PlannedRun(uneven, None, stages, stages))
+    with pytest.raises(InputError, match=r"--batch-size 20 is not .* times the 2 replicas"):
+        check_run(PlannedRun(uneven, None, 2 * stages, stages))
+    kept = checked_settings(**run, batch_size=16, micro_batches=4, last_batch="keep")
+    check_run(PlannedRun(kept, None, 2 * stages, stages, samples=34))
+    with pytest.raises(InputError, match="the last batch of an epoch has 1 samples for 2"):
+        check_run(PlannedRun(kept, None, 2 * stages, stages, samples=33))

@@ -163,6 +163,28 @@ def test_checkpoints_alone_are_removed(run: Path, tmp_path: Path) -> None:
     remove_checkpoints(folder)
 
 
+def test_what_a_removal_leaves_that_is_cut_short_is_a_runs(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(run / "checkpoint", folder)
+
+    def cut_short(path: Path) -> None:
+        for file in path.iterdir():
+            if file.suffix != ".safetensors":
+                file.unlink()
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shutil, "rmtree", cut_short)
+    with pytest.raises(OSError, match="Input/output error"):
+        remove_checkpoints(folder)
+    monkeypatch.undo()
+    assert list(folder.rglob("*.safetensors"))
+    assert foreign_entries(folder) == []
+    remove_checkpoints(folder)
+    assert not folder.exists()
+
+
 def test_a_new_checkpoint_leaves_folders_of_another_program(tmp_path: Path) -> None:
     for name in ("step-3", ".step-3.replaced", ".step-4.notes"):
         (tmp_path / name).mkdir()

@@ -56,13 +56,31 @@ def foreign_entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not is_own(path))
 
 
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, or what is left of one.
+
+    Its name goes first: what a removal leaves that is cut short is then known as left of ours,
+    while weights alone under the name of a checkpoint may be anybody's.
+
+    Raises:
+        OSError: if something of it cannot be removed.
+    """
+    if NAME.fullmatch(path.name):
+        aside = path.with_name(f"{HIDDEN}{path.name}{REPLACED}")
+        if is_own(aside):
+            shutil.rmtree(aside)
+        with suppress(OSError):  # something else has that name
+            path = path.rename(aside)
+    shutil.rmtree(path)
+
+
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of ours in a folder, and the folder if nothing else is in it."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
         if is_own(path):
-            shutil.rmtree(path)
+            remove_checkpoint(path)
     with suppress(OSError):  # it holds something else, or is a link
         folder.rmdir()
 
@@ -72,7 +90,7 @@ def remove_checkpoints_after(folder: Path, step: int) -> None:
     for path in folder.glob("step-*"):
         match = NAME.fullmatch(path.name)
         if match and int(match[1]) > step and is_own_checkpoint(path):
-            shutil.rmtree(path)
+            remove_checkpoint(path)
 
 
 def _holds_own_files(folder: Path, *, written: bool = True) -> bool:

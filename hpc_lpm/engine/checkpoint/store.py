@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,6 +25,7 @@ from hpc_lpm.engine.checkpoint.own_files import (
     REPLACED,
     is_own_checkpoint,
     own_leftovers,
+    remove_checkpoint,
 )
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
@@ -299,6 +301,24 @@ class Checkpoint:
                 f"{now!r}: give the same settings, or another --out."
             )
 
+    def check_data(self, steps_an_epoch: int) -> None:
+        """Check that a run has as much training data as the run that saved this checkpoint.
+
+        With the same batches, an epoch of other data would be taken for one of these.
+
+        Args:
+            steps_an_epoch: the optimizer steps of a whole epoch of the run.
+
+        Raises:
+            InputError: if its epochs are longer or shorter.
+        """
+        if steps_an_epoch != (saved := self.manifest.steps_an_epoch):
+            raise InputError(
+                f"--resume: checkpoint {self.path} was saved with data of {saved} optimizer steps "
+                f"an epoch, this run has data of {steps_an_epoch}: give the same data, or another "
+                "--out."
+            )
+
 
 def _settings_up_to(step: int, settings: dict[str, object]) -> dict[str, object]:
     """Return the settings that determine what the first steps compute, under dotted names."""
@@ -403,6 +423,8 @@ def aside_of(path: Path) -> Path:
 def publish(path: Path, keep: int = 1) -> None:
     """Give a completely written checkpoint its name, then remove older ones but for the newest.
 
+    What cannot be removed now is removed with the next one.
+
     Args:
         path: the checkpoint.
         keep: how many there may be, this one included.
@@ -420,7 +442,9 @@ def publish(path: Path, keep: int = 1) -> None:
     own = filter(is_own_checkpoint, checkpoints_of(path.parent))
     others = [other for other in own if other != path]
     for other in [*others[keep - 1 :], *own_leftovers(path.parent, REPLACED)]:
-        shutil.rmtree(other)
+        # Over NFS, a folder stays as long as somebody reads a file in it.
+        with suppress(OSError):
+            remove_checkpoint(other)
 
 
 def write_into(folder: Path, name: str, file: VersionedFile) -> Path:

@@ -169,12 +169,24 @@ class Extrapolation:
         return found
 
     def restore(self, saved: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
-        """Restore the directions of the last updates."""
+        """Restore the directions of the last updates.
+
+        Parameters that are predicted together do without where one of them has none, as where it
+        did not learn before, or was on a stage that had skipped its update.
+        """
         for alike in self._alike:
-            alike.last, alike.before = (
-                [saved[p][name] for p in alike.parameters if name in saved.get(p, {})]
-                for name in (_LAST, _BEFORE)
-            )
+            alike.last = _of_all(alike.parameters, saved, _LAST)
+            alike.before = _of_all(alike.parameters, saved, _BEFORE)
+
+
+def _of_all(
+    parameters: Sequence[nn.Parameter],
+    saved: Mapping[nn.Parameter, Mapping[str, Tensor]],
+    name: str,
+) -> list[Tensor]:
+    """Return what was saved of parameters by a name; nothing if it is lacking for one of them."""
+    found = [saved[p][name] for p in parameters if name in saved.get(p, {})]
+    return found if len(found) == len(parameters) else []
 
 
 def _forget(changed: Iterable[_Alike]) -> None:
