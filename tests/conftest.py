@@ -24,6 +24,7 @@ file. `python -m pytest` without `-n` runs all of them one after the other, and 
 
 import gc
 import signal
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,14 @@ def pytest_collection_finish() -> None:
     """Keep what has been imported out of every later search for garbage: a fifth of the time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute on one thread: in the order of what is compared, and without waiting for others."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

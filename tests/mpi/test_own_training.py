@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,15 +105,7 @@ def passed(chain: nn.Sequential, numbers: list[int]) -> tuple[torch.Tensor, torc
     return chain(inputs), torch.tensor(labels)
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 def test_an_own_run_is_a_plain_loop_and_its_evaluations_are_those_of_the_held_out_samples(
     alone: list[dict],
 ) -> None:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,15 +134,7 @@ def loop_that_skips(model: str, steps: int, clip: float | None) -> str:
     return fingerprint(layers)
 
 
-@pytest.fixture
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("_one_thread")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:Detected call of")
 def test_updates_that_are_not_finite_are_skipped_everywhere_or_by_stages_that_never_meet(
     tmp_path: Path,

@@ -1,7 +1,5 @@
 """What every model must keep for the engines to cut it anywhere."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,6 +8,8 @@ from hpc_lpm.activation import Activation
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 IMAGES = DataShape("image", (3, 32, 32), 10)
 TEXT = DataShape("text", (12,), 256)
@@ -21,15 +21,6 @@ MODELS = [
     ("gpt,layers=2,width=8,heads=2", TEXT),
     ("gpt,layers=1,width=8,heads=2,dropout=0.2", TEXT),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors on a busy machine are computed faster by one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 every_model = pytest.mark.parametrize(("identifier", "shape"), MODELS)

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,20 +27,13 @@ from hpc_lpm.stop_signals import StopSignals
 from tests.mpi import own_updates
 from tests.unit.documents import ROOT, code_blocks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MLP, DATA, SIZE, STEPS = "mlp,width=12,layers=3", "digits,size=8", 16, 6
 OWN = "tests.mpi.own_updates"
 OF_TORCH = "torch.optim.lr_scheduler"
 
 Schedule = Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bits are compared with those of torch alone, which must not be summed in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def plain_training(optimizer: Callable, schedule: Schedule) -> tuple[list[Tensor], list[float]]:

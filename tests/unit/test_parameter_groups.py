@@ -1,7 +1,6 @@
 """Patterns of names choose parameters that have a learning rate or a weight decay of their own."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +23,11 @@ from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.options import OptimizerSettings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MLP = "mlp,width=12,layers=3"
 DATA = "digits,size=8"
 TIED = "gpt,layers=1,width=8,heads=2,tied=true"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Bits are compared with those of torch alone, which must not be summed in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def grouped(

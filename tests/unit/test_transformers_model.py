@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.state_names import original_state
 from hpc_lpm.models.transformers_model import build_module
 from hpc_lpm.random_streams import seeded_generators
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 transformers = pytest.importorskip("transformers")
 
@@ -59,14 +60,6 @@ VIT = {
     "num_labels": 7,
     "architectures": ["ViTForImageClassification"],
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def written(document: object, folder: Path, name: str = "config.json") -> Path:

@@ -1,7 +1,6 @@
 """Weights leave a run under the user's own names, and a run starts from such weights."""
 
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,16 +24,10 @@ from hpc_lpm.models.layered import Layer, LayeredModel, Tie, count_correct, cros
 from hpc_lpm.models.registry import create_model
 from hpc_lpm.models.state_names import original_state
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = DataShape("text", (8,), 11)
 TIED = "gpt,layers=1,width=8,heads=2,tied=true"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def built(model: LayeredModel, seed: int = 0) -> dict[int, nn.Module]:
