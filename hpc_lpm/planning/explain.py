@@ -152,6 +152,10 @@ def explain_in_layers(model: CostModel, cuts: Sequence[int], blocks: Blocks) -> 
 
 def not_covered(model: CostModel) -> tuple[str, ...]:
     """Return what of the model's schedule the period leaves out, each in a sentence."""
+    return (*_waits_left_out(model), *_halves_left_out(model))
+
+
+def _waits_left_out(model: CostModel) -> tuple[str, ...]:
     name = model.schedule.name
     if model.schedule.flushes:
         return (
@@ -164,6 +168,20 @@ def not_covered(model: CostModel) -> tuple[str, ...]:
             "the period, `hpc-lpm simulate` counts it.",
         )
     return ()
+
+
+def _halves_left_out(model: CostModel) -> tuple[str, ...]:
+    parted = any(
+        layer.split_backward_seconds is not None
+        and layer.split_backward_seconds > layer.backward_seconds
+        for layer in model.profile.layers
+    )
+    if not (model.schedule.splits_backward and parted):
+        return ()
+    return (
+        f"schedule {model.schedule.name} runs the halves of backwards apart: what they take longer "
+        "than a backward in one is not in the period, `hpc-lpm simulate` counts it.",
+    )
 
 
 def _explained(
