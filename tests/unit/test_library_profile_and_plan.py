@@ -257,6 +257,8 @@ def test_a_search_for_the_time_to_a_target_is_the_commands(tmp_path: Path) -> No
         ({"stages": 99}, "99 stages"),
         ({"cuts": [3], "stages": 3}, "stages is 3, but cuts 3 makes 2 stages"),
         ({"cuts": ["nothing"]}, "cuts"),
+        ({"stages": 2.0}, "^stages is 2.0, accepted are whole numbers"),
+        ({"devices": "4", "global_batch": 4}, "^devices is '4', accepted are whole numbers"),
         ({"stages": 2, "memory_limit": 0}, "^memory_limit is 0, accepted is a size above 0"),
         ({"stages": 2, "memory_limit": 4e9}, "^memory_limit is .*: 4000000000.0 is no size"),
         ({"stages": 2, "memory_limit": [None]}, "^memory_limit is .*: None is no size, accepted"),
