@@ -123,11 +123,12 @@ def _of_worth(ranking: Ranking) -> Iterator[str]:
     if best.lag.largest and behind:
         later = behind[0].forecast.target_seconds
         assert later is not None
-        enough = float(best.step_seconds / later)
-        yield (
-            f"{behind[0].name} would be first if a step of {ranking.best.name} were worth less "
-            f"than {enough:.2f}."
-        )
+        if later:  # where no layer takes any time, nothing does
+            enough = float(best.step_seconds / later)
+            yield (
+                f"{behind[0].name} would be first if a step of {ranking.best.name} were worth less "
+                f"than {enough:.2f}."
+            )
 
 
 def _of_memory(ranking: Ranking, subject: Subject) -> Iterator[str]:

@@ -102,6 +102,16 @@ def plan(
             )
     if not profiles:
         raise InputError("no profile is given, accepted is at least one: see hpc_lpm.profile.")
+    counts = {
+        "stages": stages,
+        "devices": devices,
+        "global_batch": global_batch,
+        "chunks": chunks,
+        "devices_per_node": devices_per_node,
+    }
+    for name, count in counts.items():
+        if count is not None and not hasattr(count, "__index__"):
+            raise InputError(f"{name} is {count!r}, accepted are whole numbers from 1, such as 2.")
     with options_as_keywords():
         request = PlanRequest.of(
             [ProfileAndHash.of(one) for one in profiles],

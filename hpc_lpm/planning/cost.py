@@ -16,7 +16,8 @@ schedule.
 Where a device holds several stages, its chunks, all of this is said of each stage, and searches
 share the model out among stages; `device_period` and `device_memory_bytes` add them up. Speeds,
 limits and links that are given one by one are those of devices. A device's memory limit is shared
-evenly by its chunks, and nothing takes time between two stages of one device.
+evenly by its chunks. Nothing takes time between two stages of one device, though searches among
+stages count a link there.
 
 P is the period in steady state, between two flushes: a schedule that flushes loses time at every
 update besides, which `explain` says and `hpc-lpm simulate` counts.
@@ -220,6 +221,18 @@ class CostModel:
         if boundary in {-1, self.stages - 1}:
             return Fraction(0)
         return self.links[boundary].seconds(self.cut_bytes[cut])
+
+    def link_seconds(self, boundary: int, cut: int) -> Fraction:
+        """Return what of X is spent on a link: none where one device holds both stages.
+
+        Searches count X there too, as `transfer_seconds` says it.
+        """
+        if boundary in {-1, self.stages - 1}:
+            return Fraction(0)
+        device = self.placement.device
+        if device(boundary) == device(boundary + 1):
+            return Fraction(0)
+        return self.transfer_seconds(boundary, cut)
 
     def memory_bytes(self, stage: int, start: int, stop: int) -> int:
         """Return Q of layers [start, stop) at `stage`."""

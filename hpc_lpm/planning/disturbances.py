@@ -57,8 +57,8 @@ class Disturbances:
         stalled = _factors(
             "--stalls",
             stalls,
-            "SHARE:FACTOR with a share of the passes above 0 and up to 1, and a factor above 0, as "
-            "0.01:10",
+            "SHARE:FACTOR with a share of the passes above 0 and up to 1, and a factor above 0 and "
+            f"up to {_LARGEST_FACTOR:g}, as 0.01:10",
             lambda share: 0 < share <= 1,
         )
         if len(stalled) > 1:
@@ -90,12 +90,14 @@ class Disturbances:
 
 
 _LARGEST_JITTER = 2.0
+_LARGEST_FACTOR = 1e9
+"""Nothing real is that much slower, and what is simulated stays a number."""
 
 
 def _at(place: str) -> str:
     return (
-        f"{place}:FACTOR with a {place} that this pipeline has, once each, and a factor above 0, "
-        "several separated by commas"
+        f"{place}:FACTOR with a {place} that this pipeline has, once each, and a factor above 0 "
+        f"and up to {_LARGEST_FACTOR:g}, several separated by commas"
     )
 
 
@@ -110,7 +112,7 @@ def _factors(
             at, factor = plain_number(before), plain_number(behind)
         except ValueError:
             at = factor = 0.0
-        if not (accepts(at) and 0 < factor < float("inf")) or at in found:
+        if not (accepts(at) and 0 < factor <= _LARGEST_FACTOR) or at in found:
             raise InputError(f"{option} has {part!r}, accepted is {accepted}: correct it.")
         found[at] = factor
     return found

@@ -19,9 +19,9 @@ _HARDLY = Fraction(1, 100)
 class ExplainedStage:
     """One stage of a plan in words and shares.
 
-    `transfer_seconds` is the time of one message to the next stage, 0 for the last stage. `load` is
-    the share of the period in which the stage is busy: computing, and also sending and receiving
-    where transfers do not overlap.
+    `transfer_seconds` is the time of one message to the next stage, 0 for the last stage and where
+    the same device holds the next one. `load` is the share of the period in which the stage is
+    busy: computing, and also sending and receiving where transfers do not overlap.
     """
 
     first_layer: str
@@ -152,6 +152,10 @@ def explain_in_layers(model: CostModel, cuts: Sequence[int], blocks: Blocks) -> 
 
 def not_covered(model: CostModel) -> tuple[str, ...]:
     """Return what of the model's schedule the period leaves out, each in a sentence."""
+    return (*_waits_left_out(model), *_halves_left_out(model))
+
+
+def _waits_left_out(model: CostModel) -> tuple[str, ...]:
     name = model.schedule.name
     if model.schedule.flushes:
         return (
@@ -166,19 +170,32 @@ def not_covered(model: CostModel) -> tuple[str, ...]:
     return ()
 
 
+def _halves_left_out(model: CostModel) -> tuple[str, ...]:
+    parted = any(
+        layer.split_backward_seconds is not None
+        and layer.split_backward_seconds > layer.backward_seconds
+        for layer in model.profile.layers
+    )
+    if not (model.schedule.splits_backward and parted):
+        return ()
+    return (
+        f"schedule {model.schedule.name} runs the halves of backwards apart: what they take longer "
+        "than a backward in one is not in the period, `hpc-lpm simulate` counts it.",
+    )
+
+
 def _explained(
     model: CostModel, stage: int, start: int, stop: int, period: Fraction
 ) -> ExplainedStage:
     layers = model.profile.layers
-    busy = (
-        model.compute_seconds(stage, start, stop)
-        if model.overlap
-        else model.stage_period(stage, start, stop)
-    )
+    before, after = model.link_seconds(stage - 1, start), model.link_seconds(stage, stop)
+    busy = model.compute_seconds(stage, start, stop)
+    if not model.overlap:
+        busy += 2 * before + 2 * after
     return ExplainedStage(
         first_layer=layers[start].name,
         last_layer=layers[stop - 1].name,
-        transfer_seconds=float(model.transfer_seconds(stage, stop)),
+        transfer_seconds=float(after),
         memory_limit_bytes=model.factors[stage].memory_limit_bytes,
         load=float(busy / period) if period else 0.0,
     )

@@ -1,6 +1,6 @@
 """The links between stages as a user gives them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hpc_lpm.errors import InputError
 from hpc_lpm.planning.options import PlanOptions
@@ -49,6 +49,10 @@ def boundary_links(
         return None
     if links != MEASURED:
         listed = links.split(",") if isinstance(links, str) else links
+        if not isinstance(listed, Iterable):
+            raise InputError(
+                f"--links is {links!r}, accepted is a list, one {_ONE_LINK}, for each boundary."
+            )
         return tuple(link_of("--links", text) for text in listed)
     if len(profile.links) != stages - 1:
         raise InputError(
@@ -86,13 +90,13 @@ def _between_nodes(
     )
 
 
-def link_of(option: str, text: str) -> Link:
+def link_of(option: str, text: object) -> Link:
     """Return the link that a text `LATENCY:BANDWIDTH` describes; `option` names it in errors.
 
     Raises:
         InputError: if it describes none.
     """
-    latency, _, bandwidth = text.partition(":")
+    latency, _, bandwidth = text.partition(":") if isinstance(text, str) else ("", "", "")
     try:
         numbers = {
             "latency_seconds": float(parse_seconds(latency)),

@@ -2,11 +2,11 @@
 
 (2 + optimizer copies + stashed versions + predicted copies) x parameters + micro-batches in flight
 x activations: the weights, their gradients, the optimizer's state, the older weights that policies
-`stash` and `double-buffer` keep, where weights are predicted what the rule keeps and the prediction
-itself, and what the passes in flight keep for their backwards. Where predicted weights are stashed,
-each micro-batch in flight keeps its own in place of older versions. Optimizer `muon` has a copy
-less of the parameters that are matrices: its second copy of the others is counted beside the
-formula.
+`stash` and `double-buffer` keep, where weights are predicted what the rule keeps at every stage
+and, where they lag, the prediction itself, and what the passes in flight keep for their backwards.
+Where predicted weights are stashed, each micro-batch in flight keeps its own in place of older
+versions. Optimizer `muon` has a copy less of the parameters that are matrices: its second copy of
+the others is counted beside the formula.
 """
 
 from collections.abc import Sequence
@@ -46,11 +46,15 @@ class MemoryFactors:
         stashed = _older_versions(schedule, place, options)
         predicted = 0
         rule = options.prediction_rule
-        if rule is not None and schedule.lagged(*place, replicas=options.replicas):
-            predicted = UPDATES_KEPT[rule] + 1
-            if options.weights == "stash":
+        if rule is not None and not schedule.flushes:
+            # Also where nothing lags: checkpoints have them, for stages that are cut otherwise.
+            predicted = UPDATES_KEPT[rule]
+            lags = schedule.lagged(*place, replicas=options.replicas) > 0
+            if lags and options.weights == "stash":
                 # Each micro-batch in flight keeps the weights that were predicted for it.
-                stashed, predicted = schedule.in_flight(*place), UPDATES_KEPT[rule]
+                stashed = schedule.in_flight(*place)
+            elif lags:
+                predicted += 1
         return cls(
             parameters=2 + MATRIX_COPIES[options.optimizer] + stashed + predicted,
             activations=schedule.in_flight(*place),

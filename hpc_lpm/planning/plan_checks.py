@@ -12,10 +12,17 @@ from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.pricing import price_plan
 from hpc_lpm.profile_file import Profile
+from hpc_lpm.schedules.base import CHUNKS
 from hpc_lpm.schedules.registry import DEFAULT_SCHEDULE, SCHEDULES
 
 _NEARLY = 1e-9
 """By which share a price may differ: files of earlier releases may have been rounded elsewhere."""
+
+_OF_A_STEP = (
+    *("schedule", "micro_batches", "lead", "weights"),
+    *("optimizer", "recipe", "prediction_rule"),
+)
+"""The options that say what devices do and hold in a step."""
 
 
 def _planning(profile: str, plan: Path, *options: str) -> str:
@@ -119,14 +126,22 @@ def check_prices(plan: Plan, where: Path, profile: Profile, profile_path: Path) 
     for what, found, follows in _prices(plan, again):
         if found is not None and not isclose(found, follows or 0, rel_tol=_NEARLY):
             cuts = ",".join(map(str, plan.cuts[1:-1]))
-            remake = _planning(
-                str(profile_path), where, "--cuts" if cuts else "--stages", cuts or "1"
-            )
+            split = ("--cuts", cuts) if cuts else ("--stages", "1")
+            remake = _planning(str(profile_path), where, *split, *_typed(options))
             raise InputError(
                 f"plan {where} has {what} of {found:g} where {follows:g} follows from its profile "
                 f"{profile_path}: it was changed after it had been made, so make it anew with "
                 f"`{remake}`, or have its cuts searched."
             )
+
+
+def _typed(options: PlanOptions) -> Iterator[str]:
+    """Yield what to type for passes and state like these, where it differs from the usual."""
+    usual, chunks = PlanOptions(), (CHUNKS,) if options.scheduled.takes_chunks else ()
+    for name in (*_OF_A_STEP, *chunks):
+        value = getattr(options, name)
+        if value != getattr(usual, name):
+            yield from (f"--{name.replace('_', '-')}", str(value))
 
 
 def _prices(plan: Plan, again: Plan) -> Iterator[tuple[str, float | None, float | None]]:

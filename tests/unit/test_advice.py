@@ -2,6 +2,8 @@
 
 import sys
 import types
+from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import yaml
@@ -103,6 +105,19 @@ def test_the_link_at_which_another_way_comes_first_is_named():
     ), sentences
     # On a faster link both come near 12 s, the stages sooner.
     assert not any("faster" in each for each in sentences)
+
+
+def test_reasons_are_told_where_no_step_takes_any_time():
+    asked = case(layers=even(parameters=6400, output=1), bandwidth=64.0, optimizer="momentum")
+    found = ranking(["fbp", "1f1b"], asked)
+    assert [each.name for each in found.ranked] == ["fbp", "1f1b"]
+    ranked = tuple(
+        replace(each, forecast=replace(each.forecast, step_seconds=Fraction(0)))
+        for each in found.ranked
+    )
+    told = what_changes_it(replace(found, ranked=ranked), subject())
+    assert not any("worth less" in each for each in told)
+    assert any("worth less" in each for each in what_changes_it(found, subject()))
 
 
 def test_where_nothing_changes_the_order_the_reasons_say_so():

@@ -71,6 +71,36 @@ def test_simulation_refuses_prices_that_do_not_follow_from_the_profile(
 
 
 @pytest.mark.parametrize(
+    ("options", "typed"),
+    [
+        (
+            ("--schedule", "interleaved-1f1b", "--chunks", 3, "--micro-batches", 8),
+            "--schedule interleaved-1f1b --micro-batches 8 --chunks 3",
+        ),
+        (("--schedule", "zb-v"), "--schedule zb-v"),
+        (
+            ("--lead", 2, "--weights", "stash", "--optimizer", "adam"),
+            "--lead 2 --weights stash --optimizer adam",
+        ),
+    ],
+)
+def test_the_command_for_a_changed_plan_names_the_schedule_and_the_chunks_that_it_is_for(
+    capsys,
+    profile_path,  # noqa: F811
+    tmp_path,
+    options,
+    typed,
+):
+    path = tmp_path / "made.json"
+    made = call(capsys, "plan", profile_path, "--stages", 2, *options, "--out", path)
+    assert made[0] == EXIT_DONE
+    changed(path, lambda document: document["stages"][0].update(memory_bytes=1), sealed=True)
+    cuts = ",".join(map(str, Plan.read(path).cuts[1:-1]))
+    _, _, err = call(capsys, "simulate", profile_path, "--plan", path)
+    assert f"`hpc-lpm plan {profile_path} --cuts {cuts} {typed} --out {path}`" in err
+
+
+@pytest.mark.parametrize(
     "options",
     [
         ("--stages", 2),

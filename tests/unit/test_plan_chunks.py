@@ -14,6 +14,7 @@ from hpc_lpm.errors import InputError
 from hpc_lpm.planning.chunks import evened_out
 from hpc_lpm.planning.cost import CostModel
 from hpc_lpm.planning.disturbances import Disturbances
+from hpc_lpm.planning.explain import not_covered
 from hpc_lpm.planning.options import PlanOptions
 from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.prediction import clock_of, predict
@@ -118,6 +119,16 @@ def test_what_it_costs_to_part_the_halves_is_spent_by_schedules_that_do_and_not_
     assert list(clock.backward_seconds) == [2, 2, 2, 2]
     slowed = Disturbances(slow_stages={1: 2.0}).slowed(clock)
     assert list(slowed.halves_seconds) == [(0, 2), (4.5, 1.5), *[(2.25, 0.75)] * 2]
+
+
+def test_a_plan_says_that_its_period_leaves_out_what_it_costs_to_part_the_halves() -> None:
+    whole = profile_of([1, 1, 1, 1], weights=0.25)
+    layers = [each.model_copy(update={"split_backward_seconds": 3.0}) for each in whole.layers]
+    parted = whole.model_copy(update={"layers": tuple(layers)})
+    for profile, name, count in ((parted, "zb-h1", 2), (whole, "zb-h1", 1), (parted, "1f1b", 1)):
+        sentences = not_covered(model_of(profile, name, 4))
+        assert len(sentences) == count
+        assert any("halves of backwards apart" in each for each in sentences) == (count == 2)
 
 
 def test_what_splits_backwards_is_predicted_to_be_faster_than_what_does_not() -> None:

@@ -247,6 +247,9 @@ def test_a_slow_stage_and_a_slow_link_bound_the_period(capsys, profile_path, pla
         (("--slow-stage", "1"), "--slow-stage has '1'"),
         (("--slow-link", "1:2"), "--slow-link has '1:2', accepted is BOUNDARY:FACTOR"),
         (("--slow-link", "0:nan"), "--slow-link has '0:nan'"),
+        (("--slow-link", "0:1e308"), "--slow-link has '0:1e308', accepted is BOUNDARY"),
+        (("--slow-stage", "0:1e300"), "--slow-stage has '0:1e300'"),
+        (("--stalls", "0.1:4e38"), "--stalls has '0.1:4e38'"),
     ],
 )
 def test_disturbances_that_make_no_sense_are_refused(

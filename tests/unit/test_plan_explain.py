@@ -226,3 +226,14 @@ def test_advice_for_thousands_of_layers_takes_seconds():
     assert found.dominant_layer == "layer500"
     # 500 layers of 1 ms in front and 499 behind, 20 of them a stage.
     assert found.enough_stages == 25 + 1 + 25
+
+
+def test_nothing_takes_time_between_two_stages_of_one_device():
+    # Stages 0 and 3 are on the first device, 1 and 2 on the second. Each device computes for 2 s,
+    # as long as the link carries messages in each direction; where it moves them itself it takes
+    # 2 s more for those that it sends, and as long for those that it receives.
+    for overlap in (True, False):
+        profile = profile_of([1, 1, 1, 1], output_bytes=3, bandwidth=3.0, overlap=overlap)
+        stages = explained(profile, (0, 1, 2, 3, 4), schedule="zb-v").stages
+        assert [stage.transfer_seconds for stage in stages] == [1.0, 0.0, 1.0, 0.0]
+        assert [stage.load for stage in stages] == [0.5] * 4

@@ -362,3 +362,46 @@ def test_replicas_lag_as_their_stages_do_and_one_micro_batch_more(
     assert strategy.expected_steps_ratio(settings, 8, "gpt") == 1.875
     # The first of four stages lags by three micro-batches, and by one that the average takes.
     assert strategy.expected_steps_ratio(settings, 8, "gpt", replicas=2) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("own", "ratio"),
+    [
+        ({}, 1.5),
+        ({"recipe": "auto"}, 1.25),
+        # The rule that a recipe would choose here too, which is what `auto` was measured with.
+        ({"prediction": True}, 1.25),
+        ({"prediction": True, "prediction_rule": "second-order"}, 1.25),
+        ({"prediction": True, "prediction_rule": "last-update"}, 1.375),
+        ({"recipe": "auto", "prediction_rule": "last-update"}, 1.375),
+        ({"prediction": True, "prediction_rule": "balanced"}, None),
+        ({"recipe": "auto", "prediction": False}, 1.5),
+    ],
+)
+def test_a_run_is_worth_what_its_own_corrections_were_measured_to_be_worth(
+    own: dict[str, object],
+    ratio: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = (
+        "gpt,adamw,none,8,8,1,live,0.875,1.5,,,1,me",
+        "gpt,adamw,auto,8,8,1,live,0.875,1.25,,,1,me",
+        "gpt,adamw,last-update,8,8,1,live,0.875,1.375,,,1,me",
+    )
+    path = written(tmp_path / "own.csv", *rows)
+    monkeypatch.setattr(
+        "hpc_lpm.engine.strategies.scheduled.packaged_measurements", lambda: Measurements.read(path)
+    )
+    settings = TrainSettings.model_validate(
+        {
+            "model": "gpt",
+            "dataset": "text",
+            "strategy": "fbp",
+            "optimizer": {"name": "adamw"},
+            "steps": 9,
+            "micro_batches": 8,
+            **own,
+        }
+    )
+    assert strategy_named("fbp").expected_steps_ratio(settings, 8, "gpt") == ratio

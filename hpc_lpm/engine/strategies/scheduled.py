@@ -13,6 +13,7 @@ from hpc_lpm.engine.strategies.base import PlannedRun, Strategy
 from hpc_lpm.engine.strategies.flushed_parts import check_flushed_parts
 from hpc_lpm.engine.strategies.recipe_choice import with_recipe
 from hpc_lpm.errors import InputError
+from hpc_lpm.options import OptimizerSettings
 from hpc_lpm.planning.options import TRIED_CHUNKS, PlanOptions, planned_optimizer
 from hpc_lpm.planning.worth.expected import expected_steps
 from hpc_lpm.planning.worth.lag import Lag
@@ -24,6 +25,7 @@ from hpc_lpm.prediction_rules import (
     is_of_sgd,
     rule_of,
 )
+from hpc_lpm.recipes import AUTO, NO_RECIPE, RECIPES
 from hpc_lpm.schedules.base import CHUNKS, LEAD, WEIGHTS, Schedule
 from hpc_lpm.schedules.placement import Placement
 
@@ -131,20 +133,24 @@ class Scheduled(Strategy):
         """Return what the lag of these settings costs in steps, as far as it was measured."""
         if not self.lags:
             return 1.0
-        rules = self.pass_rules(settings)
+        rules, own = self.pass_rules(settings), LaggingOptions.of(settings.own)
         options = PlanOptions(
             schedule=self.schedule.name,
             lead=rules.lead,
             micro_batches=settings.micro_batches,
             weights=rules.weights,
             optimizer=planned_optimizer(settings.optimizer),
-            recipe=LaggingOptions.of(settings.own).recipe,
+            recipe=own.recipe,
             replicas=replicas,
         )
         lag = Lag.of(self.schedule, devices // replicas, options)
         measured = replace(packaged_measurements(), gradient_shrink=rules.gradient_shrink)
-        ratio = expected_steps(measured, lag, options, model).ratio
-        return None if ratio is None else float(ratio)
+        found = [
+            expected_steps(measured, lag, options.model_copy(update={"recipe": recipe}), model)
+            for recipe in _recipes_alike(own, settings.optimizer, lag, options)
+        ]
+        known = [each.ratio for each in found if each.worth.value is not None]
+        return None if not known or known[0] is None else float(known[0])
 
     def with_recipe(self, run: PlannedRun) -> tuple["TrainSettings", str | None]:
         """Return the settings with the options of the recipe, and what was chosen and why."""
@@ -188,6 +194,22 @@ class ForwardBackwardParallel(Scheduled):
     def __init__(self, schedule: Schedule) -> None:
         super().__init__(schedule)
         self.description = "merged stages, forward and backward passes in parallel, no flush (ours)"
+
+
+def _recipes_alike(
+    own: LaggingOptions, optimizer: OptimizerSettings, lag: Lag, options: PlanOptions
+) -> list[str]:
+    """Return the recipes that correct a lag as a run does, the one that it names first."""
+    chosen = lag.rule_of_recipe(options)
+    by_recipe = chosen is not None and "prediction" not in own.model_fields_set
+    if not (own.prediction or by_recipe):
+        return [NO_RECIPE]
+    rule = own.prediction_rule or chosen or rule_of(None, optimizer)
+    named = [own.recipe] if rule == chosen else []
+    if lag.rule_of_recipe(options.model_copy(update={"recipe": AUTO})) == rule:
+        named.append(AUTO)
+    alike = [name for name, each in RECIPES.items() if each.options["prediction_rule"] == rule]
+    return list(dict.fromkeys([*named, *alike]))
 
 
 def _check_prediction(run: PlannedRun, asked: PredictionRule | None) -> None:
