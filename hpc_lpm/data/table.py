@@ -3,7 +3,8 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from hpc_lpm.data.table_columns import (
     encode_columns,
     fit_columns,
     holds_decimals,
+    holds_texts,
     refuse_missing,
 )
 from hpc_lpm.data.targets import EncodedTargets, Task, Values, encode_targets
@@ -90,8 +92,8 @@ def load_table(
     """
     owner = f"table:{path}"
 
-    def read(file: Path) -> "pd.DataFrame":
-        return _read(require_file(file, "table"), separator, decimal, header=header)
+    def read(file: Path, texts: Collection[str] = ()) -> "pd.DataFrame":
+        return _read(require_file(file, "table"), separator, decimal, texts, header=header)
 
     table = read(path)
     targets = _chosen(target, table, "target", owner)
@@ -102,7 +104,7 @@ def load_table(
     held_out = test_part(owner, test, path.parent)
     frames = [table]
     if isinstance(held_out, Path):
-        other = read(held_out)
+        other = read(held_out, [name for name in table.columns if holds_texts(table[name])])
         _chosen(target, other, "target", f"table:{held_out}")
         frames.append(other)
     frames = [_without_gaps(frame, features, targets, missing, owner) for frame in frames]
@@ -137,20 +139,35 @@ def _dataset(
     return Dataset(owner, shape, train, test, class_names=targets.names)
 
 
-def _read(path: Path, separator: Separator | None, decimal: str, *, header: bool) -> "pd.DataFrame":
+def _read(
+    path: Path,
+    separator: Separator | None,
+    decimal: str,
+    texts: Collection[str],
+    *,
+    header: bool,
+) -> "pd.DataFrame":
+    """Read a table; in a file of text the columns `texts` are taken as they are written."""
     import pandas as pd
 
+    names: list[Any]
     try:
         if path.suffix.lower() in _PARQUET:
             table = pd.read_parquet(path)
+            names = list(table.columns)
         else:
+            between = _SEPARATORS[separator] if separator else _likely_separator(path)
+            names = _first_values(path, between)
+            if not header:
+                names = list(range(len(names)))
             table = pd.read_csv(
                 path,
-                sep=_SEPARATORS[separator] if separator else _likely_separator(path),
+                sep=between,
                 decimal="," if decimal == "comma" else ".",
                 header=0 if header else None,
                 skipinitialspace=True,
                 low_memory=False,
+                dtype={name: str for name in names if str(name).strip() in texts} or None,
             )
     except UnicodeDecodeError:
         raise InputError(
@@ -166,10 +183,29 @@ def _read(path: Path, separator: Separator | None, decimal: str, *, header: bool
     table.columns = [str(name).strip() for name in table.columns]
     if not len(table):
         raise InputError(f"table {path} has no rows: name a file that has some.")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
+    # As they are written: pandas would call the second of two columns a by the name a.1.
+    counts = Counter(str(name).strip() for name in names)
+    twice = [name for name, count in counts.items() if name and count > 1]
+    if twice:
         raise InputError(f"table {path} has the column {twice[0]!r} twice: rename one.")
     return table
+
+
+def _first_values(path: Path, separator: str) -> list[Any]:
+    """Return the values of the first line of a file of text as they are written."""
+    import pandas as pd
+
+    first = pd.read_csv(
+        path,
+        sep=separator,
+        header=None,
+        nrows=1,
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+    )
+    values: list[Any] = first.iloc[0].tolist()
+    return values
 
 
 def _likely_separator(path: Path) -> str:

@@ -90,6 +90,16 @@ def holds_decimals(column: "pd.Series[Any]") -> bool:
     return bool(present) and all(isinstance(value, Decimal) for value in present)
 
 
+def holds_texts(column: "pd.Series[Any]") -> bool:
+    """Tell if a column holds texts, and no other values."""
+    from pandas.api import types
+
+    if types.is_numeric_dtype(column.dtype) or _is_time(column.dtype):
+        return False
+    present = [value for value in column if _is_present(value)]
+    return bool(present) and all(isinstance(value, str) for value in present)
+
+
 def _fitted(column: "pd.Series[Any]", owner: str) -> FeatureColumn:
     from pandas.api import types
 
