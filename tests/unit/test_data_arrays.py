@@ -165,6 +165,15 @@ def test_targets_tell_the_task(
     assert dataset.class_names == names
 
 
+def test_numbers_and_texts_of_the_same_spelling_are_one_class(tmp_path: Path) -> None:
+    numbers, tests = Y + 9, np.array([10, 9, 9])
+    for train, test in ((numbers, tests.astype(str)), (numbers.astype("S"), tests)):
+        dataset = load_dataset(saved(tmp_path, x=X, y=train, x_test=X[:3], y_test=test))
+        number = dataset.class_names.index("10")
+        assert everything(dataset.train)[1].tolist() == [n if number else 1 - n for n in Y.tolist()]
+        assert everything(dataset.test)[1].tolist() == [number, 1 - number, 1 - number]
+
+
 @pytest.mark.parametrize(
     ("arrays", "options", "message"),
     [
@@ -198,6 +207,11 @@ def test_targets_tell_the_task(
             {"x": X, "y": Y, "x_test": X[:1], "y_test": Y[:1] + 5},
             "",
             "has the class '5' in a part other than the training part, whose classes are 0, 1",
+        ),
+        (
+            {"x": X, "y": Y + 9, "x_test": X[:3], "y_test": np.array(["10", "9", "z"])},
+            "",
+            "has the class 'z' in a part other than the training part, whose classes are 9, 10",
         ),
     ],
 )
