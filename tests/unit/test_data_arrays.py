@@ -67,6 +67,8 @@ def test_a_validation_part_stays_one_beside_a_test_part(tmp_path: Path) -> None:
         ({"arr_0": X, "arr_1": Y}, ""),
         ({"spectra": X, "kind": Y, "more": Y}, ",inputs=spectra,targets=kind"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y}, ",test=0.2"),
+        ({"x": X, "y": Y, "x_test": X}, ",test=0.2"),
+        ({"test_data": X, "kind": Y}, ",inputs=test_data,targets=kind"),
     ],
 )
 def test_a_share_is_held_out_once_of_every_class(
@@ -181,6 +183,17 @@ def test_numbers_and_texts_of_the_same_spelling_are_one_class(tmp_path: Path) ->
         ({"a": X, "b": Y}, "", "arrays a, b, which do not tell inputs and targets, understood are"),
         ({"x": X, "y": Y}, ",inputs=q", "'inputs' of .* is 'q', its arrays are x, y"),
         ({"x": X, "y": Y[:19]}, "", "training part of .* has 20 inputs and 19 targets"),
+        (
+            {"x": X, "y": Y, "x_test": X},
+            "",
+            r"holds x_test of a test part, accepted is one array of inputs .* with ,test=0.2",
+        ),
+        (
+            {"x": X, "y": Y, "x_test": X, "test_images": X, "y_test": Y, "x_val": X, "y_val": Y},
+            "",
+            "holds x_test, test_images, y_test of a test part, accepted is one array of inputs",
+        ),
+        ({"x": X, "y": Y, "y_val": Y}, "", "holds y_val of a validation part, accepted is one"),
         ({"x": X * np.nan, "y": Y}, "", "inputs that are missing or infinite, from sample 0 on"),
         ({"x": X, "y": np.full(20, np.inf)}, "", "has 20 targets that are missing or infinite"),
         ({"x": X * 1e39, "y": Y}, "", r"infinite, from sample 0 on, in float32, .* to 3.4e\+38"),
