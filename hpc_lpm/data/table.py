@@ -3,8 +3,10 @@
 import bz2
 import gzip
 import lzma
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -47,6 +49,7 @@ _COMPRESSED: dict[str, Callable[..., IO[str]]] = {
     ".xz": lzma.open,
 }
 _SHOWN_COLUMNS = 12
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,15}\s*")
 
 
 def table_files(path: Path, *, test: str | None = None, **_options: object) -> Iterable[Path]:
@@ -108,6 +111,12 @@ def load_table(
         _chosen(target, other, "target", f"table:{held_out}")
         frames.append(other)
     frames = [_without_gaps(frame, features, targets, missing, owner) for frame in frames]
+    if missing == "drop":
+        files = [path, held_out] if isinstance(held_out, Path) else [path]
+        frames = [
+            _whole_again(frame, targets, partial(read, file, targets))
+            for frame, file in zip(frames, files, strict=True)
+        ]
     values = [_target_values(frame[targets]) for frame in frames]
     encoded = encode_targets(values, owner, task or _task_of_several(values))
     labels = list(encoded.parts)
@@ -243,6 +252,30 @@ def _without_gaps(
         return used
     refuse_missing(used[targets] if missing == "mean" else used, owner)
     return used
+
+
+def _whole_again(
+    table: "pd.DataFrame", targets: list[str], read_texts: "Callable[[], pd.DataFrame]"
+) -> "pd.DataFrame":
+    """Return the table with targets as whole numbers that are written so.
+
+    pandas reads a column of whole numbers that has gaps as one of numbers with a point, which would
+    be regressed.
+    """
+    from pandas.api import types
+
+    real = [
+        name
+        for name in targets
+        if types.is_float_dtype(table[name].dtype) and (table[name] % 1 == 0).all()
+    ]
+    if not real:
+        return table
+    written = read_texts()
+    whole = [
+        name for name in real if all(_WHOLE.fullmatch(str(text)) for text in written[name].dropna())
+    ]
+    return table.astype(dict.fromkeys(whole, "int64"))
 
 
 def _target_values(columns: "pd.DataFrame") -> Values:

@@ -187,6 +187,20 @@ def test_missing_values_are_refused_replaced_or_dropped(tmp_path: Path) -> None:
         load_dataset(f"{identifier},missing=mean")
 
 
+def test_whole_numbers_among_which_some_are_missing_are_classes(tmp_path: Path) -> None:
+    path, test = tmp_path / "t.csv", tmp_path / "test.csv"
+    test.write_text("a,t\n1,7\n2,5\n")
+    for content, task, targets in (
+        ("a,t\n1,5\n2,\n3,7\n4,5\n", "classes", [0, 1, 0]),
+        ("a,t\n1,5.0\n2,\n3,7.0\n4,5\n", "regression", [[5], [7], [5]]),
+    ):
+        path.write_text(content)
+        for held_out in (path, test):
+            dataset = load_dataset(f"table:{path},target=t,missing=drop,test={held_out}")
+            assert dataset.shape.task == task
+            assert everything(dataset.train)[1].tolist() == targets
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
