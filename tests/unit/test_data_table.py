@@ -273,6 +273,7 @@ def test_parts_must_have_the_same_columns(tmp_path: Path) -> None:
     for content, message in (
         ("a,t\n1,0\n", "lacks the columns b in a part other than the training"),
         ("a,b,t\n1,word,0\n", "texts in column 'b' where the training part has numbers"),
+        ("a,b,t\n1,2024-01-01,0\n", "dates in column 'b' where the training part has numbers"),
         ("a,b\n1,2\n", "column 't', which is not there"),
         ("a,b,t\n1,2,7\n", "has the class '7' in a part other than"),
     ):
