@@ -213,7 +213,7 @@ def _first_values(path: Path, separator: str) -> list[Any]:
         keep_default_na=False,
         skipinitialspace=True,
     )
-    values: list[Any] = first.iloc[0].tolist()
+    values: list[Any] = first.iloc[0].tolist() if len(first) else []
     return values
 
 

@@ -102,7 +102,7 @@ class _Built:
         return merged
 
 
-def _any_alive(parts: "list[weakref.ref[Any]]") -> bool:
+def _any_alive(parts: list[weakref.ref[Any]]) -> bool:
     return any(part() is not None for part in parts)
 
 
