@@ -1,6 +1,7 @@
 """Functions that users write: called so that a mistake in one comes back as a sentence."""
 
 import inspect
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from hpc_lpm.errors import InputError
 
 _LONGEST_QUOTE = 300
 
-_OURS = str(Path(__file__).parent)
+_OURS = f"{Path(__file__).parent}{os.sep}"
 _LIBRARIES = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")),
     _OURS,
     "<frozen",
 )

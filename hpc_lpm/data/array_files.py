@@ -3,7 +3,7 @@
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from hpc_lpm.data.targets import Values
 from hpc_lpm.errors import InputError
 
 Role = Literal["inputs", "targets"]
+_ROLE_NAMES: tuple[Role, ...] = ("inputs", "targets")
 
 _ROLES: dict[str, Role] = {
     **dict.fromkeys(("x", "input", "inputs", "image", "images", "data", "features"), "inputs"),
@@ -52,7 +53,12 @@ class ArrayPart:
 
 
 def named_parts(
-    arrays: NamedArrays, owner: str, inputs: str | None, targets: str | None
+    arrays: NamedArrays,
+    owner: str,
+    inputs: str | None,
+    targets: str | None,
+    *,
+    own_test: bool = False,
 ) -> dict[str, ArrayPart]:
     """Return the parts that the names of arrays tell, the training part first.
 
@@ -61,9 +67,10 @@ def named_parts(
         owner: the data set for messages.
         inputs: the name of the training part's inputs, None to tell by the names.
         targets: the name of the training part's targets, likewise.
+        own_test: whether the test part is to be one of these, if there is any.
 
     Raises:
-        InputError: if the names do not tell the training part.
+        InputError: if the names do not tell the training part, or tell a test part by halves.
     """
     names: dict[tuple[str, Role], list[str]] = {}
     for name in arrays:
@@ -90,7 +97,31 @@ def named_parts(
             f"{owner} holds {_listed(arrays)}, which do not tell inputs and targets, understood "
             f"are {_EXAMPLES}: name them with ,inputs=NAME,targets=NAME."
         )
+    if own_test:
+        _refuse_halves(names, parts, owner, {inputs, targets})
     return parts
+
+
+def _refuse_halves(
+    names: Mapping[tuple[str, Role], list[str]],
+    parts: Mapping[str, ArrayPart],
+    owner: str,
+    given: Collection[str | None],
+) -> None:
+    """Refuse a part to test with whose arrays are not one of inputs and one of targets.
+
+    Without it, samples of the training part would be held out instead. The arrays `given` are those
+    that the user has called the training part's.
+    """
+    for part in ("test",) if "test" in parts else ("test", "validation"):
+        told = [name for role in _ROLE_NAMES for name in names.get((part, role), [])]
+        found = [name for name in told if name not in given]
+        if found and part not in parts:
+            raise InputError(
+                f"{owner} holds {', '.join(found)} of a {part} part, accepted is one array of "
+                "inputs and one of targets: add or remove arrays, or hold out a share of the "
+                "training samples with ,test=0.2."
+            )
 
 
 def _understood(name: str) -> tuple[str, Role] | None:

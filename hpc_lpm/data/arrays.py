@@ -51,8 +51,8 @@ def load_npz(
         InputError: if the file is missing or broken, holds objects, or has no such arrays.
     """
     owner = f"npz:{path}"
-    parts = named_parts(npz_arrays(path), owner, inputs, targets)
     held_out = test_part(owner, test, path.parent)
+    parts = named_parts(npz_arrays(path), owner, inputs, targets, own_test=held_out is None)
     if isinstance(held_out, Path):
         other = named_parts(npz_arrays(held_out), f"npz:{held_out}", inputs, targets)
         parts = {**parts, "test": other.get("test", other["training"])}
@@ -112,8 +112,8 @@ def load_npy(
                 f"option 'test_targets' of {owner} is given with a folder, which names its arrays "
                 "itself: leave it out."
             )
-        parts = named_parts(npy_arrays(path), owner, inputs, targets)
         held_out = test_part(owner, test, path)
+        parts = named_parts(npy_arrays(path), owner, inputs, targets, own_test=held_out is None)
         if isinstance(held_out, Path):
             other = named_parts(npy_arrays(held_out), f"npy:{held_out}", inputs, targets)
             parts = {**parts, "test": other.get("test", other["training"])}

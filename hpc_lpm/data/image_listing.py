@@ -1,6 +1,7 @@
 """Which image files of a folder belong to which part and class, in the order of their names."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ _PART_FOLDERS = {
     **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
     **dict.fromkeys(("test", "testing"), TEST),
 }
+_BESIDE_PARTS = {"data", "dataset", "folder", "images", "img", "imgs", "seg", "set", "split"}
+"""Words that go with the name of a part, as in training_set."""
+
 _LEFT_BY_OTHERS = {"__MACOSX", "@eaDir"}
 
 
@@ -91,17 +95,40 @@ def list_images(folder: Path, test: str | None) -> Listing:
 def _part_folders(folder: Path) -> dict[str, Path]:
     """Return the folder of each part; without a train folder it is that of the training part."""
     found: dict[str, Path] = {}
-    for entry in _entries(folder):
-        part = _PART_FOLDERS.get(entry.name.lower())
-        if part is None or not entry.is_dir():
+    names = [entry.name for entry in _entries(folder) if entry.is_dir()]
+    for name in names:
+        part = _PART_FOLDERS.get(name.lower())
+        if part is None:
             continue
         if part in found:
             raise InputError(
                 f"images:{folder} has two folders for its {part} part, {found[part].name} and "
-                f"{entry.name}: leave one of them."
+                f"{name}: leave one of them."
             )
-        found[part] = Path(entry.path)
-    return found if TRAINING in found else {TRAINING: folder}
+        found[part] = folder / name
+    if TRAINING in found:
+        return found
+    _refuse_parts_as_classes(folder, names)
+    return {TRAINING: folder}
+
+
+def _refuse_parts_as_classes(folder: Path, names: list[str]) -> None:
+    """Refuse folders such as train2017 and val2017, which would be taken for two classes."""
+    training = [name for name in names if _meant_part(name) == TRAINING]
+    others = [name for name in names if _meant_part(name) in {VALIDATION, TEST}]
+    if training and others:
+        train, test = folder / printable(training[0]), folder / printable(others[0])
+        raise InputError(
+            f"images:{folder} has folders named {train.name} and {test.name}, which are parts "
+            "rather than classes, accepted for parts are train, val and test: rename them, or "
+            f"write images:{train},test={test}."
+        )
+
+
+def _meant_part(name: str) -> str | None:
+    """Return the part that the name of a folder tells which can be no class, as train2017."""
+    words = [word for word in re.findall("[a-z]+", name.lower()) if word not in _BESIDE_PARTS]
+    return _PART_FOLDERS.get(words[0]) if len(words) == 1 else None
 
 
 def _images_by_class(folder: Path, named: Path) -> dict[str, list[Path]]:

@@ -3,7 +3,10 @@
 import bz2
 import gzip
 import lzma
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -19,6 +22,7 @@ from hpc_lpm.data.table_columns import (
     encode_columns,
     fit_columns,
     holds_decimals,
+    holds_texts,
     refuse_missing,
 )
 from hpc_lpm.data.targets import EncodedTargets, Task, Values, encode_targets
@@ -45,6 +49,7 @@ _COMPRESSED: dict[str, Callable[..., IO[str]]] = {
     ".xz": lzma.open,
 }
 _SHOWN_COLUMNS = 12
+_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,15}\s*")
 
 
 def table_files(path: Path, *, test: str | None = None, **_options: object) -> Iterable[Path]:
@@ -90,8 +95,8 @@ def load_table(
     """
     owner = f"table:{path}"
 
-    def read(file: Path) -> "pd.DataFrame":
-        return _read(require_file(file, "table"), separator, decimal, header=header)
+    def read(file: Path, texts: Collection[str] = ()) -> "pd.DataFrame":
+        return _read(require_file(file, "table"), separator, decimal, texts, header=header)
 
     table = read(path)
     targets = _chosen(target, table, "target", owner)
@@ -102,10 +107,16 @@ def load_table(
     held_out = test_part(owner, test, path.parent)
     frames = [table]
     if isinstance(held_out, Path):
-        other = read(held_out)
+        other = read(held_out, [name for name in table.columns if holds_texts(table[name])])
         _chosen(target, other, "target", f"table:{held_out}")
         frames.append(other)
     frames = [_without_gaps(frame, features, targets, missing, owner) for frame in frames]
+    if missing == "drop":
+        files = [path, held_out] if isinstance(held_out, Path) else [path]
+        frames = [
+            _whole_again(frame, targets, partial(read, file, targets))
+            for frame, file in zip(frames, files, strict=True)
+        ]
     values = [_target_values(frame[targets]) for frame in frames]
     encoded = encode_targets(values, owner, task or _task_of_several(values))
     labels = list(encoded.parts)
@@ -137,20 +148,35 @@ def _dataset(
     return Dataset(owner, shape, train, test, class_names=targets.names)
 
 
-def _read(path: Path, separator: Separator | None, decimal: str, *, header: bool) -> "pd.DataFrame":
+def _read(
+    path: Path,
+    separator: Separator | None,
+    decimal: str,
+    texts: Collection[str],
+    *,
+    header: bool,
+) -> "pd.DataFrame":
+    """Read a table; in a file of text the columns `texts` are taken as they are written."""
     import pandas as pd
 
+    names: list[Any]
     try:
         if path.suffix.lower() in _PARQUET:
             table = pd.read_parquet(path)
+            names = list(table.columns)
         else:
+            between = _SEPARATORS[separator] if separator else _likely_separator(path)
+            names = _first_values(path, between)
+            if not header:
+                names = list(range(len(names)))
             table = pd.read_csv(
                 path,
-                sep=_SEPARATORS[separator] if separator else _likely_separator(path),
+                sep=between,
                 decimal="," if decimal == "comma" else ".",
                 header=0 if header else None,
                 skipinitialspace=True,
                 low_memory=False,
+                dtype={name: str for name in names if str(name).strip() in texts} or None,
             )
     except UnicodeDecodeError:
         raise InputError(
@@ -166,10 +192,29 @@ def _read(path: Path, separator: Separator | None, decimal: str, *, header: bool
     table.columns = [str(name).strip() for name in table.columns]
     if not len(table):
         raise InputError(f"table {path} has no rows: name a file that has some.")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
+    # As they are written: pandas would call the second of two columns a by the name a.1.
+    counts = Counter(str(name).strip() for name in names)
+    twice = [name for name, count in counts.items() if name and count > 1]
+    if twice:
         raise InputError(f"table {path} has the column {twice[0]!r} twice: rename one.")
     return table
+
+
+def _first_values(path: Path, separator: str) -> list[Any]:
+    """Return the values of the first line of a file of text as they are written."""
+    import pandas as pd
+
+    first = pd.read_csv(
+        path,
+        sep=separator,
+        header=None,
+        nrows=1,
+        dtype=str,
+        keep_default_na=False,
+        skipinitialspace=True,
+    )
+    values: list[Any] = first.iloc[0].tolist() if len(first) else []
+    return values
 
 
 def _likely_separator(path: Path) -> str:
@@ -207,6 +252,30 @@ def _without_gaps(
         return used
     refuse_missing(used[targets] if missing == "mean" else used, owner)
     return used
+
+
+def _whole_again(
+    table: "pd.DataFrame", targets: list[str], read_texts: "Callable[[], pd.DataFrame]"
+) -> "pd.DataFrame":
+    """Return the table with targets as whole numbers that are written so.
+
+    pandas reads a column of whole numbers that has gaps as one of numbers with a point, which would
+    be regressed.
+    """
+    from pandas.api import types
+
+    real = [
+        name
+        for name in targets
+        if types.is_float_dtype(table[name].dtype) and (table[name] % 1 == 0).all()
+    ]
+    if not real:
+        return table
+    written = read_texts()
+    whole = [
+        name for name in real if all(_WHOLE.fullmatch(str(text)) for text in written[name].dropna())
+    ]
+    return table.astype(dict.fromkeys(whole, "int64"))
 
 
 def _target_values(columns: "pd.DataFrame") -> Values:

@@ -90,6 +90,16 @@ def holds_decimals(column: "pd.Series[Any]") -> bool:
     return bool(present) and all(isinstance(value, Decimal) for value in present)
 
 
+def holds_texts(column: "pd.Series[Any]") -> bool:
+    """Tell if a column holds texts, and no other values."""
+    from pandas.api import types
+
+    if types.is_numeric_dtype(column.dtype) or _is_time(column.dtype):
+        return False
+    present = [value for value in column if _is_present(value)]
+    return bool(present) and all(isinstance(value, str) for value in present)
+
+
 def _fitted(column: "pd.Series[Any]", owner: str) -> FeatureColumn:
     from pandas.api import types
 
@@ -106,10 +116,17 @@ def _standardised(column: "pd.Series[Any]", name: str, owner: str) -> FeatureCol
     known = numbers[~np.isnan(numbers)]
     mean = float(known.mean()) if known.size else 0.0
     deviation = (float(known.std()) if known.size else 0.0) or 1.0
+    times = _tells_times(column)
 
     def encode(column: "pd.Series[Any]") -> Floats:
-        values = (_numbers(column, name, owner) - mean) / deviation
-        return np.nan_to_num(values, nan=0.0)[:, None]
+        numbers = _numbers(column, name, owner)
+        if known.size and _tells_times(column) != times and not np.isnan(numbers).all():
+            found, accepted = ("numbers", "dates") if times else ("dates", "numbers")
+            raise InputError(
+                f"{owner} has {found} in column {name!r} where the training part has {accepted}: "
+                "correct them or leave the column out with ,drop=."
+            )
+        return np.nan_to_num((numbers - mean) / deviation, nan=0.0)[:, None]
 
     return FeatureColumn(name, 1, encode)
 
@@ -179,7 +196,7 @@ def _numbers(column: "pd.Series[Any]", name: str, owner: str) -> Floats:
     try:
         if _is_time(column.dtype):
             numbers = _seconds(column)
-        elif any(isinstance(value, str | datetime.date) for value in column):
+        elif _tells_times(column):
             numbers = _seconds(pd.to_datetime(column, format="ISO8601", utc=True))
         else:
             numbers = column.astype("float64").to_numpy(dtype=np.float64, na_value=np.nan)
@@ -206,6 +223,15 @@ def _seconds(column: "pd.Series[Any]") -> Floats:
         zero = pd.Timestamp(0, tz="UTC") if aware else pd.Timestamp(0)
     seconds: Floats = ((column - zero) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
     return seconds
+
+
+def _tells_times(column: "pd.Series[Any]") -> bool:
+    """Tell if a column that can be made numbers holds dates or durations."""
+    from pandas.api import types
+
+    if types.is_numeric_dtype(column.dtype):
+        return False
+    return _is_time(column.dtype) or any(isinstance(value, str | datetime.date) for value in column)
 
 
 def _is_time(dtype: Any) -> bool:

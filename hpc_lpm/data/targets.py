@@ -130,9 +130,12 @@ def _as_classes(parts: Sequence[Values], owner: str) -> EncodedTargets:
 
 
 def _numbered(part: Values, known: Values, owner: str) -> Tensor:
-    if part.dtype.kind in "US" and known.dtype.kind not in "US":
-        part = part.astype(known.dtype.kind) if known.dtype.kind == "O" else part
-    places = np.minimum(np.searchsorted(known, part), len(known) - 1)
+    kinds = {part.dtype.kind, known.dtype.kind}
+    if len(kinds) > 1 and not kinds.isdisjoint("US"):
+        part, known = _as_texts(part), _as_texts(known)
+    order = np.argsort(known)  # ascending texts need not be ascending numbers
+    found = np.searchsorted(known, part, sorter=order)
+    places = order[np.minimum(found, len(known) - 1)]
     strange = part[known[places] != part]
     if strange.size:
         raise InputError(
@@ -140,6 +143,10 @@ def _numbered(part: Values, known: Values, owner: str) -> Tensor:
             f"part, whose classes are {_listed(known)}: correct it or add it to the training part."
         )
     return torch.from_numpy(places.astype(np.int64))
+
+
+def _as_texts(values: Values) -> Values:
+    return np.array([_name(value) for value in values.flat]).reshape(values.shape)
 
 
 def _as_numbers(part: Values, owner: str, task: Task) -> NDArray[np.float32]:

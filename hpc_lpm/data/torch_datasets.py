@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, default_collate
 
-from hpc_lpm.activation import Activation, differentiable, mapped
+from hpc_lpm.activation import Activation, copied, differentiable, mapped
 from hpc_lpm.data.samples import Draws, Samples
 from hpc_lpm.errors import InputError
 from hpc_lpm.random_streams import generators_kept, set_generators
@@ -67,8 +67,11 @@ class _CollatedSamples(Samples):
         return self._length
 
     def inputs(self, indices: Tensor, draws: Draws | None = None) -> Activation:
-        """Return the collated inputs, floating-point numbers as float32 and integers as int64."""
-        return self._micro_batch(indices, draws)[0]
+        """Return the collated inputs, floating-point numbers as float32 and integers as int64.
+
+        A layer may change them in place; the micro-batch that is kept stays as it was loaded.
+        """
+        return copied(self._micro_batch(indices, draws)[0])
 
     def targets(self, indices: Tensor, draws: Draws | None = None) -> Activation:
         """Return the collated targets, floating-point numbers as float32 and integers as int64."""

@@ -31,8 +31,9 @@ def describe_inputs(inputs: Activation, samples: int) -> dict[str, Any] | None:
                 "of_samples": of_samples,
                 "dtype": str(inputs.dtype).removeprefix("torch."),
             }
-            if not inputs.is_floating_point() and not inputs.is_complex() and inputs.numel():
-                described |= {"least": int(inputs.min()), "largest": int(inputs.max())}
+            if not inputs.is_floating_point() and not inputs.is_complex():
+                values = inputs if inputs.numel() else torch.zeros(1)
+                described |= {"least": int(values.min()), "largest": int(values.max())}
             return {"tensor": described}
         case tuple() | list() if type(inputs) in (tuple, list):
             parts = [describe_inputs(part, samples) for part in inputs]

@@ -7,9 +7,11 @@ that lie between them.
 """
 
 import copy
+import gc
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -43,19 +45,25 @@ class _Built:
     """What building all layers of a model once has shown: uses of the same tensors by layers."""
 
     def __init__(self, model: LayeredModel) -> None:
-        self.outliving: set[int] = set()
-        self._known = {(tie.copy_layer, tie.copy_parameter) for tie in model.ties}
+        alive: dict[int, list[weakref.ref[Any]]] = {}
+        self._owners = {
+            (tie.copy_layer, tie.copy_parameter): (tie.owner_layer, tie.owner_parameter)
+            for tie in model.ties
+        }
         self._parameters: dict[int, _Uses] = {}
         self._buffers: dict[int, _Uses] = {}
         for index in range(len(model.layers)):
             layer = model.build_layer(index, seed=0)
             self._note(self._parameters, index, layer.named_parameters())
             self._note(self._buffers, index, layer.named_buffers())
-            tensors = [weakref.ref(t) for t in (*layer.parameters(), *layer.buffers())]
-            module = weakref.ref(layer)
-            del layer
-            if module() is not None or any(tensor() is not None for tensor in tensors):
-                self.outliving.add(index)
+            tensors = (*layer.parameters(), *layer.buffers())
+            alive[index] = [weakref.ref(layer), *(weakref.ref(tensor) for tensor in tensors)]
+            del layer, tensors
+            if _any_alive(alive[index]):
+                gc.collect(1)  # a module that refers to itself; the young alone, which is quick
+        if any(map(_any_alive, alive.values())):
+            gc.collect()
+        self.outliving = {index for index, parts in alive.items() if _any_alive(parts)}
 
     @staticmethod
     def _note(uses: "dict[int, _Uses]", index: int, named: Iterable[tuple[str, Tensor]]) -> None:
@@ -66,13 +74,16 @@ class _Built:
             known.places.append((index, name))
 
     def ties(self) -> list[Tie]:
-        """Return the ties of the parameters that several layers use, in the order of layers."""
-        found = [
-            Tie(*uses.places[0], *place)
-            for uses in self._parameters.values()
-            for place in uses.places[1:]
-            if place not in self._known
-        ]
+        """Return the ties of the parameters that several layers use, in the order of layers.
+
+        What the model ties one of them to is tied to all of them.
+        """
+        found: list[Tie] = []
+        for uses in self._parameters.values():
+            if len(uses.places) > 1:
+                owners = (self._owners[place] for place in uses.places if place in self._owners)
+                first, *others = sorted({*uses.places, *owners})
+                found += [Tie(*first, *other) for other in others]
         return sorted(found, key=lambda tie: (tie.copy_layer, tie.owner_layer))
 
     def sharing_buffers(self) -> list[tuple[int, int]]:
@@ -89,6 +100,10 @@ class _Built:
             else:
                 merged.append((first, last))
         return merged
+
+
+def _any_alive(parts: list[weakref.ref[Any]]) -> bool:
+    return any(part() is not None for part in parts)
 
 
 class _Uses:

@@ -149,13 +149,19 @@ def _all_or_none(communicator: "MPI.Intracomm | None", limit_seconds: float) -> 
         yield
     except Exception as error:
         own = error
-    _meet(communicator, limit_seconds)
+    unmet: InputError | None = None
+    try:
+        _meet(communicator, limit_seconds)
+    except InputError as error:
+        unmet = error
     everywhere: list[str | None] = []
-    if communicator is not None:
+    if communicator is not None and unmet is None:
         with bounded_by_thread(limit_seconds, communicator.rank, "a gathering of errors"):
             everywhere = communicator.allgather(own and str(own))
     if own is not None:
         raise own
+    if unmet is not None:
+        raise unmet
     for rank, found in enumerate(everywhere):
         if found is not None:
             raise InputError(f"rank {rank} cannot profile the model, since {found}")

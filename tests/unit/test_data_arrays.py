@@ -67,6 +67,8 @@ def test_a_validation_part_stays_one_beside_a_test_part(tmp_path: Path) -> None:
         ({"arr_0": X, "arr_1": Y}, ""),
         ({"spectra": X, "kind": Y, "more": Y}, ",inputs=spectra,targets=kind"),
         ({"x": X, "y": Y, "x_test": X, "y_test": Y}, ",test=0.2"),
+        ({"x": X, "y": Y, "x_test": X}, ",test=0.2"),
+        ({"test_data": X, "kind": Y}, ",inputs=test_data,targets=kind"),
     ],
 )
 def test_a_share_is_held_out_once_of_every_class(
@@ -165,6 +167,15 @@ def test_targets_tell_the_task(
     assert dataset.class_names == names
 
 
+def test_numbers_and_texts_of_the_same_spelling_are_one_class(tmp_path: Path) -> None:
+    numbers, tests = Y + 9, np.array([10, 9, 9])
+    for train, test in ((numbers, tests.astype(str)), (numbers.astype("S"), tests)):
+        dataset = load_dataset(saved(tmp_path, x=X, y=train, x_test=X[:3], y_test=test))
+        number = dataset.class_names.index("10")
+        assert everything(dataset.train)[1].tolist() == [n if number else 1 - n for n in Y.tolist()]
+        assert everything(dataset.test)[1].tolist() == [number, 1 - number, 1 - number]
+
+
 @pytest.mark.parametrize(
     ("arrays", "options", "message"),
     [
@@ -172,6 +183,17 @@ def test_targets_tell_the_task(
         ({"a": X, "b": Y}, "", "arrays a, b, which do not tell inputs and targets, understood are"),
         ({"x": X, "y": Y}, ",inputs=q", "'inputs' of .* is 'q', its arrays are x, y"),
         ({"x": X, "y": Y[:19]}, "", "training part of .* has 20 inputs and 19 targets"),
+        (
+            {"x": X, "y": Y, "x_test": X},
+            "",
+            r"holds x_test of a test part, accepted is one array of inputs .* with ,test=0.2",
+        ),
+        (
+            {"x": X, "y": Y, "x_test": X, "test_images": X, "y_test": Y, "x_val": X, "y_val": Y},
+            "",
+            "holds x_test, test_images, y_test of a test part, accepted is one array of inputs",
+        ),
+        ({"x": X, "y": Y, "y_val": Y}, "", "holds y_val of a validation part, accepted is one"),
         ({"x": X * np.nan, "y": Y}, "", "inputs that are missing or infinite, from sample 0 on"),
         ({"x": X, "y": np.full(20, np.inf)}, "", "has 20 targets that are missing or infinite"),
         ({"x": X * 1e39, "y": Y}, "", r"infinite, from sample 0 on, in float32, .* to 3.4e\+38"),
@@ -198,6 +220,11 @@ def test_targets_tell_the_task(
             {"x": X, "y": Y, "x_test": X[:1], "y_test": Y[:1] + 5},
             "",
             "has the class '5' in a part other than the training part, whose classes are 0, 1",
+        ),
+        (
+            {"x": X, "y": Y + 9, "x_test": X[:3], "y_test": np.array(["10", "9", "z"])},
+            "",
+            "has the class 'z' in a part other than the training part, whose classes are 9, 10",
         ),
     ],
 )

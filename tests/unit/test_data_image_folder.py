@@ -76,6 +76,17 @@ def test_parts_have_folders_of_their_own(
     assert {name: len(part) for name, part in dataset.parts.items()} == whole
 
 
+def test_classes_may_have_the_word_of_a_part_in_their_names(tmp_path: Path) -> None:
+    for name in ("toy train", "test tube", "val d'isere"):
+        save(tmp_path / name / "1.png")
+        save(tmp_path / name / "2.png", (1, 2, 3))
+    assert load_dataset(f"images:{tmp_path},size=4").class_names == (
+        "test tube",
+        "toy train",
+        "val d'isere",
+    )
+
+
 def test_a_test_folder_may_lie_elsewhere(shapes: Path, tmp_path: Path) -> None:
     save(tmp_path / "held out" / "round" / "x.png")
     dataset = load_dataset(f"images:{shapes},size=4,test={tmp_path / 'held out'}")
@@ -282,6 +293,12 @@ def one_of_each(*places: str) -> Callable[[Path], None]:
             one_of_each("train/a/1.png", "train/b/1.png", "Train/b/1.png"),
             "two folders for its training part, Train and train",
         ),
+        (
+            one_of_each("train2017/a/1.png", "val2017/a/1.png", "notes/1.txt"),
+            "folders named train2017 and val2017, .* write images:.*train2017,test=.*val2017",
+        ),
+        (one_of_each("seg_train/a/1.png", "seg_test/a/1.png"), "seg_train and seg_test, which"),
+        (one_of_each("Training set/1.png", "test/1.png"), "Training set and test, which are"),
     ],
 )
 def test_other_layouts_are_refused_with_what_was_found(

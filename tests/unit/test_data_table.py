@@ -187,6 +187,20 @@ def test_missing_values_are_refused_replaced_or_dropped(tmp_path: Path) -> None:
         load_dataset(f"{identifier},missing=mean")
 
 
+def test_whole_numbers_among_which_some_are_missing_are_classes(tmp_path: Path) -> None:
+    path, test = tmp_path / "t.csv", tmp_path / "test.csv"
+    test.write_text("a,t\n1,7\n2,5\n")
+    for content, task, targets in (
+        ("a,t\n1,5\n2,\n3,7\n4,5\n", "classes", [0, 1, 0]),
+        ("a,t\n1,5.0\n2,\n3,7.0\n4,5\n", "regression", [[5], [7], [5]]),
+    ):
+        path.write_text(content)
+        for held_out in (path, test):
+            dataset = load_dataset(f"table:{path},target=t,missing=drop,test={held_out}")
+            assert dataset.shape.task == task
+            assert everything(dataset.train)[1].tolist() == targets
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -201,6 +215,7 @@ def test_missing_values_are_refused_replaced_or_dropped(tmp_path: Path) -> None:
         (b"", "target=t", "cannot be read"),
         (b"a,t\n1,0\n2,1,3,4\n", "target=t", "cannot be read"),
         (b"a,t\n\xff\xfe,1\n", "target=t", "not text in UTF-8"),
+        (b"a,t, a\n1,0,2\n2,1,3\n", "target=t", "has the column 'a' twice: rename one"),
         (b"a,t\n1,5\n2,5\n", "target=t", "has the class '5' alone, accepted are at least two"),
         (b"a,t\ninf,0\n2,1\n", "target=t", "1 infinite numbers in column 'a'"),
         (
@@ -226,6 +241,19 @@ def test_what_is_not_understood_is_refused(
         load_dataset(f"table:{path},{options}")
 
 
+def test_texts_of_the_training_part_are_texts_in_every_part(tmp_path: Path) -> None:
+    train, test = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("kind,size,t\n12,1,01\nx,2,b\n007,3,01\n1.50,3,b\n")
+    test.write_text("kind ,t,size\n12,01,1\n,01,2\n007,01,3\n1.50,01,3\n")
+    dataset = load_dataset(f"table:{train},target=t,test={test},missing=mean")
+    assert columns_of(dataset.test)[:4] == [[0, 0, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0], [0] * 4]
+    assert everything(dataset.test)[1].tolist() == [0] * 4
+    unnamed = f"table:{train},target=2,test={test},header=false"
+    train.write_text("12,1,a\nx,2,b\n")
+    test.write_text("12,1,a\n,2,b\n")
+    assert columns_of(load_dataset(f"{unnamed},missing=mean").test)[:2] == [[1, 0], [0, 0]]
+
+
 @pytest.mark.parametrize("values", [("yes", "no"), ("True", "3"), ("2024-01-01", "2024-01-02")])
 def test_truth_values_are_truth_values_in_every_part(
     tmp_path: Path, values: tuple[str, str]
@@ -245,6 +273,7 @@ def test_parts_must_have_the_same_columns(tmp_path: Path) -> None:
     for content, message in (
         ("a,t\n1,0\n", "lacks the columns b in a part other than the training"),
         ("a,b,t\n1,word,0\n", "texts in column 'b' where the training part has numbers"),
+        ("a,b,t\n1,2024-01-01,0\n", "dates in column 'b' where the training part has numbers"),
         ("a,b\n1,2\n", "column 't', which is not there"),
         ("a,b,t\n1,2,7\n", "has the class '7' in a part other than"),
     ):

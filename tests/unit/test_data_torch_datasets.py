@@ -64,6 +64,13 @@ def test_loading_leaves_the_generators_as_they_were() -> None:
     assert torch.equal(torch.get_rng_state(), before[1])
 
 
+def test_inputs_that_were_changed_in_place_come_as_they_were_when_asked_for_again() -> None:
+    samples = samples_of(TensorDataset(torch.ones(4, 2), torch.zeros(4)), "it")
+    several = torch.arange(4)
+    samples.inputs(several).mul_(3)
+    assert samples.inputs(several).tolist() == [[1, 1]] * 4
+
+
 def test_an_iterable_is_run_through_once_an_epoch_and_again_from_the_start() -> None:
     source = Ascending(8)
     samples = samples_of(source, "it")

@@ -1,9 +1,11 @@
 """What users get to read when their own model or data set is wrong: one sentence that helps."""
 
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,10 @@ from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.data.registry import dataset_shape, load_dataset
 from hpc_lpm.engine.faults import Faults
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.capture.refusal import place_of
 from hpc_lpm.models.layered import cross_entropy
 from hpc_lpm.models.registry import create_model
+from hpc_lpm.user_functions import describe_raised
 
 IMAGES = DataShape("image", (4,), 3)
 
@@ -194,6 +198,16 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own)
+
+
+def test_a_file_beside_the_toolkit_is_the_users() -> None:
+    beside = f"{Path(inspect.getfile(describe_raised)).parent}_mine.py"
+    names: dict[str, Any] = {}
+    exec(compile("def fails():\n    raise ValueError('odd')\n", beside, "exec"), names)
+    with pytest.raises(ValueError, match="odd") as caught:
+        names["fails"]()
+    assert describe_raised(caught.value) == f"ValueError: odd ({beside}, line 2)"
+    assert place_of(caught.value) == f"{beside}, line 2"
 
 
 @pytest.mark.parametrize(

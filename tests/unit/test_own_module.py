@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpc_lpm.errors import InputError
+from hpc_lpm.models.example_inputs import describe_inputs, made_up_inputs
 from hpc_lpm.models.layered import Layer, LayeredModel
 from hpc_lpm.models.own_module import count_samples, model_of
 from hpc_lpm.models.state_names import original_state
@@ -245,6 +246,16 @@ def test_what_is_no_plain_module_on_the_host_is_refused(
 def test_inputs_that_the_module_cannot_take_are_refused(inputs: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         model_of(nn.Linear(6, 3), inputs, loss=functional.cross_entropy)
+
+
+def test_inputs_without_elements_are_made_up_in_their_shape_and_type() -> None:
+    whole = torch.zeros(4, 0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+    described = describe_inputs((INPUTS, *whole), 4)
+    assert described is not None
+    made: Any = made_up_inputs(described)
+    samples = len(made[0])
+    assert [part.shape for part in made] == [(samples, 6), (samples, 0), (0,)]
+    assert [part.dtype for part in made] == [torch.float32, torch.int64, torch.bool]
 
 
 def test_samples_are_counted_in_inputs_and_targets() -> None:

@@ -286,6 +286,26 @@ def test_ranks_that_tell_each_other_of_errors_wait_no_longer_than_the_limit(
         raise InputError("layer 3 fails")
 
 
+def test_a_rank_tells_its_own_error_although_the_others_do_not_come() -> None:
+    class Unmet:
+        def Test(self) -> bool:
+            return False
+
+    class Alone:
+        rank, size = 0, 2
+
+        def Ibarrier(self) -> Unmet:
+            return Unmet()
+
+    with pytest.raises(InputError, match="layer 3 fails"), job._all_or_none(Alone(), -1.0):
+        raise InputError("layer 3 fails")
+    with (
+        pytest.raises(InputError, match="the other ranks have not profiled"),
+        job._all_or_none(Alone(), -1.0),
+    ):
+        pass
+
+
 def test_ranks_are_joined_by_their_median_layer_by_layer() -> None:
     def rank(*seconds: float) -> tuple[LayerProfile, ...]:
         return tuple(

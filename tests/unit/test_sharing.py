@@ -54,6 +54,35 @@ def test_modules_that_are_built_anew_share_nothing() -> None:
     assert len(model.layers) == 3
 
 
+class RefersToItself(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.own_forward = self.forward
+
+
+def test_a_module_that_refers_to_itself_is_built_anew_with_each_seed() -> None:
+    model = known(RefersToItself, nn.ReLU, RefersToItself)
+    assert model.ties == ()
+    one, again, other = (model.build_layer(0, seed).get_parameter("weight") for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_what_one_use_of_a_parameter_is_tied_to_is_tied_to_every_use() -> None:
+    once = nn.Linear(2, 2, bias=False)
+    for places, given, found in (
+        ((1, 2), weight(0, 2), (weight(0, 2), weight(0, 1))),
+        ((0, 2), weight(1, 2), (weight(0, 2), weight(0, 1))),
+        ((0, 2), weight(0, 2), (weight(0, 2),)),
+    ):
+        layers = tuple(
+            Layer(f"layer{n}", (lambda: once) if n in places else lambda: nn.Linear(2, 2))
+            for n in range(3)
+        )
+        model = with_shared_parts_known(LayeredModel("own", layers, ties=(given,)))
+        assert model.ties == found
+
+
 def test_layers_that_share_buffers_are_one_with_all_between() -> None:
     norm, other = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     model = known(nn.ReLU, lambda: norm, lambda: other, lambda: norm, lambda: other, nn.Tanh)

@@ -1,12 +1,13 @@
 """Why a module cannot be captured: the reason, and the line of its code that stands in the way."""
 
+import os
 import traceback
 from pathlib import Path
 
 import torch
 
-_TOOLKIT = str(Path(__file__).parents[2])
-_TORCH = str(Path(torch.__file__).parent)
+_TOOLKIT = f"{Path(__file__).parents[2]}{os.sep}"
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 
 class RefusedError(Exception):
