@@ -57,8 +57,8 @@ def take_over(root: Path, driver: Driver, say: Callable[[str], None]) -> FolderL
         say: called with a line for the user if something is ended.
 
     Raises:
-        InputError: if another driver works on the campaign, its folder cannot be written to, or
-            Slurm does not tell what the one before has left in its queue.
+        InputError: if another driver works on the campaign, its folder cannot be written to, Slurm
+            does not tell what the one before has left in its queue, or that does not end.
     """
     lock, before = _lock(
         root, "wait for it, stop it, or give this campaign another name (--config name=...)"
@@ -81,10 +81,16 @@ def no_driver(root: Path) -> Iterator[None]:
     """Keep drivers of a campaign out while the `with` block runs.
 
     Raises:
-        InputError: if one works on the campaign, or something that one has started.
+        InputError: if one works on the campaign, or something that one has started, or Slurm does
+            not tell.
     """
-    lock, _ = _lock(root, "wait for it, or stop it")
+    lock, before = _lock(root, "wait for it, or stop it")
     with closing(lock):
+        if before is not None and before.job_name and (jobs := _jobs_left(root, before.job_name)):
+            raise InputError(
+                f"{root} is being worked on by Slurm jobs which a driver that is gone has left "
+                f"({', '.join(jobs)}): wait for them, or end them (scancel {' '.join(jobs)})."
+            )
         if left := processes_of(root):
             raise InputError(
                 f"{root} is being worked on by process {left[0].pid}, which a driver that is gone "
@@ -118,14 +124,7 @@ def _read(text: str) -> Driver | None:
 
 
 def _end_jobs(root: Path, name: str, say: Callable[[str], None]) -> None:
-    asked = _ask_for_jobs(name)
-    if not asked.done and installed("squeue"):
-        raise InputError(
-            f"{root} may still be worked on by jobs of a driver that is gone, which squeue does "
-            f"not tell ({asked.complaint()}): wait until it answers, or, if none of them is left, "
-            f"remove {root / _RECORD}."
-        )
-    left = asked.output.split()
+    left = _jobs_left(root, name)
     if not left:
         return
     say(f"ending {len(left)} jobs of a driver that is gone: {', '.join(left)}")
@@ -133,9 +132,33 @@ def _end_jobs(root: Path, name: str, say: Callable[[str], None]) -> None:
     deadline = time.monotonic() + _GONE_SECONDS
     while time.monotonic() < deadline:
         asked = _ask_for_jobs(name)
-        if asked.done and not asked.output.split():
-            return
+        if asked.done:
+            left = asked.output.split()
+            if not left:
+                return
         time.sleep(1.0)
+    # They would train into the same folders as the jobs of this driver.
+    raise InputError(
+        f"{root} may still be worked on by Slurm jobs of a driver that is gone "
+        f"({', '.join(left)}), which have not ended within {_GONE_SECONDS:.0f} s of scancel: wait "
+        f"until squeue no longer lists them, or, if nothing of them runs, remove {root / _RECORD}."
+    )
+
+
+def _jobs_left(root: Path, name: str) -> list[str]:
+    """Return the jobs that a driver which is gone has left in the queue.
+
+    Raises:
+        InputError: if Slurm does not tell.
+    """
+    asked = _ask_for_jobs(name)
+    if not asked.done and installed("squeue"):
+        raise InputError(
+            f"{root} may still be worked on by jobs of a driver that is gone, which squeue does "
+            f"not tell ({asked.complaint()}): wait until it answers, or, if none of them is left, "
+            f"remove {root / _RECORD}."
+        )
+    return asked.output.split()
 
 
 def _ask_for_jobs(name: str) -> Answer:

@@ -124,6 +124,7 @@ def describe_source(repository: Path | None) -> dict[str, Any]:
 
     `diff_sha256` covers changes of tracked files and the contents of untracked ones (the sizes of
     those of more than 16 MiB), except in `results/`, where campaigns write; it is None without any.
+    Where git does not tell of changes, as on a slow file system, `dirty` is None too.
 
     Args:
         repository: a folder of the repository, whose files alone are looked at; None if there is
@@ -134,9 +135,11 @@ def describe_source(repository: Path | None) -> dict[str, Any]:
     if repository is None or revision is None:
         return {"revision": None, "dirty": None, "diff_sha256": None}
     difference = hashlib.sha256()
-    diff = _run([*git, "diff", "HEAD", "--binary", *source]) or ""
+    diff = _run([*git, "diff", "HEAD", "--binary", *source])
     untracked = _run([*git, "ls-files", "--others", "--exclude-standard", "-z", *source])
-    names = sorted(filter(None, (untracked or "").split("\0")))
+    if diff is None or untracked is None:
+        return {"revision": revision.strip(), "dirty": None, "diff_sha256": None}
+    names = sorted(filter(None, untracked.split("\0")))
     difference.update(diff.encode())
     for name in names:
         difference.update(name.encode())

@@ -82,12 +82,20 @@ class Fingerprints:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yield the path of every regular file, sorted."""
+    """Yield the path of every regular file, sorted, also of those behind links to folders."""
     if path.is_file():
         yield path
         return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not _passed_over(name))
+    # The real folders on the way to each that is still to come: a link to one of them leads back.
+    ways: dict[str, frozenset[str]] = {}
+    for folder, folders, names in os.walk(path, followlinks=True):
+        way = ways.pop(folder, frozenset()) | {os.path.realpath(folder)}
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not _passed_over(name) and os.path.realpath(Path(folder, name)) not in way
+        )
+        ways |= {str(Path(folder, name)): way for name in folders}
         for name in sorted(names):
             file = Path(folder, name)
             if not _passed_over(name) and file.is_file():

@@ -19,7 +19,7 @@ from hpc_lpm.campaign.tuning.candidates import candidates_of
 from hpc_lpm.data.registry import DATASETS, dataset_files
 from hpc_lpm.engine.settings import TrainSettings
 from hpc_lpm.errors import InputError
-from hpc_lpm.identifiers import parse_identifier
+from hpc_lpm.identifiers import parse_identifier, user_path
 from hpc_lpm.models.registry import MODELS
 from hpc_lpm.options import flatten_settings
 from hpc_lpm.sources import module_named_in, source_files
@@ -187,7 +187,7 @@ def _paths_in(value: object) -> list[Path]:
         return []
     named = [text, parsed.argument or "", *parsed.options.values()]
     # A plain word may be the name of a file by accident.
-    paths = [Path(each).expanduser() for each in named if {".", "/"} & set(each)]
+    paths = [user_path(each) for each in named if {".", "/"} & set(each)]
     return [path for path in paths if path.is_file() or (path.is_dir() and "/" in str(path))]
 
 

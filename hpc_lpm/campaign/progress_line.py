@@ -8,6 +8,7 @@ from statistics import mean, median
 from hpc_lpm.campaign.launch_records import Launch
 from hpc_lpm.campaign.run_log import RunLog, read_run_log
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.trials import Trial
 from hpc_lpm.errors import InputError
 
 STEPS_OF_THROUGHPUT = 10
@@ -106,21 +107,26 @@ class ProgressLine:
 
     def _seconds_left(self, finished: dict[str, float], share: float) -> float | None:
         elapsed = self._clock() - self._started
-        by_contestant: dict[str, list[float]] = {}
+        by_kind: dict[tuple[object, ...], list[float]] = {}
         for name, seconds in finished.items():
             if seconds > 0:
-                by_contestant.setdefault(self._steps.trials[name].label, []).append(seconds)
+                by_kind.setdefault(_kind_of(self._steps.trials[name]), []).append(seconds)
         if share > 0:
-            by_contestant.setdefault(self._trial.label, []).append(elapsed / share)
-        if not by_contestant:
+            by_kind.setdefault(_kind_of(self._trial), []).append(elapsed / share)
+        if not by_kind:
             return None
-        typical = {label: mean(seconds) for label, seconds in by_contestant.items()}
+        typical = {kind: mean(seconds) for kind, seconds in by_kind.items()}
         fallback = mean(typical.values())
-        left = max(typical.get(self._trial.label, fallback) - elapsed, 0.0)
+        left = max(typical.get(_kind_of(self._trial), fallback) - elapsed, 0.0)
         for name, trial in self._steps.trials.items():
             if name != self._trial.name and name not in finished:
-                left += typical.get(trial.label, fallback)
+                left += typical.get(_kind_of(trial), fallback)
         return left
+
+
+def _kind_of(trial: Trial) -> tuple[object, ...]:
+    """Return what trials have in common that are expected to take as long as each other."""
+    return trial.model, trial.dataset, trial.label, trial.length
 
 
 def _shown(values: dict[str, float | None]) -> list[str]:

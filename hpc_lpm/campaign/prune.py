@@ -45,6 +45,8 @@ class Leftover:
 def find_leftovers(root: Path) -> list[Leftover]:
     """Return the runs, plans, profiles and tunings in a campaign's folder that it does not name.
 
+    What calls of Snakemake have left of shared launches is among it, of no use to any other call.
+
     Raises:
         InputError: if this is no folder of a campaign, or one that knows no hashes.
     """
@@ -71,6 +73,12 @@ def find_leftovers(root: Path) -> list[Leftover]:
             and _LAUNCH_LOG.sub(".log", path.name) not in files
             and _is_own_step_file(path)
         ]
+    calls = {path.stem for path in _in(root / "provenance" / "calls")}
+    found += [
+        Leftover(path, "only the call of snakemake that has trained it on shared ranks uses it")
+        for path in _in(root / "shared")
+        if path.name in calls
+    ]
     return found
 
 

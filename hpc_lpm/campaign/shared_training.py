@@ -52,6 +52,8 @@ def train_on_shared_ranks(
             folders={each: str(shared.run(each)) for each in documents},
         ).write(request)
         choice = steps.choice(trial)
+        turn = request.with_suffix(".turn.json")
+        turn.unlink(missing_ok=True)  # of a launch before, whose last trial is not to be blamed
         start = prepare_start(
             steps.campaign,
             ("campaign", "train-in-turn", str(request)),
@@ -67,7 +69,6 @@ def train_on_shared_ranks(
                 Launch.of(done, start.where).write(shared.run(each.name) / SHARED_LAUNCH)
         if done.stopped_by is not None:
             return EXIT_INTERRUPTED
-        turn = request.with_suffix(".turn.json")
         if done.exit_code:
             culprit = Turn.read(turn).running if turn.exists() else None
             shared.add_failed(culprit or name)
@@ -83,13 +84,14 @@ def train_on_shared_ranks(
         nodes=launch.nodes,
         call=call.identifier,
     )
-    attempts = end_attempt(record, begin_attempt(record, attempt), launch.ended, 0)
-    kept = keep_model(steps, name, say)
+    begun = begin_attempt(record, attempt)
     # Of a launch that was stopped or has ended with another trial, this one is done all the same.
+    kept = keep_model(steps, name, say)
+    attempts = end_attempt(record, begun, launch.ended, kept)
     own = {
         "attempts": attempts,
         "source": describe_source(CHECKOUT),
-        "exit_code": 0,
+        "exit_code": kept,
         "stopped_by": None,
     }
     launch.model_copy(update=own).write(folder / "launch.json")

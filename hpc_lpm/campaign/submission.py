@@ -61,9 +61,8 @@ def driver_command(script: str, site: Site, arguments: Sequence[str]) -> list[st
     # No option takes back what a line of the script asks for, so that these become options.
     lines = [line.removeprefix("#SBATCH") for line in script.splitlines() if _is_request(line)]
     words = [word for line in lines for word in shlex.split(line, comments=True)]
-    own = [word for word in words if not word.startswith("--mem")]
     run = shlex.join(["exec", "bash", str(SCRIPT), *arguments])
-    return ["sbatch", *own, *asked, f"--wrap={run}"]
+    return ["sbatch", *_without_memory(words), *asked, f"--wrap={run}"]
 
 
 _OF_TRAINING = ("gpus_per_task", "memory")
@@ -71,6 +70,18 @@ _OF_TRAINING = ("gpus_per_task", "memory")
 
 def _is_request(line: str) -> bool:
     return line.startswith("#SBATCH ")
+
+
+def _without_memory(words: Sequence[str]) -> list[str]:
+    """Return options of sbatch without those that ask for memory, all of which have a value."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--mem"):
+            kept.append(word)
+        elif "=" not in word:
+            next(rest, None)  # its value, which sbatch would take for the script
+    return kept
 
 
 def _environment(site: Site) -> Mapping[str, str]:

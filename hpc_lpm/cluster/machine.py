@@ -7,10 +7,11 @@ can be asked through the launcher of its ranks.
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hpc_lpm.processor import processor_name
 from hpc_lpm.programs import ask
@@ -51,9 +52,17 @@ def describe_machine() -> Machine:
 
 
 def machines_in(output: str) -> list[Machine]:
-    """Return the machines described in a launcher's output, each host once, sorted by name."""
-    lines = (line.partition(MARK)[2] for line in output.splitlines() if MARK in line)
-    found = {machine.host: machine for machine in map(Machine.model_validate_json, lines)}
+    """Return the machines described in a launcher's output, each host once, sorted by name.
+
+    A line that is cut off, or mixed with that of another process, describes none.
+    """
+    found: dict[str, Machine] = {}
+    for line in output.splitlines():
+        _, mark, told = line.partition(MARK)
+        if mark:
+            with suppress(ValidationError):
+                machine = Machine.model_validate_json(told)
+                found[machine.host] = machine
     return [found[host] for host in sorted(found)]
 
 

@@ -182,6 +182,20 @@ def test_what_is_left_of_other_settings_is_listed_and_removed_when_asked(
     assert "Nothing is left over" in capsys.readouterr().out
 
 
+def test_what_calls_have_left_of_shared_launches_is_removed_when_asked(
+    called: CallCampaign,
+) -> None:
+    call, steps = called(share_launch=True)
+    root = steps.folder.root
+    left, users = root / "shared" / call.identifier, root / "shared" / "mine"
+    for path in (left, users):
+        path.mkdir(parents=True)
+        (path / "failed.json").touch()
+    assert run_guarded(app, ["campaign", "prune", str(root), "--yes"]) == 0
+    assert not left.exists()
+    assert users.exists()
+
+
 def test_what_a_user_has_put_into_a_campaigns_folder_is_no_leftover(
     called: CallCampaign, capsys: pytest.CaptureFixture[str]
 ) -> None:

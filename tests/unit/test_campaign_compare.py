@@ -125,6 +125,20 @@ def test_a_source_outside_git_is_not_known_to_be_the_same(pair: Callable[..., Pa
     assert compared(folders).comparability.source is None
 
 
+def test_changes_that_git_did_not_tell_of_are_not_known_to_be_the_same(
+    pair: Callable[..., Pair],
+) -> None:
+    folders = pair()
+    untold = {"revision": "r", "dirty": None, "diff_sha256": None}
+    for folder in folders:
+        change_environment(folder, lambda document: document.update(git=untold))
+    assert compared(folders).comparability.source is None
+    clean = {"revision": "r", "dirty": False, "diff_sha256": None}
+    change_environment(folders[1], lambda document: document.update(git=clean))
+    named = different(compared(folders), "source revision")
+    assert named == ["uncommitted changes: not known in A, none in B"]
+
+
 def test_revisions_of_the_folders_of_installed_toolkits_are_compared(
     pair: Callable[..., Pair],
 ) -> None:

@@ -2,11 +2,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from hpc_lpm.campaign.driver import Driver, take_over
+from hpc_lpm.campaign import driver
+from hpc_lpm.campaign.driver import Driver, no_driver, take_over
 from hpc_lpm.errors import InputError
 
 HOLD = """
@@ -95,3 +97,38 @@ def test_without_slurm_nothing_is_asked(tmp_path: Path, queue: Path) -> None:
     take_over(tmp_path / "c", Driver.here(None), print).close()
     take_over(tmp_path / "c", Driver.here(None), print).close()
     assert not queue.exists()
+
+
+def leave_record(root: Path) -> None:
+    """Leave what a driver leaves that was killed."""
+    root.mkdir()
+    before = Driver(1, "another-node", None, "uuid-of-first")
+    (root / ".driver").write_text(json.dumps(asdict(before)))
+
+
+def test_no_driver_starts_beside_jobs_that_do_not_end(
+    tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave_record(tmp_path / "c")
+    squeue = queue.with_name("squeue")
+    squeue.write_text("#!/bin/sh\necho 11\n")
+    monkeypatch.setattr(driver, "_GONE_SECONDS", 0.0)
+    said: list[str] = []
+    with pytest.raises(InputError, match=r"a driver that is gone \(11\), which have not ended"):
+        take_over(tmp_path / "c", Driver.here(None), said.append)
+    assert said == ["ending 1 jobs of a driver that is gone: 11"]
+    squeue.write_text("#!/bin/sh\n")
+    take_over(tmp_path / "c", Driver.here(None), pytest.fail).close()
+
+
+def test_jobs_of_a_driver_that_was_killed_count_as_work_on_the_campaign(
+    tmp_path: Path, queue: Path
+) -> None:
+    leave_record(tmp_path / "c")
+    sentence = r"\(11, 12\): wait for them, or end them \(scancel 11 12\)"
+    with pytest.raises(InputError, match=sentence), no_driver(tmp_path / "c"):
+        pytest.fail("it is removed while jobs write to it")
+    queue.with_name("squeue").write_text("#!/bin/sh\n")
+    with no_driver(tmp_path / "c"):
+        pass
+    assert "scancel" not in queue.read_text()

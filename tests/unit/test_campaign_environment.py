@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from campaign_folders import campaign
 
+from hpc_lpm.campaign import environment
 from hpc_lpm.campaign.environment import (
     campaign_sha256,
     compare_with_lock,
@@ -51,6 +52,21 @@ def test_of_large_files_that_git_does_not_know_the_size_is_looked_at(tmp_path: P
             data.truncate(size)
         hashes.append(describe_source(tmp_path)["diff_sha256"])
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("silent", ["diff", "ls-files"])
+def test_changes_that_git_does_not_tell_of_are_not_recorded_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--no-verify", "--allow-empty", "-m", "first")
+    run = environment._run
+    monkeypatch.setattr(
+        environment, "_run", lambda command: None if silent in command else run(command)
+    )
+    state = describe_source(tmp_path)
+    assert len(state["revision"]) == 40
+    assert (state["dirty"], state["diff_sha256"]) == (None, None)
 
 
 def test_a_campaign_in_a_folder_of_ones_own_records_the_revision_of_that_folder(

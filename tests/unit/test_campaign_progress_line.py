@@ -86,6 +86,22 @@ def test_a_run_of_another_length_than_usual_counts_up_to_its_own(
     assert "step 2/8 | 32.0 samples/s" in ProgressLine(steps, name).line()
 
 
+def test_the_time_left_is_told_by_trials_of_the_same_model(tmp_path: Path) -> None:
+    folder = CampaignFolder(tmp_path)
+    chosen = campaign(strategies=["sequential"], models=["resnet20", "resnet110"], repeats=2)
+    steps = Steps(chosen, folder)
+    *done, last = steps.trials.values()
+    for trial in done:
+        write_run(folder, chosen, trial)
+        seconds = 300 if trial.model == last.model else 30
+        path = folder.run(trial) / "launch.json"
+        ended = STARTED + timedelta(seconds=seconds)
+        Launch.read(path).model_copy(update={"started": STARTED, "ended": ended}).write(path)
+    line = ProgressLine(steps, last.name, Clock()).line()
+    assert last.model == "resnet110"
+    assert line.endswith("about 5 min left")
+
+
 @pytest.mark.parametrize(("exit_code", "word"), [(0, "done in 7 s"), (1, "failed after 7 s")])
 def test_the_closing_line_says_how_it_ended(tmp_path: Path, exit_code: int, word: str) -> None:
     steps = Steps(campaign(strategies=["fbp"]), CampaignFolder(tmp_path))

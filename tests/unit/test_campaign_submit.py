@@ -85,6 +85,18 @@ def test_where_jobs_must_not_ask_for_memory_neither_does_the_driver(study: Path)
     assert not (study / "executed").exists()
 
 
+def test_of_a_request_for_memory_in_two_words_neither_is_left(study: Path) -> None:
+    script = study / "slurm" / "campaign.sbatch"
+    before = script.read_text()
+    script.write_text(before.replace("--mem=2G", "--mem 2G"))
+    assert script.read_text() != before
+    (study / "slurm" / "site.yaml").write_text(f"{SITE}memory: false\n")
+    submit_driver(Path(), [])
+    words = submitted(study)
+    assert "--time=24:00:00" in words
+    assert not {"--mem", "2G"} & set(words)
+
+
 def test_the_driver_loads_the_modules_before_it_looks_for_snakemake(study: Path) -> None:
     modules = study / "modules" / "init" / "sh"
     modules.parent.mkdir(parents=True)

@@ -27,6 +27,12 @@ def test_every_node_is_listed_once_whatever_else_the_launcher_writes() -> None:
     assert [machine.host for machine in machines_in(output)] == ["n1", "n2"]
 
 
+def test_a_line_that_was_cut_off_or_mixed_with_another_describes_no_node() -> None:
+    whole = describe_machine().model_copy(update={"host": "n1"}).model_dump_json()
+    output = f"{MARK}{whole}\n{MARK}{whole[:9]}{MARK}{whole}\n{MARK}{whole[:20]}"
+    assert [machine.host for machine in machines_in(output)] == ["n1"]
+
+
 def test_a_process_of_its_own_tells_the_same() -> None:
     answer = ask([sys.executable, "-m", "hpc_lpm.cluster.machine"])
     (found,) = machines_in(answer.output)

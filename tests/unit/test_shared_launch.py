@@ -11,16 +11,18 @@ from hpc_lpm.campaign import shared_training
 from hpc_lpm.campaign.calls import Call
 from hpc_lpm.campaign.config import Campaign
 from hpc_lpm.campaign.folder import CampaignFolder
-from hpc_lpm.campaign.launch_records import Launch
+from hpc_lpm.campaign.kept_model import EXIT_NOT_KEPT
+from hpc_lpm.campaign.launch_records import Launch, read_attempts
 from hpc_lpm.campaign.resources import (
     MEMORY_MARGIN,
     PROCESS_MEGABYTES,
     UNPROFILED_MINUTES,
     Request,
 )
-from hpc_lpm.campaign.shared_launch import SharedFolder, Turns
+from hpc_lpm.campaign.shared_launch import SharedFolder, Turn, Turns
 from hpc_lpm.campaign.shared_training import train_on_shared_ranks
 from hpc_lpm.campaign.steps import Steps
+from hpc_lpm.campaign.trial_attempts import ATTEMPTS
 from hpc_lpm.cluster.rank_nodes import RankNodes
 from hpc_lpm.cluster.supervisor import CommandOutcome
 from hpc_lpm.errors import InputError
@@ -145,6 +147,43 @@ def test_what_a_launch_that_was_killed_has_left_is_trained_again(
     for name, trains in zip(steps.trials, (2, 0), strict=True):
         assert train(steps, name, monkeypatch, trains, None) == 0
         assert (steps.folder.run(name) / "result.json").read_text() == "trained"
+
+
+class NoRanks:
+    """Stands for a launch that ends before any rank has a turn."""
+
+    where = Ranks.where
+
+    def supervised(self, *_: object) -> CommandOutcome:
+        return CommandOutcome(("mpirun",), 2, STARTED, STARTED, 1, None)
+
+
+def test_a_launch_that_ends_before_its_first_turn_blames_no_trial_of_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, folder = shared(tmp_path, strategies=["limit", "fbp"])
+    first, second, *_ = steps.trials
+    Turn(running=second).write(folder.root / f"{steps.folder.run_name(first)}.turns.turn.json")
+    monkeypatch.setattr(shared_training, "prepare_start", lambda *_: NoRanks())
+    trial, log = steps.trials[first], steps.folder.run(first) / "train.log"
+    call = Call.model_construct(identifier="a-call")
+    ended = train_on_shared_ranks(steps, trial, 2, "mpirun", log, lambda _: None, call)
+    assert ended is None
+    assert folder.failed() == (first,)
+
+
+def test_a_model_that_could_not_be_kept_fails_its_attempt_in_every_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, _ = shared(tmp_path, strategies=["limit", "fbp"], repeats=1)
+    first = next(iter(steps.trials))
+    monkeypatch.setattr(shared_training, "keep_model", lambda *_: EXIT_NOT_KEPT)
+    assert train(steps, first, monkeypatch, 2, None) == EXIT_NOT_KEPT
+    run = steps.folder.run(first)
+    launch = Launch.read(run / "launch.json")
+    assert launch.exit_code == EXIT_NOT_KEPT
+    assert launch.attempts == read_attempts(run / ATTEMPTS)
+    assert [attempt.exit_code for attempt in launch.attempts] == [EXIT_NOT_KEPT]
 
 
 def test_shared_ranks_and_a_target_exclude_each_other() -> None:

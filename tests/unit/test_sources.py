@@ -8,6 +8,7 @@ import pytest
 
 from hpc_lpm.campaign import fingerprints
 from hpc_lpm.campaign.fingerprints import Fingerprints
+from hpc_lpm.campaign.identities import _paths_in
 from hpc_lpm.sources import module_named_in, source_files
 
 MODULES = {
@@ -77,6 +78,28 @@ def test_a_folder_keeps_its_fingerprint_when_it_moves_and_loses_it_when_it_chang
     assert Fingerprints().of([moved]) == before
     (moved / "norm.py").rename(moved / "norms.py")
     assert Fingerprints().of([moved]) != before
+
+
+def test_files_behind_links_to_folders_count_and_links_that_lead_back_end(here: Path) -> None:
+    data, elsewhere = here / "data", here / "elsewhere"
+    data.mkdir()
+    elsewhere.mkdir()
+    file = elsewhere / "a.csv"
+    file.write_text("1")
+    for name in ("again", "train"):
+        (data / name).symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(data)
+    (elsewhere / "itself").symlink_to(elsewhere)
+    found = [path.relative_to(data) for path in fingerprints._files(data)]
+    assert found == [Path("again", "a.csv"), Path("train", "a.csv")]
+    before = Fingerprints().of([data]), Fingerprints().of_listing([data])
+    file.write_text("1, 2")
+    assert Fingerprints().of([data]) != before[0]
+    assert Fingerprints().of_listing([data]) != before[1]
+
+
+def test_a_setting_that_begins_with_the_home_of_nobody_names_no_file() -> None:
+    assert _paths_in("text:~nobody-of-this-name/book.txt") == []
 
 
 def test_large_data_are_read_once_and_again_when_they_change(

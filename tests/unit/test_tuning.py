@@ -17,9 +17,14 @@ from hpc_lpm.campaign.identities import identities_of
 from hpc_lpm.campaign.launching import launch_trial
 from hpc_lpm.campaign.steps import Steps
 from hpc_lpm.campaign.tuning.candidates import candidates_for, candidates_of
+from hpc_lpm.campaign.tuning.short_trainings import STEPS
 from hpc_lpm.campaign.tuning.table import COLUMNS, tuning_rows
+from hpc_lpm.campaign.tuning.tune import short_settings
 from hpc_lpm.campaign.tuning.tuned import NOT_REACHED, TriedCandidate, Tuned
 from hpc_lpm.campaign.validation import check_names
+from hpc_lpm.engine.checks import check_run
+from hpc_lpm.engine.settings import checked_settings
+from hpc_lpm.engine.strategies.base import PlannedRun
 from hpc_lpm.engine.strategies.registry import STRATEGIES
 from hpc_lpm.errors import InputError
 
@@ -296,6 +301,34 @@ def test_no_trial_starts_without_its_tuning(tmp_path: Path) -> None:
     (name,) = steps.trials
     with pytest.raises(InputError, match="not there or damaged"):
         launch_trial(steps, name, ["train"], 2, "mpirun", tmp_path / "log", print)
+
+
+def test_nothing_that_is_said_of_a_whole_run_has_its_short_trainings_refused() -> None:
+    parts = {"synchronous_head": "20steps", "synchronous_tail": "2epochs"}
+    chosen = campaign(
+        strategies=[{"fbp": parts}],
+        learning_rate={"schedule": "cosine", "warmup_steps": 20},
+        non_finite="rewind",
+        trace_from=20,
+        epochs=9,
+    )
+    (contestant,) = chosen.contestants
+    short = checked_settings(**short_settings(contestant_settings(chosen, contestant)))
+    run = PlannedRun(
+        short,
+        model=None,
+        ranks=2,
+        stages=2,
+        samples=640,
+        steps=short.steps,
+        epochs=1,
+        steps_an_epoch=10,
+    )
+    check_run(run)
+    own = short.own.model_dump()
+    assert (own["synchronous_head"], own["synchronous_tail"]) == (0, 0)
+    assert (short.steps, short.learning_rate.warmup_steps) == (STEPS, STEPS - 1)
+    assert short.learning_rate.schedule == "cosine"
 
 
 def test_the_report_tells_what_each_contestant_was_given_and_chose() -> None:

@@ -122,18 +122,29 @@ def test_snakemake_is_that_of_the_folder_else_of_the_shell_else_of_the_environme
 
 def test_the_end_of_its_time_stops_the_driver_in_order(tmp_path: Path) -> None:
     folder = checkout(tmp_path / "c", PATIENT_STAND_IN)
+    assert code_at_the_end_of_its_time(folder) == 1
+    calls = (folder / "calls.txt").read_text().splitlines()
+    assert calls == ["started", "interrupt 1", "interrupt 2"]
+
+
+def test_the_exit_code_is_that_of_a_driver_that_ends_at_the_first_interrupt(
+    tmp_path: Path,
+) -> None:
+    hasty = PATIENT_STAND_IN.replace("count == 2", "count == 1").replace("exit(1)", "exit(3)")
+    assert code_at_the_end_of_its_time(checkout(tmp_path / "c", hasty)) == 3
+
+
+def code_at_the_end_of_its_time(folder: Path) -> int:
     job = subprocess.Popen(["bash", "slurm/campaign.sbatch"], cwd=folder)
-    calls = folder / "calls.txt"
     try:
         deadline = time.monotonic() + 120
-        while not calls.exists():
+        while not (folder / "calls.txt").exists():
             assert time.monotonic() < deadline, "the driver does not start"
             time.sleep(0.05)
         job.send_signal(signal.SIGTERM)
-        assert job.wait(timeout=120) == 1
+        return job.wait(timeout=120)
     finally:
         end_with_children(job)
-    assert calls.read_text().splitlines() == ["started", "interrupt 1", "interrupt 2"]
 
 
 def end_with_children(job: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -249,6 +250,26 @@ def test_tunings_take_turns_with_each_other_and_with_trials(folder: Path) -> Non
     for command in commands:
         assert any(word.startswith("rule_tune_ranks") for word in command)
         assert "--dependency=singleton" in " ".join(command)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_where_trials_run_at_once_those_that_share_ranks_still_wait(
+    folder: Path, shared: bool
+) -> None:
+    (folder / "Snakefile").write_text((TEMPLATE / "Snakefile").read_text())
+    (folder / "config").mkdir()
+    campaign = folder / "config" / "campaign.yaml"
+    campaign.write_text(f"{CAMPAIGN}share_launch: {str(shared).lower()}\n")
+    shutil.copytree(TEMPLATE / "slurm", folder / "slurm")
+    profile = folder / "slurm" / "config.v8+.yaml"
+    before = profile.read_text()
+    profile.write_text(before.replace("resources:\n  - turns=2\n", ""))
+    assert profile.read_text() != before
+    write_profile_and_plan(folder, campaign)
+    commands = snakemake(folder, "--profile", "slurm")
+    assert len(commands) == 2
+    for command in commands:
+        assert ("--dependency=singleton" in " ".join(command)) == shared
 
 
 def test_a_driver_goes_on_once_a_controller_that_was_away_answers(folder: Path) -> None:

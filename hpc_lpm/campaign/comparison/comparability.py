@@ -12,6 +12,8 @@ from hpc_lpm.options import flatten_settings
 _NOT_IN_A_RUN = {"name", "expect", "resources"}
 """Keys of a campaign that do not reach its runs."""
 
+_UNTOLD = "not known"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -76,13 +78,22 @@ def _source(a: dict[str, Any], b: dict[str, Any]) -> list[Difference] | None:
     found: list[Difference] | None = None
     keys = {"revision": "revision", "diff_sha256": "uncommitted changes"}
     for part, suffix in (("git", ""), ("study", " of the study")):
-        sources = [environment.get(part) or {} for environment in (a, b)]
+        sources = [_with_untold_changes(environment.get(part) or {}) for environment in (a, b)]
         if all(source.get("revision") for source in sources):
             shown = (
                 {f"{name}{suffix}": git.get(key) for key, name in keys.items()} for git in sources
             )
-            found = (found or []) + _differences(*shown)
+            differences = _differences(*shown)
+            # Of two whose changes git did not tell, nobody knows that they are the same.
+            if differences or all(source.get("diff_sha256") != _UNTOLD for source in sources):
+                found = (found or []) + differences
     return found
+
+
+def _with_untold_changes(source: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of a source, with a word for changes that git did not tell of."""
+    untold = source.get("revision") and source.get("dirty", False) is None
+    return {**source, "diff_sha256": _UNTOLD} if untold else source
 
 
 def _machine(environment: dict[str, Any]) -> dict[str, object]:

@@ -86,8 +86,10 @@ else:
 WHOLE_MACHINE = 4096
 # The number of nodes for the ranks, where the campaign sets it.
 SPREAD = {"nodes": CAMPAIGN.resources.nodes} if CAMPAIGN.resources.nodes else {}
-# A trial, or a tuning, waits for the one before it where they take turns.
-IN_TURN = "--dependency=singleton" if "turns" in workflow.global_resources else ""
+# A trial, or a tuning, waits for the one before it where they take turns. Trials that share ranks
+# always do, since two jobs at once would train the same ones.
+TAKE_TURNS = "turns" in workflow.global_resources or CAMPAIGN.share_launch
+IN_TURN = "--dependency=singleton" if TAKE_TURNS else ""
 ASKED_OF_SITE, ASKED_OF_TRIALS = SITE.resources(EXTRA), SITE.resources(EXTRA, IN_TURN)
 SOFTWARE = config.get("software")
 # Profiles, plans and tunings come before the first trial, so that no contestant misses its turn.

@@ -95,6 +95,33 @@ def tune(steps: Steps, name: str, mpi: str, log: Path, say: Callable[[str], None
     return 0
 
 
+def short_settings(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings of a short training as a document, without a plan of its own.
+
+    What is said of a whole run would be refused for so few steps, or be all that is trained in
+    them: a warm-up, a synchronous head and tail, the steps of a trace, the return to a checkpoint.
+    """
+    rate, document = settings.learning_rate, settings.model_dump(mode="json")
+    warmup = min(rate.warmup_steps, STEPS - 1)
+    return {
+        **document,
+        "epochs": None,
+        "steps": STEPS,
+        "checkpoint_epochs": 0,
+        "checkpoint_steps": 0,
+        "keep_best": False,
+        "evaluate_every": 0,
+        "patience": 0,
+        "tracker": (),
+        "drain_at": (),
+        "trace_from": None,
+        "non_finite": "stop" if settings.non_finite == "rewind" else settings.non_finite,
+        "learning_rate": {**rate.model_dump(mode="json"), "warmup_steps": warmup},
+        **{name: 0 for name in ("synchronous_head", "synchronous_tail") if name in document},
+        "receive_timeout_seconds": min(PATIENCE_SECONDS, settings.receive_timeout_seconds),
+    }
+
+
 class _Search:
     """The candidates of one contestant, their plans, and the launches that train them.
 
@@ -216,25 +243,13 @@ class _Search:
 
     def _document(self, number: int) -> dict[str, Any]:
         """Return the settings of a candidate's short trainings as a document."""
-        settings = self.settings(number)
-        changed: dict[str, Any] = {
-            "epochs": None,
-            "steps": STEPS,
-            "checkpoint_epochs": 0,
-            "checkpoint_steps": 0,
-            "keep_best": False,
-            "evaluate_every": 0,
-            "patience": 0,
-            "tracker": (),
-            "drain_at": (),
-            "receive_timeout_seconds": min(PATIENCE_SECONDS, settings.receive_timeout_seconds),
-        }
+        document = short_settings(self.settings(number))
         if self._trial.planner:
             path = self._folder / f"plan-{number}.json"
             if not path.exists():
                 self.plan_of(number).write(path)
-            changed["plan"] = str(path)
-        return {**settings.model_dump(mode="json"), **changed}
+            document["plan"] = str(path)
+        return document
 
     def _launch_key(self, number: int) -> str:
         candidate = self.candidates[number]
