@@ -193,7 +193,7 @@ class Checkpoint:
         """Open one checkpoint and check the sizes of its files.
 
         Raises:
-            InputError: if a file is missing or has another size.
+            InputError: if a file is missing, has another size, or cannot be looked at.
         """
         opened = Checkpoint(path, Manifest.read(path / MANIFEST))
         for file in opened.manifest.files:
@@ -201,6 +201,8 @@ class Checkpoint:
                 found = f"{(path / file.name).stat().st_size} bytes"
             except FileNotFoundError:
                 found = "no such file"
+            except OSError as error:  # as where a disk or a server fails
+                found = f"it cannot be looked at ({error.strerror or error})"
             if found != f"{file.size_bytes} bytes":
                 raise opened.damaged(f"{file.name}: {found}, {file.size_bytes} bytes were saved")
         return opened
