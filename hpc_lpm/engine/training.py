@@ -14,7 +14,11 @@ from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.load import finished_result
 from hpc_lpm.engine.checkpoint.longer import changes_of_length, reopened, updates_of
-from hpc_lpm.engine.checkpoint.own_files import remove_checkpoints, remove_checkpoints_after
+from hpc_lpm.engine.checkpoint.own_files import (
+    PENDING,
+    remove_checkpoints,
+    remove_checkpoints_after,
+)
 from hpc_lpm.engine.checkpoint.store import (
     BEST,
     FOLDER,
@@ -489,7 +493,8 @@ class Training:
         if self.checkpoint is None:
             remove_checkpoints(out / FOLDER)
         elif self.damage:
-            remove_checkpoints_after(out / FOLDER, self.history.step)
+            pending = self.checkpoint.path.name.endswith(PENDING)
+            remove_checkpoints_after(out / FOLDER, self.history.step, pending=pending)
         # Of evaluations that are made again.
         remove_checkpoints_after(out / BEST, self.history.evaluated_step)
 

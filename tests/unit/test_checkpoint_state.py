@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.checkpoint.behind import CheckpointWriter
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
+from hpc_lpm.engine.checkpoint.own_files import remove_checkpoints_after
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, RankPart
 from hpc_lpm.engine.checkpoint.store import (
     Checkpoint,
@@ -160,3 +161,24 @@ def test_of_one_step_the_checkpoint_after_the_evaluation_is_the_newer(tmp_path: 
     (tmp_path / ".step-13.partial").mkdir()
     assert newest_checkpoint(tmp_path) == tmp_path / "step-12"
     assert newest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_file_that_the_disk_does_not_give_makes_its_checkpoint_a_damaged_one(
+    tmp_path: Path,
+) -> None:
+    path = save(fresh("sgd"), tmp_path, 1)
+    file = path / "rank-0.safetensors"
+    file.unlink()
+    file.symlink_to(file.name)  # to look at it fails as on a broken disk, for root too
+    with pytest.raises(InputError, match=r"damaged at rank-0\.safetensors: it cannot be looked at"):
+        Checkpoint.opened(path)
+
+
+def test_of_one_step_what_was_saved_behind_the_evaluation_is_later(tmp_path: Path) -> None:
+    pending = checkpoint_name(History(step=5), evaluation_is_due=True)
+    for name in ("step-4", pending, "step-5", "step-6"):
+        (tmp_path / name).mkdir()
+    remove_checkpoints_after(tmp_path, 5)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-4", pending, "step-5"}
+    remove_checkpoints_after(tmp_path, 5, pending=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-4", pending}

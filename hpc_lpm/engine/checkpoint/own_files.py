@@ -85,11 +85,20 @@ def remove_checkpoints(folder: Path) -> None:
         folder.rmdir()
 
 
-def remove_checkpoints_after(folder: Path, step: int) -> None:
-    """Remove the checkpoints in a folder that were saved after a later optimizer step."""
+def remove_checkpoints_after(folder: Path, step: int, *, pending: bool = False) -> None:
+    """Remove the checkpoints in a folder that were saved later than one of this optimizer step.
+
+    Args:
+        folder: of checkpoints, which need not exist.
+        step: of the one that stays.
+        pending: whether that one was saved before the evaluation that was due at its step; what was
+            saved behind that evaluation is then later.
+    """
     for path in folder.glob("step-*"):
         match = NAME.fullmatch(path.name)
-        if match and int(match[1]) > step and is_own_checkpoint(path):
+        if match is None or not is_own_checkpoint(path):
+            continue
+        if (int(match[1]), match[2] is None) > (step, not pending):
             remove_checkpoint(path)
 
 
