@@ -181,7 +181,10 @@ class Training:
         layers = len(self.model.layers)
         cuts = list(self.plan.cuts) if self.plan else [0, layers]
         computing = computing_settings(document)
-        self.finished = finished_result(folder / RESULT, computing, cuts, self.job.size)
+        finished: RunResult | None = None
+        if self.job.rank == 0:  # other nodes may not see it yet, as over NFS
+            finished = finished_result(folder / RESULT, computing, cuts, self.job.size)
+        self.finished = self.job.broadcast(finished)
         checkpoint, self.damage = newest_sound_checkpoint(folder / FOLDER, self.job)
         if checkpoint is None:
             return

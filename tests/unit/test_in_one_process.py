@@ -147,6 +147,24 @@ def test_a_damaged_plan_that_rank_0_alone_sees_is_refused_on_all_ranks(
     assert len(set(play_ranks(2, 10.0, part))) == 1
 
 
+def test_a_run_has_ended_for_all_ranks_if_rank_0_finds_its_result(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = checked_settings(**PLAYED, plan=plan)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen" / "result.json").write_text("{}")
+    monkeypatch.setattr(
+        "hpc_lpm.engine.training.finished_result",
+        lambda path, *_: path.name if path.exists() else None,
+    )
+
+    def part(job: PlayedJob) -> object:
+        folder = tmp_path / ("not seen yet" if job.rank else "seen")
+        return Training(settings, job, resume_from=folder).finished
+
+    assert play_ranks(2, 10.0, part) == ["result.json", "result.json"]
+
+
 def test_more_than_two_replicas_are_refused() -> None:
     settings = checked_settings(**PLAYED, batch_size=96, ranks=6)
     model = create_model("mlp,layers=4", DataShape("image", (1, 8, 8), 10))
