@@ -5,10 +5,12 @@ named tuple, dictionary or dataclass of pytrees.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -29,6 +31,23 @@ class Structure:
     spec: pytree.TreeSpec
     others: tuple[tuple[int, Any], ...] = ()
     shared: tuple[int, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Structure):
+            return NotImplemented
+        return (
+            (self.spec, self.shared) == (other.spec, other.shared)
+            and len(self.others) == len(other.others)
+            and all(
+                place == same_place and _are_alike(leaf, same_leaf)
+                for (place, leaf), (same_place, same_leaf) in zip(
+                    self.others, other.others, strict=True
+                )
+            )
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.spec.num_leaves, self.shared))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process knows the dataclasses in it once it sees one, not by their description.
@@ -56,6 +75,25 @@ class Structure:
         leaves = self.spec.num_leaves - len(self.others)
         count = max(self.shared) + 1 if self.shared else leaves
         return self.fill([_Hole() for _ in range(count)])
+
+
+def _are_alike(leaf: Any, other: Any) -> bool:
+    """Tell if two leaves are equal: arrays by their bytes, and what is no number to its like."""
+    if leaf is other:
+        return True
+    if isinstance(leaf, np.ndarray) or isinstance(other, np.ndarray):
+        return bool(
+            type(leaf) is type(other)
+            and (leaf.dtype, leaf.shape) == (other.dtype, other.shape)
+            and not leaf.dtype.hasobject
+            and leaf.tobytes() == other.tobytes()
+        )
+    if isinstance(leaf, float) and isinstance(other, float) and math.isnan(leaf):
+        return math.isnan(other)
+    try:
+        return bool(leaf == other)
+    except ValueError:  # of a table, whose comparison has many answers
+        return False
 
 
 class _Hole:

@@ -1,5 +1,6 @@
 """Whether all ranks of a script do the same: how many batches each was given, and what it calls."""
 
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +14,12 @@ _SAME = (
     "let their loaders yield as many batches, of the same sizes"
 )
 _TRAIN = "train_batch"
+_TOLD_CHARACTERS = 200
 
-Whereabouts = tuple[str, int]
-"""The method of the engine that a rank is in, and how many batches it was given before."""
+Whereabouts = tuple[str, int, str]
+"""The method of the engine that a rank is in, how many batches it was given before, and the error
+that its script handles meanwhile, as where a `finally` closes the engine; "" if there is none.
+"""
 
 
 class Attendance:
@@ -40,7 +44,7 @@ class Attendance:
         Within it an InputError is raised once a rank turns out to have been given fewer batches.
         """
         self._batches += 1
-        own = f"{_TRAIN} with {samples} samples", self._batches
+        own = f"{_TRAIN} with {samples} samples", self._batches, ""
         try:
             with watching(lambda: self._look(own)):
                 yield
@@ -58,7 +62,7 @@ class Attendance:
         try:
             yield
         except TrainingError:
-            self._look((call, self._batches))
+            self._look((call, self._batches, ""))
             raise
 
     def meet(self, call: str) -> None:
@@ -68,7 +72,7 @@ class Attendance:
             InputError: if a rank has made another call, or was given more or fewer batches.
             TrainingError: if a rank does not come in time.
         """
-        own = call, self._batches
+        own = call, self._batches, _handled_error()
         for rank in self._told:
             self._job.send(own, rank, self._tag)
         try:
@@ -102,7 +106,7 @@ class Attendance:
         comes_later = own[0].startswith(_TRAIN) and (
             other[1] > own[1] or (other[1] == own[1] and not other[0].startswith(_TRAIN))
         )
-        if other != own and not comes_later:
+        if other[:2] != own[:2] and not comes_later:
             raise InputError(
                 f"rank {self._job.rank} is in {_in_words(own)}, rank {rank} in "
                 f"{_in_words(other)}: {_SAME}."
@@ -110,7 +114,20 @@ class Attendance:
 
 
 def _in_words(where: Whereabouts) -> str:
-    call, batches = where
+    call, batches, error = where
+    handling = f", while its script handles {error}" if error else ""
     if call.startswith(_TRAIN):
-        return f"{call}, for batch {batches}"
-    return f"{call} after {batches} batch{'' if batches == 1 else 'es'}"
+        return f"{call}, for batch {batches}{handling}"
+    return f"{call} after {batches} batch{'' if batches == 1 else 'es'}{handling}"
+
+
+def _handled_error() -> str:
+    """Return the error that the script handles while it makes this call, in one line.
+
+    Ranks that wait for this one in vain end the script before Python reports that error.
+    """
+    error = sys.exc_info()[1]
+    if error is None:
+        return ""
+    told = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":. ")
+    return told[:_TOLD_CHARACTERS]

@@ -15,8 +15,7 @@ from hpc_lpm.engine.attendance import Attendance
 from hpc_lpm.engine.batches import MicroBatches
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun
-from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_in, checkpoint_name
-from hpc_lpm.engine.collectives import run_on_every_rank
+from hpc_lpm.engine.checkpoint.store import Checkpoint, checkpoint_name, opened_alike
 from hpc_lpm.engine.evaluation import MicroBatchScores, combined
 from hpc_lpm.engine.given_batches import GivenBatches
 from hpc_lpm.engine.history import History
@@ -279,15 +278,7 @@ class Engine(RankEngine):
         self._drain("load")
         with self._for_script():
             self.finish_saving()
-            opened: list[Checkpoint] = []
-            # All ranks together: a folder may be missing on one node alone.
-            run_on_every_rank(
-                self._context.job,
-                lambda: opened.append(checkpoint_in(Path(folder))),
-                (InputError,),
-                lambda problem, rank: InputError(f"{problem}{rank}."),
-            )
-            self._restore(opened[0])
+            self._restore(opened_alike(Path(folder), self._context.job))
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         context, saved = self._context, checkpoint.manifest

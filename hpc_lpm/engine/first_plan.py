@@ -14,6 +14,7 @@ from hpc_lpm.models.compute_format import ComputeFormat
 from hpc_lpm.models.layered import LayeredModel
 from hpc_lpm.planning.blocks import Blocks
 from hpc_lpm.planning.options import PlanOptions, planned_optimizer
+from hpc_lpm.planning.plan import Plan
 from hpc_lpm.planning.pricing import make_plan as plan_stages
 from hpc_lpm.planning.request import ProfileAndHash
 from hpc_lpm.profiling.job import profile_in_job
@@ -28,8 +29,8 @@ def make_plan(
     dataset: Dataset,
     model: LayeredModel,
     folder: Path,
-) -> Path:
-    """Profile the model on all ranks, cut it into one stage a rank and return the plan's file.
+) -> None:
+    """Profile the model on all ranks and cut it into one stage a rank.
 
     Profile and plan are kept in the run's folder. Every rank must call this.
 
@@ -61,7 +62,34 @@ def make_plan(
         sha256 = ProfileAndHash.of(profile).sha256
         plan_stages(profile, sha256, job.size, options=options).write(folder / PLAN)
     job.barrier()
-    return folder / PLAN
+
+
+def has_plan(job: Job, folder: Path) -> bool:
+    """Tell if there is a plan in the run's folder, as rank 0 sees it (collective)."""
+    found: bool = job.broadcast((folder / PLAN).exists() if job.rank == 0 else None)
+    return found
+
+
+def plan_of_rank_0(job: Job, folder: Path) -> Plan:
+    """Return the plan in the run's folder, which rank 0 reads for all (collective).
+
+    Other nodes may not see for a while what it has just written, as over NFS.
+
+    Raises:
+        InputError: on every rank, if it is missing or not what was written.
+    """
+    plan, problem = None, None
+    if job.rank == 0:
+        try:
+            plan = Plan.read(folder / PLAN)
+        except InputError as error:
+            problem = str(error)
+    found: tuple[Plan | None, str | None] = job.broadcast((plan, problem))
+    plan, problem = found
+    if problem is not None:
+        raise InputError(problem)
+    assert plan is not None
+    return plan
 
 
 def require_ranks(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpc_lpm.documents import DocumentError, parse_json
-from hpc_lpm.engine.checkpoint.own_files import foreign_entries
+from hpc_lpm.engine.checkpoint.own_files import foreign_entries, is_removed
 from hpc_lpm.engine.checkpoint.store import BEST, FOLDER
 from hpc_lpm.engine.first_plan import PLAN, PROFILE
 from hpc_lpm.engine.result import RESULT
@@ -71,7 +71,8 @@ def _lies_in(path: Path, folder: Path) -> bool:
 def _foreign_reports(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return [folder] if folder.exists() else []
-    return sorted(path for path in folder.iterdir() if not is_own_report(path))
+    entries = sorted(folder.iterdir())
+    return [path for path in entries if not is_own_report(path) and not is_removed(path)]
 
 
 def _is_result(path: Path) -> bool:

@@ -14,7 +14,11 @@ from hpc_lpm.data.dataset import Dataset
 from hpc_lpm.engine.batches import samples_of_steps, steps_per_epoch
 from hpc_lpm.engine.checkpoint.load import finished_result
 from hpc_lpm.engine.checkpoint.longer import changes_of_length, reopened, updates_of
-from hpc_lpm.engine.checkpoint.own_files import remove_checkpoints, remove_checkpoints_after
+from hpc_lpm.engine.checkpoint.own_files import (
+    PENDING,
+    remove_checkpoints,
+    remove_checkpoints_after,
+)
 from hpc_lpm.engine.checkpoint.store import (
     BEST,
     FOLDER,
@@ -24,7 +28,7 @@ from hpc_lpm.engine.checkpoint.store import (
 from hpc_lpm.engine.checks import check_run
 from hpc_lpm.engine.early_stopping import watched_metric
 from hpc_lpm.engine.environment import own_device, run_environment
-from hpc_lpm.engine.first_plan import PLAN, make_plan, require_ranks
+from hpc_lpm.engine.first_plan import PLAN, has_plan, make_plan, plan_of_rank_0, require_ranks
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.loading import (
@@ -116,11 +120,13 @@ class Training:
             )
         )
         self.plan_notice: str | None = None
+        first_plan: Plan | None = None
         if self.strategy.needs_plan and settings.plan is None and plan_into is not None:
-            settings = self._with_first_plan(settings, plan_into, resumes=resume_from is not None)
+            first_plan = self._first_plan(settings, plan_into, resumes=resume_from is not None)
+            settings = settings.model_copy(update={"plan": plan_into / PLAN})
         self.settings = settings = self.strategy.with_clip_scope(settings)
         check_trackers(settings.tracker)
-        self.plan = _plan_of_run(self.strategy, settings, self.model, job)
+        self.plan = _plan_of_run(self.strategy, settings, self.model, job, first_plan)
         self.steps_an_epoch = steps_per_epoch(
             self.dataset.train, settings.batch_size, settings.last_batch
         )
@@ -154,28 +160,31 @@ class Training:
         if resume_from and not self.strategy.independent:
             self._find_earlier_work(resume_from)
 
-    def _with_first_plan(
-        self, settings: TrainSettings, folder: Path, *, resumes: bool
-    ) -> TrainSettings:
-        """Return the settings with a plan that these ranks make, or made before they resume."""
-        plan = folder / PLAN
-        if not (resumes and plan.exists()):
+    def _first_plan(self, settings: TrainSettings, folder: Path, *, resumes: bool) -> Plan:
+        """Return the plan that these ranks make, or made before they resume (collective)."""
+        makes = not (resumes and has_plan(self.job, folder))
+        if makes:
             require_ranks(settings, self.strategy, self.job, self.model)
             make_plan(settings, self.strategy, self.job, self.dataset, self.model, folder)
-            starts = Plan.read(plan).cuts[1:-1]
+        plan = plan_of_rank_0(self.job, folder)
+        if makes:
+            starts = plan.cuts[1:-1]
             cuts = f"layer{'s' if len(starts) > 1 else ''} {', '.join(map(str, starts))}"
             self.plan_notice = (
                 f"no --plan was given: these ranks have profiled the model and cut it before "
-                f"{cuts}, see {plan}"
+                f"{cuts}, see {folder / PLAN}"
             )
-        return settings.model_copy(update={"plan": plan})
+        return plan
 
     def _find_earlier_work(self, folder: Path) -> None:
         settings, document = self.settings, self.settings.model_dump(mode="json")
         layers = len(self.model.layers)
         cuts = list(self.plan.cuts) if self.plan else [0, layers]
         computing = computing_settings(document)
-        self.finished = finished_result(folder / RESULT, computing, cuts, self.job.size)
+        finished: RunResult | None = None
+        if self.job.rank == 0:  # other nodes may not see it yet, as over NFS
+            finished = finished_result(folder / RESULT, computing, cuts, self.job.size)
+        self.finished = self.job.broadcast(finished)
         checkpoint, self.damage = newest_sound_checkpoint(folder / FOLDER, self.job)
         if checkpoint is None:
             return
@@ -487,14 +496,20 @@ class Training:
         if self.checkpoint is None:
             remove_checkpoints(out / FOLDER)
         elif self.damage:
-            remove_checkpoints_after(out / FOLDER, self.history.step)
+            pending = self.checkpoint.path.name.endswith(PENDING)
+            remove_checkpoints_after(out / FOLDER, self.history.step, pending=pending)
         # Of evaluations that are made again.
         remove_checkpoints_after(out / BEST, self.history.evaluated_step)
 
 
 def _plan_of_run(
-    strategy: Strategy, settings: TrainSettings, model: LayeredModel, job: Job
+    strategy: Strategy,
+    settings: TrainSettings,
+    model: LayeredModel,
+    job: Job,
+    first_plan: Plan | None,
 ) -> Plan | None:
+    """Return the plan that the settings name; `first_plan` is that one where it was just made."""
     if not strategy.needs_plan:
         return None
     if settings.plan is None:
@@ -502,7 +517,7 @@ def _plan_of_run(
             f"--strategy {strategy.name} needs --plan: make one with `hpc-lpm profile` and "
             "`hpc-lpm plan`."
         )
-    plan = Plan.read(settings.plan)
+    plan = Plan.read(settings.plan) if first_plan is None else first_plan
     check_layer_names(plan, settings.plan, model, settings.remaking_commands(plan.devices))
     check_ranks(plan, settings.plan, job.size)
     return plan

@@ -81,6 +81,22 @@ def test_a_run_goes_on_from_the_one_before_and_ends_in_the_same_weights(
     assert [path.name for path in checkpoints(tmp_path / "run")] == [older.name, newest.name]
 
 
+def test_a_damaged_one_goes_where_the_run_goes_on_from_before_its_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(tmp_path) == 0
+    (tmp_path / "result.json").unlink()
+    newest = checkpoints(tmp_path)[-1]
+    before = newest.with_name(f"{newest.name}-before-evaluation")
+    shutil.copytree(newest, before)
+    truncated(newest)
+    capsys.readouterr()
+    assert train(tmp_path, "--resume") == 0
+    assert f"resuming from {before}, after step " in capsys.readouterr().out
+    assert before.exists()
+    assert not newest.exists()
+
+
 @pytest.mark.parametrize("damage", DAMAGES[:4], ids=lambda damage: damage.__name__)
 def test_without_a_sound_one_the_first_damage_is_the_sentence(
     damage: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,7 @@
 """What is put into a checkpoint comes out of it: layers, optimizer, learning rate."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,19 @@ from torch import Tensor, nn
 
 from hpc_lpm.engine.checkpoint.behind import CheckpointWriter
 from hpc_lpm.engine.checkpoint.load import CheckpointReader
+from hpc_lpm.engine.checkpoint.own_files import remove_checkpoints_after
 from hpc_lpm.engine.checkpoint.save import CheckpointedRun, RankPart
 from hpc_lpm.engine.checkpoint.store import (
     Checkpoint,
     TrainedData,
     checkpoint_name,
     newest_checkpoint,
+    opened_alike,
 )
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import SingleProcess
+from hpc_lpm.engine.one_process.job import PlayedJob
+from hpc_lpm.engine.one_process.play import play_ranks
 from hpc_lpm.engine.optimizer import build_optimizer, build_scheduler
 from hpc_lpm.engine.records import RankRecord, SavingSeconds
 from hpc_lpm.engine.runners.runner import TrainedState
@@ -160,3 +165,38 @@ def test_of_one_step_the_checkpoint_after_the_evaluation_is_the_newer(tmp_path: 
     (tmp_path / ".step-13.partial").mkdir()
     assert newest_checkpoint(tmp_path) == tmp_path / "step-12"
     assert newest_checkpoint(tmp_path / "none") is None
+
+
+def test_a_file_that_the_disk_does_not_give_makes_its_checkpoint_a_damaged_one(
+    tmp_path: Path,
+) -> None:
+    path = save(fresh("sgd"), tmp_path, 1)
+    file = path / "rank-0.safetensors"
+    file.unlink()
+    file.symlink_to(file.name)  # to look at it fails as on a broken disk, for root too
+    with pytest.raises(InputError, match=r"damaged at rank-0\.safetensors: it cannot be looked at"):
+        Checkpoint.opened(path)
+
+
+def test_of_one_step_what_was_saved_behind_the_evaluation_is_later(tmp_path: Path) -> None:
+    pending = checkpoint_name(History(step=5), evaluation_is_due=True)
+    for name in ("step-4", pending, "step-5", "step-6"):
+        (tmp_path / name).mkdir()
+    remove_checkpoints_after(tmp_path, 5)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-4", pending, "step-5"}
+    remove_checkpoints_after(tmp_path, 5, pending=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-4", pending}
+
+
+def test_all_ranks_load_the_checkpoint_that_rank_0_finds(tmp_path: Path) -> None:
+    first, second, later = (tmp_path / name for name in ("first", "second", "later"))
+    shutil.copytree(save(fresh("sgd"), first, 1), second / "step-1")
+    shutil.copytree(save(fresh("sgd"), later, 2), second / "step-2")
+
+    def part(job: PlayedJob) -> str:
+        return opened_alike(second if job.rank else first, job).path.name
+
+    assert play_ranks(2, 60.0, part) == ["step-1", "step-1"]
+    shutil.rmtree(second / "step-1")
+    with pytest.raises(InputError, match=r"step-1.manifest\.json does not exist.*\(rank 1\)\.$"):
+        play_ranks(2, 60.0, part)

@@ -9,6 +9,8 @@ from torch import nn
 import hpc_lpm
 from hpc_lpm.data.dataset import DataShape
 from hpc_lpm.engine.checks import check_run
+from hpc_lpm.engine.first_plan import plan_of_rank_0
+from hpc_lpm.engine.one_process.job import PlayedJob
 from hpc_lpm.engine.one_process.play import play_ranks, ranks_to_play
 from hpc_lpm.engine.settings import checked_settings
 from hpc_lpm.engine.strategies.base import PlannedRun
@@ -115,6 +117,52 @@ def test_what_a_strategy_refuses_comes_before_what_its_plan_would_hold(tmp_path:
     with pytest.raises(InputError, match=r"--micro-batches is 1 .*: use 3 or more") as caught:
         play_ranks(3, 10.0, lambda job: Training(settings, job))
     assert "--weights" not in str(caught.value)
+
+
+def test_ranks_that_resume_without_a_plan_use_the_one_that_rank_0_finds(
+    plan: Path, tmp_path: Path
+) -> None:
+    """Other nodes may not see for a while what was written, as over NFS."""
+    settings = checked_settings(**PLAYED, ranks=2)
+
+    def part(job: PlayedJob) -> Training:
+        folder = plan.parent if job.rank == 0 else tmp_path / "not seen yet"
+        return Training(settings, job, resume_from=folder, plan_into=folder)
+
+    for training in play_ranks(2, 10.0, part):
+        assert training.plan is not None
+        assert training.plan.cuts == (0, 2, 4)
+
+
+def test_a_damaged_plan_that_rank_0_alone_sees_is_refused_on_all_ranks(
+    plan: Path, tmp_path: Path
+) -> None:
+    plan.write_text("{")
+
+    def part(job: PlayedJob) -> str:
+        with pytest.raises(InputError, match=r"plan\.json is not JSON") as caught:
+            plan_of_rank_0(job, plan.parent if job.rank == 0 else tmp_path / "not seen yet")
+        return str(caught.value)
+
+    assert len(set(play_ranks(2, 10.0, part))) == 1
+
+
+def test_a_run_has_ended_for_all_ranks_if_rank_0_finds_its_result(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = checked_settings(**PLAYED, plan=plan)
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen" / "result.json").write_text("{}")
+    monkeypatch.setattr(
+        "hpc_lpm.engine.training.finished_result",
+        lambda path, *_: path.name if path.exists() else None,
+    )
+
+    def part(job: PlayedJob) -> object:
+        folder = tmp_path / ("not seen yet" if job.rank else "seen")
+        return Training(settings, job, resume_from=folder).finished
+
+    assert play_ranks(2, 10.0, part) == ["result.json", "result.json"]
 
 
 def test_more_than_two_replicas_are_refused() -> None:

@@ -1,9 +1,12 @@
 """What crosses a boundary goes as it lies in memory."""
 
 import pickle
+from collections import deque
 
+import numpy as np
 import pytest
 import torch
+from mpi4py import MPI
 from torch import Tensor
 
 from hpc_lpm.engine.faults import BoundaryError
@@ -38,6 +41,50 @@ class Wire:
 
     def Test(self) -> bool:
         return True
+
+
+class Arriving:
+    """A request that fills the memory that it is given with the oldest message."""
+
+    def __init__(self, sent: deque[np.ndarray], memory: np.ndarray) -> None:
+        self._sent, self._memory = sent, memory
+
+    def Test(self, status: MPI.Status) -> bool:
+        message = self._sent.popleft()
+        self._memory[: len(message)] = message
+        status.Set_elements(MPI.BYTE, len(message))
+        return True
+
+
+class ReturningWire(Wire):
+    """An MPI communicator whose messages come back to their sender."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.returning: deque[np.ndarray] = deque()
+
+    def Irecv(self, memory: np.ndarray, source: int, tag: int) -> Arriving:
+        return Arriving(self.returning, memory)
+
+    def Isend(self, memory: np.ndarray, dest: int, tag: int) -> Wire:
+        self.returning.append(memory.copy())
+        return self
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 0)])
+def test_a_missing_tensor_is_told_from_one_that_is_there_and_may_be_empty(
+    shape: tuple[int, int],
+) -> None:
+    channel = MpiChannel(ReturningWire(), 1, 1, receive_timeout_seconds=1)
+    tensor = torch.ones(shape)
+    (spec,) = BoundarySpec.of(tensor).tensors
+    channel.expect([(spec, spec)])
+    channel.send((tensor, spec))
+    there, missing = channel.receive()
+    assert there is not None
+    assert torch.equal(there, tensor)
+    assert missing is None
+    assert channel.bytes_sent == tensor.nbytes
 
 
 @pytest.mark.parametrize("tensor", DENSE.values(), ids=DENSE.keys())

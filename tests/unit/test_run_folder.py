@@ -48,6 +48,7 @@ FOREIGN: dict[str, str] = {
     "checkpoint/step-7/rank-0.safetensors": "of another program",
     "checkpoint/step-7/manifest.json": '{"name": "an application"}',
     "checkpoint/.step-7.partial/notes.txt": "mine",
+    "checkpoint/.step-7.replaced/notes.txt": "mine",
     "checkpoint": "mine",
     "best/step-1000/weights.pt": "mine",
     "hang/notes.txt": "mine",
@@ -105,6 +106,13 @@ def empty_result(out: Path) -> None:
     (out / "result.json").write_text("")
 
 
+def removed_while_somebody_reads(out: Path) -> None:
+    """As over NFS, which keeps such a file until nobody reads it any more."""
+    for folder in (out / "checkpoint" / ".step-1.replaced", out / "hang"):
+        folder.mkdir()
+        (folder / ".nfs00000000000a1b2c00000001").write_text("")
+
+
 def half_a_result(out: Path) -> None:
     result = out / "result.json"
     result.write_text(result.read_text()[:-200])
@@ -125,7 +133,11 @@ def damaged_manifest(out: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [empty_result, half_a_result, half_a_line, half_a_trace, damaged_manifest]
+    "damage",
+    [
+        *(empty_result, half_a_result, half_a_line, half_a_trace, damaged_manifest),
+        removed_while_somebody_reads,
+    ],
 )
 def test_what_a_fault_has_left_of_a_run_is_a_runs(
     damage: Callable[[Path], None], run: Path, tmp_path: Path
@@ -183,6 +195,27 @@ def test_what_a_removal_leaves_that_is_cut_short_is_a_runs(
     assert foreign_entries(folder) == []
     remove_checkpoints(folder)
     assert not folder.exists()
+
+
+def test_a_checkpoint_that_somebody_reads_over_nfs_ends_no_removal(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(run / "checkpoint", folder)
+
+    def keep_what_is_read(path: Path) -> None:
+        first, *others = path.iterdir()
+        first.rename(path / ".nfs00000000000a1b2c00000001")
+        for file in others:
+            file.unlink()
+        raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(shutil, "rmtree", keep_what_is_read)
+    remove_checkpoints(folder)
+    monkeypatch.undo()
+    (left,) = folder.iterdir()
+    assert left.name.endswith(".replaced")
+    assert foreign_entries(folder) == []
 
 
 def test_a_new_checkpoint_leaves_folders_of_another_program(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from hpc_lpm.engine.attendance import Attendance
 from hpc_lpm.engine.initialize import _compare, _Script
 from hpc_lpm.engine.job import SingleProcess
 from hpc_lpm.engine.one_process.job import PlayedJob
@@ -55,3 +56,29 @@ def test_functions_that_a_module_shows_may_lie_elsewhere_in_memory() -> None:
     compare(alike)
     with pytest.raises(InputError, match="given another model on rank 1 than on rank 0"):
         compare([module(nn.Tanh()), module(nn.ReLU())])
+
+
+def test_the_error_because_of_which_a_script_closes_its_engine_is_named_on_all_ranks() -> None:
+    def part(job: PlayedJob) -> str:
+        attendance = Attendance(job)
+        with pytest.raises(InputError) as caught:
+            if job.rank == 0:
+                attendance.meet("drain")
+            try:
+                raise KeyError("a mistake of mine")
+            finally:
+                attendance.meet("close")
+        return str(caught.value)
+
+    for said in play_ranks(2, 60.0, part):
+        assert "close after 0 batches, while its script handles KeyError: 'a mistake of" in said
+
+
+def test_ranks_whose_scripts_handle_other_errors_may_close_their_engines_together() -> None:
+    def part(job: PlayedJob) -> None:
+        try:
+            raise KeyError(job.rank)
+        except KeyError:
+            Attendance(job).meet("close")
+
+    play_ranks(2, 60.0, part)

@@ -1,7 +1,11 @@
 """A tensor that an activation has in several places is one tensor there, and stays one."""
 
+import math
 import pickle
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
 from hpc_lpm.activation import Structure, copied, taken_apart, tensors_of
@@ -31,3 +35,22 @@ def test_another_process_gets_a_structure_that_shares_as_this_one_does() -> None
         assert isinstance(received, Structure)
         assert received == structure
         assert str(received) == "(tensor, 1.5, tensor)"
+
+
+@pytest.mark.parametrize(
+    ("leaf", "changed"),
+    [
+        (math.nan, 0.5),
+        (np.array([1.0, math.nan]), np.array([2.0, math.nan])),
+        (np.array([1, 2]), np.array([[1, 2]])),
+        (np.array([1, 2]), 1),
+        ("text", None),
+    ],
+    ids=["not a number", "array", "shape", "array and number", "text"],
+)
+def test_structures_are_equal_if_what_they_hold_beside_tensors_is(leaf: Any, changed: Any) -> None:
+    structure = taken_apart((torch.zeros(2), leaf))[1]
+    received = pickle.loads(pickle.dumps(structure))
+    assert received == structure
+    assert hash(received) == hash(structure)
+    assert structure != taken_apart((torch.zeros(2), changed))[1]

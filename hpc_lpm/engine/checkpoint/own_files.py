@@ -21,6 +21,7 @@ _ASIDE = re.compile(rf"\.step-[0-9]{{1,18}}({PENDING})?({PARTIAL}|{REPLACED})")
 _FILE = re.compile(r"\.?(manifest\.json|rank-[0-9]{1,9}\.(json|safetensors|written))")
 _NAMING = re.compile(r"manifest\.json|rank-[0-9]{1,9}\.json")
 """Files by which a checkpoint is known, damaged or not; weights alone may be anybody's."""
+_REMOVED = re.compile(r"\.nfs[0-9a-f]+")
 
 
 def is_own_checkpoint(path: Path) -> bool:
@@ -53,14 +54,21 @@ def foreign_entries(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return [folder] if folder.exists() or folder.is_symlink() else []
-    return sorted(path for path in folder.iterdir() if not is_own(path))
+    entries = sorted(folder.iterdir())
+    return [path for path in entries if not is_own(path) and not _is_removed_checkpoint(path)]
+
+
+def is_removed(path: Path) -> bool:
+    """Tell if a file was removed while somebody reads it, until when NFS names it so."""
+    return _REMOVED.fullmatch(path.name) is not None
 
 
 def remove_checkpoint(path: Path) -> None:
     """Remove a checkpoint, or what is left of one.
 
     Its name goes first: what a removal leaves that is cut short is then known as left of ours,
-    while weights alone under the name of a checkpoint may be anybody's.
+    while weights alone under the name of a checkpoint may be anybody's. Files that somebody reads
+    over NFS stay there until nobody does.
 
     Raises:
         OSError: if something of it cannot be removed.
@@ -71,7 +79,11 @@ def remove_checkpoint(path: Path) -> None:
             shutil.rmtree(aside)
         with suppress(OSError):  # something else has that name
             path = path.rename(aside)
-    shutil.rmtree(path)
+    try:
+        shutil.rmtree(path)
+    except OSError:
+        if not _is_removed_checkpoint(path):
+            raise
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -85,11 +97,20 @@ def remove_checkpoints(folder: Path) -> None:
         folder.rmdir()
 
 
-def remove_checkpoints_after(folder: Path, step: int) -> None:
-    """Remove the checkpoints in a folder that were saved after a later optimizer step."""
+def remove_checkpoints_after(folder: Path, step: int, *, pending: bool = False) -> None:
+    """Remove the checkpoints in a folder that were saved later than one of this optimizer step.
+
+    Args:
+        folder: of checkpoints, which need not exist.
+        step: of the one that stays.
+        pending: whether that one was saved before the evaluation that was due at its step; what was
+            saved behind that evaluation is then later.
+    """
     for path in folder.glob("step-*"):
         match = NAME.fullmatch(path.name)
-        if match and int(match[1]) > step and is_own_checkpoint(path):
+        if match is None or not is_own_checkpoint(path):
+            continue
+        if (int(match[1]), match[2] is None) > (step, not pending):
             remove_checkpoint(path)
 
 
@@ -106,6 +127,17 @@ def _holds_own_files(folder: Path, *, written: bool = True) -> bool:
     if written and found and not any(_NAMING.fullmatch(path.name) for path in found):
         return False
     return _is_no_other_manifest(folder / MANIFEST)
+
+
+def _is_removed_checkpoint(path: Path) -> bool:
+    """Tell if a folder holds nothing but removed files of a checkpoint that somebody reads."""
+    if not (_ASIDE.fullmatch(path.name) and path.name.endswith(REPLACED)):
+        return False
+    try:
+        found = [] if path.is_symlink() else list(path.iterdir())
+    except OSError:  # it is no folder, or gone
+        return False
+    return bool(found) and all(map(is_removed, found))
 
 
 def _is_no_other_manifest(path: Path) -> bool:

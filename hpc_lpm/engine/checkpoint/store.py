@@ -27,6 +27,7 @@ from hpc_lpm.engine.checkpoint.own_files import (
     own_leftovers,
     remove_checkpoint,
 )
+from hpc_lpm.engine.collectives import run_on_every_rank
 from hpc_lpm.engine.history import History
 from hpc_lpm.engine.job import Job
 from hpc_lpm.engine.settings import computing_settings, first_difference
@@ -193,7 +194,7 @@ class Checkpoint:
         """Open one checkpoint and check the sizes of its files.
 
         Raises:
-            InputError: if a file is missing or has another size.
+            InputError: if a file is missing, has another size, or cannot be looked at.
         """
         opened = Checkpoint(path, Manifest.read(path / MANIFEST))
         for file in opened.manifest.files:
@@ -201,6 +202,8 @@ class Checkpoint:
                 found = f"{(path / file.name).stat().st_size} bytes"
             except FileNotFoundError:
                 found = "no such file"
+            except OSError as error:  # as where a disk or a server fails
+                found = f"it cannot be looked at ({error.strerror or error})"
             if found != f"{file.size_bytes} bytes":
                 raise opened.damaged(f"{file.name}: {found}, {file.size_bytes} bytes were saved")
         return opened
@@ -352,6 +355,29 @@ def checkpoint_in(folder: Path) -> Checkpoint:
             "--out folder of a run of `hpc-lpm train`, and a checkpoint of either: name one."
         )
     return found
+
+
+def opened_alike(folder: Path, job: Job) -> Checkpoint:
+    """Open on every rank the checkpoint that rank 0 finds as `checkpoint_in` does (collective).
+
+    Other nodes may still see what was in the folder before, as over NFS.
+
+    Raises:
+        InputError: on every rank, if there is none, or one of them cannot open it.
+    """
+
+    def find() -> Path | None:
+        return checkpoint_in(folder).path.relative_to(folder) if job.rank == 0 else None
+
+    def failure(problem: str, rank: str) -> InputError:
+        return InputError(f"{problem}{rank}.")
+
+    found = run_on_every_rank(job, find, (InputError,), failure)[0]
+    assert found is not None
+    path = folder / found
+    opened: list[Checkpoint] = []
+    run_on_every_rank(job, lambda: opened.append(Checkpoint.opened(path)), (InputError,), failure)
+    return opened[0]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

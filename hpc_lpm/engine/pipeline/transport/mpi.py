@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -41,12 +42,17 @@ _DESCRIBED_ACTIVATION_TAG = 5
 _DESCRIBED_GRADIENT_TAG = 6
 _TAGS_OF_BOUNDARY = 7
 _NOTHING = torch.empty(0)
+_NO_EMPTY_TENSOR = torch.zeros(1, dtype=torch.uint8)
+"""What comes in place of a missing tensor that would have no bytes if it were there."""
 
 
 @dataclass
 class _Posted:
+    """A message on its way: its tensors, and the memory that each request sends or fills."""
+
     tensors: tuple[Tensor, ...]
     requests: list[Any]
+    memory: tuple[Tensor, ...]
 
 
 class MpiChannel:
@@ -76,17 +82,19 @@ class MpiChannel:
     def send(self, parts: Sequence[MessagePart]) -> None:
         """Start sending a message; its memory is held until it has left.
 
-        In place of a tensor that is missing nothing is sent, which is a message too.
+        In place of a tensor that is missing nothing is sent, which is a message too; a byte in
+        place of one that is empty anyway.
         """
         held = tuple(
-            self._memory.leaving(part) if isinstance(part, Tensor) else _NOTHING for part in parts
+            self._memory.leaving(part) if isinstance(part, Tensor) else _in_place_of(part)
+            for part in parts
         )
         requests = [
             self._communicator.Isend(_buffer(tensor), dest=self._peer, tag=self._tag)
             for tensor in held
         ]
-        self.bytes_sent += sum(tensor.nbytes for tensor in held)
-        self._leaving.append(_Posted(held, requests))
+        self.bytes_sent += sum(part.nbytes for part in parts if isinstance(part, Tensor))
+        self._leaving.append(_Posted(held, requests, held))
         self._progress.posted(len(requests))
         self.release_sent()
 
@@ -141,7 +149,8 @@ class MpiChannel:
             found = "more"
         else:
             count = status.Get_count(MPI.BYTE)
-            if count in {0, expected_bytes}:
+            missing = 0 if expected_bytes else _NO_EMPTY_TENSOR.nbytes
+            if count in {missing, expected_bytes}:
                 return count == expected_bytes
             found = str(count)
         raise BoundaryError(
@@ -160,11 +169,15 @@ class MpiChannel:
     def _post_ahead(self) -> None:
         while self._expected and len(self._posted) < RECEIVES_AHEAD:
             tensors = tuple(self._memory.buffer(spec) for spec in self._expected.popleft())
-            requests = [
-                self._communicator.Irecv(_buffer(tensor), source=self._peer, tag=self._tag)
+            memory = tuple(
+                tensor if tensor.nbytes else torch.empty_like(_NO_EMPTY_TENSOR)
                 for tensor in tensors
+            )
+            requests = [
+                self._communicator.Irecv(_buffer(each), source=self._peer, tag=self._tag)
+                for each in memory
             ]
-            self._posted.append(_Posted(tensors, requests))
+            self._posted.append(_Posted(tensors, requests, memory))
             self._progress.posted(len(requests))
 
 
@@ -229,6 +242,10 @@ def open_mpi_channels(circumstances: Circumstances) -> RankChannels:
             for device in circumstances.tied_to(topology.device)
         },
     )
+
+
+def _in_place_of(missing: TensorSpec) -> Tensor:
+    return _NOTHING if prod(missing.shape) else _NO_EMPTY_TENSOR
 
 
 def _buffer(tensor: Tensor) -> Any:

@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from contextlib import ExitStack
 from datetime import timedelta
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -57,14 +58,18 @@ class AwaitedMessages:
     """For gloo, whose works do not say when they are done unless somebody waits: a thread does.
 
     A wait that times out breaks the connection, so polling with a zero timeout is not an option.
+
+    Args:
+        resources: end the thread, once it has waited for all that was sent before.
     """
 
-    def __init__(self) -> None:
-        self._held: SimpleQueue[tuple[Tensor, Any]] = SimpleQueue()
+    def __init__(self, resources: ExitStack) -> None:
+        self._held: SimpleQueue[tuple[Tensor, Any] | None] = SimpleQueue()
         self._changed = threading.Condition()
         self._count = 0
         self._error: RuntimeError | None = None
         threading.Thread(target=self._run, name="sent-messages", daemon=True).start()
+        resources.callback(self._held.put, None)
 
     def hold(self, tensor: Tensor, work: Any) -> None:
         """Hand the tensor and its work to the thread."""
@@ -86,11 +91,18 @@ class AwaitedMessages:
             return finished
 
     def _run(self) -> None:
-        while self._wait_for(*self._held.get()):
+        while self._wait_for_next():
             pass
 
-    def _wait_for(self, tensor: Tensor, work: Any) -> bool:
-        """Wait for one message; a method of its own, so that no variable of the loop holds it."""
+    def _wait_for_next(self) -> bool:
+        """Wait for one message; a method of its own, so that no variable of the loop holds it.
+
+        Returns False once there is nothing more to wait for.
+        """
+        held = self._held.get()
+        if held is None:
+            return False
+        _, work = held
         try:
             work.wait(_FOR_EVER)
         except RuntimeError as error:

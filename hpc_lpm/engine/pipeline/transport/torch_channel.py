@@ -228,7 +228,7 @@ def open_torch_channels(circumstances: Circumstances) -> RankChannels:
             group,
             peer,
             memory,
-            PolledMessages() if nccl else AwaitedMessages(),
+            PolledMessages() if nccl else AwaitedMessages(circumstances.resources),
             works_tell=nccl,
             may_be_missing=may_be_missing,
             tag=tag,
