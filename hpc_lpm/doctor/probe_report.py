@@ -121,12 +121,14 @@ class NodeLink(_Report):
 class LinkOfNodes(_Report):
     """A link as the command prints it: between two nodes, or within one, which is then named twice.
 
-    Within a node, the highest latency and the lowest bandwidth of its pairs of ranks are given.
+    Within a node, the highest latency and the lowest bandwidth of its pairs of ranks are given;
+    between two, `message_bytes` is the size of the messages that the bandwidth was measured with.
     """
 
     nodes: tuple[str, str]
     latency_seconds: float | None
     bandwidth_bytes_per_second: float | None
+    message_bytes: int | None = None
 
 
 class SharedFiles(_Report):
@@ -203,6 +205,7 @@ def links_of_nodes(job: JobReport) -> tuple[LinkOfNodes, ...]:
             nodes=link.nodes,
             latency_seconds=link.latency_seconds,
             bandwidth_bytes_per_second=link.bandwidth_bytes_per_second,
+            message_bytes=link.message_bytes,
         )
         for link in job.node_links
     ]

@@ -113,6 +113,9 @@ def test_links_for_scripts_are_within_nodes_and_between_them() -> None:
     assert [link.nodes for link in links] == order
     assert links[0].latency_seconds == 9e-6
     assert links[0].bandwidth_bytes_per_second == 1e9
+    sizes = [link.message_bytes for link in links]
+    assert sizes == [None, *(link.message_bytes for link in reversed(measured))]
+    assert all(sizes[1:])
 
 
 def offset(host: str, seconds: float | None, uncertainty: float | None = 1e-4) -> ClockOffset:
