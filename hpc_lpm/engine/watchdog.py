@@ -102,7 +102,10 @@ class Watchdog:
         self._thread.join(2 * self._pause_seconds)
 
     def blame(self) -> str | None:
-        """Say which rank all wait for, None if this one does not wait, or not for long."""
+        """Say which rank all wait for.
+
+        None if this one does not wait, or not for long, or if what ranks answer cannot be written.
+        """
         wait = WAITS.current
         if wait is None or self._reported is None:
             return None
@@ -111,6 +114,8 @@ class Watchdog:
             return None
         time.sleep(3 * self._pause_seconds)  # what others wait for may only just have been asked
         found = {report["rank"]: report for report in self._reports()}
+        if self._rank not in found:
+            return None
         return f"{_blame(found, self._rank, self._ranks)}; {self._folder} says what each rank did."
 
     def _watch(self) -> None:

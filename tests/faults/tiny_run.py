@@ -12,14 +12,14 @@ LIMIT_SECONDS = 5
 ENDED_WITHIN_SECONDS = 120.0
 
 
-def training(folder: Path, *options: str) -> list[str]:
+def training(folder: Path, *options: str, limit_seconds: int = LIMIT_SECONDS) -> list[str]:
     """Return the options of `hpc-lpm train`; the plan is written to the folder."""
     plan = write_plan(folder / "plan.json", LAYERS, 2)
     return [
         *("--model", "mlp,width=8", "--dataset", "digits,size=8", "--strategy", "fbp"),
         *("--plan", str(plan), "--batch-size", "16", "--micro-batches", "4", "--lr", "0.01"),
         *("--steps", str(STEPS), "--checkpoint-steps", str(SAVE_EVERY), "--keep-checkpoints", "3"),
-        *("--receive-timeout", f"{LIMIT_SECONDS}s", *options),
+        *("--receive-timeout", f"{limit_seconds}s", *options),
     ]
 
 

@@ -81,6 +81,18 @@ def test_a_rank_answers_again_after_the_clock_was_set_back(tmp_path: Path) -> No
         watchdog.close()
 
 
+def test_where_no_answer_can_be_written_nobody_is_blamed(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()  # a run's folder that is gone
+    watchdog = Watchdog(tmp_path / "run", 0, 2, 1.0, lambda: "its last instruction was a test")
+    try:
+        WAITS.begin(time.perf_counter(), None)
+        until(lambda: watchdog._reported is not None)
+        assert watchdog.blame() is None
+    finally:
+        WAITS.end()
+        watchdog.close()
+
+
 def test_an_answer_to_an_earlier_question_is_none(tmp_path: Path) -> None:
     folder = tmp_path / FOLDER
     folder.mkdir()
