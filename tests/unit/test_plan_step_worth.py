@@ -341,14 +341,15 @@ def test_the_packaged_measurements_are_those_of_the_delay_benchmark() -> None:
     assert PACKAGED.read_bytes() == BENCHMARK.read_bytes()
 
 
-def test_replicas_lag_as_their_stages_do_and_one_micro_batch_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = written(tmp_path / "own.csv", "gpt,adamw,none,8,8,1,live,0.875,1.875,,,1,me")
+def measured_by(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Have what a step is worth come from a file instead of what is packaged."""
     monkeypatch.setattr(
         "hpc_lpm.engine.strategies.scheduled.packaged_measurements", lambda: Measurements.read(path)
     )
-    settings = TrainSettings.model_validate(
+
+
+def gpt_by_fbp(**own: object) -> TrainSettings:
+    return TrainSettings.model_validate(
         {
             "model": "gpt",
             "dataset": "text",
@@ -356,8 +357,17 @@ def test_replicas_lag_as_their_stages_do_and_one_micro_batch_more(
             "optimizer": {"name": "adamw"},
             "steps": 9,
             "micro_batches": 8,
+            **own,
         }
     )
+
+
+def test_replicas_lag_as_their_stages_do_and_one_micro_batch_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "own.csv", "gpt,adamw,none,8,8,1,live,0.875,1.875,,,1,me")
+    measured_by(monkeypatch, path)
+    settings = gpt_by_fbp()
     strategy = strategy_named("fbp")
     assert strategy.expected_steps_ratio(settings, 8, "gpt") == 1.875
     # The first of four stages lags by three micro-batches, and by one that the average takes.
@@ -390,18 +400,6 @@ def test_a_run_is_worth_what_its_own_corrections_were_measured_to_be_worth(
         "gpt,adamw,last-update,8,8,1,live,0.875,1.375,,,1,me",
     )
     path = written(tmp_path / "own.csv", *rows)
-    monkeypatch.setattr(
-        "hpc_lpm.engine.strategies.scheduled.packaged_measurements", lambda: Measurements.read(path)
-    )
-    settings = TrainSettings.model_validate(
-        {
-            "model": "gpt",
-            "dataset": "text",
-            "strategy": "fbp",
-            "optimizer": {"name": "adamw"},
-            "steps": 9,
-            "micro_batches": 8,
-            **own,
-        }
-    )
+    measured_by(monkeypatch, path)
+    settings = gpt_by_fbp(**own)
     assert strategy_named("fbp").expected_steps_ratio(settings, 8, "gpt") == ratio
